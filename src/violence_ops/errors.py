@@ -1,0 +1,54 @@
+"""Errors that a user can act on: one sentence each, and the exit code of the command line."""
+
+
+class UserError(Exception):
+    """Something the user can mend. The message says what, where, and what to do; no traceback is shown."""
+
+    exit_code = 1
+
+
+class UsageError(UserError):
+    """The command or its arguments make no sense together."""
+
+    exit_code = 2
+
+
+class RefusedByGate(UserError):
+    """The gate, or a rule that guards a release, said no."""
+
+    exit_code = 3
+
+
+class InputUnusable(UserError):
+    """Nothing of what came in could be used; all of it is in quarantine."""
+
+    exit_code = 4
+
+
+class ParamsError(UserError):
+    """A key of params.yaml is unknown, missing or out of range."""
+
+    exit_code = 2
+
+
+class WorkspaceError(UserError):
+    """The folder is no workspace, or is not in the state that the step needs."""
+
+
+class ServiceUnavailable(UserError):
+    """An outside system (MLflow, the catalog's database, the DVC remote) cannot be reached; a retry may succeed."""
+
+
+class ExpectationsFailed(UserError):
+    """The data is not what it should be: the batch stops and everything stays in place."""
+
+
+class Rejected(UserError):
+    """One clip cannot be used. `reason` is a code of SPEC 1; the message is the sentence for a person."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["Rejected"], tuple[str, str]]:
+        return type(self), (self.reason, str(self))

@@ -1,0 +1,220 @@
+"""`params.yaml`, read once into frozen models: the one place of tunables.
+
+Unknown keys, wrong types and values out of range are refused with the key's path and what is allowed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from violence_ops.errors import ParamsError
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IngestParams(_Section):
+    shard_size: Count
+    settle_s: Annotated[float, Field(ge=0)]
+    max_clips: Count
+
+
+class ValidationParams(_Section):
+    min_frames: Count
+    max_frames: Count
+    min_duration_s: Annotated[float, Field(ge=0)]
+    max_duration_s: Positive
+    max_size_mb: Positive
+    min_side_px: Count
+    max_pixels: Count
+    timeout_s: Positive
+    memory_mb: Annotated[int, Field(ge=256)]
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=64)]
+    require_label: bool
+
+
+class PoseParams(_Section):
+    weights: str
+    score_threshold: Share
+    nms_threshold: Share
+    mini_batch: Count
+    max_mini_batch: Count
+    max_frames_per_second: Positive
+    device: Literal["auto", "cpu", "cuda"]
+
+
+class TrackingParams(_Section):
+    high_score: Share
+    new_track_score: Share
+    match_iou: Share
+    second_match_iou: Share
+    buffer_s: Positive
+    min_hits: Count
+
+
+class InvolvementParams(_Section):
+    preset: Literal["prevention", "accuracy", "realtime"]
+    regions: Literal[
+        "center_focused", "balanced", "upper_focused", "lower_focused", "indoor", "outdoor", "corridor"
+    ]  # fmt: skip
+    position_form: Literal["frame", "track"]
+    scale_normalised: bool
+    adaptive_regions: bool
+    persistence_weight: Share
+    min_track_s: Annotated[float, Field(ge=0)]
+    min_mean_score: Share
+
+
+class AnnotationParams(_Section):
+    timeout_s: Positive
+    workers: Annotated[int, Field(ge=0, le=256)]
+    overlay: Literal["none", "fights", "all"]
+
+
+class WindowParams(_Section):
+    mode: Literal["fixed", "adaptive"]
+    size: Annotated[int, Field(ge=4, le=512)]
+    stride: Count
+    persons: Annotated[int, Field(ge=1, le=10)]
+
+
+class DatasetParams(_Section):
+    validation_share: Annotated[float, Field(gt=0, lt=1)]
+    min_clips_per_label: Count
+
+
+class HoldoutParams(_Section):
+    share: Annotated[float, Field(gt=0, lt=1)]
+    seed: int
+    auto_freeze: bool
+
+
+class TrainParams(_Section):
+    family: str
+    epochs: Count
+    mini_batch: Count
+    learning_rate: Positive
+    momentum: Share
+    weight_decay: Annotated[float, Field(ge=0)]
+    gradient_clip: Positive
+    lr_steps: tuple[int, ...]
+    dropout: Annotated[float, Field(ge=0, lt=1)]
+    base_channels: Annotated[int, Field(ge=8, le=256, multiple_of=4)]
+    class_weights: Literal["balanced", "fixed"]
+    patience: Count
+    min_epochs: Annotated[int, Field(ge=0)]
+    seed: int
+    min_new_clips: Annotated[int, Field(ge=0)]
+
+
+class GateParams(_Section):
+    mode: Literal["enabled", "dry_run", "disabled"]
+    min_f1: Share
+    min_recall: Share
+    min_clips: Count
+    min_f1_difference: Annotated[float, Field(ge=-1, le=1)]
+    confidence: Annotated[float, Field(gt=0.5, lt=1)]
+    max_interval_loss: Share
+    resamples: Annotated[int, Field(ge=100, le=1_000_000)]
+    max_slice_loss: Share
+    min_slice_clips: Count
+    max_ece: Share
+    max_latency_ms: Positive
+    approval_timeout_h: Positive
+    approvers: tuple[str, ...]
+
+
+class ExpectationParams(_Section):
+    max_share_quarantined: Share
+    max_share_without_person: Share
+    max_share_unlabelled: Share
+
+
+class ScheduleParams(_Section):
+    nightly: str
+    retries: Annotated[int, Field(ge=0, le=20)]
+    retry_delay_s: Positive
+    max_retry_delay_s: Positive
+
+
+class Params(_Section):
+    """All sections of `params.yaml`; the file carries the defaults, so nothing has one here."""
+
+    ingest: IngestParams
+    validation: ValidationParams
+    pose: PoseParams
+    tracking: TrackingParams
+    involvement: InvolvementParams
+    annotation: AnnotationParams
+    windows: WindowParams
+    dataset: DatasetParams
+    holdout: HoldoutParams
+    train: TrainParams
+    gate: GateParams
+    expectations: ExpectationParams
+    schedule: ScheduleParams
+
+    @model_validator(mode="after")
+    def _orders(self) -> Params:
+        if self.windows.stride > self.windows.size:
+            raise ValueError("windows.stride must be at most windows.size")
+        if self.pose.max_mini_batch < self.pose.mini_batch:
+            raise ValueError("pose.max_mini_batch must be at least pose.mini_batch")
+        if self.validation.min_frames > self.validation.max_frames:
+            raise ValueError("validation.min_frames must be at most validation.max_frames")
+        return self
+
+
+def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
+    """Read `params.yaml`.
+
+    `overrides` maps dotted keys (`train.epochs`) to values that win over the file's.
+    Raises ParamsError, naming the key and what is allowed, if the file is missing, is no YAML, or holds a bad value.
+    """
+    try:
+        content = yaml.safe_load(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ParamsError(
+            f"{path} does not exist: run this inside a workspace, or make one with `violence-ops init DIR`."
+        ) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f" at line {where.line + 1}" if where else ""
+        raise ParamsError(f"{path} is not readable as YAML{line}: mend its syntax.") from None
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path} holds no sections: copy the project's params.yaml over it.")
+    for key, value in (overrides or {}).items():
+        section, _, name = key.partition(".")
+        if not name or not isinstance(content.get(section), dict):
+            raise ParamsError(f"{key} is not a parameter: write SECTION.KEY=VALUE with a key of params.yaml.")
+        content[section] = content[section] | {name: value}
+    try:
+        return Params.model_validate(content)
+    except ValidationError as error:
+        raise ParamsError(f"{path}: {_sentence(error)}") from None
+
+
+def _sentence(error: ValidationError) -> str:
+    problems = []
+    for item in error.errors(include_url=False):
+        key = ".".join(str(part) for part in item["loc"])
+        match item["type"]:
+            case "extra_forbidden":
+                problems.append(f"{key} is not a known key; remove it or mend its name")
+            case "missing":
+                problems.append(f"{key} is missing; copy it from the project's params.yaml")
+            case "value_error":
+                problems.append(str(item["ctx"]["error"]))
+            case _:
+                allowed = item["msg"].removeprefix("Input ").replace("should be", "must be")
+                problems.append(f"{key} is {item['input']!r} but {allowed}")
+    return "; ".join(problems) + "."

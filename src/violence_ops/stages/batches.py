@@ -1,0 +1,112 @@
+"""What the stages share about a batch: its manifest, its clips, and each clip's rows while the batch is open or sealed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from violence_ops.errors import WorkspaceError
+from violence_ops.records import CLIPS_SCHEMA, ClipPoses, ClipRecord, ClipTracks
+from violence_ops.workspace import Batch, Workspace, write_json
+
+Progress = Callable[[str, int, int], None]
+"""Called as `progress(what, done, total)` after every unit of work."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """`batch.json`: what was ingested, before and after sealing. `facts` holds what only the sealed batch knows."""
+
+    batch_id: str
+    night: str
+    clips: tuple[ClipRecord, ...]
+    facts: dict[str, Any]
+
+
+def write_manifest(batch: Batch, night: str, clips: Iterable[ClipRecord]) -> None:
+    """Write the manifest of an open batch: its clips as ingested, in clip_id order."""
+    rows = [clip.to_dict() for clip in sorted(clips, key=lambda clip: clip.clip_id)]
+    write_json(batch.open / "batch.json", {"batch_id": batch.batch_id, "night": night, "clips": rows})
+
+
+def read_manifest(batch: Batch) -> Manifest:
+    """Read `batch.json`. Raises WorkspaceError if the batch does not exist."""
+    if not batch.manifest.is_file():
+        raise WorkspaceError(
+            f"Batch {batch.batch_id} is not in this workspace: `violence-ops status` lists the batches."
+        )
+    content = json.loads(batch.manifest.read_text("utf-8"))
+    facts = {key: value for key, value in content.items() if key not in ("batch_id", "night", "clips")}
+    clips = tuple(ClipRecord.from_dict(row) for row in content.get("clips", ()))
+    return Manifest(content["batch_id"], content["night"], clips, facts)
+
+
+def open_batch_ids(workspace: Workspace) -> list[str]:
+    """Batches that were ingested and not yet sealed, oldest first."""
+    folders = workspace.work.glob("*/batch.json") if workspace.work.is_dir() else ()
+    return sorted(path.parent.name for path in folders)
+
+
+def chosen_batches(workspace: Workspace, batch_id: str | None) -> list[Batch]:
+    """The named batch, or every open one."""
+    return [workspace.batch(name) for name in ([batch_id] if batch_id else open_batch_ids(workspace))]
+
+
+def read_clips(batch: Batch, clip_ids: Iterable[str] | None = None) -> list[ClipRecord]:
+    """The validated clips (accepted and quarantined) of an open or sealed batch, in clip_id order.
+
+    Of an open batch only those that `validate` has passed judgement on. `clip_ids` chooses some.
+    """
+    wanted = None if clip_ids is None else set(clip_ids)
+    if batch.is_sealed:
+        table = pq.read_table(batch.table("clips"))
+    else:
+        parts = sorted((batch.open / "clips").glob("*.parquet"))
+        parts = [part for part in parts if wanted is None or part.stem in wanted]
+        table = pa.concat_tables([pq.read_table(part) for part in parts]) if parts else CLIPS_SCHEMA.empty_table()
+    records = (ClipRecord.from_dict(row) for row in table.to_pylist())
+    return [record for record in records if wanted is None or record.clip_id in wanted]
+
+
+def accepted_clips(batch: Batch, clip_ids: Iterable[str] | None = None) -> list[ClipRecord]:
+    """The clips that passed validation, in clip_id order."""
+    return [clip for clip in read_clips(batch, clip_ids) if clip.status == "accepted"]
+
+
+def video_of(batch: Batch, clip: ClipRecord) -> Path:
+    """The original file of an accepted clip."""
+    return batch.videos / f"{clip.clip_id}{Path(clip.source_path).suffix.lower()}"
+
+
+def read_rows(batch: Batch, table: str, clip_id: str) -> pa.Table:
+    """One clip's rows of `poses`, `tracks` or `predictions`. Raises WorkspaceError if the stage has not run."""
+    if batch.is_sealed:
+        return pq.read_table(batch.table(table), filters=[("clip_id", "=", clip_id)])
+    part = batch.part(table, clip_id)
+    if not part.is_file():
+        raise WorkspaceError(
+            f"Clip {clip_id} of batch {batch.batch_id} has no {table} yet: run the stage that makes them first."
+        )
+    return pq.read_table(part)
+
+
+def read_poses(batch: Batch, clip: ClipRecord) -> ClipPoses:
+    """One clip's poses."""
+    return ClipPoses.from_table(read_rows(batch, "poses", clip.clip_id), clip)
+
+
+def read_tracks(batch: Batch, clip: ClipRecord) -> ClipTracks:
+    """One clip's tracks."""
+    return ClipTracks.from_table(read_rows(batch, "tracks", clip.clip_id), clip)
+
+
+def iterate_tracks(batch: Batch, clips: Iterable[ClipRecord]) -> Iterator[ClipTracks]:
+    """The tracks of many clips of one batch, reading a sealed table a row group (one clip) at a time."""
+    for clip in clips:
+        yield read_tracks(batch, clip)

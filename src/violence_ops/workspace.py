@@ -1,0 +1,345 @@
+"""Where things lie in a workspace, how they are written so that nothing is ever half there, and locks.
+
+A workspace is a git + DVC repository of its own; every path in it is named here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import json
+import os
+import re
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.params import Params, load_params
+
+_FINGERPRINT: Final = b"violence_ops.fingerprint"
+_BATCH_ID: Final = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
+_CLIP_ID: Final = re.compile(r"[0-9a-f]{20}")
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """Facts of this installation that are no tunables: addresses, read from `VIOLENCE_OPS_*` environment variables."""
+
+    catalog_url: str | None = None
+    mlflow_uri: str | None = None
+    remote_url: str | None = None
+    user: str | None = None
+
+    @classmethod
+    def from_environment(cls) -> Deployment:
+        """Read `VIOLENCE_OPS_CATALOG_URL`, `_MLFLOW_URI`, `_REMOTE_URL`, `_USER`; unset means the workspace's own default."""
+        names = ("catalog_url", "mlflow_uri", "remote_url", "user")
+        return cls(**{name: os.environ.get(f"VIOLENCE_OPS_{name.upper()}") or None for name in names})
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """The paths of one workspace. `root` is absolute."""
+
+    root: Path
+
+    @classmethod
+    def open(cls, root: Path | None = None) -> Workspace:
+        """The workspace at `root`, else `$VIOLENCE_OPS_WORKSPACE`, else the nearest one at or above the current folder.
+
+        Raises WorkspaceError if there is none.
+        """
+        chosen = root or (
+            Path(os.environ["VIOLENCE_OPS_WORKSPACE"]) if os.environ.get("VIOLENCE_OPS_WORKSPACE") else None
+        )
+        candidates = [chosen.resolve()] if chosen else [Path.cwd(), *Path.cwd().parents]
+        for folder in candidates:
+            if (folder / "params.yaml").is_file() and (folder / ".dvc").is_dir():
+                return cls(folder)
+        raise WorkspaceError(
+            f"{candidates[0]} is not a workspace: run `violence-ops init DIR` to make one, then pass --workspace DIR or work inside it."
+        )
+
+    @cached_property
+    def deployment(self) -> Deployment:
+        return Deployment.from_environment()
+
+    def params(self, overrides: dict[str, Any] | None = None) -> Params:
+        """The workspace's `params.yaml`."""
+        return load_params(self.params_file, overrides)
+
+    # files at the top
+    @property
+    def params_file(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def dvc_file(self) -> Path:
+        return self.root / "dvc.yaml"
+
+    @property
+    def inbox(self) -> Path:
+        return self.root / "inbox"
+
+    @property
+    def quarantine(self) -> Path:
+        return self.root / "quarantine"
+
+    @property
+    def work(self) -> Path:
+        return self.root / "work"
+
+    @property
+    def claims(self) -> Path:
+        """Files taken out of the inbox by an ingestion run that has not finished sorting them."""
+        return self.work / "claims"
+
+    @property
+    def data(self) -> Path:
+        return self.root / "data"
+
+    @property
+    def batches(self) -> Path:
+        return self.data / "batches"
+
+    @property
+    def holdouts(self) -> Path:
+        return self.data / "holdout"
+
+    @property
+    def dataset(self) -> Path:
+        return self.data / "dataset"
+
+    @property
+    def labels_file(self) -> Path:
+        """Labels that arrived after their clip: clip_id,label,by,at. The last line of a clip counts."""
+        return self.data / "labels.csv"
+
+    @property
+    def progress(self) -> Path:
+        return self.data / "progress"
+
+    @property
+    def reports(self) -> Path:
+        return self.root / "reports"
+
+    @property
+    def ledger(self) -> Path:
+        return self.root / "releases" / "ledger.jsonl"
+
+    @property
+    def gx(self) -> Path:
+        return self.root / "gx"
+
+    @property
+    def data_docs(self) -> Path:
+        return self.gx / "uncommitted" / "data_docs" / "local_site" / "index.html"
+
+    @property
+    def cache(self) -> Path:
+        """Can be deleted at any time: downloaded model packages, exported engines."""
+        return self.root / ".cache"
+
+    @property
+    def airflow_home(self) -> Path:
+        return self.root / ".airflow"
+
+    @property
+    def services(self) -> Path:
+        """Process records and logs of what `violence-ops up` started."""
+        return self.root / ".services"
+
+    @property
+    def remote(self) -> Path:
+        """The default DVC remote; `VIOLENCE_OPS_REMOTE_URL` names another."""
+        return self.root / ".remote"
+
+    @property
+    def catalog_url(self) -> str:
+        return self.deployment.catalog_url or f"sqlite:///{self.root / 'catalog.db'}"
+
+    @property
+    def mlflow_uri(self) -> str:
+        return self.deployment.mlflow_uri or f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
+    def mlflow_artifacts(self) -> Path:
+        return self.root / "mlartifacts"
+
+    # one batch
+    def batch(self, batch_id: str) -> Batch:
+        """The paths of a batch, sealed or not. Raises UsageError if the id has not the form of one."""
+        if not _BATCH_ID.fullmatch(batch_id):
+            raise UsageError(
+                f"{batch_id!r} is not a batch id: write it like 2026-01-31-0a1b2c3d; `violence-ops status` lists them."
+            )
+        return Batch(batch_id, self.work / batch_id, self.batches / batch_id)
+
+    def sealed_batches(self) -> list[Batch]:
+        """The sealed batches, oldest first."""
+        folders = self.batches.iterdir() if self.batches.is_dir() else ()
+        return [
+            self.batch(folder.name)
+            for folder in sorted(folders)
+            if folder.is_dir() and _BATCH_ID.fullmatch(folder.name)
+        ]
+
+    def quarantined(self, clip_id: str) -> Path:
+        """The folder of a quarantined clip: the original file and `reason.json`."""
+        return self.quarantine / check_clip_id(clip_id)
+
+    def holdout(self, version: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", version) or version.startswith("."):
+            raise UsageError(f"{version!r} is not a holdout version: use letters, digits, '.', '_' and '-'.")
+        return self.holdouts / version
+
+    def holdout_versions(self) -> list[str]:
+        """The frozen holdout versions, oldest first (`v1`, `v2`, …, `v10`)."""
+        folders = self.holdouts.iterdir() if self.holdouts.is_dir() else ()
+        names = [folder.name for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
+        return sorted(
+            names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+        )
+
+    # progress that dvc.yaml tracks
+    def write_progress(self, stage: str, content: Mapping[str, Any]) -> Path:
+        """Record what a stage has done, for `dvc status`; the same work must give the same bytes."""
+        path = self.progress / f"{stage}.json"
+        write_json(path, content)
+        return path
+
+    def read_progress(self, stage: str) -> dict[str, Any]:
+        """What `write_progress` recorded; empty if the stage never ran."""
+        path = self.progress / f"{stage}.json"
+        return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+
+    @contextmanager
+    def lock(self, name: str) -> Iterator[None]:
+        """Wait for, then hold, an exclusive lock of this workspace; the system frees it if the holder dies."""
+        path = self.work / "locks" / f"{name}.lock"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("w") as handle:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Where the parts of one batch lie: `open` while stages work on it, `sealed` afterwards."""
+
+    batch_id: str
+    open: Path
+    sealed: Path
+
+    @property
+    def is_sealed(self) -> bool:
+        return self.sealed.is_dir()
+
+    @property
+    def folder(self) -> Path:
+        return self.sealed if self.is_sealed else self.open
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "batch.json"
+
+    @property
+    def videos(self) -> Path:
+        return self.folder / "videos"
+
+    def part(self, table: str, clip_id: str) -> Path:
+        """One clip's rows of `clips`, `poses`, `tracks` or `predictions` while the batch is open."""
+        return self.open / table / f"{check_clip_id(clip_id)}.parquet"
+
+    def table(self, name: str) -> Path:
+        """A whole table of the sealed batch."""
+        return self.sealed / f"{name}.parquet"
+
+    def overlay(self, clip_id: str, suffix: str) -> Path:
+        return self.folder / "overlays" / f"{check_clip_id(clip_id)}{suffix}"
+
+
+def check_clip_id(clip_id: str) -> str:
+    """`clip_id`, or UsageError if it is not 20 hex digits (so that it can never name another folder)."""
+    if not _CLIP_ID.fullmatch(clip_id):
+        raise UsageError(f"{clip_id!r} is not a clip id: give the 20 hex digits that `violence-ops status` lists.")
+    return clip_id
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`; what was written there is synced and renamed to `path` if the block succeeds."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        with temporary.open("rb+") as written:
+            os.fsync(written.fileno())
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        sync_folder(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make renames in `folder` survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a whole text file at once."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(content, "utf-8")
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON at once: sorted keys, so that equal content gives equal bytes."""
+    write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+
+
+def write_table(path: Path, table: pa.Table, fingerprint: str | None = None) -> None:
+    """Write a Parquet file at once, with the fingerprint of what it was made from in its metadata."""
+    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != _FINGERPRINT}
+    if fingerprint:
+        metadata[_FINGERPRINT] = fingerprint.encode()
+    with atomic_path(path) as temporary:
+        pq.write_table(table.replace_schema_metadata(metadata or None), temporary, compression="zstd")
+
+
+def read_fingerprint(path: Path) -> str | None:
+    """The fingerprint that `write_table` stored, or None if the file is missing or has none."""
+    if not path.is_file():
+        return None
+    value = (pq.read_schema(path).metadata or {}).get(_FINGERPRINT)
+    return value.decode() if value else None
+
+
+def fingerprint(*parts: Any) -> str:
+    """A short hash of JSON-able values: equal inputs of a step give equal fingerprints."""
+    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
+
+
+def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file's bytes, in hex, read in pieces."""
+    with path.open("rb") as handle:
+        return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def clip_id_of(sha256: str) -> str:
+    """The id of a clip: the first 20 hex digits of the SHA-256 of its bytes."""
+    return sha256[:20]
