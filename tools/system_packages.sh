@@ -1,0 +1,13 @@
+#!/usr/bin/env bash
+# Debian packages that the tests of outside systems use. Tests that miss one say so and are skipped.
+set -euo pipefail
+packages=()
+ls /usr/lib/postgresql/*/bin/postgres >/dev/null 2>&1 || packages+=(postgresql)
+command -v chromium >/dev/null || packages+=(chromium)
+[ ${#packages[@]} -eq 0 ] && exit 0
+if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+    echo "tests: ${packages[*]} not installed; the tests that need them will be skipped." >&2
+    exit 0
+fi
+apt-get update -qq
+DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${packages[@]}" >/dev/null
