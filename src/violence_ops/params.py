@@ -16,6 +16,7 @@ from violence_ops.errors import ParamsError
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
+RegionWeight = Annotated[float, Field(ge=0, le=2)]
 
 
 class _Section(BaseModel):
@@ -61,17 +62,73 @@ class TrackingParams(_Section):
     min_hits: Count
 
 
+class CompositeWeights(_Section):
+    """Shares of the components in a person's composite score; they sum to 1, so the score stays in [0, 1]."""
+
+    position: Share
+    movement: Share
+    interaction: Share
+    detection: Share
+    consistency: Share
+
+    @model_validator(mode="after")
+    def _sums_to_one(self) -> CompositeWeights:
+        total = sum(self.model_dump().values())
+        if abs(total - 1) > 1e-6:
+            raise ValueError(f"the weights of an involvement preset must sum to 1, these to {total:g}")
+        return self
+
+
+class RegionWeights(_Section):
+    """How much each region of the frame counts for the position of a person."""
+
+    centre: RegionWeight
+    top_left: RegionWeight
+    top_right: RegionWeight
+    bottom_left: RegionWeight
+    bottom_right: RegionWeight
+
+
 class InvolvementParams(_Section):
-    preset: Literal["prevention", "accuracy", "realtime"]
-    regions: Literal[
-        "center_focused", "balanced", "upper_focused", "lower_focused", "indoor", "outdoor", "corridor"
-    ]  # fmt: skip
+    preset: str
+    regions: str
     position_form: Literal["frame", "track"]
     scale_normalised: bool
-    adaptive_regions: bool
+    movement_px: Positive
+    interaction_px: Positive
+    reference_height_px: Positive
+    movement_history: Annotated[int, Field(ge=2, le=100)]
+    consistency_history: Annotated[int, Field(ge=3, le=1000)]
     persistence_weight: Share
     min_track_s: Annotated[float, Field(ge=0)]
     min_mean_score: Share
+    adaptive_regions: bool
+    adaptive_tracks: Count
+    adaptive_rounds: Count
+    adaptive_rate: Share
+    adaptive_tolerance: Positive
+    presets: dict[str, CompositeWeights]
+    region_presets: dict[str, RegionWeights]
+
+    @model_validator(mode="after")
+    def _names_exist(self) -> InvolvementParams:
+        if self.preset not in self.presets:
+            raise ValueError(f"involvement.preset must be one of {', '.join(self.presets)}, not {self.preset!r}")
+        if self.regions not in self.region_presets:
+            raise ValueError(
+                f"involvement.regions must be one of {', '.join(self.region_presets)}, not {self.regions!r}"
+            )
+        return self
+
+    @property
+    def composite_weights(self) -> CompositeWeights:
+        """The chosen preset."""
+        return self.presets[self.preset]
+
+    @property
+    def region_weights(self) -> RegionWeights:
+        """The chosen preset of the five regions."""
+        return self.region_presets[self.regions]
 
 
 class AnnotationParams(_Section):
