@@ -1,0 +1,281 @@
+"""DVC and git: the one file that speaks to them. Every workspace is a git + DVC repository of its own.
+
+One writer at a time: whatever changes the repository holds the workspace's lock `versioning`.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import logging
+import os
+import stat
+import subprocess
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
+from violence_ops.workspace import Batch, Workspace, write_text
+
+_WAIT_S: Final = 120.0
+_REMOTE: Final = "default"
+_IDENTITY: Final = (
+    "-c", "user.name=violence-ops", "-c", "user.email=violence-ops@localhost", "-c", "commit.gpgsign=false",
+    "-c", "core.hooksPath=/dev/null", "-c", "init.defaultBranch=main", "-c", "core.quotePath=false", "-c", "gc.auto=0",
+)  # fmt: skip
+
+GITIGNORE: Final = """\
+/inbox/*
+!/inbox/.gitkeep
+/work/
+/quarantine/
+/data/batches/*
+!/data/batches/*.dvc
+/data/holdout/*
+!/data/holdout/*.dvc
+/data/dataset
+/catalog.db*
+/mlflow.db*
+/mlartifacts/
+/gx/uncommitted/
+/.airflow/
+/.services/
+/.cache/
+/.remote/
+"""
+DVCIGNORE: Final = """\
+/inbox/.gitkeep
+/work
+/quarantine
+/reports
+/releases
+/gx
+/mlartifacts
+/.airflow
+/.services
+/.cache
+/.remote
+"""
+_TRACKED: Final = (
+    "dvc.yaml", "dvc.lock", "params.yaml", "data/progress", "data/labels.csv", "data/.gitignore", "reports", "releases", "gx",
+)  # fmt: skip
+
+
+def init(workspace: Workspace, *, remote_url: str | None = None, remote_endpoint: str | None = None) -> None:
+    """Make the folder a git + DVC repository with a default remote. Does nothing to what is there already.
+
+    `remote_url` is anything DVC knows (`s3://bucket/path`); `remote_endpoint` the address of an S3-compatible service.
+    Raises UsageError if another git repository tracks files in the folder.
+    """
+    with workspace.lock("versioning"):
+        if not (workspace.root / ".git").exists():
+            _refuse_foreign_repository(workspace.root)
+            _git(workspace, "init", "--quiet")
+        _write_if_missing(workspace.root / ".gitignore", GITIGNORE)
+        _write_if_missing(workspace.root / ".dvcignore", DVCIGNORE)
+        if not (workspace.root / ".dvc" / "config").is_file() or not (workspace.root / ".dvc" / "tmp").is_dir():
+            _init_dvc(workspace.root)
+        _configure_dvc(workspace, remote_url, remote_endpoint)
+
+
+def add_batch(workspace: Workspace, batch: Batch) -> str:
+    """Put a sealed batch under version control: `dvc add`, git commit, tag `batch/<id>`, push to the default remote.
+
+    Returns the commit. Can be repeated after a crash. Raises ServiceUnavailable if the remote cannot be reached.
+    """
+    return _add(workspace, batch.sealed, f"Batch {batch.batch_id}", f"batch/{batch.batch_id}")
+
+
+def add_artifact(workspace: Workspace, folder: Path, message: str, tag: str | None = None) -> str:
+    """The same for another folder or file of the workspace (a holdout version). Returns the commit."""
+    return _add(workspace, folder, message, tag)
+
+
+def is_versioned(workspace: Workspace, batch: Batch) -> bool:
+    """Whether `add_batch` has finished for this batch, but for the push."""
+    return bool(_git(workspace, "tag", "--list", f"batch/{batch.batch_id}"))
+
+
+def commit_stage(workspace: Workspace, names: Iterable[str], message: str) -> str:
+    """Record stages of dvc.yaml whose commands were run outside `dvc repro`, then commit what they left to git.
+
+    Afterwards `status` has nothing to say of them. Inside `dvc repro` nothing is done: DVC records the stage itself.
+    Returns the revision. Raises WorkspaceError if a stage has not left its outputs.
+    """
+    if inside_repro(workspace):
+        return revision(workspace)
+    with _dvc(workspace) as repo:
+        _refuse_special_files(workspace)
+        for name in names:
+            _translated(workspace, lambda name=name: repo.commit(target=name, force=True))
+        _commit(workspace, [workspace.root / path for path in _TRACKED], message)
+    return revision(workspace)
+
+
+def status(workspace: Workspace) -> dict[str, Any]:
+    """What `dvc repro` would redo, and data that is not what was recorded: empty when all is in order."""
+    with _dvc(workspace) as repo:
+        _refuse_special_files(workspace)
+        found = _translated(workspace, repo.status)
+    # DVC names a stage by its file's path as seen from the current folder
+    return {name.rpartition("/")[2].removeprefix("dvc.yaml:"): changes for name, changes in found.items()}
+
+
+def push(workspace: Workspace, targets: Iterable[Path] | None = None) -> int:
+    """Send data to the default remote; returns how many files went. Raises ServiceUnavailable if it cannot be reached."""
+    with _dvc(workspace) as repo:
+        return _push(workspace, repo, targets)
+
+
+def revision(workspace: Workspace) -> str:
+    """The commit that the workspace stands on."""
+    return _git(workspace, "rev-parse", "HEAD")
+
+
+def git_commit(workspace: Workspace, paths: Iterable[Path], message: str) -> str:
+    """Commit these files or folders, and nothing else, to the workspace's git; a no-op if nothing changed."""
+    with workspace.lock("versioning"):
+        _commit(workspace, paths, message)
+    return revision(workspace)
+
+
+def code_revision() -> str:
+    """The commit of the project's checkout, with `-dirty` if files differ from it; the package's version if installed."""
+    here = Path(__file__).resolve()
+    found = subprocess.run(
+        ["git", "-C", str(here.parent), "ls-files", "--error-unmatch", here.name], capture_output=True, check=False
+    )
+    if found.returncode:
+        return f"violence-ops {importlib.metadata.version('violence-ops')}"
+    described = ["git", "-C", str(here.parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    return subprocess.run(described, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def inside_repro(workspace: Workspace) -> bool:
+    """Whether this process is the command of a stage that `dvc repro` runs in this workspace."""
+    root = os.environ.get("DVC_ROOT")
+    return bool(os.environ.get("DVC_STAGE") and root and Path(root).resolve() == workspace.root)
+
+
+def _add(workspace: Workspace, path: Path, message: str, tag: str | None) -> str:
+    pointer = path.with_name(f"{path.name}.dvc")
+    with _dvc(workspace) as repo:
+        _translated(workspace, lambda: repo.add(str(path)))
+        _commit(workspace, [pointer], message)
+        if tag and not _git(workspace, "tag", "--list", tag):
+            _git(workspace, "tag", tag)
+        _push(workspace, repo, [pointer])
+    return revision(workspace)
+
+
+def _push(workspace: Workspace, repo: Any, targets: Iterable[Path] | None) -> int:
+    chosen = None if targets is None else [str(target) for target in targets]
+    return int(_translated(workspace, lambda: repo.push(targets=chosen)))
+
+
+@contextmanager
+def _dvc(workspace: Workspace) -> Iterator[Any]:
+    """The opened DVC repository, with the workspace's writer lock held."""
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    with workspace.lock("versioning"), Repo(str(workspace.root)) as repo:
+        yield repo
+
+
+def _translated(workspace: Workspace, action: Any) -> Any:
+    """Run a DVC operation, waiting for another DVC process, with DVC's errors turned into ours."""
+    from dvc.exceptions import DvcException, UploadError
+    from dvc.lock import LockError
+
+    deadline = time.monotonic() + _WAIT_S
+    while True:
+        try:
+            return action()
+        except LockError as error:
+            if time.monotonic() > deadline:
+                raise ServiceUnavailable(
+                    f"Another DVC process has kept {workspace.root} for {_WAIT_S:.0f} s ({error}): let it end, then run this again."
+                ) from error
+            time.sleep(0.5)
+        except UploadError as error:
+            raise ServiceUnavailable(f"The DVC remote took not all of the data ({error}): run this again.") from error
+        except DvcException as error:
+            raise WorkspaceError(f"DVC refused in {workspace.root}: {error}.") from error
+        except OSError as error:
+            raise ServiceUnavailable(
+                f"DVC could not read or send data ({error}): look at the disk and the remote, then run this again."
+            ) from error
+
+
+def _git(workspace: Workspace, *arguments: str) -> str:
+    command = ["git", *_IDENTITY, "-c", f"safe.directory={workspace.root}", "-C", str(workspace.root), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise WorkspaceError(f"git {arguments[0]} failed in {workspace.root}: {' '.join(done.stderr.split())}")
+    return done.stdout.strip()
+
+
+def _commit(workspace: Workspace, paths: Iterable[Path], message: str) -> None:
+    """Add and commit; the caller holds the lock."""
+    _remove_dead_index_lock(workspace)
+    names = [str(path.relative_to(workspace.root)) for path in paths if path.exists()]
+    if not names:
+        return
+    _git(workspace, "add", "--", *names)
+    if changed := _git(workspace, "diff", "--cached", "--name-only", "-z", "--", *names):
+        _git(workspace, "commit", "--quiet", "-m", message, "--", *changed.strip("\0").split("\0"))
+
+
+def _remove_dead_index_lock(workspace: Workspace) -> None:
+    """Remove git's lock file if its owner was killed: we hold the writer lock, so only a person's git could own it."""
+    lock = workspace.root / ".git" / "index.lock"
+    while lock.exists():
+        owners = [p for p in psutil.process_iter(["name", "cwd"]) if p.info["name"] == "git" and p.info["cwd"]]
+        if not any(Path(p.info["cwd"]).is_relative_to(workspace.root) for p in owners):
+            lock.unlink(missing_ok=True)
+            return
+        time.sleep(0.2)
+
+
+def _refuse_special_files(workspace: Workspace) -> None:
+    """DVC reads the whole inbox; a FIFO in it would hang it, and a link would lead it outside."""
+    for folder, _, names in os.walk(workspace.inbox):
+        for name in names:
+            path = os.path.join(folder, name)
+            if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
+                raise WorkspaceError(f"{path!r} is not a regular file: `violence-ops ingest` puts it into quarantine.")
+
+
+def _refuse_foreign_repository(root: Path) -> None:
+    tracked = subprocess.run(["git", "-C", str(root), "ls-files", "."], capture_output=True, text=True, check=False)
+    if tracked.returncode == 0 and tracked.stdout:
+        raise UsageError(f"{root} belongs to another git repository, which tracks files in it: choose another folder.")
+
+
+def _write_if_missing(path: Path, content: str) -> None:
+    if not path.exists():
+        write_text(path, content)
+
+
+def _init_dvc(root: Path) -> None:
+    from dvc.repo import Repo
+
+    logging.getLogger("dvc").setLevel(logging.WARNING)
+    Repo.init(str(root), force=(root / ".dvc").exists()).close()
+
+
+def _configure_dvc(workspace: Workspace, remote_url: str | None, endpoint: str | None) -> None:
+    from dvc.repo import Repo
+
+    with Repo(str(workspace.root)) as repo, repo.config.edit("repo") as config:
+        config["core"] |= {"analytics": False, "check_update": False, "autostage": False, "remote": _REMOTE}
+        config["cache"] |= {"type": ["reflink", "hardlink", "copy"]}
+        if remote_url or _REMOTE not in config["remote"]:
+            workspace.remote.mkdir(exist_ok=True)
+            # DVC takes a relative path from the current folder and writes it down as seen from .dvc
+            config["remote"][_REMOTE] = {"url": remote_url or os.path.relpath(workspace.remote)} | ({"endpointurl": endpoint} if endpoint else {})
