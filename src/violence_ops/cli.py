@@ -12,21 +12,35 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Annotated, Any, Protocol
+from typing import Annotated, Any, NoReturn, Protocol
 
-import click
 import typer
 import yaml
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typer.core import TyperGroup
 
 from violence_ops import __version__
 from violence_ops.errors import InputUnusable, RefusedByGate, UsageError, UserError
 from violence_ops.params import Params
 from violence_ops.workspace import Workspace
 
+
+class _Group(TyperGroup):
+    """Turns errors that a user can act on into one sentence and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            _fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            _fail("Interrupted.", 130)
+
+
 app = typer.Typer(
     name="violence-ops",
+    cls=_Group,
     help="From nightly CCTV clips to a released violence classifier.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
@@ -56,23 +70,11 @@ class Result(Protocol):
 
 def main() -> None:
     """Entry point of `violence-ops`."""
-    as_json = "--json" in sys.argv
-    try:
-        code = app(standalone_mode=False)
-    except UserError as error:
-        _fail(str(error), error.exit_code, as_json)
-    except click.exceptions.Abort:
-        _fail("Interrupted.", 130, as_json)
-    except KeyboardInterrupt:
-        _fail("Interrupted.", 130, as_json)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(2)
-    sys.exit(code if isinstance(code, int) else 0)
+    app()
 
 
-def _fail(message: str, code: int, as_json: bool) -> None:
-    if as_json:
+def _fail(message: str, code: int) -> NoReturn:
+    if "--json" in sys.argv:
         print(json.dumps({"error": message, "exit_code": code}))
     stderr.print(message, style="red", markup=False, highlight=False)
     sys.exit(code)
@@ -89,13 +91,13 @@ def _open(workspace: Path | None, settings: Sequence[str] | None = None) -> tupl
     return opened, opened.params(overrides)
 
 
-def _print(result: Result, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(result.to_dict(), indent=2, default=str, ensure_ascii=False))
-        return
+def _print(result: Result | dict[str, Any], as_json: bool) -> None:
+    content = result if isinstance(result, dict) else result.to_dict()
     lines = getattr(result, "lines", None)
-    for line in lines() if lines else _plain(result.to_dict()):
-        print(line)
+    if as_json:
+        print(json.dumps(content, indent=2, default=str, ensure_ascii=False))
+    else:
+        print("\n".join(lines() if lines else _plain(content)))
 
 
 def _plain(content: dict[str, Any]) -> Iterator[str]:
@@ -500,8 +502,8 @@ def synth(
     """Make labelled synthetic clips with ground truth, ready to drop into an inbox."""
     from violence_ops.stages import synth as stage
 
-    with _progress() as progress:
-        result = stage.run(directory, clips=clips, seed=seed, groups=groups, unlabelled=unlabelled, progress=progress)
+    with stderr.status(f"making {clips + unlabelled} clips"):
+        result = stage.run(directory, clips=clips, seed=seed, groups=groups, unlabelled=unlabelled)
     _print(result, as_json)
 
 
