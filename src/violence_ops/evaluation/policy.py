@@ -1,0 +1,181 @@
+"""The gate: may the candidate become the champion? A pure function of an evaluation and the policy in `params.yaml`.
+
+Three answers. `refuse`: the figures speak against a release. `undecided`: they cannot carry one (too few clips, an interval too
+wide, training data unknown); a person needs more data, not more courage. `pass`: nothing speaks against it. The verdict is the
+worst answer of its checks; turning a right verdict of the candidate into a wrong one never makes an answer better.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from violence_ops.evaluation.records import Check, Confusion, DataChecks, Evaluation, Leakage, Outcome, Slice, Verdict
+from violence_ops.params import GateParams
+
+MIN_GROUPS: Final = 5
+"""With fewer source groups a bootstrap over them says little of the next camera."""
+
+_ROUNDING: Final = 1e-9
+
+
+def judge(evaluation: Evaluation, policy: GateParams) -> Verdict:
+    """The gate's verdict. `dry_run` judges as `enabled` does; its verdict is recorded but releases nothing."""
+    if policy.mode == "disabled":
+        off = Check(
+            name="gate", outcome="pass", sentence="The gate is off (gate.mode is disabled): nothing was checked and only a person decides."
+        )  # fmt: skip
+        return Verdict(verdict="pass", mode=policy.mode, checks=(off,))
+    checks = [
+        _same_holdout(evaluation),
+        _leakage(evaluation.checks),
+        _support(evaluation, policy),
+        _floor("F1", evaluation.candidate.metrics.f1, policy.min_f1, "gate.min_f1"),
+        _floor("recall", evaluation.candidate.metrics.recall, policy.min_recall, "gate.min_recall"),
+        _ceiling("calibration", "expected calibration error", evaluation.candidate.metrics.ece, policy.max_ece, "", "gate.max_ece"),
+        _ceiling("latency", "95th percentile of the time per clip", evaluation.timings.candidate.p95_ms, policy.max_latency_ms, " ms", "gate.max_latency_ms"),
+    ]  # fmt: skip
+    if evaluation.champion and evaluation.difference:
+        checks[3:3] = [_difference(evaluation, policy), _slices(evaluation, policy)]
+    return Verdict(verdict=_worst(checks), mode=policy.mode, checks=tuple(checks))
+
+
+def _worst(checks: list[Check]) -> Outcome:
+    outcomes = {check.outcome for check in checks}
+    return "refuse" if "refuse" in outcomes else "undecided" if "undecided" in outcomes else "pass"
+
+
+def _same_holdout(evaluation: Evaluation) -> Check:
+    judged_on = {evaluation.candidate.holdout_revision, evaluation.holdout.revision}
+    if evaluation.champion:
+        judged_on.add(evaluation.champion.holdout_revision)
+    revision = evaluation.holdout.revision[:12]
+    if len(judged_on) > 1:
+        names = ", ".join(sorted(name[:12] for name in judged_on))
+        return Check(
+            name="holdout", outcome="refuse", sentence=f"The models were judged on different holdout revisions ({names})."
+        )  # fmt: skip
+    return Check(
+        name="holdout", outcome="pass",
+        sentence=f"Judged on holdout {evaluation.holdout.version}, revision {revision}, {len(evaluation.clips)} clips.",
+    )  # fmt: skip
+
+
+def _leakage(checks: DataChecks) -> Check:
+    if checks.candidate is None:
+        return Check(
+            name="leakage", outcome="undecided", sentence="It is not known which clips the candidate was trained on, so leakage cannot be ruled out."
+        )  # fmt: skip
+    if checks.candidate.found:
+        return Check(
+            name="leakage", outcome="refuse", sentence=f"The candidate's training data shares {_shared(checks.candidate)} with the holdout."
+        )  # fmt: skip
+    if checks.champion and checks.champion.found:
+        return Check(
+            name="leakage", outcome="undecided",
+            sentence=f"The champion's training data shares {_shared(checks.champion)} with the holdout, which flatters the champion: freeze a new holdout.",
+        )  # fmt: skip
+    near = f" and no near-duplicate within {checks.near_duplicate_bits} bits" if checks.near_duplicate_bits else ""
+    return Check(
+        name="leakage", outcome="pass", sentence=f"No clip, no source group{near} of the holdout was trained on."
+    )  # fmt: skip
+
+
+def _shared(leakage: Leakage) -> str:
+    counts = [
+        (len(leakage.clip_ids), "clip"), (len(leakage.source_groups), "source group"), (len(leakage.near_duplicates), "near-duplicate"),
+    ]  # fmt: skip
+    return " and ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts if count)
+
+
+def _support(evaluation: Evaluation, policy: GateParams) -> Check:
+    counts = evaluation.candidate.metrics.confusion
+    fights, others = counts.tp + counts.fn, counts.tn + counts.fp
+    enough = min(fights, others) >= policy.min_clips
+    return Check(
+        name="support", outcome="pass" if enough else "undecided",
+        sentence=f"The holdout has {fights} Fight and {others} NonFight clips; {policy.min_clips} of each are wanted (gate.min_clips).",
+    )  # fmt: skip
+
+
+def _floor(name: str, value: float, floor: float, key: str) -> Check:
+    passed = value >= floor
+    return Check(
+        name=f"{name} floor", outcome="pass" if passed else "refuse",
+        sentence=f"The candidate's {name} of {value:.3f} is {'at or above' if passed else 'below'} the floor of {floor:.3f} ({key}).",
+    )  # fmt: skip
+
+
+def _ceiling(name: str, what: str, value: float, limit: float, unit: str, key: str) -> Check:
+    passed = value <= limit
+    return Check(
+        name=name, outcome="pass" if passed else "refuse",
+        sentence=f"The candidate's {what} of {value:.3g}{unit} is {'within' if passed else 'above'} the limit of {limit:g}{unit} ({key}).",
+    )  # fmt: skip
+
+
+def _difference(evaluation: Evaluation, policy: GateParams) -> Check:
+    """The interval over source groups decides, with m = min_f1_difference and t = max_interval_loss.
+
+    refuse: upper < m, even the best of the plausible differences is too small. pass: the difference itself is >= m and
+    lower >= m - t, so that what is lost in a plausible bad case is bounded. Everything between: undecided.
+    """
+    assert evaluation.difference
+    found, interval = evaluation.difference, evaluation.difference.by_group
+    wanted, worst = policy.min_f1_difference, policy.min_f1_difference - policy.max_interval_loss
+    figures = (
+        f"The F1 difference to the champion is {found.f1:+.3f} ({found.confidence:.0%} interval {interval.lower:+.3f} to "
+        f"{interval.upper:+.3f} over {interval.units} source groups)"
+    )
+    outcome: Outcome
+    if interval.upper < wanted - _ROUNDING:
+        outcome, ruling = "refuse", f"the whole interval lies below the {wanted:+.3f} wanted (gate.min_f1_difference)"
+    elif interval.units < MIN_GROUPS:
+        outcome, ruling = "undecided", f"fewer than {MIN_GROUPS} source groups cannot carry a comparison"
+    elif found.f1 < wanted - _ROUNDING:
+        outcome, ruling = "undecided", f"it is below the {wanted:+.3f} wanted (gate.min_f1_difference), but maybe by chance"
+    elif interval.lower < worst - _ROUNDING:
+        outcome, ruling = "undecided", f"a loss down to {interval.lower:+.3f} is plausible and {worst:+.3f} is the limit (gate.max_interval_loss)"
+    else:
+        outcome, ruling = "pass", f"at least {wanted:+.3f} is wanted and the interval may reach down to {worst:+.3f}"
+    return Check(name="F1 difference", outcome=outcome, sentence=f"{figures}: {ruling}.")
+
+
+def _slices(evaluation: Evaluation, policy: GateParams) -> Check:
+    judged = [cut for cut in evaluation.slices if cut.champion and is_judged(cut, policy.min_slice_clips)]
+    worse = [cut for cut in judged if slice_loss(cut, policy.min_slice_clips) > policy.max_slice_loss + _ROUNDING]
+    if worse:
+        listed = "; ".join(_slice_sentence(cut, policy.min_slice_clips) for cut in worse)
+        return Check(
+            name="slices", outcome="refuse", sentence=f"The candidate loses more than {policy.max_slice_loss:.2f} (gate.max_slice_loss) in {listed}."
+        )  # fmt: skip
+    largest = max((slice_loss(cut, policy.min_slice_clips) for cut in judged), default=0.0)
+    return Check(
+        name="slices", outcome="pass",
+        sentence=f"In the {len(judged)} slices with at least {policy.min_slice_clips} clips the largest loss is {max(0.0, largest):.3f}; {policy.max_slice_loss:.2f} is the limit (gate.max_slice_loss).",
+    )  # fmt: skip
+
+
+def is_judged(cut: Slice, min_clips: int) -> bool:
+    """A slice with fewer clips is shown but decides nothing."""
+    return cut.candidate.clips >= min_clips
+
+
+def slice_measure(cut: Slice, min_clips: int) -> str:
+    """`f1` where at least half of the minimum support are Fights, else `accuracy`: a single Fight would swing F1 from 0 to 1."""
+    return "f1" if 2 * (cut.candidate.tp + cut.candidate.fn) >= min_clips else "accuracy"
+
+
+def slice_loss(cut: Slice, min_clips: int) -> float:
+    """Champion minus candidate in the slice's measure."""
+    measure = slice_measure(cut, min_clips)
+    return float(getattr(cut.champion, measure) - getattr(cut.candidate, measure))
+
+
+def _slice_sentence(cut: Slice, min_clips: int) -> str:
+    measure = slice_measure(cut, min_clips)
+    champion: Confusion | None = cut.champion
+    name = {"f1": "F1", "accuracy": "accuracy"}[measure]
+    return (
+        f"{cut.dimension} {cut.value} ({name} {getattr(cut.candidate, measure):.3f} against {getattr(champion, measure):.3f}, "
+        f"{cut.candidate.clips} clips)"
+    )

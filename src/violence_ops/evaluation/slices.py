@@ -1,0 +1,67 @@
+"""The traits by which the holdout is cut into slices, so that a gain on average cannot hide a loss somewhere."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+
+from violence_ops.evaluation.metrics import confusion
+from violence_ops.evaluation.records import JudgedClip, Slice
+from violence_ops.records import ClipRecord, ClipTracks
+
+DIMENSIONS: Final = ("camera", "resolution", "crowd", "darkness")
+_HEIGHTS: Final = ((288, 480, 720), ("under 288 lines", "288 to 479 lines", "480 to 719 lines", "720 lines and more"))
+_CROWDS: Final = ((1, 2, 3, 6), ("nobody found", "1 person", "2 persons", "3 to 5 persons", "6 persons and more"))
+_LUMAS: Final = ((50.0, 100.0), ("dark", "dim", "bright"))
+"""Mean luma of the clip's frames, 0 to 255."""
+
+
+def slices_of(clip: ClipRecord, tracks: ClipTracks) -> dict[str, str]:
+    """Which slice of each dimension a clip belongs to."""
+    return {
+        "camera": clip.camera_id or "unknown",
+        "resolution": _bin(clip.height, *_HEIGHTS),
+        "crowd": _bin(crowd_size(tracks), *_CROWDS),
+        "darkness": _bin(clip.brightness, *_LUMAS),
+    }
+
+
+def crowd_size(tracks: ClipTracks) -> int:
+    """Median number of persons over the frames that hold any; 0 if none does."""
+    _, counts = np.unique(tracks.frame, return_counts=True)
+    return int(np.median(counts)) if len(counts) else 0
+
+
+def cut(clips: Iterable[JudgedClip]) -> tuple[Slice, ...]:
+    """Count both models' results in every slice that has a clip, ordered by dimension and value."""
+    members: dict[tuple[str, str], list[JudgedClip]] = defaultdict(list)
+    for clip in clips:
+        for dimension, value in clip.slices.items():
+            members[dimension, value].append(clip)
+    return tuple(_slice(dimension, value, members[dimension, value]) for dimension, value in sorted(members, key=_order))
+
+
+def _slice(dimension: str, value: str, clips: list[JudgedClip]) -> Slice:
+    labels = np.array([clip.label == "Fight" for clip in clips])
+    candidate = np.array([clip.candidate.verdict == "Fight" for clip in clips])
+    champion = [clip.champion.verdict == "Fight" for clip in clips if clip.champion]
+    return Slice(
+        dimension=dimension,
+        value=value,
+        candidate=confusion(labels, candidate),
+        champion=confusion(labels, np.array(champion)) if champion else None,
+    )
+
+
+def _order(key: tuple[str, str]) -> tuple[int, int, str]:
+    dimension, value = key
+    names = {"resolution": _HEIGHTS[1], "crowd": _CROWDS[1], "darkness": _LUMAS[1]}.get(dimension, ())
+    return DIMENSIONS.index(dimension), names.index(value) if value in names else 0, value
+
+
+def _bin(value: float | None, edges: tuple[float, ...], names: tuple[str, ...]) -> str:
+    return "unknown" if value is None else names[bisect_right(edges, value)]

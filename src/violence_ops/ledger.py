@@ -1,0 +1,133 @@
+"""The ledger of releases: append-only JSON lines, each bound to the one before by its hash.
+
+A line is `{"seq", "at", "actor", "event", "payload", "prev_hash", "hash"}`; `hash` is the SHA-256 of the line's canonical JSON
+without it. A changed, moved or missing line breaks the chain. What the chain alone cannot show, a cut-off tail, git shows:
+the ledger is committed with every release.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from typing import Any, Final, Literal
+
+from violence_ops.errors import UserError
+from violence_ops.workspace import Workspace, sync_folder
+
+Event = Literal["verdict", "approval", "refusal", "promotion", "rollback"]
+
+GENESIS: Final = "0" * 64
+
+
+class LedgerBroken(UserError):
+    """A line of the ledger is not what was written; nothing may be released until it is mended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One line. seq counts from 1; at is UTC, ISO 8601; actor is who caused it."""
+
+    seq: int
+    at: str
+    actor: str
+    event: Event
+    payload: dict[str, Any]
+    prev_hash: str
+    hash: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The line as a plain mapping."""
+        return asdict(self)
+
+
+def read(workspace: Workspace) -> list[Entry]:
+    """All entries, oldest first. Raises LedgerBroken, naming the line and the remedy, if the chain does not hold."""
+    entries, problems = _parse(workspace)
+    if problems:
+        raise LedgerBroken(problems[0])
+    return entries
+
+
+def verify(workspace: Workspace) -> list[str]:
+    """What is wrong with the ledger, a sentence each; empty if the chain holds."""
+    return _parse(workspace)[1]
+
+
+def append(workspace: Workspace, *, actor: str, event: Event, payload: dict[str, Any]) -> Entry:
+    """Write one line and sync it to the disk before returning.
+
+    Raises LedgerBroken, writing nothing, if the lines before it do not hold.
+    """
+    with workspace.lock("ledger"):
+        entries = read(workspace)
+        body = {
+            "seq": len(entries) + 1,
+            "at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "actor": actor,
+            "event": event,
+            "payload": payload,
+            "prev_hash": entries[-1].hash if entries else GENESIS,
+        }
+        line = body | {"hash": _hash(body)}
+        path = workspace.ledger
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("ab") as handle:
+            handle.write(_canonical(line) + b"\n")
+            handle.flush()
+            os.fsync(handle.fileno())
+        sync_folder(path.parent)
+    return Entry(**line)
+
+
+def _parse(workspace: Workspace) -> tuple[list[Entry], list[str]]:
+    path = workspace.ledger
+    content = path.read_bytes() if path.is_file() else b""
+    name = path.relative_to(workspace.root)
+    *lines, rest = content.split(b"\n")
+    entries: list[Entry] = []
+    problems: list[str] = []
+    for number, line in enumerate(lines, start=1):
+        entry = _entry(line)
+        problem = "is no ledger entry" if entry is None else _mismatch(entry, number, entries[-1] if entries else None)
+        if problem:
+            problems.append(
+                f"{name} line {number} {problem}: restore the file from git (`git log -p {name}` shows who changed it)."
+            )
+        if entry:
+            entries.append(entry)
+    if rest:
+        number = len(lines) + 1
+        problems.append(
+            f"{name} line {number} is cut off, as a crash while writing leaves it: delete that last line, it was never "
+            "acted upon, then run the command again."
+        )
+    return entries, problems
+
+
+def _entry(line: bytes) -> Entry | None:
+    try:
+        return Entry(**json.loads(line))
+    except (ValueError, TypeError):
+        return None
+
+
+def _mismatch(entry: Entry, number: int, previous: Entry | None) -> str | None:
+    body = entry.to_dict()
+    if body.pop("hash") != _hash(body):
+        return "was changed after it was written (its hash does not match)"
+    if entry.seq != number:
+        return f"has the number {entry.seq}, so a line was removed or added before it"
+    if entry.prev_hash != (previous.hash if previous else GENESIS):
+        return "does not continue the line before it (prev_hash differs)"
+    return None
+
+
+def _hash(body: dict[str, Any]) -> str:
+    return hashlib.sha256(_canonical(body)).hexdigest()
+
+
+def _canonical(content: dict[str, Any]) -> bytes:
+    return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
