@@ -274,7 +274,8 @@ def _configure_dvc(workspace: Workspace, remote_url: str | None, endpoint: str |
 
     with Repo(str(workspace.root)) as repo, repo.config.edit("repo") as config:
         config["core"] |= {"analytics": False, "check_update": False, "autostage": False, "remote": _REMOTE}
-        config["cache"] |= {"type": ["reflink", "hardlink", "copy"]}
+        # not "reflink" first: where that is unsupported, DVC then takes the copies in the workspace for reflinks
+        config["cache"] |= {"type": ["hardlink", "copy"]}
         if remote_url or _REMOTE not in config["remote"]:
             workspace.remote.mkdir(exist_ok=True)
             # DVC takes a relative path from the current folder and writes it down as seen from .dvc
