@@ -73,7 +73,7 @@ def test_a_torn_last_line_is_refused_with_its_remedy(workspace: Workspace, kept:
     whole = workspace.ledger.read_bytes()
     first = whole.index(b"\n") + 1
     workspace.ledger.write_bytes(whole[: min(first + kept, len(whole) - 1)])
-    with pytest.raises(ledger.LedgerBroken, match="line 2 is cut off.*delete that last line"):
+    with pytest.raises(ledger.LedgerBroken, match=r"line 2 is cut off.*delete that last line"):
         ledger.read(workspace)
     workspace.ledger.write_bytes(whole[:first])
     assert len(ledger.read(workspace)) == 1

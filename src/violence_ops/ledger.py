@@ -63,7 +63,7 @@ def append(workspace: Workspace, *, actor: str, event: Event, payload: dict[str,
     """
     with workspace.lock("ledger"):
         entries = read(workspace)
-        body = {
+        body: dict[str, Any] = {
             "seq": len(entries) + 1,
             "at": datetime.now(UTC).isoformat(timespec="seconds"),
             "actor": actor,

@@ -1,0 +1,176 @@
+"""The page a release manager reads, and its one-sentence summary. Made from the records alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib.resources import files
+from typing import Any, Final
+
+from jinja2 import Environment, StrictUndefined
+
+from violence_ops.evaluation import charts, policy
+from violence_ops.evaluation.failures import disagreements, failures, kind_of
+from violence_ops.evaluation.judgement import arrays
+from violence_ops.evaluation.metrics import calibration, threshold_curve
+from violence_ops.evaluation.records import Evaluation, Leakage, Metrics, Slice, Verdict
+from violence_ops.params import GateParams
+
+MAX_ROWS: Final = 150
+"""Rows of a table of clips; `evaluation.json` holds them all."""
+
+_METRICS: Final = (
+    ("F1", "f1", +1), ("Recall", "recall", +1), ("Precision", "precision", +1), ("Specificity", "specificity", +1),
+    ("Accuracy", "accuracy", +1), ("AUC", "auc", +1), ("Calibration error", "ece", -1), ("Brier score", "brier", -1),
+)  # fmt: skip
+"""Name, field of Metrics, and whether more is better (+1) or worse (-1)."""
+
+_RULING: Final = {
+    "pass": "The gate lets it pass; a release needs a person's approval.",
+    "refuse": "The gate refuses it.",
+    "undecided": "The gate cannot decide, and does not let it pass.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One compared figure; change is candidate minus champion, tone `better`, `worse` or empty."""
+
+    name: str
+    detail: str
+    candidate: float | None
+    champion: float | None
+    change: float | None
+    tone: str
+
+
+def headline(evaluation: Evaluation, verdict: Verdict | None = None) -> str:
+    """One or two sentences: better, worse, undecided or first model, by how much, and what the gate says."""
+    sentence = _comparison(evaluation)
+    if verdict is None:
+        return sentence
+    if verdict.mode == "disabled":
+        return f"{sentence} The gate is off: only a person decides."
+    trial = " (Dry run: nothing will be released.)" if verdict.mode == "dry_run" else ""
+    return f"{sentence} {_RULING[verdict.verdict]}{trial}"
+
+
+def render(evaluation: Evaluation, verdict: Verdict, gate: GateParams) -> str:
+    """The report as one self-contained HTML page. Every value in it is escaped: a clip's path is hostile."""
+    environment = Environment(
+        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )  # the source is the package's own
+    environment.filters |= {"figure": _figure, "signed": _signed}
+    template = environment.from_string(files(__package__).joinpath("report.html").read_text("utf-8"))
+    return template.render(**_context(evaluation, verdict, gate))
+
+
+def _comparison(evaluation: Evaluation) -> str:
+    own, champion, found = evaluation.candidate, evaluation.champion, evaluation.difference
+    where = f"on {len(evaluation.clips)} clips of holdout {evaluation.holdout.version}"
+    if champion is None or found is None:
+        return (
+            f"Candidate {own.version} would be the first champion: F1 {own.metrics.f1:.3f} and recall {own.metrics.recall:.3f} {where}, "
+            "with nothing to compare it to."
+        )
+    interval = found.by_group
+    figures = (
+        f"F1 {own.metrics.f1:.3f} against {champion.metrics.f1:.3f} ({found.f1:+.3f}, {found.confidence:.0%} interval "
+        f"{interval.lower:+.3f} to {interval.upper:+.3f}) {where}."
+    )
+    names = f"candidate {own.version}", f"champion {champion.version}"
+    if interval.lower > 0:
+        return f"C{names[0][1:]} is better than {names[1]}: {figures}"
+    if interval.upper < 0:
+        return f"C{names[0][1:]} is worse than {names[1]}: {figures}"
+    if found.only_candidate_right == found.only_champion_right == 0:
+        return f"C{names[0][1:]} gives the same verdicts as {names[1]}: {figures}"
+    return f"It is undecided whether {names[0]} is better than {names[1]}: {figures}"
+
+
+def _context(evaluation: Evaluation, verdict: Verdict, gate: GateParams) -> dict[str, Any]:
+    own, champion = evaluation.candidate, evaluation.champion
+    lost = {
+        model: failures(evaluation.clips, model)
+        for model in ("candidate", *(["champion"] if champion else []))
+    }  # fmt: skip
+    return {
+        "evaluation": evaluation,
+        "verdict": verdict,
+        "gate": gate,
+        "headline": _comparison(evaluation),
+        "ruling": headline(evaluation, verdict).removeprefix(_comparison(evaluation)).strip(),
+        "models": [("candidate", own)] + ([("champion", champion)] if champion else []),
+        "metric_rows": [_metric_row(entry, own.metrics, champion.metrics if champion else None) for entry in _METRICS],
+        "latency_rows": _latency_rows(evaluation),
+        "slice_rows": [(cut, _slice_row(cut, gate.min_slice_clips)) for cut in evaluation.slices],
+        "failures": lost,
+        "disagreements": [
+            (clip, kind_of(clip.label, clip.candidate), kind_of(clip.label, clip.champion))
+            for clip in disagreements(evaluation.clips)
+            if clip.champion
+        ],
+        "max_rows": MAX_ROWS,
+        "leaks": _leak_rows(evaluation),
+        "lineage": _lineage(evaluation),
+        "calibration": _calibration(evaluation),
+        "thresholds": _thresholds(evaluation),
+        "interval": charts.interval_plot(evaluation.difference, gate.min_f1_difference)
+        if evaluation.difference
+        else None,
+        "groups": len({clip.source_group for clip in evaluation.clips}),
+    }
+
+
+def _metric_row(entry: tuple[str, str, int], own: Metrics, champion: Metrics | None) -> Row:
+    name, field, direction = entry
+    return _row(name, "", getattr(own, field), getattr(champion, field) if champion else None, direction)
+
+
+def _slice_row(cut: Slice, min_clips: int) -> Row:
+    measure = policy.slice_measure(cut, min_clips)
+    champion = getattr(cut.champion, measure) if cut.champion else None
+    return _row(cut.value, {"f1": "F1", "accuracy": "accuracy"}[measure], getattr(cut.candidate, measure), champion, +1)
+
+
+def _latency_rows(evaluation: Evaluation) -> list[tuple[str, str, float, float | None]]:
+    own, champion = evaluation.timings.candidate, evaluation.timings.champion
+    fields = (("Median time per clip", "ms", "p50_ms"), ("95th percentile", "ms", "p95_ms"), ("Peak memory of the process", "MiB", "peak_memory_mb"))  # fmt: skip
+    return [(name, unit, getattr(own, field), getattr(champion, field) if champion else None) for name, unit, field in fields]  # fmt: skip
+
+
+def _row(name: str, detail: str, own: float | None, champion: float | None, direction: int) -> Row:
+    change = None if own is None or champion is None else own - champion
+    tone = "" if change is None or abs(change) < 5e-4 else "better" if change * direction > 0 else "worse"
+    return Row(name, detail, own, champion, change, tone)
+
+
+def _leak_rows(evaluation: Evaluation) -> list[tuple[str, Leakage | None]]:
+    rows = [("candidate", evaluation.checks.candidate)]
+    return rows + ([("champion", evaluation.checks.champion)] if evaluation.champion else [])
+
+
+def _lineage(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    own = evaluation.candidate.lineage
+    other = evaluation.champion.lineage if evaluation.champion else {}
+    keys: Iterable[str] = dict.fromkeys([*own, *other])
+    return [(key.replace("_", " "), own.get(key, "–"), other.get(key, "–")) for key in keys]
+
+
+def _calibration(evaluation: Evaluation) -> str:
+    champion = calibration(*arrays(evaluation.clips, "champion")) if evaluation.champion else None
+    return charts.calibration_plot(calibration(*arrays(evaluation.clips, "candidate")), champion)
+
+
+def _thresholds(evaluation: Evaluation) -> str:
+    champion = threshold_curve(*arrays(evaluation.clips, "champion")) if evaluation.champion else None
+    own = threshold_curve(*arrays(evaluation.clips, "candidate"))
+    return charts.threshold_plot(own, champion, evaluation.candidate.threshold)
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _signed(value: float | None) -> str:
+    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
