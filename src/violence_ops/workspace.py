@@ -27,6 +27,7 @@ from violence_ops.params import Params, load_params
 _FINGERPRINT: Final = b"violence_ops.fingerprint"
 _BATCH_ID: Final = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
 _CLIP_ID: Final = re.compile(r"[0-9a-f]{20}")
+_REPORT: Final = re.compile(r"[0-9]+-vs-([0-9]+|none)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +210,17 @@ class Workspace:
             names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
         )
 
+    # one evaluation, one model
+    def report(self, name: str) -> ReportFolder:
+        """The files of one evaluation, called `<candidate>-vs-<champion>`. Raises UsageError if the name is none of an evaluation."""
+        if not _REPORT.fullmatch(name):
+            raise UsageError(f"{name!r} is not an evaluation's name: write it like 2-vs-1; `reports/` holds them.")
+        return ReportFolder(name, self.reports / name)
+
+    def model_package(self, version: str) -> Path:
+        """Where a registered version's package is kept once it was downloaded."""
+        return self.cache / "models" / fingerprint(self.mlflow_uri, version)[:16]
+
     # progress that dvc.yaml tracks
     def write_progress(self, stage: str, content: Mapping[str, Any]) -> Path:
         """Record what a stage has done, for `dvc status`; the same work must give the same bytes."""
@@ -265,6 +277,26 @@ class Batch:
 
     def overlay(self, clip_id: str, suffix: str) -> Path:
         return self.folder / "overlays" / f"{check_clip_id(clip_id)}{suffix}"
+
+
+@dataclass(frozen=True)
+class ReportFolder:
+    """The files of one evaluation: its figures, the page made of them, and the gate's verdict on them."""
+
+    name: str
+    folder: Path
+
+    @property
+    def evaluation(self) -> Path:
+        return self.folder / "evaluation.json"
+
+    @property
+    def page(self) -> Path:
+        return self.folder / "report.html"
+
+    @property
+    def gate(self) -> Path:
+        return self.folder / "gate.json"
 
 
 def check_clip_id(clip_id: str) -> str:
