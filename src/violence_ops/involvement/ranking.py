@@ -1,0 +1,145 @@
+"""From tracked persons to tracks in the order of their involvement (SPEC 5)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+
+from violence_ops.involvement import components as parts
+from violence_ops.involvement import regions
+from violence_ops.involvement.regions import Float
+from violence_ops.params import InvolvementParams
+from violence_ops.records import COMPONENTS, ClipTracks, IntArray
+
+_PER_FRAME: Final = COMPONENTS[:5]
+
+
+def rank(tracks: ClipTracks, params: InvolvementParams, *, frames: IntArray) -> ClipTracks:
+    """`tracks` with components, involvement and rank filled in; whatever these held before is not looked at.
+
+    `frames` `(F,)` are the frames that were looked at, those without anybody included. A component of a track is the mean
+    over its rows; persistence is its share of `frames`. Rank 1 is the most involved; equal ones in the order of their
+    ids; 0 for a track shorter than `params.min_track_s` or weaker than `params.min_mean_score`. Rows with track_id 0 take no
+    part and get zeros. The order of the persons within a frame does not matter.
+    """
+    followed = np.flatnonzero(tracks.track_id > 0)
+    followed = followed[np.lexsort((tracks.track_id[followed], tracks.frame[followed]))]
+    ids, track = np.unique(tracks.track_id[followed], return_inverse=True)
+    clip = _Clip(tracks, followed, track, len(ids), max(len(frames), 1), params)
+    weights = regions.weight_vector(params.region_weights)
+    values = clip.values(_adapted(clip, weights) if params.adaptive_regions else weights)
+    involvement = clip.involvement(values)
+    ranks = _ranks(involvement, _rankable(clip, frames))
+    return replace(
+        tracks,
+        components=_on_rows(len(tracks), followed, values[track]),
+        involvement=_on_rows(len(tracks), followed, involvement[track]),
+        rank=_on_rows(len(tracks), followed, ranks[track]).astype(np.int32),
+    )
+
+
+class _Clip:
+    """What the region weights do not change, computed once: rows in the order of time, all components but position."""
+
+    def __init__(
+        self,
+        tracks: ClipTracks,
+        rows: parts.Rows,
+        track: parts.Rows,
+        count: int,
+        frames: int,
+        params: InvolvementParams,
+    ) -> None:
+        self.params, self.frames, self.tracks = params, frames, count
+        self.track, self.width, self.height, self.fps = track, tracks.width, tracks.height, tracks.fps or 1.0
+        self.scores = tracks.scores[rows].astype(np.float64)
+        bboxes = tracks.bboxes[rows].astype(np.float64)
+        self.box_centres = (bboxes[:, :2] + bboxes[:, 2:]) / 2
+        keypoint_scores = tracks.keypoint_scores[rows]
+        valid = parts.valid_keypoints(tracks.keypoints[rows], keypoint_scores)
+        self.centres = parts.centres(tracks.keypoints[rows], valid)
+        scale = self._scale(bboxes[:, 3] - bboxes[:, 1])
+        self.movement = parts.movement(self.centres, track, params.movement_px * scale, params.movement_history)
+        self.interaction = parts.interaction(self.centres, tracks.frame[rows], params.interaction_px * scale)
+        self.detection = parts.detection(keypoint_scores, valid)
+
+    def _scale(self, heights: Float) -> Float:
+        """`(R,)` px per px of the formulas: the person's height over the reference height, or 1 everywhere.
+
+        The height of a person is the median over the track: it does not shrink with a fall or behind a table.
+        """
+        if not self.params.scale_normalised or not len(heights):
+            return np.ones(len(heights))
+        order = np.argsort(self.track, kind="stable")
+        bounds = np.cumsum(np.bincount(self.track, minlength=self.tracks))[:-1]
+        medians = np.array([np.median(group) for group in np.split(heights[order], bounds)])
+        return np.maximum(medians, 1e-3)[self.track] / self.params.reference_height_px
+
+    def values(self, weights: Float) -> Float:
+        """`(tracks, 6)` components of every track, in the order of `COMPONENTS`, for the region `weights` `(5,)`."""
+        presence = np.bincount(self.track, minlength=self.tracks)
+        shares = self.params.composite_weights
+        by_frame = regions.frame_scores(self.centres, self.width, self.height, weights)
+        partial = shares.position * by_frame + shares.movement * self.movement
+        partial += shares.interaction * self.interaction + shares.detection * self.detection
+        consistency = parts.consistency(partial, self.track, shares.consistency, self.params.consistency_history)
+        columns = (by_frame, self.movement, self.interaction, self.detection, consistency)
+        means = [np.bincount(self.track, column, self.tracks) / np.maximum(presence, 1) for column in columns]
+        if self.params.position_form == "track":
+            means[0] = regions.track_scores(
+                self.box_centres, self.width, self.height, weights, self.track, self.tracks, self.frames
+            )
+        values = np.stack([*means, np.minimum(presence / self.frames, 1.0)], axis=1)
+        return np.clip(values, 0.0, 1.0)
+
+    def involvement(self, values: Float) -> Float:
+        """`(tracks,)` in [0, 1]: the preset's weighted sum of the first five, with persistence mixed in."""
+        shares = np.array([getattr(self.params.composite_weights, name) for name in _PER_FRAME])
+        persistence = self.params.persistence_weight
+        return np.clip((1 - persistence) * values[:, :5] @ shares + persistence * values[:, 5], 0.0, 1.0)
+
+
+def _adapted(clip: _Clip, weights: Float) -> Float:
+    """`(5,)` region weights drawn towards where the top tracks of the clip are.
+
+    What is observed is the share of the top tracks' rows in each region: it lies in [0, 1] like a weight.
+    """
+    params = clip.params
+    for _ in range(params.adaptive_rounds):
+        top = np.argsort(-clip.involvement(clip.values(weights)), kind="stable")[: params.adaptive_tracks]
+        points = clip.box_centres[np.isin(clip.track, top)]
+        if not len(points):
+            break
+        observed = regions.observed_shares(points, clip.width, clip.height)
+        moved = (1 - params.adaptive_rate) * weights + params.adaptive_rate * observed
+        change, weights = np.abs(moved - weights).max(), moved
+        if change < params.adaptive_tolerance:
+            break
+    return weights
+
+
+def _rankable(clip: _Clip, frames: IntArray) -> np.ndarray:
+    """`(tracks,)` whether a track is seen for long enough, and surely enough, to be ranked."""
+    spacing = float(np.median(np.diff(frames))) if len(frames) > 1 else 1.0
+    presence = np.bincount(clip.track, minlength=clip.tracks)
+    strength = np.bincount(clip.track, clip.scores, clip.tracks) / np.maximum(presence, 1)
+    long_enough = presence * spacing / clip.fps >= clip.params.min_track_s - 1e-6
+    return np.asarray(long_enough & (strength >= clip.params.min_mean_score))
+
+
+def _ranks(involvement: Float, rankable: np.ndarray) -> IntArray:
+    """`(tracks,)` 1 for the largest involvement, and so on; 0 where not rankable."""
+    ranks = np.zeros(len(involvement), np.int32)
+    order = np.argsort(-involvement, kind="stable")
+    order = order[rankable[order]]
+    ranks[order] = np.arange(1, len(order) + 1)
+    return ranks
+
+
+def _on_rows(count: int, rows: parts.Rows, values: Float | IntArray) -> np.ndarray:
+    """`values` of `rows` on all `count` rows; zeros elsewhere."""
+    result = np.zeros((count, *values.shape[1:]), np.float32)
+    result[rows] = values
+    return result

@@ -1,0 +1,5 @@
+"""Following persons from frame to frame: ByteTrack on the boxes of the poses (SPEC 3)."""
+
+from violence_ops.tracking.bytetrack import ByteTrack
+
+__all__ = ["ByteTrack"]
