@@ -1,0 +1,1 @@
+"""Pose extraction with a small RTMO, its weights, and their training."""

@@ -1,0 +1,169 @@
+"""What the small RTMO is trained for: find everybody, box them, place their joints, tell the visible ones.
+
+The network is MMPose's; targets and losses are ours, because a small network needs three changes to the published
+recipe: boxes are detached before the coordinate classifier, OKS is softened and joined by an L1 distance (a joint far
+off has next to no OKS gradient), and persons too small or hidden are neither wanted nor punished.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from violence_ops.pose.quality import SIGMAS
+
+WEIGHTS = {"score": 1.0, "box": 5.0, "visible": 1.0, "bins": 1.0, "joint": 6.0, "oks": 6.0}
+_CANDIDATES = 10  # cells considered for a person
+_SOFTENING = 2.5  # of the OKS deviations
+
+
+@dataclass(frozen=True)
+class Targets:
+    """One image's persons: keypoints (P, 17, 2), bboxes (P, 4) px, visibility (P, 17) 0/1/2, ignored (P,) bool."""
+
+    keypoints: Tensor
+    visibility: Tensor
+    bboxes: Tensor
+    ignored: Tensor
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The head's outputs over all cells A of B images, float32: logits (B, A), boxes (B, A, 4) px, visible (B, A, 17)
+    logits, pose vectors (B, A, C), and the cells' centres (A, 2) and strides (A,), px."""
+
+    scores: Tensor
+    boxes: Tensor
+    visible: Tensor
+    poses: Tensor
+    centres: Tensor
+    strides: Tensor
+
+
+def forward(model: nn.Module, images: Tensor) -> Predictions:
+    """Run the network on images (B, 3, H, W), 0 … 255."""
+    head = model.head
+    scores, boxes, _, visible, poses = head.head_module(model.extract_feat(images))
+    priors = torch.cat(
+        head.prior_generator.grid_priors([level.shape[2:] for level in scores], device=images.device, with_stride=True)
+    )
+    flat = [head._flatten_predictions(levels).float() for levels in (scores, boxes, visible, poses)]
+    decoded = head.decode_bbox(flat[1], priors[:, :2], priors[:, -1])
+    return Predictions(flat[0].squeeze(-1), decoded, flat[2], flat[3], priors[:, :2], priors[:, -1])
+
+
+def losses(model: nn.Module, images: Tensor, targets: list[Targets]) -> dict[str, Tensor]:
+    """Weighted loss terms of a mini-batch; their sum is what is minimised."""
+    with torch.autocast(images.device.type, dtype=torch.bfloat16):
+        predictions = forward(model, images)
+    wanted = torch.zeros_like(predictions.scores)
+    counted = torch.ones_like(predictions.scores)
+    cells, persons = [], []
+    for number, target in enumerate(targets):
+        chosen, who = assign(predictions, number, target, counted)
+        cells.append(torch.stack([torch.full_like(chosen, number), chosen], dim=1))
+        persons.append(_take(target, who))
+    cell = torch.cat(cells)
+    person = Targets(*(torch.cat([getattr(p, name) for p in persons]) for name in Targets.__dataclass_fields__))
+    total = max(len(cell), 1)
+    found = {}
+    if len(cell):
+        image, place = cell.unbind(1)
+        found, quality = _person_losses(model, predictions, image, place, person)
+        wanted[image, place] = quality
+    found["score"] = _score_loss(predictions.scores, wanted, counted) / total
+    return {name: WEIGHTS[name] * value for name, value in found.items()}
+
+
+def _take(target: Targets, who: Tensor) -> Targets:
+    return Targets(target.keypoints[who], target.visibility[who], target.bboxes[who], target.ignored[who])
+
+
+@torch.no_grad()
+def assign(predictions: Predictions, number: int, target: Targets, counted: Tensor) -> tuple[Tensor, Tensor]:
+    """Which cells (N,) of image `number` answer for which persons (N,): the cheapest few of each, by overlap and score.
+
+    A simplified SimOTA: a person gets as many cells as the sum of the best overlaps says, among the cells inside the
+    box and near its middle; a cell that two want goes to the cheaper. Cells inside ignored persons are struck from `counted`.
+    """
+    centres, strides = predictions.centres, predictions.strides
+    low, high = target.bboxes[:, None, :2], target.bboxes[:, None, 2:]
+    inside = ((centres > low) & (centres < high)).all(dim=-1)
+    if target.ignored.any():
+        counted[number, inside[target.ignored].any(dim=0)] = 0.0
+    keep = torch.nonzero(~target.ignored).squeeze(1)
+    if len(keep) == 0:
+        return keep, keep
+    boxes = target.bboxes[keep]
+    overlap = box_iou(boxes, predictions.boxes[number])
+    middle = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
+    near = ((centres - middle).abs() < 2.5 * strides[:, None]).all(dim=-1)
+    score = functional.logsigmoid(predictions.scores[number])[None]
+    allowed = near | inside[keep]
+    cost = -3.0 * torch.log(overlap + 1e-6) - score + 1e3 * ~(near & inside[keep]) + 1e6 * ~allowed
+    best = overlap.topk(min(_CANDIDATES, overlap.shape[1]), dim=1).values.sum(dim=1)
+    counts = best.int().clamp(min=1)
+    ranks = cost.argsort(dim=1).argsort(dim=1)
+    taken = (ranks < counts[:, None]) & allowed
+    owner = torch.where(taken, cost, torch.inf).min(dim=0)
+    chosen = torch.nonzero(taken.any(dim=0)).squeeze(1)
+    counted[number, chosen] = 1.0
+    return chosen, keep[owner.indices[chosen]]
+
+
+def _person_losses(
+    model: nn.Module, predictions: Predictions, image: Tensor, place: Tensor, person: Targets
+) -> tuple[dict[str, Tensor], Tensor]:
+    boxes = predictions.boxes[image, place]
+    overlap = paired_iou(boxes, person.bboxes)
+    fixed = boxes.detach()
+    frame = torch.cat([(fixed[:, 2:] + fixed[:, :2]) / 2, (fixed[:, 2:] - fixed[:, :2]) * model.head.bbox_padding], 1)
+    joints, bins, sigmas = model.head.dcc.forward_train(
+        predictions.poses[image, place], frame, predictions.centres[place]
+    )
+    size = person.bboxes[:, 2:] - person.bboxes[:, :2]
+    area = (size[:, 0] * size[:, 1]).clamp(min=64.0)
+    weight = torch.tensor([0.0, 0.5, 1.0], device=joints.device)[person.visibility.long()]
+    share = weight / weight.sum().clamp(min=1.0)
+    wanted_bins = model.head.dcc.generate_target_heatmap(person.keypoints, frame, sigmas, area)
+    likelihood = [(is_ * should).sum(dim=-1).clamp(min=1e-4) for is_, should in zip(bins, wanted_bins, strict=True)]
+    distance = (joints - person.keypoints).norm(dim=-1) / area.sqrt()[:, None]
+    deviation = 2 * torch.as_tensor(SIGMAS, dtype=joints.dtype, device=joints.device)
+    similarity = torch.exp(-(distance**2) / (2 * (_SOFTENING * deviation) ** 2))
+    shown = torch.tensor([0.0, 0.5, 1.0], device=joints.device)[person.visibility.long()]
+    terms = {
+        "box": (1 - overlap**2).mean(),
+        "visible": functional.binary_cross_entropy_with_logits(predictions.visible[image, place], shown),
+        "bins": -(torch.log(likelihood[0] * likelihood[1]) * share).sum(),
+        "joint": (distance.clamp(max=1.5) * share).sum(),
+        "oks": ((1 - similarity) * share).sum(),
+    }
+    posed = (similarity * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=0.5)
+    return terms, (overlap * (0.5 + 0.5 * posed)).detach().clamp(0, 1).sqrt()
+
+
+def _score_loss(logits: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:
+    """Varifocal loss: hits weigh as much as they are good, the many empty cells by how wrong they are."""
+    chance = logits.sigmoid().detach()
+    weight = torch.where(wanted > 0, wanted, 0.75 * chance**2) * counted
+    return (functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none") * weight).sum()
+
+
+def box_iou(first: Tensor, second: Tensor) -> Tensor:
+    """(N, M) overlap of boxes (N, 4) and (M, 4), xyxy."""
+    low = torch.maximum(first[:, None, :2], second[None, :, :2])
+    high = torch.minimum(first[:, None, 2:], second[None, :, 2:])
+    common = (high - low).clamp(min=0).prod(dim=-1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=-1) for boxes in (first, second)]
+    return common / (areas[0][:, None] + areas[1][None] - common).clamp(min=1e-6)
+
+
+def paired_iou(first: Tensor, second: Tensor) -> Tensor:
+    """(N,) overlap of boxes (N, 4) with their partners (N, 4), xyxy."""
+    size = (torch.minimum(first[:, 2:], second[:, 2:]) - torch.maximum(first[:, :2], second[:, :2])).clamp(min=0)
+    common = size.prod(dim=-1)
+    areas = [(boxes[:, 2:] - boxes[:, :2]).clamp(min=0).prod(dim=-1) for boxes in (first, second)]
+    return common / (areas[0] + areas[1] - common).clamp(min=1e-6)

@@ -1,0 +1,170 @@
+"""Training of the small RTMO: a plain loop over mini-batches that a background process draws.
+
+It keeps a moving average of the weights (which is what is evaluated and shipped), survives a kill by atomic
+checkpoints, and writes one JSON line per report. It does not decide how good is good enough: see `pose.quality`.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, IterableDataset
+
+from violence_ops.pose.loss import Targets, losses
+from violence_ops.pose.samples import Draw, Sample, mini_batches
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingSettings:
+    """`steps` optimiser steps of `size` images each at peak `learning_rate`; `average` is the EMA's decay a step."""
+
+    steps: int
+    size: int = 16
+    learning_rate: float = 1e-3
+    warm_up: int = 200
+    weight_decay: float = 1e-4
+    average: float = 0.998
+    report_every: int = 50
+    save_every: int = 250
+    seed: int = 0
+
+
+class _Batches(IterableDataset):  # type: ignore[type-arg]
+    """Mini-batches drawn in a worker process, so that drawing and learning overlap."""
+
+    def __init__(self, draw: Draw, settings: TrainingSettings, start: int) -> None:
+        self.draw, self.settings, self.start = draw, settings, start
+
+    def __iter__(self) -> Iterator[tuple[Tensor, list[Targets]]]:
+        for batch in mini_batches(self.draw, self.settings.seed, self.settings.size, self.start):
+            yield collate(batch)
+
+
+def collate(batch: list[Sample]) -> tuple[Tensor, list[Targets]]:
+    """Images (B, 3, H, W) uint8 and their targets as tensors."""
+    images = torch.from_numpy(np.stack([sample.image for sample in batch])).permute(0, 3, 1, 2).contiguous()
+    targets = [
+        Targets(*(torch.from_numpy(part) for part in (s.keypoints, s.visibility, s.bboxes, s.ignored))) for s in batch
+    ]
+    return images, targets
+
+
+def soften_start(model: nn.Module) -> None:
+    """Make the coordinate classifier's first answers uncertain, in place.
+
+    The stock initialisation of its attention unit gives large outputs: the softmax over the bins starts saturated and
+    hardly learns.
+    """
+    dcc: Any = model.head.dcc
+    with torch.no_grad():
+        dcc.gau.o.weight.mul_(0.05)
+        dcc.pos_enc.mul_(0.1)
+        dcc.gau.gamma.mul_(0.3)
+        dcc.gau.beta.mul_(0.3)
+        for layer in (dcc.x_fc, dcc.y_fc):
+            layer.weight.mul_(0.2)
+            layer.bias.zero_()
+
+
+def train(
+    model: nn.Module, draw: Draw, settings: TrainingSettings, folder: Path, *, device: str = "cpu"
+) -> nn.Module:
+    """Train `model` in place, from the checkpoint in `folder` when there is one; return the averaged model.
+
+    Writes `folder/state.pt` (own tensors only, read with weights_only) and appends to `folder/log.jsonl`.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    average = copy.deepcopy(model).eval()
+    optimizer = torch.optim.AdamW(_groups(model, settings.weight_decay), lr=settings.learning_rate)
+    start = _resume(folder / "state.pt", model, average, optimizer)
+    batches = DataLoader(
+        _Batches(draw, settings, start), batch_size=None, num_workers=1, prefetch_factor=6, persistent_workers=True
+    )
+    began, sums = time.monotonic(), dict[str, float]()
+    for step, (images, targets) in zip(range(start, settings.steps), batches, strict=False):
+        for group in optimizer.param_groups:
+            group["lr"] = rate(step, settings)
+        pictures = images.to(device, memory_format=torch.channels_last).float()
+        terms = losses(model, pictures, [Targets(*(v.to(device) for v in vars(t).values())) for t in targets])
+        total = torch.stack(list(terms.values())).sum()
+        optimizer.zero_grad(set_to_none=True)
+        total.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        follow(average, model, min(settings.average, (1 + step) / (10 + step)))
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(value.detach())
+        done = step + 1
+        if done % settings.report_every == 0:
+            _report(folder / "log.jsonl", done, sums, settings, (time.monotonic() - began) / (done - start))
+            sums = {}
+        if done % settings.save_every == 0 or done == settings.steps:
+            _save(folder / "state.pt", model, average, optimizer, done)
+    return average
+
+
+def rate(step: int, settings: TrainingSettings) -> float:
+    """Learning rate of a step: linear warm-up, then half a cosine down to 2 % of the peak."""
+    if step < settings.warm_up:
+        return settings.learning_rate * (step + 1) / settings.warm_up
+    share = (step - settings.warm_up) / max(1, settings.steps - settings.warm_up)
+    return settings.learning_rate * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(share, 1.0))))
+
+
+@torch.no_grad()
+def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
+    """Move the averaged weights a little towards the model's; counters and statistics are averaged too."""
+    for kept, new in zip(average.state_dict().values(), model.state_dict().values(), strict=True):
+        if kept.dtype.is_floating_point:
+            kept.lerp_(new.detach(), 1 - decay)
+        else:
+            kept.copy_(new)
+
+
+def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+    parameters = [p for p in model.parameters() if p.requires_grad]
+    return [
+        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
+        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+
+
+def _resume(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    if not path.exists():
+        return 0
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    average.load_state_dict(state["average"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
+
+
+def _save(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+    state = {
+        "model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(), "step": step
+    }  # fmt: skip
+    fresh = path.with_suffix(".tmp")
+    with fresh.open("wb") as file:
+        torch.save(state, file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)
+
+
+def _report(path: Path, step: int, sums: dict[str, float], settings: TrainingSettings, seconds: float) -> None:
+    line = {"step": step, "lr": rate(step, settings), "s_per_step": round(seconds, 3)}
+    line |= {name: round(value / settings.report_every, 4) for name, value in sums.items()}
+    with path.open("a") as file:
+        file.write(json.dumps(line) + "\n")
