@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +17,11 @@ from violence_ops.workspace import Batch, Workspace, write_json
 
 Progress = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)` after every unit of work."""
+
+
+_SUFFIXES: Final = frozenset(
+    ".mp4 .m4v .mov .avi .mkv .webm .ts .m2ts .mts .mpg .mpeg .wmv .asf .flv .3gp .dav .h264 .h265 .hevc .mjpeg .mjpg .ogv .mxf".split()
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,9 +84,25 @@ def accepted_clips(batch: Batch, clip_ids: Iterable[str] | None = None) -> list[
     return [clip for clip in read_clips(batch, clip_ids) if clip.status == "accepted"]
 
 
+def stored_suffix(source_path: str) -> str:
+    """The suffix under which a file is kept: its own if it is that of a known video format, else `.bin`."""
+    suffix = Path(source_path).suffix.lower()
+    return suffix if suffix in _SUFFIXES else ".bin"
+
+
 def video_of(batch: Batch, clip: ClipRecord) -> Path:
     """The original file of an accepted clip."""
-    return batch.videos / f"{clip.clip_id}{Path(clip.source_path).suffix.lower()}"
+    return batch.videos / f"{clip.clip_id}{stored_suffix(clip.source_path)}"
+
+
+def write_batch_progress(workspace: Workspace, stage: str, worked_on: Iterable[Batch]) -> None:
+    """Record for `dvc status` which batches a stage has worked on; with none, what is recorded stays.
+
+    Says nothing of shards or counts, so that shards which end in any order leave the same bytes.
+    """
+    batch_ids = sorted(batch.batch_id for batch in worked_on)
+    if batch_ids or not workspace.read_progress(stage):
+        workspace.write_progress(stage, {"batches": batch_ids})
 
 
 def read_rows(batch: Batch, table: str, clip_id: str) -> pa.Table:

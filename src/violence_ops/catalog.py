@@ -1,0 +1,257 @@
+"""The catalog: an index of clips and batches in SQL, and the place where a clip is claimed exactly once.
+
+Nothing lives only here: `rebuild` makes it again from the batches and the quarantine. SQLite by default, PostgreSQL by URL.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, Literal, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql, sqlite
+
+from violence_ops.errors import ServiceUnavailable
+from violence_ops.records import ClipRecord
+
+BatchState = Literal["open", "sealed"]
+_CHUNK: Final = 500
+_WAIT_S: Final = 30
+_UNTAKEN: Final = ("unsafe_name", "not_a_regular_file")
+"""Reasons that lie in the name and not in the bytes: the same bytes under a proper name are a new clip."""
+
+_metadata: Final = sa.MetaData()
+_clips: Final = sa.Table(
+    "clips", _metadata,
+    sa.Column("clip_id", sa.String(20), primary_key=True),
+    sa.Column("claimed_by", sa.String(80), index=True),
+    sa.Column("batch_id", sa.String(32), index=True),
+    sa.Column("status", sa.String(16), nullable=False),
+    sa.Column("reason", sa.String(32)),
+    sa.Column("label", sa.String(16)),
+    sa.Column("source_path", sa.Text),
+    sa.Column("source_group", sa.Text),
+    sa.Column("camera_id", sa.Text),
+    sa.Column("perceptual_hash", sa.String(16)),
+)  # fmt: skip
+_batches: Final = sa.Table(
+    "batches", _metadata,
+    sa.Column("batch_id", sa.String(32), primary_key=True),
+    sa.Column("night", sa.String(10), nullable=False),
+    sa.Column("state", sa.String(8), nullable=False),
+)  # fmt: skip
+_KEPT: Final = ("status", "reason", "label", "source_path", "source_group", "camera_id", "perceptual_hash")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogClip:
+    """What the catalog knows of a clip."""
+
+    clip_id: str
+    batch_id: str | None
+    status: str
+    reason: str | None
+    label: str | None
+    source_path: str | None
+
+
+class Catalog:
+    """The tables `clips` and `batches` behind a database URL. Safe to use from many processes at once.
+
+    Every method raises ServiceUnavailable, in one sentence, when the database cannot be reached or stays locked.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._shown = sa.make_url(url).render_as_string(hide_password=True)
+        options: dict[str, Any] = {"pool_pre_ping": True}
+        if url.startswith("sqlite"):
+            options["connect_args"] = {"timeout": _WAIT_S}
+        else:
+            options["connect_args"] = {"connect_timeout": 10}
+        self._engine = sa.create_engine(url, **options)
+        if self._engine.dialect.name == "sqlite":
+            sa.event.listen(self._engine, "connect", _use_wal)
+        with self._transaction() as connection:
+            _create_tables(connection)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._engine.dispose()
+
+    def __enter__(self) -> Catalog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # claims
+    def claim(self, clips: Iterable[ClipRecord], by: str) -> set[str]:
+        """Claim clips for the ingestion run `by`; returns the clip_ids that are its own: new, or claimed by it before a crash.
+
+        However many runs claim the same clip, exactly one gets it.
+        """
+        own: set[str] = set()
+        for chunk in _chunks(clips):
+            rows = [_row(clip) | {"claimed_by": by, "batch_id": None} for clip in chunk]
+            with self._transaction() as connection:
+                connection.execute(self._upsert(_clips, rows, _clips.c.reason.in_(_UNTAKEN)))
+                ids = [row["clip_id"] for row in rows]
+                mine = sa.select(_clips.c.clip_id).where(
+                    _clips.c.claimed_by == by, _clips.c.batch_id.is_(None), _clips.c.clip_id.in_(ids)
+                )
+                own |= set(connection.scalars(mine))
+        return own
+
+    def forget_claims(self, alive: Iterable[str]) -> int:
+        """Forget claims that never became a batch and whose run is not among `alive`; returns how many."""
+        with self._transaction() as connection:
+            lost = sa.delete(_clips).where(
+                _clips.c.batch_id.is_(None), _clips.c.status == "claimed", _clips.c.claimed_by.not_in(list(alive))
+            )
+            return connection.execute(lost).rowcount
+
+    # states
+    def open_batch(self, batch_id: str, night: str, clips: Iterable[ClipRecord]) -> None:
+        """Record a new batch and that its clips belong to it."""
+        with self._transaction() as connection:
+            row = {"batch_id": batch_id, "night": night, "state": "open"}
+            connection.execute(self._insert(_batches).values(row).on_conflict_do_nothing())
+            for chunk in _chunks(clip.clip_id for clip in clips):
+                belongs = sa.update(_clips).where(_clips.c.clip_id.in_(chunk)).values(batch_id=batch_id)
+                connection.execute(belongs)
+
+    def seal_batch(self, batch_id: str) -> None:
+        """Record that a batch is sealed."""
+        with self._transaction() as connection:
+            connection.execute(sa.update(_batches).where(_batches.c.batch_id == batch_id).values(state="sealed"))
+
+    def record(self, clips: Iterable[ClipRecord], batch_id: str | None = None) -> None:
+        """Insert or overwrite what is known of these clips (a label given later stays)."""
+        for chunk in _chunks(clips):
+            rows = [_row(clip) | {"batch_id": batch_id} for clip in chunk]
+            with self._transaction() as connection:
+                connection.execute(self._upsert(_clips, rows, None))
+
+    def set_labels(self, labels: Mapping[str, str]) -> None:
+        """Record labels that arrived later."""
+        if not labels:
+            return
+        by_id = sa.update(_clips).where(_clips.c.clip_id == sa.bindparam("id_")).values(label=sa.bindparam("label_"))
+        with self._transaction() as connection:
+            connection.execute(by_id, [{"id_": clip_id, "label_": label} for clip_id, label in labels.items()])
+
+    # questions
+    def find(self, clip_ids: Iterable[str]) -> dict[str, CatalogClip]:
+        """What is known of these clips, by clip_id."""
+        found: dict[str, CatalogClip] = {}
+        for chunk in _chunks(clip_ids):
+            found |= {clip.clip_id: clip for clip in self._select(_clips.c.clip_id.in_(chunk))}
+        return found
+
+    def unlabelled(self) -> list[CatalogClip]:
+        """Accepted clips without a label, in clip_id order."""
+        return self._select(_clips.c.status == "accepted", _clips.c.label.is_(None))
+
+    def counts(self) -> dict[str, dict[str, int]]:
+        """How many clips by `status`, quarantined ones by `reason`, accepted ones by `label`, and batches by `state`."""
+        label = sa.func.coalesce(_clips.c.label, "unlabelled")
+        with self._transaction() as connection:
+
+            def grouped(column: Any, *conditions: Any) -> dict[str, int]:
+                table = column.table if isinstance(column, sa.Column) else _clips
+                query = sa.select(column, sa.func.count()).select_from(table).where(*conditions).group_by(column)
+                return {str(name): int(number) for name, number in connection.execute(query.order_by(column))}
+
+            return {
+                "status": grouped(_clips.c.status),
+                "reason": grouped(_clips.c.reason, _clips.c.status == "quarantined"),
+                "label": grouped(label, _clips.c.status == "accepted"),
+                "batches": grouped(_batches.c.state),
+            }
+
+    def batches(self, state: BatchState | None = None) -> list[str]:
+        """Batch ids, oldest first."""
+        query = sa.select(_batches.c.batch_id).order_by(_batches.c.batch_id)
+        with self._transaction() as connection:
+            return list(connection.scalars(query if state is None else query.where(_batches.c.state == state)))
+
+    def perceptual_hashes(self, without_batch: str) -> dict[str, str]:
+        """The perceptual hash of every accepted clip of the other batches, by clip_id."""
+        query = sa.select(_clips.c.clip_id, _clips.c.perceptual_hash).where(
+            _clips.c.status == "accepted", _clips.c.perceptual_hash.is_not(None), _clips.c.batch_id != without_batch
+        )
+        with self._transaction() as connection:
+            return {clip_id: value for clip_id, value in connection.execute(query.order_by(_clips.c.clip_id))}
+
+    def rebuild(
+        self, batches: Iterable[tuple[str, str, BatchState, list[ClipRecord]]], quarantined: Iterable[ClipRecord]
+    ) -> None:
+        """Make the tables again from what lies in the workspace: `(batch_id, night, state, clips)` and the quarantine."""
+        with self._transaction() as connection:
+            connection.execute(sa.delete(_clips))
+            connection.execute(sa.delete(_batches))
+        self.record(quarantined)
+        for batch_id, night, state, clips in batches:
+            self.record(clips, batch_id)
+            with self._transaction() as connection:
+                connection.execute(sa.insert(_batches).values(batch_id=batch_id, night=night, state=state))
+
+    def _select(self, *conditions: Any) -> list[CatalogClip]:
+        columns = [_clips.c[name] for name in CatalogClip.__dataclass_fields__]
+        with self._transaction() as connection:
+            rows = connection.execute(sa.select(*columns).where(*conditions).order_by(_clips.c.clip_id))
+            return [CatalogClip(*row) for row in rows]
+
+    def _insert(self, table: sa.Table) -> Any:
+        return postgresql.insert(table) if self._engine.dialect.name == "postgresql" else sqlite.insert(table)
+
+    def _upsert(self, table: sa.Table, rows: list[dict[str, Any]], only_where: Any) -> Any:
+        statement = self._insert(table).values(rows)
+        new = statement.excluded
+        changes = {name: new[name] for name in rows[0] if name != "clip_id"}
+        if only_where is None:
+            changes["label"] = sa.func.coalesce(new.label, table.c.label)
+            changes["batch_id"] = sa.func.coalesce(new.batch_id, table.c.batch_id)
+        return statement.on_conflict_do_update(index_elements=["clip_id"], set_=changes, where=only_where)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sa.Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except (sa.exc.OperationalError, sa.exc.TimeoutError, sa.exc.InterfaceError) as error:
+            cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise ServiceUnavailable(
+                f"The catalog {self._shown} cannot be used ({cause}): see that the database runs and has room, then run this again."
+            ) from error
+
+
+def _create_tables(connection: sa.Connection) -> None:
+    if connection.dialect.name == "postgresql":
+        # two first users at once would both try to create the tables
+        connection.execute(sa.text("SELECT pg_advisory_xact_lock(7110)"))
+    elif connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+    _metadata.create_all(connection)
+
+
+def _use_wal(connection: sqlite3.Connection, _: object) -> None:
+    connection.execute(f"PRAGMA busy_timeout={_WAIT_S * 1000}")
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=NORMAL")
+
+
+def _row(clip: ClipRecord) -> dict[str, Any]:
+    return {"clip_id": clip.clip_id} | {name: getattr(clip, name) for name in _KEPT}
+
+
+def _chunks(items: Iterable[T]) -> Iterator[list[T]]:
+    remaining = iter(items)
+    while chunk := list(islice(remaining, _CHUNK)):
+        yield chunk

@@ -1,0 +1,155 @@
+"""Claim folders: what an ingestion run has taken out of the inbox and not yet sorted.
+
+A run holds a lock on its folder. If it dies the system frees the lock, and the next run adopts the folder: nothing is lost
+and nothing is sorted twice.
+
+    work/claims/<night>-<random>/lock
+                                 plan.json        what is about to be taken, under which number
+                                 files/<number>   the files themselves
+                                 decision.json    what becomes of each; written once, then carried out to the end
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import json
+import os
+import secrets
+import shutil
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from violence_ops.catalog import Catalog
+from violence_ops.errors import WorkspaceError
+from violence_ops.stages.inbox import Drop
+from violence_ops.workspace import Workspace, atomic_path, sync_folder, write_json
+
+
+@dataclass(slots=True)
+class Claim:
+    """One claim folder, held by this process. `drops` are its files by number."""
+
+    folder: Path
+    night: str
+    drops: dict[int, Drop]
+
+    @property
+    def name(self) -> str:
+        return self.folder.name
+
+    def file(self, number: int) -> Path:
+        return self.folder / "files" / str(number)
+
+    def take(self, found: list[tuple[Path, Drop]]) -> None:
+        """Move files from the inbox into the claim; those that another run was faster to take are left out."""
+        plan = {number: drop for number, drop in self.drops.items() if os.path.lexists(self.file(number))}
+        first = max(plan, default=-1) + 1
+        new = dict(enumerate(found, start=first))
+        plan |= {number: drop for number, (_, drop) in new.items()}
+        self.drops = plan
+        self._write_plan()
+        (self.folder / "files").mkdir(exist_ok=True)
+        for number, (path, _) in new.items():
+            if not _rename(path, self.file(number)):
+                del self.drops[number]
+            elif _has_other_names(self.file(number)):
+                _own_copy(self.file(number))
+        sync_folder(self.folder / "files")
+
+    def decision(self) -> dict[str, Any] | None:
+        """What was decided about the files, if the deciding was finished."""
+        path = self.folder / "decision.json"
+        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+    def decide(self, decision: dict[str, Any]) -> None:
+        """Write the decision down: from here on it is carried out, whoever adopts the claim."""
+        write_json(self.folder / "decision.json", decision)
+
+    def release(self) -> None:
+        """Remove the claim; its files have found their places."""
+        done = self.folder.with_name(f".done-{self.name}")
+        self.folder.rename(done)
+        shutil.rmtree(done)
+
+    def _write_plan(self) -> None:
+        drops = {str(number): drop.to_dict() for number, drop in self.drops.items()}
+        write_json(self.folder / "plan.json", {"night": self.night, "drops": drops})
+
+
+@contextmanager
+def held(workspace: Workspace, night: str, catalog: Catalog) -> Iterator[tuple[Claim, list[Claim]]]:
+    """This night's claim of this process (an abandoned, undecided one if there is one), and other abandoned claims."""
+    with ExitStack() as locks:
+        with workspace.lock("claims"):
+            workspace.claims.mkdir(parents=True, exist_ok=True)
+            adopted = [claim for folder in sorted(workspace.claims.iterdir()) if (claim := _adopt(folder, locks))]
+            same_night = [claim for claim in adopted if claim.night == night and claim.decision() is None]
+            own = same_night[0] if same_night else _new(workspace, night, locks)
+            catalog.forget_claims(folder.name for folder in workspace.claims.iterdir())
+        yield own, [claim for claim in adopted if claim is not own]
+
+
+def _new(workspace: Workspace, night: str, locks: ExitStack) -> Claim:
+    folder = workspace.claims / f"{night}-{secrets.token_hex(4)}"
+    folder.mkdir()
+    if _lock(folder, locks) is None:
+        raise WorkspaceError(f"{folder} cannot be locked: the workspace must lie on a file system with file locks.")
+    return Claim(folder, night, {})
+
+
+def _adopt(folder: Path, locks: ExitStack) -> Claim | None:
+    """The claim in `folder` if nobody holds it; an empty one is removed."""
+    if folder.name.startswith(".done-"):
+        shutil.rmtree(folder, ignore_errors=True)
+        return None
+    if (lock := _lock(folder, locks)) is None:
+        return None
+    plan = folder / "plan.json"
+    if not plan.is_file():
+        shutil.rmtree(folder)
+        lock.close()
+        return None
+    content = json.loads(plan.read_text("utf-8"))
+    drops = {int(number): Drop(**drop) for number, drop in content["drops"].items()}
+    claim = Claim(folder, content["night"], drops)
+    claim.drops = {number: drop for number, drop in drops.items() if os.path.lexists(claim.file(number))}
+    return claim
+
+
+def _lock(folder: Path, locks: ExitStack) -> IO[str] | None:
+    handle = locks.enter_context((folder / "lock").open("w"))
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+    return handle
+
+
+def _rename(path: Path, target: Path) -> bool:
+    try:
+        path.rename(target)
+    except FileNotFoundError:
+        return False
+    except OSError as error:
+        if error.errno == errno.EXDEV:
+            raise WorkspaceError(
+                f"{path.parent} lies on another file system than the workspace: mount the whole workspace, not its inbox."
+            ) from error
+        raise
+    return True
+
+
+def _has_other_names(path: Path) -> bool:
+    status = path.lstat()
+    return stat.S_ISREG(status.st_mode) and status.st_nlink > 1
+
+
+def _own_copy(path: Path) -> None:
+    """Replace a hard link by a copy: the file's other names are not ours to make read-only, nor to see changed."""
+    with atomic_path(path) as temporary:
+        shutil.copyfile(path, temporary)

@@ -1,0 +1,177 @@
+"""What lies in the inbox: which files are complete, what their folder or labels.csv says of them, which names are unsafe."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import stat
+import time
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from violence_ops.records import LABELS, Label
+
+LABELS_FILE: Final = "labels.csv"
+_UNFINISHED: Final = (".part", ".tmp", ".partial", ".crdownload")
+_MAX_PATH: Final = 200
+_MAX_CSV_BYTES: Final = 64 << 20
+_UNSAFE_CATEGORIES: Final = {"Cc", "Cf", "Cs", "Zl", "Zp"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drop:
+    """What the inbox says of one file. `source_path` is printable whatever the name was; `unsafe` says what is wrong with it."""
+
+    source_path: str
+    unsafe: str | None = None
+    label: Label | None = None
+    source_group: str | None = None
+    camera_id: str | None = None
+    recorded_at: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(slots=True)
+class Scan:
+    """The inbox at one moment: complete files in order of their names, how many are left for later, and what was odd."""
+
+    drops: list[tuple[Path, Drop]] = field(default_factory=list)
+    left: int = 0
+    notices: list[str] = field(default_factory=list)
+
+
+def scan(inbox: Path, settle_s: float) -> Scan:
+    """List what can be taken. Opens nothing but labels.csv files, follows no link.
+
+    Left for the next run: hidden and unfinished names, files changed less than `settle_s` seconds ago, and the files of a
+    folder whose labels.csv is that young.
+    """
+    found = Scan()
+    before = time.time() - settle_s
+    _scan_folder(inbox, inbox, before, {}, found)
+    found.drops.sort(key=lambda item: item[1].source_path)
+    return found
+
+
+def parse_label(text: str | None) -> Label | None:
+    """`Fight` or `NonFight`, whatever the case, or None."""
+    return {label.lower(): label for label in LABELS}.get((text or "").strip().lower())
+
+
+def printable(name: str) -> str:
+    """A name with everything that could confuse a terminal, a log or a table written as an escape."""
+    return "".join(_escaped(character) for character in name)
+
+
+def _escaped(character: str) -> str:
+    if unicodedata.category(character) not in _UNSAFE_CATEGORIES:
+        return character
+    raw = os.fsencode(character)
+    return "".join(f"\\x{byte:02x}" for byte in raw) if len(raw) == 1 else character.encode("unicode_escape").decode()
+
+
+def _what_is_unsafe(relative: str) -> str | None:
+    if any(unicodedata.category(character) in _UNSAFE_CATEGORIES for character in relative):
+        return "its name holds control characters or bytes that are no text"
+    if any(part.startswith("..") for part in relative.split("/")):
+        return "its name begins with '..'"
+    if "\\" in relative:
+        return "its name holds a backslash"
+    if len(relative) > _MAX_PATH:
+        return f"its path has {len(relative)} characters and at most {_MAX_PATH} are taken"
+    return None
+
+
+def _scan_folder(inbox: Path, folder: Path, before: float, rows: dict[str, dict[str, str]], found: Scan) -> None:
+    try:
+        entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
+    except PermissionError:
+        found.notices.append(f"{printable(str(folder.relative_to(inbox)))} cannot be read: give the pipeline's user access.")
+        return
+    except FileNotFoundError:
+        return
+    table = next((entry for entry in entries if entry.name == LABELS_FILE and entry.is_file(follow_symlinks=False)), None)
+    if table is not None:
+        if table.stat().st_ctime > before:
+            found.left += len(entries) - 1
+            return
+        rows = rows | _read_table(inbox, Path(table.path), found)
+    for entry in entries:
+        hidden = entry.name.startswith(".") and not entry.name.startswith("..")
+        if hidden or entry is table:
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            _scan_folder(inbox, Path(entry.path), before, rows, found)
+        else:
+            _add(inbox, entry, before, rows, found)
+
+
+def _add(inbox: Path, entry: os.DirEntry[str], before: float, rows: dict[str, dict[str, str]], found: Scan) -> None:
+    try:
+        status = entry.stat(follow_symlinks=False)
+    except FileNotFoundError:  # another run was faster
+        return
+    # the change time, because a copy may carry an old modification time while it is still being written
+    unsettled = status.st_ctime > before or entry.name.lower().endswith(_UNFINISHED)
+    if stat.S_ISREG(status.st_mode) and unsettled:
+        found.left += 1
+        return
+    relative = os.path.relpath(entry.path, inbox)
+    found.drops.append((Path(entry.path), _drop(relative, rows.get(relative, {}), found)))
+
+
+def _drop(relative: str, row: dict[str, str], found: Scan) -> Drop:
+    shown = printable(relative)
+    label = next(filter(None, map(parse_label, reversed(relative.split("/")[:-1]))), None)
+    if given := row.get("label"):
+        label = parse_label(given)
+        if label is None:
+            found.notices.append(
+                f"{shown}: label {printable(given)!r} in {LABELS_FILE} is not one of {', '.join(LABELS)}; the clip stays unlabelled."
+            )
+    recorded_at = row.get("recorded_at")
+    if recorded_at and not _is_time(recorded_at):
+        found.notices.append(f"{shown}: recorded_at {printable(recorded_at)!r} is no ISO 8601 time; it is left out.")
+        recorded_at = None
+    return Drop(
+        source_path=shown, unsafe=_what_is_unsafe(relative), label=label, source_group=row.get("source_group"),
+        camera_id=row.get("camera_id"), recorded_at=recorded_at,
+    )  # fmt: skip
+
+
+def _is_time(text: str) -> bool:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _read_table(inbox: Path, path: Path, found: Scan) -> dict[str, dict[str, str]]:
+    """The rows of a labels.csv by path relative to the inbox, without empty cells."""
+    shown = printable(str(path.relative_to(inbox)))
+    if path.stat().st_size > _MAX_CSV_BYTES:
+        found.notices.append(f"{shown} is larger than {_MAX_CSV_BYTES >> 20} MB and was not read.")
+        return {}
+    try:
+        reader = csv.DictReader(io.StringIO(path.read_text("utf-8-sig")))
+        if "path" not in (reader.fieldnames or ()):
+            found.notices.append(f"{shown} has no column 'path': its first line must name path,label,source_group,…")
+            return {}
+        return {os.path.relpath(path.parent / row["path"].strip(), inbox): row for row in _rows(reader) if row.get("path")}
+    except (UnicodeDecodeError, csv.Error) as error:
+        found.notices.append(f"{shown} cannot be read as CSV in UTF-8 ({error}): its clips stay unlabelled.")
+        return {}
+
+
+def _rows(reader: csv.DictReader[str]) -> Iterator[dict[str, str]]:
+    for row in reader:
+        cells = {key: value.strip() for key, value in row.items() if isinstance(key, str) and isinstance(value, str)}
+        yield {key: printable(value)[:_MAX_PATH] if key != "path" else value for key, value in cells.items() if value}

@@ -1,0 +1,216 @@
+"""Ingestion: take what lies in the inbox, sort out what cannot be a clip or is known, and make a batch of the rest."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import stat
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from violence_ops.catalog import Catalog
+from violence_ops.errors import WorkspaceError
+from violence_ops.params import Params
+from violence_ops.records import ClipRecord, Label
+from violence_ops.stages import batches, claims, inbox, labels_file, quarantine
+from violence_ops.stages.batches import Progress
+from violence_ops.stages.claims import Claim
+from violence_ops.stages.index import open_catalog
+from violence_ops.workspace import Batch, Workspace, clip_id_of, sha256_file, sync_folder
+
+
+@dataclass(slots=True)
+class IngestResult:
+    """What a run took in. `left` files were still being written; `notices` are sentences about odd labels and files."""
+
+    batch_ids: list[str] = field(default_factory=list)
+    claimed: int = 0
+    duplicates: int = 0
+    quarantined: dict[str, int] = field(default_factory=dict)
+    left: int = 0
+    notices: list[str] = field(default_factory=list)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(workspace: Workspace, params: Params, *, night: date, progress: Progress | None = None) -> IngestResult:
+    """Claim the inbox, exactly once also when two runs do it at the same time, and make one batch of what is new.
+
+    Takes up what a killed run left behind. Raises ServiceUnavailable if the catalog cannot be reached; nothing is lost then.
+    """
+    result = IngestResult()
+    with (
+        open_catalog(workspace) as catalog,
+        claims.held(workspace, night.isoformat(), catalog) as (own, abandoned),
+    ):
+        scan = inbox.scan(workspace.inbox, params.ingest.settle_s)
+        room = max(0, params.ingest.max_clips - len(own.drops))
+        own.take(scan.drops[:room])
+        result.left = scan.left + len(scan.drops[room:])
+        result.notices += scan.notices
+        for claim in (*abandoned, own):
+            decision = claim.decision()
+            if decision is None:
+                decision = _decide(claim, catalog, progress)
+                claim.decide(decision)
+            _carry_out(workspace, catalog, claim, decision, result)
+            claim.release()
+    batches.write_batch_progress(workspace, "ingest", [workspace.batch(batch_id) for batch_id in result.batch_ids])
+    return result
+
+
+def shards(workspace: Workspace, params: Params, batch_id: str) -> list[list[str]]:
+    """The clip_ids of a batch in pieces of `ingest.shard_size`, in order; none if the batch is sealed."""
+    batch = workspace.batch(batch_id)
+    clip_ids = [] if batch.is_sealed else [clip.clip_id for clip in batches.read_manifest(batch).clips]
+    size = params.ingest.shard_size
+    return [clip_ids[start : start + size] for start in range(0, len(clip_ids), size)]
+
+
+def _decide(claim: Claim, catalog: Catalog, progress: Progress | None) -> dict[str, Any]:
+    """Look at every file of the claim, and claim in the catalog those that may become clips."""
+    refused: list[dict[str, Any]] = []
+    same_bytes: dict[str, list[tuple[int, ClipRecord]]] = {}
+    in_order = sorted(claim.drops.items(), key=lambda item: (item[1].source_path, item[0]))
+    for done, (number, drop) in enumerate(in_order, start=1):
+        record, message = _look_at(claim.file(number), drop)
+        if message:
+            refused.append({"number": number, "clip": record.to_dict(), "message": message})
+        else:
+            same_bytes.setdefault(record.clip_id, []).append((number, record))
+        if progress:
+            progress("read", done, len(in_order))
+    firsts = {clip_id: _joined(copies) for clip_id, copies in same_bytes.items()}
+    own = catalog.claim(firsts.values(), by=claim.name)
+    clips = sorted((firsts[clip_id] for clip_id in own), key=lambda clip: clip.clip_id)
+    batch_id = _batch_id(claim.night, clips) if clips else None
+    numbers = {clip_id: copies[0][0] for clip_id, copies in same_bytes.items() if clip_id in own}
+    copies = [
+        record.with_(reason="duplicate").to_dict()
+        for clip_id, found in same_bytes.items()
+        for place, (_, record) in enumerate(found)
+        if clip_id not in own or place > 0
+    ]
+    return {
+        "batch_id": batch_id, "refused": refused, "duplicates": copies,
+        "clips": [{"number": numbers[clip.clip_id], "clip": clip.with_(batch_id=batch_id).to_dict()} for clip in clips],
+    }  # fmt: skip
+
+
+def _look_at(path: Path, drop: inbox.Drop) -> tuple[ClipRecord, str | None]:
+    """The record of one claimed file, and why it cannot be a clip, if so. Opens nothing but regular files."""
+    status = path.lstat()
+    known: dict[str, Any] = {
+        "source_path": drop.source_path, "label": drop.label, "camera_id": drop.camera_id,
+        "recorded_at": drop.recorded_at, "batch_id": "",
+    }  # fmt: skip
+
+    def record(sha256: str, reason: str | None) -> ClipRecord:
+        clip_id, state = clip_id_of(sha256), "quarantined" if reason else "claimed"
+        group = drop.source_group or clip_id
+        return ClipRecord(
+            clip_id=clip_id, sha256=sha256, size_bytes=status.st_size, source_group=group, status=state, reason=reason, **known
+        )  # type: ignore[arg-type]
+
+    if not stat.S_ISREG(status.st_mode):
+        kind = f"a link to {inbox.printable(os.readlink(path))}" if stat.S_ISLNK(status.st_mode) else "no regular file"
+        sentence = f"{drop.source_path} is {kind}: only regular files are taken, and links are never followed."
+        return record(hashlib.sha256(f"{drop.source_path}\0{kind}".encode()).hexdigest(), "not_a_regular_file"), sentence
+    try:
+        sha256 = sha256_file(path)
+    except PermissionError:
+        sentence = f"{drop.source_path} cannot be opened: give the pipeline's user read access."
+        return record(hashlib.sha256(f"{drop.source_path}\0closed".encode()).hexdigest(), "unreadable"), sentence
+    if drop.unsafe:
+        return record(sha256, "unsafe_name"), f"{drop.source_path}: {drop.unsafe}; rename the file and drop it again."
+    return record(sha256, None), None
+
+
+def _joined(copies: list[tuple[int, ClipRecord]]) -> ClipRecord:
+    """The first of several files with the same bytes, with a label if any of them brings one."""
+    first = copies[0][1]
+    return first.with_(label=first.label or next((clip.label for _, clip in copies if clip.label), None))
+
+
+def _batch_id(night: str, clips: Iterable[ClipRecord]) -> str:
+    joined = "\n".join(sorted(clip.sha256 for clip in clips))
+    return f"{night}-{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
+
+
+def _carry_out(
+    workspace: Workspace, catalog: Catalog, claim: Claim, decision: dict[str, Any], result: IngestResult
+) -> None:
+    """Put every file where the decision says. Can be repeated after a crash at any point."""
+    quarantined = Counter(result.quarantined)
+    for item in decision["refused"]:
+        clip = ClipRecord.from_dict(item["clip"])
+        _refuse(workspace, claim, item["number"], clip, item["message"])
+        catalog.record([clip])
+        quarantined[clip.reason or ""] += 1
+    copies = [ClipRecord.from_dict(clip) for clip in decision["duplicates"]]
+    if batch_id := decision["batch_id"]:
+        _make_batch(workspace, catalog, claim, workspace.batch(batch_id), decision["clips"])
+        result.batch_ids.append(batch_id)
+        result.claimed += len(decision["clips"])
+    _sort_duplicates(workspace, catalog, claim.night, copies, result)
+    result.duplicates += len(copies)
+    quarantined["duplicate"] += len(copies)
+    result.quarantined = dict(sorted((+quarantined).items()))
+
+
+def _refuse(workspace: Workspace, claim: Claim, number: int, clip: ClipRecord, message: str) -> None:
+    path = claim.file(number)
+    regular = stat.S_ISREG(path.lstat().st_mode)
+    target = inbox.printable(os.readlink(path)) if path.is_symlink() else None
+    quarantine.put(
+        workspace, clip, night=claim.night, message=message, original=path if regular else None,
+        suffix=batches.stored_suffix(clip.source_path), facts={"link_target": target} if target else None,
+    )  # fmt: skip
+
+
+def _make_batch(
+    workspace: Workspace, catalog: Catalog, claim: Claim, batch: Batch, chosen: list[dict[str, Any]]
+) -> None:
+    clips = [ClipRecord.from_dict(item["clip"]) for item in chosen]
+    # first the catalog: one that knows of no batch although a folder is there would be rebuilt by another run
+    catalog.open_batch(batch.batch_id, claim.night, clips)
+    if not batch.is_sealed and not batch.open.exists():
+        staging = replace(batch, open=claim.folder / "batch")
+        if staging.open.exists():
+            shutil.rmtree(staging.open)
+        staging.videos.mkdir(parents=True)
+        for item, clip in zip(chosen, clips, strict=True):
+            os.link(claim.file(item["number"]), batches.video_of(staging, clip))
+        sync_folder(staging.videos)
+        batches.write_manifest(staging, claim.night, clips)
+        staging.open.rename(batch.open)
+        sync_folder(workspace.work)
+
+
+def _sort_duplicates(
+    workspace: Workspace, catalog: Catalog, night: str, copies: list[ClipRecord], result: IngestResult
+) -> None:
+    """Note every copy in the quarantine (the bytes are kept once), and pass on a label that the first one had not."""
+    known = catalog.find(clip.clip_id for clip in copies)
+    new_labels: dict[str, Label] = {}
+    for clip in copies:
+        first = known.get(clip.clip_id)
+        if first is None:
+            raise WorkspaceError(f"Clip {clip.clip_id} vanished from the catalog while it was used: run ingest again.")
+        kept = f"batch {first.batch_id}" if first.batch_id else "the quarantine"
+        message = f"{clip.source_path} has the same bytes as {first.source_path}, kept in {kept}."
+        quarantine.put(workspace, clip, night=night, message=message, original=None)
+        if clip.label and first.label is None:
+            new_labels[clip.clip_id] = clip.label
+        elif clip.label and clip.label != first.label:
+            result.notices.append(
+                f"{clip.source_path} says {clip.label} and clip {clip.clip_id} is labelled {first.label}: nothing was changed."
+            )
+    labels_file.record(workspace, new_labels, by="ingest")
+    catalog.set_labels(new_labels)

@@ -1,0 +1,79 @@
+"""Give clips a label after they arrived, one at a time or from a file, and say which label of a clip counts."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from violence_ops import versioning
+from violence_ops.errors import UsageError
+from violence_ops.records import Label
+from violence_ops.stages import batches
+from violence_ops.stages.inbox import printable
+from violence_ops.stages.index import open_catalog
+from violence_ops.stages.labels_file import checked_label, later_labels, record
+from violence_ops.workspace import Workspace, check_clip_id
+
+
+@dataclass(frozen=True, slots=True)
+class LabelResult:
+    """How many clips got a label, and how many had it already."""
+
+    labelled: int
+    unchanged: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(workspace: Workspace, clip_id: str, label: str, by: str) -> LabelResult:
+    """Give one clip a label. Raises UsageError if there is no such clip or label."""
+    return _apply(workspace, {check_clip_id(clip_id): checked_label(label, "--label")}, by)
+
+
+def import_file(workspace: Workspace, path: Path, by: str) -> LabelResult:
+    """Take labels from a CSV with the columns clip_id and label. All of it or, if a line is wrong (UsageError), nothing."""
+    try:
+        rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"))))
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} cannot be read as CSV in UTF-8: {error}.") from None
+    if rows and not {"clip_id", "label"} <= rows[0].keys():
+        raise UsageError(f"{path} must name the columns clip_id and label in its first line.")
+    wanted = {}
+    for number, row in enumerate(rows, start=2):
+        wanted[check_clip_id((row["clip_id"] or "").strip())] = checked_label(row["label"], f"{path} line {number}")
+    return _apply(workspace, wanted, by)
+
+
+def effective_labels(workspace: Workspace) -> dict[str, tuple[Label, str]]:
+    """Every labelled clip of the sealed and open batches: clip_id to label and where it came from.
+
+    The source is `inbox` (folder or labels.csv at arrival) or `review` (data/labels.csv).
+    """
+    known: dict[str, tuple[Label, str]] = {}
+    for batch in workspace.sealed_batches():
+        table = pq.read_table(batch.table("clips"), columns=["clip_id", "label"])
+        known |= {row["clip_id"]: (row["label"], "inbox") for row in table.to_pylist() if row["label"]}
+    for batch_id in batches.open_batch_ids(workspace):
+        clips = batches.read_manifest(workspace.batch(batch_id)).clips
+        known |= {clip.clip_id: (clip.label, "inbox") for clip in clips if clip.label}
+    return known | {clip_id: (label, "review") for clip_id, label in later_labels(workspace).items()}
+
+
+def _apply(workspace: Workspace, wanted: dict[str, Label], by: str) -> LabelResult:
+    with open_catalog(workspace) as catalog:
+        unknown = wanted.keys() - catalog.find(wanted).keys()
+        if unknown:
+            raise UsageError(f"No clip {min(unknown)} in this workspace: `violence-ops status` lists the clips.")
+        current = effective_labels(workspace)
+        new = {key: label for key, label in wanted.items() if current.get(key, (None,))[0] != label}
+        record(workspace, new, by)
+        catalog.set_labels(new)
+    if new:
+        versioning.git_commit(workspace, [workspace.labels_file], f"Labels for {len(new)} clips by {printable(by)}")
+    return LabelResult(len(new), len(wanted) - len(new))

@@ -1,0 +1,70 @@
+"""The quarantine: the original of every refused file, and `reason.json`, which says why."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from violence_ops.records import ClipRecord
+from violence_ops.workspace import Workspace, write_json
+
+
+def put(
+    workspace: Workspace,
+    clip: ClipRecord,
+    *,
+    night: str,
+    message: str,
+    original: Path | None,
+    suffix: str = "",
+    facts: dict[str, Any] | None = None,
+) -> None:
+    """Keep `original` (hard-linked; the caller removes its own name afterwards) and write `reason.json`. Can be repeated.
+
+    `clip.reason` is the code. A duplicate has no `original`: its bytes are kept where the first one is. Seen again, a file
+    adds an occurrence; a reason found in the bytes wins over `duplicate`.
+    """
+    folder = workspace.quarantined(clip.clip_id)
+    with workspace.lock("quarantine"):
+        known = read(folder) or {}
+        folder.mkdir(parents=True, exist_ok=True)
+        name = known.get("original")
+        if original is not None and name is None:
+            name = f"original{suffix}"
+            if not (folder / name).exists():
+                os.link(original, folder / name, follow_symlinks=False)
+        content = {
+            "clip_id": clip.clip_id, "reason": clip.reason, "message": message, "source_path": clip.source_path,
+            "sha256": clip.sha256, "size_bytes": clip.size_bytes, "night": night, "batch_id": clip.batch_id or None,
+            "label": clip.label, "source_group": clip.source_group, "camera_id": clip.camera_id, **(facts or {}),
+        }  # fmt: skip
+        if known and clip.reason == "duplicate":
+            content = known
+        occurrence = {"night": night, "source_path": clip.source_path}
+        occurrences = known.get("occurrences", [])
+        if occurrence not in occurrences:
+            occurrences = [*occurrences, occurrence]
+        write_json(folder / "reason.json", content | {"original": name, "occurrences": occurrences})
+
+
+def read(folder: Path) -> dict[str, Any] | None:
+    """The `reason.json` of a quarantine folder, or None."""
+    path = folder / "reason.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+
+def entries(workspace: Workspace) -> Iterator[dict[str, Any]]:
+    """Every `reason.json`, in clip_id order."""
+    for folder in sorted(workspace.quarantine.iterdir()) if workspace.quarantine.is_dir() else ():
+        if content := read(folder):
+            yield content
+
+
+def as_clip(entry: dict[str, Any]) -> ClipRecord:
+    """The clip that a `reason.json` tells of."""
+    names = ("clip_id", "sha256", "source_path", "reason", "label", "source_group", "camera_id", "size_bytes")
+    known = {name: entry.get(name) for name in names}
+    return ClipRecord.from_dict(known | {"batch_id": entry.get("batch_id") or "", "status": "quarantined"})

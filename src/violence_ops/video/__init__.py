@@ -1,0 +1,1 @@
+"""Videos: checking, decoding and writing them."""

@@ -1,0 +1,80 @@
+"""The sandbox's child: `python -m violence_ops.video.child LIMITS`. Reads requests from stdin, answers on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from violence_ops.errors import Rejected
+from violence_ops.params import ValidationParams
+from violence_ops.video import decode, facts
+
+
+def main() -> None:
+    """Serve until stdin ends."""
+    limits = ValidationParams.model_validate_json(sys.argv[1])
+    # whatever a library prints must not get between the answers
+    out = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    _load_libraries()
+    memory = limits.memory_mb << 20
+    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    out.write(b"\n")
+    out.flush()
+    for line in sys.stdin.buffer:
+        _serve(json.loads(line), limits, out)
+
+
+def _serve(request: dict[str, Any], limits: ValidationParams, out: BinaryIO) -> None:
+    try:
+        if request["do"] == "examine":
+            _allow_seconds(limits.timeout_s)
+            _say(out, {"facts": asdict(facts.examine(Path(request["path"]), limits))})
+        else:
+            _send_frames(Path(request["path"]), request["step"], out)
+    except Rejected as refusal:
+        _say(out, {"reason": refusal.reason, "message": str(refusal)})
+    except MemoryError:
+        name = Path(request["path"]).name
+        message = f"{name} needs more memory to decode than validation.memory_mb allows ({limits.memory_mb} MB)."
+        _say(out, {"reason": "too_large", "message": message})
+
+
+def _send_frames(path: Path, step: int, out: BinaryIO) -> None:
+    for number, frame in enumerate(decode.frames(path, range(0, sys.maxsize, step))):
+        height, width = frame.shape[:2]
+        _say(out, {"index": number * step, "height": height, "width": width})
+        out.write(frame.tobytes())
+        out.flush()
+    _say(out, {"done": True})
+
+
+def _say(out: BinaryIO, answer: dict[str, Any]) -> None:
+    out.write(json.dumps(answer).encode() + b"\n")
+    out.flush()
+
+
+def _allow_seconds(seconds: float) -> None:
+    """Let the process use this much processor time from now; more ends it with SIGXCPU."""
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    soft = int(used.ru_utime + used.ru_stime + seconds) + 1
+    resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
+
+
+def _load_libraries() -> None:
+    """Import what examining needs before memory is bounded."""
+    import av
+    import imagehash  # noqa: F401
+    import scipy.fftpack  # noqa: F401
+
+    av.logging.set_level(None)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,81 @@
+"""Decode videos frame by frame with PyAV (FFmpeg). Only known container formats, only the file itself, one thread."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from violence_ops.errors import Rejected
+
+Frame = NDArray[np.uint8]
+"""`(H, W, 3)`, BGR."""
+
+FORMATS: Final = (
+    "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,mpegvideo,flv,asf,ogg,dhav,mxf,h264,hevc,m4v,mjpeg,dv,gif,wav,mp3,aac"
+)
+"""Demuxers that may be used: none that follows references to other files or addresses (hls, concat, dash, image2, …)."""
+
+
+def open_video(path: Path) -> Any:
+    """The opened `av` container. Raises `av.FFmpegError` or OSError; the caller closes it."""
+    import av
+
+    return av.open(str(path), options={"format_whitelist": FORMATS, "protocol_whitelist": "file"}, metadata_errors="replace")
+
+
+def frames(path: Path, indices: Iterable[int] | None = None) -> Iterator[Frame]:
+    """The frames of a video in order, `(H, W, 3)` uint8 BGR, all or those with the given ascending indices.
+
+    Holds one frame at a time and closes the file when the generator ends or is closed. For files that `probe.validate` has
+    accepted; for others use `sandbox.decoded_frames`. Raises Rejected `unreadable` or `no_video_stream`; frames that do
+    not decode are left out, as they are in the frame count.
+    """
+    import av
+
+    wanted = None if indices is None else iter(indices)
+    next_wanted = 0 if wanted is None else next(wanted, None)
+    try:
+        container = open_video(path)
+    except (av.FFmpegError, OSError) as error:
+        raise Rejected("unreadable", f"{path.name} cannot be opened as a video ({error}).") from None
+    try:
+        size = None
+        for index, frame in enumerate(decoded(container, path.name)):
+            if next_wanted is None:
+                return
+            size = size or (frame.width, frame.height)
+            if wanted is None or index == next_wanted:
+                yield frame.to_ndarray(width=size[0], height=size[1], format="bgr24")
+                next_wanted = index + 1 if wanted is None else next(wanted, None)
+    finally:
+        container.close()
+
+
+def decoded(container: Any, name: str, failures: list[str] | None = None) -> Iterator[Any]:
+    """The `av.VideoFrame`s of the first video stream; a packet that does not decode is skipped and added to `failures`."""
+    import av
+
+    if not container.streams.video:
+        raise Rejected("no_video_stream", f"{name} holds no video stream: drop a file with pictures.")
+    stream = container.streams.video[0]
+    stream.codec_context.thread_count = 1
+    packets = container.demux(stream)
+    while True:
+        try:
+            packet = next(packets)
+            pictures = packet.decode()
+        except StopIteration:
+            return
+        except av.error.EOFError:
+            return
+        except av.FFmpegError as error:
+            if failures is not None:
+                failures.append(str(error.strerror or error))
+            if not isinstance(error, av.error.InvalidDataError):
+                return
+            continue
+        yield from pictures

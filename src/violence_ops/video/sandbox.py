@@ -1,0 +1,161 @@
+"""A child process that decodes what nobody has vouched for: bounded in memory and time, killed and replaced when it misbehaves.
+
+Parent and child talk over pipes: one line of JSON for a request and for an answer, raw bytes for frames.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final, Self
+
+import numpy as np
+
+from violence_ops.errors import Rejected
+from violence_ops.params import ValidationParams
+from violence_ops.video.decode import Frame
+from violence_ops.video.facts import VideoFacts
+
+_START_S: Final = 60.0
+_CHILD: Final = "violence_ops.video.child"
+
+
+@dataclass(slots=True)
+class Sandbox:
+    """Decodes many videos, one after the other, in one child while that behaves. Use it as a context manager."""
+
+    limits: ValidationParams
+    _child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def validate(self, path: Path) -> VideoFacts:
+        """What the video is. Raises Rejected with a reason code of SPEC 1, `timeout` and a crashed decoder included."""
+        answer = self._ask({"do": "examine", "path": str(path)}, path.name)
+        return VideoFacts(**answer["facts"])
+
+    def frames(self, path: Path, step: int = 1) -> Iterator[tuple[int, Frame]]:
+        """Every `step`-th frame with its index, `(H, W, 3)` uint8 BGR, one at a time.
+
+        Raises Rejected if the decoder crashes, or takes longer than `limits.timeout_s` for one frame.
+        """
+        answer = self._ask({"do": "frames", "path": str(path), "step": step}, path.name)
+        try:
+            while "index" in answer:
+                shape = (answer["height"], answer["width"], 3)
+                pixels = self._read(shape[0] * shape[1] * 3, self._deadline(), path.name)
+                yield answer["index"], np.frombuffer(pixels, np.uint8).reshape(shape)
+                answer = self._answer(path.name)
+        finally:
+            if "done" not in answer:  # left in the middle: the child still writes frames that nobody wants
+                self._kill()
+
+    def close(self) -> None:
+        """End the child."""
+        self._kill()
+
+    def _ask(self, request: dict[str, Any], name: str) -> dict[str, Any]:
+        child = self._running()
+        assert child.stdin is not None
+        try:
+            child.stdin.write(json.dumps(request).encode() + b"\n")
+            child.stdin.flush()
+        except BrokenPipeError:
+            self._died(name)
+        return self._answer(name)
+
+    def _answer(self, name: str) -> dict[str, Any]:
+        deadline, line = self._deadline(), bytearray()
+        while not line.endswith(b"\n"):
+            line += self._read(1, deadline, name)
+        answer: dict[str, Any] = json.loads(line)
+        if "reason" in answer:
+            raise Rejected(answer["reason"], answer["message"])
+        return answer
+
+    def _deadline(self) -> float:
+        return time.monotonic() + self.limits.timeout_s
+
+    def _read(self, size: int, deadline: float, name: str) -> bytearray:
+        """Exactly `size` bytes of the child's output. Raises Rejected if it dies or the deadline passes."""
+        child = self._running()
+        assert child.stdout is not None
+        data = bytearray()
+        while len(data) < size:
+            ready, _, _ = select.select([child.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            if not ready:
+                self._kill()
+                raise Rejected(
+                    "timeout", f"{name} took longer than {self.limits.timeout_s:g} s to decode (validation.timeout_s)."
+                )
+            piece = os.read(child.stdout.fileno(), min(size - len(data), 1 << 20))
+            if not piece:
+                self._died(name)
+            data += piece
+        return data
+
+    def _died(self, name: str) -> None:
+        assert self._child is not None
+        code = self._child.wait()
+        self._kill()
+        if code == -signal.SIGXCPU:
+            raise Rejected("timeout", f"{name} took more processor time than validation.timeout_s allows.")
+        raise Rejected("decode_error", f"{name} crashed the decoder (exit code {code}); it is not decoded again.")
+
+    def _running(self) -> subprocess.Popen[bytes]:
+        if self._child is None:
+            self._child = _start(self.limits)
+        return self._child
+
+    def _kill(self) -> None:
+        if self._child is None:
+            return
+        self._child.kill()
+        self._child.wait()
+        for pipe in (self._child.stdin, self._child.stdout):
+            _close(pipe)
+        self._child = None
+
+
+def decoded_frames(path: Path, step: int, limits: ValidationParams) -> Iterator[tuple[int, Frame]]:
+    """Every `step`-th frame of a video with its index, decoded in a killable child of its own; see `Sandbox.frames`."""
+    with Sandbox(limits) as sandbox:
+        yield from sandbox.frames(path, step)
+
+
+def _start(limits: ValidationParams) -> subprocess.Popen[bytes]:
+    # one thread: every thread of a numeric library reserves address space, which is what the child has little of
+    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    child = subprocess.Popen(
+        [sys.executable, "-m", _CHILD, json.dumps(limits.model_dump())],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, bufsize=0,
+    )  # fmt: skip
+    assert child.stdout is not None
+    ready, _, _ = select.select([child.stdout], [], [], _START_S)
+    if not ready or os.read(child.stdout.fileno(), 1) != b"\n":
+        child.kill()
+        child.wait()
+        raise RuntimeError("the decoding process did not start: see that memory is free and validation.memory_mb is not too small")
+    return child
+
+
+def _close(pipe: IO[bytes] | None) -> None:
+    if pipe is not None:
+        try:
+            pipe.close()
+        except BrokenPipeError:
+            return
+
+

@@ -1,0 +1,91 @@
+"""Write a video frame by frame with PyAV (FFmpeg)."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self
+
+from violence_ops.video.decode import Frame
+
+_CONTAINERS: Final = {".mp4": "mp4", ".mov": "mov", ".avi": "avi"}
+_CODECS: Final = {"mp4": ("libx264", "mpeg4"), "mov": ("libx264", "mpeg4"), "avi": ("mpeg4", "mjpeg")}
+
+
+def container_suffix(path: Path) -> str:
+    """The suffix of a video made from `path`: its own for mp4, avi and mov, otherwise `.avi` (SPEC 6)."""
+    suffix = path.suffix.lower()
+    return suffix if suffix in _CONTAINERS else ".avi"
+
+
+class VideoWriter:
+    """Streams frames into a file that appears under its name only when it is complete.
+
+    Codecs of the container are tried in order; `codec` says which one was taken. Odd sides lose one row or column.
+    Leaving the block by an exception leaves no file. Raises ValueError for a suffix other than .mp4, .mov and .avi.
+    """
+
+    def __init__(self, path: Path, *, width: int, height: int, fps: float, codecs: tuple[str, ...] | None = None) -> None:
+        container = _CONTAINERS.get(path.suffix.lower())
+        if container is None:
+            raise ValueError(f"{path.suffix} is no container that can be written; use one of {', '.join(_CONTAINERS)}")
+        self._path = path
+        self._size = (max(2, width // 2 * 2), max(2, height // 2 * 2))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:80]}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+        self._temporary = Path(name)
+        self._open(container, fps, codecs or _CODECS[container])
+
+    def _open(self, container: str, fps: float, codecs: tuple[str, ...]) -> None:
+        import av
+
+        problems = []
+        for codec in codecs:
+            output = av.open(str(self._temporary), "w", format=container)
+            try:
+                stream = output.add_stream(codec, rate=Fraction(fps).limit_denominator(1001))
+                stream.width, stream.height = self._size
+                stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+                if codec == "mpeg4":
+                    stream.codec_context.qmin, stream.codec_context.qmax = 2, 6
+                if codec == "libx264":
+                    stream.options = {"preset": "veryfast", "crf": "23"}
+                stream.codec_context.open()
+            except (av.FFmpegError, ValueError) as error:
+                output.close()
+                problems.append(f"{codec}: {error}")
+                continue
+            self._output, self._stream, self.codec = output, stream, codec
+            return
+        self._temporary.unlink()
+        raise RuntimeError(f"no codec for {self._path.name} works in this FFmpeg ({'; '.join(problems)})")
+
+    def write(self, frame: Frame) -> None:
+        """Add one frame, `(height, width, 3)` uint8 BGR."""
+        import av
+        import numpy as np
+
+        width, height = self._size
+        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(frame[:height, :width]), format="bgr24")
+        self._output.mux(self._stream.encode(picture))
+
+    def close(self) -> None:
+        """Finish the file and give it its name."""
+        self._output.mux(self._stream.encode(None))
+        self._output.close()
+        self._temporary.chmod(0o644)
+        self._temporary.replace(self._path)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if kind is None:
+            self.close()
+            return
+        self._output.close()
+        self._temporary.unlink(missing_ok=True)
