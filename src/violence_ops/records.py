@@ -189,6 +189,21 @@ class ClipTracks(ClipPoses):
     involvement: FloatArray
     components: FloatArray
 
+    @classmethod
+    def from_poses(cls, poses: ClipPoses, track_id: IntArray) -> Self:
+        """The rows of `poses` that belong to a track (`track_id` `(R,)` above 0), by frame and track; nothing ranked yet."""
+        rows = np.lexsort((track_id, poses.frame))
+        rows = rows[track_id[rows] > 0]
+        constant = ("clip_id", "frame_count", "width", "height", "fps")
+        return cls(
+            **{name: getattr(poses, name) for name in constant},
+            **{name: getattr(poses, name)[rows] for name in ("frame", "bboxes", "scores", "keypoints", "keypoint_scores")},
+            track_id=track_id[rows].astype(np.int32),
+            rank=np.zeros(len(rows), np.int32),
+            involvement=np.zeros(len(rows), np.float32),
+            components=np.zeros((len(rows), len(COMPONENTS)), np.float32),
+        )
+
     def to_table(self) -> pa.Table:
         """The rows in `TRACKS_SCHEMA`."""
         columns = _pose_columns(self) | {
