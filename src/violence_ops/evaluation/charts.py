@@ -38,7 +38,7 @@ def threshold_plot(
     return _svg(parts, "Scores over the threshold")
 
 
-def interval_plot(found: Difference, wanted: float, width: float = 620.0) -> Markup:
+def interval_plot(found: Difference, wanted: float, width: float = 856.0) -> Markup:
     """The F1 difference with its intervals over source groups and over clips, and what the gate wants."""
     ends = [found.by_group.lower, found.by_group.upper, found.by_clip.lower, found.by_clip.upper, found.f1, wanted, 0.0]
     reach = max(0.05, max(abs(end) for end in ends) * 1.15)

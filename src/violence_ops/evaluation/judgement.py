@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -23,7 +24,7 @@ from violence_ops.evaluation.records import (
     Timings,
 )
 from violence_ops.evaluation.slices import cut
-from violence_ops.records import ClipRecord, Label
+from violence_ops.records import Label
 
 
 def evaluate(
@@ -79,13 +80,21 @@ def difference(clips: tuple[JudgedClip, ...], *, confidence: float, resamples: i
     )
 
 
-def leakage(holdout: Iterable[ClipRecord], training: Iterable[ClipRecord], near_duplicate_bits: int) -> Leakage:
-    """What holdout and training data share: clips, source groups, and other clips whose perceptual hashes are within
-    `near_duplicate_bits` (0 looks for no near-duplicates)."""
-    held, trained = list(holdout), list(training)
-    clip_ids = {clip.clip_id for clip in held} & {clip.clip_id for clip in trained}
-    groups = {clip.source_group for clip in held} & {clip.source_group for clip in trained}
-    pairs = _near_duplicates(held, trained, near_duplicate_bits) if near_duplicate_bits else []
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a clip comes from, as far as leakage is concerned. perceptual_hash is 64 bits in hex, or None."""
+
+    clip_id: str
+    source_group: str
+    perceptual_hash: str | None
+
+
+def leakage(holdout: Sequence[Origin], training: Sequence[Origin], near_duplicate_bits: int) -> Leakage:
+    """What holdout and training data share: clips, source groups, and other clips whose perceptual hashes differ in at most
+    `near_duplicate_bits` bits (0: equal hashes)."""
+    clip_ids = {clip.clip_id for clip in holdout} & {clip.clip_id for clip in training}
+    groups = {clip.source_group for clip in holdout} & {clip.source_group for clip in training}
+    pairs = _near_duplicates(holdout, training, near_duplicate_bits)
     return Leakage(
         clip_ids=tuple(sorted(clip_ids)), source_groups=tuple(sorted(groups)), near_duplicates=tuple(sorted(pairs))
     )
@@ -122,15 +131,13 @@ def _fights(values: Iterable[str]) -> BoolArray:
     return np.array([value == "Fight" for value in values], bool)
 
 
-def _near_duplicates(held: list[ClipRecord], trained: list[ClipRecord], bits: int) -> list[tuple[str, str]]:
-    own = [clip for clip in held if clip.perceptual_hash]
-    others = [clip for clip in trained if clip.perceptual_hash]
-    if not own or not others:
-        return []
-    other_hashes = np.array([int(clip.perceptual_hash or "0", 16) for clip in others], np.uint64)
+def _near_duplicates(held: Sequence[Origin], trained: Sequence[Origin], bits: int) -> list[tuple[str, str]]:
+    others = [(clip.clip_id, int(clip.perceptual_hash, 16)) for clip in trained if clip.perceptual_hash]
+    hashes = np.array([value for _, value in others], np.uint64)
     pairs = []
-    for clip in own:
-        apart = np.bitwise_count(other_hashes ^ np.uint64(int(clip.perceptual_hash or "0", 16)))
-        near = (others[i].clip_id for i in np.flatnonzero(apart <= bits))
-        pairs += [(clip.clip_id, name) for name in near if name != clip.clip_id]
+    for clip in held:
+        if clip.perceptual_hash:
+            apart = np.bitwise_count(hashes ^ np.uint64(int(clip.perceptual_hash, 16)))
+            near = (others[i][0] for i in np.flatnonzero(apart <= bits))
+            pairs += [(clip.clip_id, name) for name in near if name != clip.clip_id]
     return pairs

@@ -25,13 +25,6 @@ _METRICS: Final = (
 )  # fmt: skip
 """Name, field of Metrics, and whether more is better (+1) or worse (-1)."""
 
-_RULING: Final = {
-    "pass": "The gate lets it pass; a release needs a person's approval.",
-    "refuse": "The gate refuses it.",
-    "undecided": "The gate cannot decide, and does not let it pass.",
-}
-
-
 @dataclass(frozen=True, slots=True)
 class Row:
     """One compared figure; change is candidate minus champion, tone `better`, `worse` or empty."""
@@ -49,10 +42,7 @@ def headline(evaluation: Evaluation, verdict: Verdict | None = None) -> str:
     sentence = _comparison(evaluation)
     if verdict is None:
         return sentence
-    if verdict.mode == "disabled":
-        return f"{sentence} The gate is off: only a person decides."
-    trial = " (Dry run: nothing will be released.)" if verdict.mode == "dry_run" else ""
-    return f"{sentence} {_RULING[verdict.verdict]}{trial}"
+    return f"{sentence} {_ruling(verdict)}"
 
 
 def render(evaluation: Evaluation, verdict: Verdict, gate: GateParams) -> str:
@@ -63,6 +53,21 @@ def render(evaluation: Evaluation, verdict: Verdict, gate: GateParams) -> str:
     environment.filters |= {"figure": _figure, "signed": _signed}
     template = environment.from_string(files(__package__).joinpath("report.html").read_text("utf-8"))
     return template.render(**_context(evaluation, verdict, gate))
+
+
+def _ruling(verdict: Verdict) -> str:
+    if verdict.mode == "disabled":
+        return "The gate is off: nothing was checked and only a person decides."
+    if verdict.mode == "dry_run":
+        return f"A dry run: the gate would say {verdict.verdict}, and nothing can be released."
+    because = ", ".join(check.name for check in verdict.checks if check.outcome == verdict.verdict)
+    match verdict.verdict:
+        case "pass":
+            return "The gate lets it pass; a release needs a person's approval."
+        case "refuse":
+            return f"The gate refuses it because of: {because}."
+        case "undecided":
+            return f"The gate cannot decide, so it does not let it pass; open: {because}."
 
 
 def _comparison(evaluation: Evaluation) -> str:
@@ -99,7 +104,7 @@ def _context(evaluation: Evaluation, verdict: Verdict, gate: GateParams) -> dict
         "verdict": verdict,
         "gate": gate,
         "headline": _comparison(evaluation),
-        "ruling": headline(evaluation, verdict).removeprefix(_comparison(evaluation)).strip(),
+        "ruling": _ruling(verdict),
         "models": [("candidate", own)] + ([("champion", champion)] if champion else []),
         "metric_rows": [_metric_row(entry, own.metrics, champion.metrics if champion else None) for entry in _METRICS],
         "latency_rows": _latency_rows(evaluation),

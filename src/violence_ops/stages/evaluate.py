@@ -1,0 +1,270 @@
+"""Judge the candidate and the champion, clip by clip, on the same frozen holdout, and write the report."""
+
+from __future__ import annotations
+
+import json
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from violence_ops import versioning
+from violence_ops.errors import WorkspaceError
+from violence_ops.evaluation import judgement
+from violence_ops.evaluation.judgement import Origin
+from violence_ops.evaluation.records import (
+    DataChecks,
+    Evaluation,
+    HoldoutFacts,
+    JudgedClip,
+    Latency,
+    Leakage,
+    ModelFacts,
+    Prediction,
+    Timings,
+)
+from violence_ops.evaluation.report import headline
+from violence_ops.evaluation.slices import slices_of
+from violence_ops.params import Params
+from violence_ops.records import ClipRecord, ClipTracks
+from violence_ops.registry import Registry
+from violence_ops.stages import releases, reports
+from violence_ops.stages.batches import Progress
+from violence_ops.workspace import Workspace, sha256_file, write_json
+
+if TYPE_CHECKING:
+    from violence_ops.recognition.package import Package
+
+REPORT_TAG: Final = "report"
+"""Tag of a version: its newest report."""
+
+_NO_LINEAGE: Final = (REPORT_TAG, "attempt", "threshold")
+"""Tags that say nothing of where a version comes from, or that the report shows elsewhere."""
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluateResult:
+    """Where the report lies, what it says, and whether it was there already (`reused`)."""
+
+    report: str
+    report_path: str
+    json_path: str
+    headline: str
+    candidate: str
+    champion: str | None
+    holdout: str
+    f1: float
+    reused: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON-able values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """What a person reads."""
+        return [self.headline, f"Report: {self.report_path}"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Holdout:
+    facts: HoldoutFacts
+    clips: list[ClipRecord]
+    tracks: pa.Table
+
+    def origins(self) -> list[Origin]:
+        return [Origin(clip.clip_id, clip.source_group, clip.perceptual_hash) for clip in self.clips]
+
+    def tracks_of(self, clip: ClipRecord) -> ClipTracks:
+        rows = self.tracks.filter(pa.compute.equal(self.tracks["clip_id"], clip.clip_id))
+        return ClipTracks.from_table(rows, clip)
+
+
+@dataclass(frozen=True, slots=True)
+class _Contestant:
+    """A model that is to be judged."""
+
+    facts: ModelFacts
+    package: Package
+    trained_on: list[Origin] | None
+
+
+def run(
+    workspace: Workspace,
+    params: Params,
+    *,
+    candidate: str | None = None,
+    holdout: str | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> EvaluateResult:
+    """Compare a version (default: the alias `candidate`) with the champion on a holdout version (default: the newest).
+
+    Writes `evaluation.json` and `report.html` to `reports/<candidate>-vs-<champion>/`, and adds them to the candidate's MLflow
+    run. A second run for the same models, holdout and settings returns the report that is there, unless `force`: it would
+    give the same figures but for the times. Raises WorkspaceError if there is no candidate or holdout, or the holdout was changed.
+    """
+    registry = releases.open_registry(workspace)
+    version = candidate or registry.alias("candidate")
+    if version is None:
+        raise WorkspaceError("There is no candidate to evaluate: run `violence-ops train` first.")
+    frozen = _read_holdout(workspace, holdout)
+    own = _contestant(workspace, registry, version, frozen.facts)
+    live = registry.alias(releases.CHAMPION)
+    rival = _contestant(workspace, registry, live, frozen.facts) if live else None
+    files = workspace.report(f"{version}-vs-{live or 'none'}")
+    found = reports.read(files).evaluation if files.evaluation.is_file() and not force else None
+    reused = found is not None and _is_for(found, own, rival, frozen, params)
+    evaluation = found if found and reused else _judge(files.name, own, rival, frozen, params, progress)
+    if not reused:
+        write_json(files.evaluation, evaluation.to_dict())
+    reports.write_page(files, evaluation, params)
+    if not reused or registry.tags(version).get(REPORT_TAG) != files.name:
+        registry.log_report(version, files.folder, _logged(evaluation))
+        registry.set_tag(version, REPORT_TAG, files.name)
+    _record(workspace, evaluation)
+    return EvaluateResult(
+        report=files.name, report_path=str(files.page), json_path=str(files.evaluation), headline=headline(evaluation),
+        candidate=version, champion=live, holdout=frozen.facts.version, f1=evaluation.candidate.metrics.f1, reused=reused,
+    )  # fmt: skip
+
+
+def _read_holdout(workspace: Workspace, version: str | None) -> _Holdout:
+    """Read a frozen holdout. Raises WorkspaceError if there is none, or its tables are not those that were frozen."""
+    versions = workspace.holdout_versions()
+    name = version or (versions[-1] if versions else None)
+    if name is None or name not in versions:
+        wanted = f"holdout {name}" if name else "holdout"
+        raise WorkspaceError(f"There is no {wanted} yet: make one with `violence-ops holdout freeze`.")
+    folder = workspace.holdout(name)
+    content = json.loads((folder / "holdout.json").read_text("utf-8"))
+    for table, frozen in content["sha256"].items():
+        if not (folder / table).is_file() or sha256_file(folder / table) != frozen:
+            raise WorkspaceError(f"{folder / table} is not what was frozen: restore it with `dvc checkout {folder}.dvc`.")
+    facts = HoldoutFacts(version=name, revision=content["revision"], batches=tuple(content["batches"]))
+    clips = [ClipRecord.from_dict(row) for row in pq.read_table(folder / "clips.parquet").to_pylist()]
+    return _Holdout(facts, clips, pq.read_table(folder / "tracks.parquet"))
+
+
+def _contestant(workspace: Workspace, registry: Registry, version: str, holdout: HoldoutFacts) -> _Contestant:
+    from violence_ops.recognition import package
+
+    tags = registry.tags(version)
+    folder = registry.download(version, workspace.model_package(version))
+    loaded = package.load(folder)
+    lineage = {key: value for key, value in sorted(tags.items()) if key not in _NO_LINEAGE and not key.startswith("mlflow.")}
+    facts = ModelFacts(
+        version=version, threshold=loaded.threshold, lineage=lineage, holdout_version=holdout.version, holdout_revision=holdout.revision
+    )  # fmt: skip
+    return _Contestant(facts, loaded, _trained_on(folder))
+
+
+def _trained_on(package: Path) -> list[Origin] | None:
+    """The clips that a version was trained and tuned on, which travel with it; None if they do not."""
+    path = package / "training.json"
+    return [Origin(**row) for row in json.loads(path.read_text("utf-8"))["clips"]] if path.is_file() else None
+
+
+def _judge(
+    name: str, own: _Contestant, rival: _Contestant | None, holdout: _Holdout, params: Params, progress: Progress | None
+) -> Evaluation:
+    predictions, times = _predict(own, holdout, "candidate", progress)
+    others, other_times = _predict(rival, holdout, "champion", progress) if rival else ({}, None)
+    clips = [
+        JudgedClip(
+            clip_id=clip.clip_id, label=clip.label or "NonFight", source_group=clip.source_group, batch_id=clip.batch_id,
+            source_path=clip.source_path, slices=slices_of(clip, holdout.tracks_of(clip)),
+            candidate=predictions[clip.clip_id], champion=others.get(clip.clip_id),
+        )
+        for clip in holdout.clips
+    ]  # fmt: skip
+    bits = params.validation.near_duplicate_bits
+    return judgement.evaluate(
+        clips, name=name, holdout=holdout.facts, candidate=own.facts, champion=rival.facts if rival else None,
+        checks=DataChecks(
+            near_duplicate_bits=bits, candidate=_leakage(own, holdout, bits), champion=_leakage(rival, holdout, bits) if rival else None
+        ),
+        timings=Timings(candidate=times, champion=other_times),
+        confidence=params.gate.confidence, resamples=params.gate.resamples,
+    )  # fmt: skip
+
+
+def _predict(
+    model: _Contestant, holdout: _Holdout, role: str, progress: Progress | None
+) -> tuple[dict[str, Prediction], Latency]:
+    """Every clip's prediction, and the time each took on one thread."""
+    from violence_ops.recognition.predict import predict_clip
+
+    made, seconds = {}, []
+    with _one_thread():
+        predict_clip(model.package, holdout.tracks_of(holdout.clips[0]))  # the first call warms up and is not counted
+        for done, clip in enumerate(holdout.clips, start=1):
+            tracks = holdout.tracks_of(clip)
+            start = time.perf_counter()
+            found = predict_clip(model.package, tracks)
+            seconds.append(time.perf_counter() - start)
+            made[clip.clip_id] = judgement.prediction(found.probability, found.verdict)
+            if progress:
+                progress(f"evaluate {role}", done, len(holdout.clips))
+    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return made, judgement.latency(seconds, peak_kib / 1024)
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Latency is judged on one thread, so that it does not depend on the machine's width."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _leakage(model: _Contestant, holdout: _Holdout, bits: int) -> Leakage | None:
+    return None if model.trained_on is None else judgement.leakage(holdout.origins(), model.trained_on, bits)
+
+
+def _is_for(
+    found: Evaluation, own: _Contestant, rival: _Contestant | None, holdout: _Holdout, params: Params
+) -> bool:
+    """Whether an evaluation was made of the same models on the same holdout with the same settings."""
+
+    def facts(model: ModelFacts | None) -> dict[str, Any] | None:
+        return model.to_dict() | {"metrics": None} if model else None
+
+    same_models = facts(found.candidate) == facts(own.facts) and facts(found.champion) == facts(rival.facts if rival else None)
+    settings = (found.difference.confidence, found.difference.resamples) if found.difference else None
+    wanted = (params.gate.confidence, params.gate.resamples) if rival else None
+    same_bits = found.checks.near_duplicate_bits == params.validation.near_duplicate_bits
+    return same_models and settings == wanted and found.holdout == holdout.facts and same_bits
+
+
+def _logged(evaluation: Evaluation) -> dict[str, float]:
+    """The figures that the candidate's MLflow run carries."""
+    figures = evaluation.candidate.metrics.to_dict()
+    numbers = {f"holdout_{key}": value for key, value in figures.items() if isinstance(value, float)}
+    if evaluation.difference:
+        numbers |= {
+            "f1_difference": evaluation.difference.f1,
+            "f1_difference_lower": evaluation.difference.by_group.lower,
+            "f1_difference_upper": evaluation.difference.by_group.upper,
+        }
+    return numbers | {"latency_p95_ms": evaluation.timings.candidate.p95_ms}
+
+
+def _record(workspace: Workspace, evaluation: Evaluation) -> None:
+    champion = evaluation.champion
+    content = {
+        "report": evaluation.name, "holdout": evaluation.holdout.to_dict(), "candidate": evaluation.candidate.version,
+        "champion": champion.version if champion else None, "f1": evaluation.candidate.metrics.f1,
+    }  # fmt: skip
+    workspace.write_progress("evaluate", content)
+    versioning.commit_stage(workspace, ["evaluate"], f"Evaluation {evaluation.name}")

@@ -1,0 +1,86 @@
+"""The gate: judge the newest evaluation by the policy in `params.yaml`, and write the verdict to the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from violence_ops import ledger, versioning
+from violence_ops.evaluation.records import Outcome, Verdict
+from violence_ops.evaluation.report import headline
+from violence_ops.params import Params
+from violence_ops.stages import reports
+from violence_ops.stages.batches import Progress
+from violence_ops.workspace import Workspace, write_json
+
+
+@dataclass(frozen=True, slots=True)
+class GateResult:
+    """The verdict: `pass`, `refuse` or `undecided`, and the sentences that made it. `report` is the page to read."""
+
+    verdict: Outcome
+    mode: str
+    reasons: list[str]
+    headline: str
+    candidate: str
+    champion: str | None
+    report: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON-able values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """What a person reads."""
+        return [self.headline, *(f"- {reason}" for reason in self.reasons), f"Report: {self.report}"]
+
+
+def run(
+    workspace: Workspace, params: Params, *, report: Path | str | None = None, progress: Progress | None = None
+) -> GateResult:
+    """Judge an evaluation (default: the newest): `gate.json` and the page beside it, and one ledger line per new verdict.
+
+    A verdict other than `pass` is a result, not an error. It moves nothing: `promote` does, after an approval.
+    """
+    chosen = reports.find(workspace, report)
+    verdict = reports.write_page(chosen.files, chosen.evaluation, params)
+    write_json(chosen.files.gate, {"evaluation": chosen.digest, **verdict.to_dict()})
+    payload = _payload(chosen, verdict)
+    with workspace.lock("gate"):
+        last = latest(ledger.read(workspace), chosen.files.name)
+        if last is None or last.payload != payload:
+            ledger.append(workspace, actor="gate", event="verdict", payload=payload)
+    workspace.write_progress("gate", {"report": chosen.files.name, "verdict": verdict.verdict, "mode": verdict.mode})
+    versioning.git_commit(workspace, [workspace.ledger, chosen.files.folder], f"Gate: {chosen.files.name} {verdict.verdict}")
+    versioning.commit_stage(workspace, ["gate"], f"Gate of {chosen.files.name}")
+    evaluation = chosen.evaluation
+    return GateResult(
+        verdict=verdict.verdict,
+        mode=verdict.mode,
+        reasons=verdict.reasons,
+        headline=headline(evaluation, verdict),
+        candidate=evaluation.candidate.version,
+        champion=evaluation.champion.version if evaluation.champion else None,
+        report=str(chosen.files.page),
+    )
+
+
+def latest(entries: list[ledger.Entry], report: str) -> ledger.Entry | None:
+    """The last verdict that the ledger holds for a report."""
+    found = [entry for entry in entries if entry.event == "verdict" and entry.payload.get("report") == report]
+    return found[-1] if found else None
+
+
+def _payload(chosen: reports.Report, verdict: Verdict) -> dict[str, Any]:
+    evaluation = chosen.evaluation
+    return {
+        "report": chosen.files.name,
+        "digest": chosen.digest,
+        "candidate": evaluation.candidate.version,
+        "champion": evaluation.champion.version if evaluation.champion else None,
+        "holdout": f"{evaluation.holdout.version} {evaluation.holdout.revision}",
+        "verdict": verdict.verdict,
+        "mode": verdict.mode,
+        "reasons": verdict.reasons,
+    }

@@ -1,0 +1,185 @@
+"""Releasing a candidate: a person's approval of a passed report, then `champion` is moved, each in the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from violence_ops import ledger
+from violence_ops.errors import RefusedByGate, UsageError
+from violence_ops.params import Params
+from violence_ops.stages import gate, releases, reports
+from violence_ops.stages.batches import Progress
+from violence_ops.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class PromoteResult:
+    """`version` is the champion now (with dry_run: would be); moved is False if it was already, or nothing was to change."""
+
+    version: str
+    previous: str | None
+    approved_by: str
+    report: str
+    moved: bool
+    dry_run: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON-able values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """What a person reads."""
+        before = f"after version {self.previous}" if self.previous else "the first one"
+        if self.dry_run:
+            return [f"Version {self.version} would become champion ({before})."]
+        if not self.moved:
+            return [f"Version {self.version} is the champion already."]
+        return [f"Version {self.version} is the champion now ({before}), approved by {self.approved_by}."]
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionResult:
+    """A person's decision on a report, and the line of the ledger that holds it."""
+
+    report: str
+    decision: str
+    by: str
+    seq: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON-able values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """What a person reads."""
+        return [f"{self.decision.capitalize()} of {self.report} by {self.by}: line {self.seq} of the ledger."]
+
+
+def approve(
+    workspace: Workspace, params: Params, report: Path | str | None = None, *, by: str
+) -> DecisionResult:
+    """Write a person's approval of a passed report to the ledger, once. Moves nothing. Raises RefusedByGate as `run` does."""
+    with workspace.lock("release"):
+        chosen = reports.find(workspace, report)
+        _check_verdict(workspace, chosen)
+        return _decide(workspace, params, chosen, "approval", by, {})
+
+
+def refuse(
+    workspace: Workspace, params: Params, report: Path | str | None = None, *, by: str, reason: str
+) -> DecisionResult:
+    """Write a person's refusal of a report to the ledger, once. Raises RefusedByGate if the person is no approver."""
+    with workspace.lock("release"):
+        result = _decide(workspace, params, reports.find(workspace, report), "refusal", by, {"reason": reason})
+        releases.commit(workspace, f"Refusal of {result.report} by {by}")
+        return result
+
+
+def run(
+    workspace: Workspace,
+    params: Params,
+    *,
+    report: Path | str | None = None,
+    approved_by: str,
+    expected_champion: str | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> PromoteResult:
+    """Make the candidate of a report (default: the newest) the champion.
+
+    Raises RefusedByGate if the gate did not pass that very report, `approved_by` is no approver, or the champion is not the
+    one that the report compares with (or not `expected_champion`, where given); LedgerBroken if the ledger does not verify.
+    Nothing moves then. A second run is a no-op, also after a crash in the middle of the first.
+    """
+    with workspace.lock("release"):
+        registry = releases.open_registry(workspace)
+        chosen = reports.find(workspace, report)
+        _check_verdict(workspace, chosen)
+        _check_approver(params, approved_by)
+        if not dry_run:
+            releases.recover(workspace, registry)
+        version, previous = chosen.evaluation.candidate.version, _champion_of(chosen)
+        current = registry.alias(releases.CHAMPION)
+        moves = current != version
+        if moves:
+            _check_champion(chosen, current, previous, expected_champion)
+        if moves and not dry_run:
+            decision = _decide(workspace, params, chosen, "approval", approved_by, {})
+            facts = {"report": chosen.files.name, "digest": chosen.digest, "approval": decision.seq}
+            releases.move(
+                workspace, registry, event="promotion", actor=approved_by, to=version, expected=previous, facts=facts
+            )
+        if not dry_run:
+            releases.commit(workspace, f"Release: version {version} is champion, approved by {approved_by}")
+    return PromoteResult(
+        version=version, previous=previous, approved_by=approved_by, report=chosen.files.name,
+        moved=moves and not dry_run, dry_run=dry_run,
+    )  # fmt: skip
+
+
+def _champion_of(chosen: reports.Report) -> str | None:
+    return chosen.evaluation.champion.version if chosen.evaluation.champion else None
+
+
+def _check_verdict(workspace: Workspace, chosen: reports.Report) -> None:
+    """The ledger, not the file beside the report, says what the gate decided."""
+    name, entries = chosen.files.name, ledger.read(workspace)
+    judged = gate.latest(entries, name)
+    if judged is None:
+        raise RefusedByGate(f"The gate has not judged {name} yet: run `violence-ops gate`.")
+    found = judged.payload
+    if found["digest"] != chosen.digest:
+        raise RefusedByGate(
+            f"{name} is not the evaluation that the gate judged, it was changed since: run `violence-ops gate` again."
+        )
+    if found["verdict"] != "pass":
+        reasons = " ".join(found["reasons"])
+        raise RefusedByGate(f"The gate's verdict on {name} is {found['verdict']}, so it cannot be released. {reasons}")
+    if found["mode"] == "dry_run":
+        raise RefusedByGate(
+            f"The gate judged {name} in a dry run, which releases nothing: set gate.mode to enabled and run `violence-ops gate`."
+        )
+    if releases.was_rolled_back(entries, found["candidate"], since=judged.seq):
+        raise RefusedByGate(
+            f"Version {found['candidate']} was rolled back after the gate's verdict on {name}: to release it again, run "
+            "`violence-ops evaluate --force` and `violence-ops gate` first."
+        )
+
+
+def _check_approver(params: Params, by: str) -> None:
+    if by not in params.gate.approvers:
+        names = ", ".join(params.gate.approvers) or "nobody"
+        raise RefusedByGate(f"{by} may not decide on a release: gate.approvers in params.yaml names {names}.")
+
+
+def _check_champion(
+    chosen: reports.Report, current: str | None, judged_against: str | None, expected: str | None
+) -> None:
+    if expected is not None and expected != judged_against:
+        raise UsageError(
+            f"{chosen.files.name} compares with champion {judged_against or 'none'}, not {expected}: name the report that is meant."
+        )
+    if current != judged_against:
+        raise RefusedByGate(
+            f"The champion is version {current or 'none'} by now, but {chosen.files.name} was made against "
+            f"{judged_against or 'none'}: run `violence-ops evaluate` and `violence-ops gate` again."
+        )
+
+
+def _decide(
+    workspace: Workspace, params: Params, chosen: reports.Report, decision: ledger.Event, by: str, facts: dict[str, Any]
+) -> DecisionResult:
+    """Write the decision unless the last one on this report says the same."""
+    _check_approver(params, by)
+    payload = {"report": chosen.files.name, "digest": chosen.digest, "candidate": chosen.evaluation.candidate.version} | facts
+    earlier = [
+        entry
+        for entry in ledger.read(workspace)
+        if entry.event in ("approval", "refusal") and entry.payload.get("report") == chosen.files.name
+    ]
+    last = earlier[-1] if earlier else None
+    if last is None or (last.event, last.actor, last.payload) != (decision, by, payload):
+        last = ledger.append(workspace, actor=by, event=decision, payload=payload)
+    return DecisionResult(report=chosen.files.name, decision=decision, by=by, seq=last.seq)

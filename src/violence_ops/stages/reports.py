@@ -1,0 +1,54 @@
+"""What evaluate, gate and promote share: which report is meant, and its evaluation with the digest that names its bytes."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.evaluation import policy, report
+from violence_ops.evaluation.records import Evaluation, Verdict
+from violence_ops.params import Params
+from violence_ops.workspace import ReportFolder, Workspace, write_text
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """An evaluation as it lies on disk; digest is the SHA-256 of `evaluation.json`."""
+
+    files: ReportFolder
+    evaluation: Evaluation
+    digest: str
+
+
+def find(workspace: Workspace, chosen: Path | str | None) -> Report:
+    """The report of that name or folder, else the newest. Raises a UserError if there is none, or it is unreadable."""
+    name = Path(chosen).name if chosen else workspace.read_progress("evaluate").get("report")
+    if name is None:
+        raise WorkspaceError("There is no evaluation yet: run `violence-ops evaluate` first.")
+    if chosen and len(Path(chosen).parts) > 1 and not _is_report(workspace, Path(chosen)):
+        raise UsageError(f"{chosen} is not in {workspace.reports}: name one of the folders there.")
+    return read(workspace.report(name))
+
+
+def read(files: ReportFolder) -> Report:
+    """Read `evaluation.json`. Raises WorkspaceError if it is not there or not readable."""
+    if not files.evaluation.is_file():
+        raise WorkspaceError(f"There is no evaluation {files.name}: run `violence-ops evaluate` first.")
+    content = files.evaluation.read_bytes()
+    evaluation = Evaluation.from_json(content, f"reports/{files.name}/{files.evaluation.name}")
+    return Report(files, evaluation, hashlib.sha256(content).hexdigest())
+
+
+def write_page(files: ReportFolder, evaluation: Evaluation, params: Params) -> Verdict:
+    """Write `report.html` with what the gate's present policy makes of the evaluation; returns that verdict."""
+    verdict = policy.judge(evaluation, params.gate)
+    write_text(files.page, report.render(evaluation, verdict, params.gate))
+    return verdict
+
+
+def _is_report(workspace: Workspace, chosen: Path) -> bool:
+    """Whether a path, seen from the current folder or from the workspace, names a folder of `reports/`."""
+    seen = (chosen.resolve(), (workspace.root / chosen).resolve())
+    return any(path.parent == workspace.reports.resolve() for path in seen)

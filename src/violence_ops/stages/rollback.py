@@ -1,0 +1,154 @@
+"""Undoing a release: the previous champion comes back, attributed and with a reason; and reading the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from violence_ops import ledger
+from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.params import Params
+from violence_ops.stages import releases
+from violence_ops.stages.batches import Progress
+from violence_ops.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class RollbackResult:
+    """`version` is the champion now (with dry_run: would be), `rolled_back` the one before."""
+
+    version: str
+    rolled_back: str
+    by: str
+    reason: str
+    moved: bool
+    dry_run: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON-able values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """What a person reads."""
+        would = "would be" if self.dry_run else "is"
+        return [f"Version {self.version} {would} the champion again; version {self.rolled_back} {would} rolled back."]
+
+
+@dataclass(frozen=True, slots=True)
+class LedgerResult:
+    """The lines of the ledger, oldest first."""
+
+    entries: list[ledger.Entry]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON-able values."""
+        return {"entries": [entry.to_dict() for entry in self.entries]}
+
+    def lines(self) -> list[str]:
+        """What a person reads: a line per entry."""
+        return [_line(entry) for entry in self.entries] or ["The ledger is empty: nothing was judged or released yet."]
+
+
+@dataclass(frozen=True, slots=True)
+class VerifyResult:
+    """How many lines hold."""
+
+    entries: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON-able values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """What a person reads."""
+        return [f"The ledger holds: {self.entries} lines, each bound to the one before."]
+
+
+def run(
+    workspace: Workspace,
+    params: Params,
+    *,
+    by: str,
+    reason: str,
+    expected_champion: str | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> RollbackResult:
+    """Put back the champion that was live before the present one was promoted, as the ledger tells it.
+
+    With `expected_champion` a repeated call is a no-op once that version has been rolled back; without it, each call goes one
+    release further back. A call after a crash in the middle finishes what was begun. Raises WorkspaceError if there is no
+    earlier champion, or the registry's champion is not the ledger's; LedgerBroken if the ledger does not verify.
+    """
+    if not by.strip() or not reason.strip():
+        raise UsageError("A rollback needs a name and a reason: both are written to the ledger.")
+    with workspace.lock("release"):
+        registry = releases.open_registry(workspace)
+        closed = None if dry_run else releases.recover(workspace, registry)
+        entries = ledger.read(workspace)
+        done = _already(entries, closed, expected_champion)
+        if done is None:
+            version, present = _step(entries, registry.alias(releases.CHAMPION), expected_champion)
+            registry.version(version)
+            if not dry_run:
+                facts = {"reason": reason}
+                releases.move(
+                    workspace, registry, event="rollback", actor=by, to=version, expected=present, facts=facts
+                )
+        else:
+            version, present = done.payload["to"], done.payload["from"]
+        if not dry_run:
+            releases.commit(workspace, f"Rollback to version {version} by {by}")
+    return RollbackResult(
+        version=version, rolled_back=present, by=by, reason=reason, moved=done is None and not dry_run, dry_run=dry_run
+    )
+
+
+def history(workspace: Workspace) -> LedgerResult:
+    """Every line of the ledger. Raises LedgerBroken if the chain does not hold."""
+    return LedgerResult(ledger.read(workspace))
+
+
+def verify_ledger(workspace: Workspace) -> VerifyResult:
+    """Check the hash chain. Raises LedgerBroken with every problem found."""
+    if problems := ledger.verify(workspace):
+        raise ledger.LedgerBroken(" ".join(problems))
+    return VerifyResult(len(ledger.read(workspace)))
+
+
+def _already(
+    entries: list[ledger.Entry], closed: ledger.Entry | None, expected: str | None
+) -> ledger.Entry | None:
+    """The rollback that this call would repeat: one just recovered, or the one of `expected` if nothing came after it."""
+    last = releases.last_movement(entries)
+    if last is None or last.event != "rollback" or last.payload["phase"] != "done":
+        return None
+    return last if closed == last or last.payload["from"] == expected else None
+
+
+def _step(entries: list[ledger.Entry], current: str | None, expected: str | None) -> tuple[str, str]:
+    """The version to go back to, and the one to leave."""
+    stack = releases.champions(entries)
+    if not stack or current != stack[-1]:
+        raise WorkspaceError(
+            f"The registry's champion is version {current or 'none'} but the ledger says {stack[-1] if stack else 'none'}: somebody "
+            "moved the alias by hand; put it back in MLflow first."
+        )
+    if expected is not None and expected != current:
+        raise WorkspaceError(f"The champion is version {current}, not {expected}: nothing was rolled back.")
+    if len(stack) < 2:
+        raise WorkspaceError(f"Version {current} is the first champion, so there is none to go back to.")
+    return stack[-2], stack[-1]
+
+
+def _line(entry: ledger.Entry) -> str:
+    facts = entry.payload
+    match entry.event:
+        case "verdict":
+            text = f"{facts['verdict']} ({facts['mode']}) on {facts['report']}"
+        case "approval" | "refusal":
+            text = f"{facts['report']} {facts.get('reason', '')}".rstrip()
+        case _:
+            reason = f": {facts['reason']}" if "reason" in facts else ""
+            text = f"champion {facts['from'] or 'none'} to {facts['to']}, {facts['phase']}{reason}"
+    return f"{entry.seq:>4}  {entry.at}  {entry.actor}  {entry.event}  {text}"
