@@ -41,6 +41,7 @@ GITIGNORE: Final = """\
 /catalog.db*
 /mlflow.db*
 /mlartifacts/
+/overlays/
 /gx/uncommitted/
 /.airflow/
 /.services/
@@ -55,6 +56,7 @@ DVCIGNORE: Final = """\
 /releases
 /gx
 /mlartifacts
+/overlays
 /.airflow
 /.services
 /.cache

@@ -197,6 +197,10 @@ class Workspace:
         """The folder of a quarantined clip: the original file and `reason.json`."""
         return self.quarantine / check_clip_id(clip_id)
 
+    def overlay(self, clip_id: str, suffix: str) -> Path:
+        """A clip's overlay video: a view that can be made again at any time, and so no part of its batch."""
+        return self.root / "overlays" / f"{check_clip_id(clip_id)}{suffix}"
+
     def holdout(self, version: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", version) or version.startswith("."):
             raise UsageError(f"{version!r} is not a holdout version: use letters, digits, '.', '_' and '-'.")
@@ -274,9 +278,6 @@ class Batch:
     def table(self, name: str) -> Path:
         """A whole table of the sealed batch."""
         return self.sealed / f"{name}.parquet"
-
-    def overlay(self, clip_id: str, suffix: str) -> Path:
-        return self.folder / "overlays" / f"{check_clip_id(clip_id)}{suffix}"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy.spatial import cKDTree
@@ -88,7 +90,7 @@ def consistency(partial: Float, track: Rows, weight: float, history: int) -> Flo
     place = _place_in_track(track)
     by_place = np.argsort(place, kind="stable")
     starts = np.searchsorted(place[by_place], np.arange(3, place.max(initial=0) + 2))
-    for start, end in zip(starts[:-1], starts[1:], strict=True):
+    for start, end in pairwise(starts):
         rows = by_place[start:end]
         length = min(int(place[rows[0]]), history)
         result[rows] = 1 / (1 + composite[earlier[rows, :length]].std(axis=1))

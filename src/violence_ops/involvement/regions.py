@@ -27,7 +27,7 @@ def membership(points: Float, width: int, height: int) -> NDArray[np.bool_]:
     """`(N, 5)` which regions hold each of `points` `(N, 2)`, px; none holds a point that is not finite."""
     share = points / (width, height)
     low, high = REGIONS[:, :2], REGIONS[:, 2:]
-    return ((share[:, None] >= low) & (share[:, None] <= high)).all(axis=2)
+    return np.asarray(((share[:, None] >= low) & (share[:, None] <= high)).all(axis=2))
 
 
 def frame_scores(points: Float, width: int, height: int, weights: Float) -> Float:

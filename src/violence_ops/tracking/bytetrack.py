@@ -56,13 +56,13 @@ class _Run:
     track: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
     hits: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
     last_seen: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
-    frame: int | None = None
+    frame: int = -1
     born: int = 0
 
     def step(self, frame: int, rows: Rows, measured: Float, scores: NDArray[np.floating]) -> None:
         """Look at one more frame. `rows` index `measured` `(R, 4)` and `scores` `(R,)`."""
         previous, self.frame = self.frame, frame
-        if previous is not None:
+        if previous >= 0:
             self._predict(frame - previous, seen=self.last_seen == previous)
         seen, confirmed = self.last_seen == previous, self.hits >= self.params.min_hits
         sure, weak = (
@@ -94,7 +94,7 @@ class _Run:
 
     def _forget(self, unproven: Rows) -> None:
         """Drop tracks that were not confirmed at once, and those lost for longer than the buffer."""
-        age = (self.frame or 0) - self.last_seen
+        age = self.frame - self.last_seen
         keep = age <= self.params.buffer_s * self.fps
         keep[unproven] = False
         self.motion, self.track = self.motion[keep], self.track[keep]

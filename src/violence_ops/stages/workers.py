@@ -1,0 +1,176 @@
+"""Work on clips in child processes, with a time limit for each item, whatever the item does.
+
+A child is a fresh interpreter that runs one function; items and results travel as JSON lines. So a child that hangs or dies
+takes nothing with it, and no thread or lock of the caller is copied into it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib import import_module
+from typing import IO, Any, Final
+
+from violence_ops.errors import UserError
+
+_MEMORY_PER_WORKER: Final = 1 << 30
+"""Bytes that a worker is expected to need at most."""
+_ITEMS_PER_WORKER: Final = 4
+"""Fewer items than this do not repay the start of another process."""
+_START_S: Final = 60.0
+"""Time to import what the function needs, on top of the limit of the first item."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What became of one item: its `value`, or why there is none: `timeout`, or `killed` (by the system, twice)."""
+
+    item: str
+    value: dict[str, Any] | None = None
+    failure: str | None = None
+
+
+def worker_count(asked: int, items: int) -> int:
+    """How many processes to use for `items`: `asked`, or if that is 0 as many as free processors and memory allow."""
+    import psutil
+
+    if asked:
+        return max(1, min(asked, items))
+    room = psutil.virtual_memory().available // _MEMORY_PER_WORKER
+    return max(1, min(len(os.sched_getaffinity(0)), int(room), items // _ITEMS_PER_WORKER))
+
+
+def outcomes(
+    target: str, common: dict[str, Any], items: Sequence[str], *, workers: int, timeout_s: float
+) -> Iterator[Outcome]:
+    """Call `target` ("module:function") as `function(common, item) -> dict` for every item; yields in order of completion.
+
+    A child that was killed gets one more try. Raises UserError if the function raised one; RuntimeError if it ended with
+    another error, whose traceback the child has printed.
+    """
+    children = _Children(target, common, timeout_s)
+    pool = ThreadPoolExecutor(workers)
+    try:
+        for future in as_completed([pool.submit(children.work_on, item) for item in items]):
+            yield future.result()
+    finally:
+        children.stop.set()
+        pool.shutdown(cancel_futures=True)
+        children.end()
+
+
+class _Children:
+    """The child processes that wait for an item."""
+
+    def __init__(self, target: str, common: dict[str, Any], timeout_s: float) -> None:
+        self.target, self.common, self.timeout_s = target, common, timeout_s
+        self.stop = threading.Event()
+        self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
+
+    def work_on(self, item: str) -> Outcome:
+        """Have a child work on one item; two of them if the first is killed."""
+        outcome = self._attempt(item)
+        return self._attempt(item) if outcome.failure == "killed" else outcome
+
+    def _attempt(self, item: str) -> Outcome:
+        try:
+            child, limit = self._idle.get_nowait(), self.timeout_s
+        except queue.Empty:
+            child, limit = _Child(self.target, self.common), self.timeout_s + _START_S
+        healthy = False
+        try:
+            outcome = child.answer(item, limit, self.stop)
+            healthy = outcome.failure is None
+            return outcome
+        finally:
+            if healthy:
+                self._idle.put(child)
+            else:
+                child.end()
+
+    def end(self) -> None:
+        while not self._idle.empty():
+            self._idle.get().end()
+
+
+class _Child:
+    """One child process."""
+
+    def __init__(self, target: str, common: dict[str, Any]) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", __name__, target], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
+        )  # fmt: skip
+        self._send(common)
+
+    def answer(self, item: str, timeout_s: float, stop: threading.Event) -> Outcome:
+        """The outcome of one item; raises as `outcomes` does."""
+        self._send(item)
+        line = self._line(timeout_s, stop)
+        if line is None:
+            return Outcome(item, failure="timeout")
+        if not line.endswith(b"\n"):
+            if self.process.wait() < 0:
+                return Outcome(item, failure="killed")
+            raise RuntimeError(f"a worker process failed on {item}: its traceback is on standard error.")
+        reply = json.loads(line)
+        if "error" in reply:
+            raise UserError(reply["error"])
+        return Outcome(item, value=reply["value"])
+
+    def end(self) -> None:
+        """Kill the child, if it still runs, and let go of its pipes."""
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                pipe.close()
+
+    def _send(self, content: Any) -> None:
+        assert self.process.stdin
+        with suppress(BrokenPipeError):  # the child is dead then, and reading its answer says so
+            self.process.stdin.write(json.dumps(content).encode() + b"\n")
+
+    def _line(self, timeout_s: float, stop: threading.Event) -> bytes | None:
+        """One line, what there was of it if the child ended, or None when the time is over or nobody wants it any more."""
+        assert self.process.stdout
+        line, deadline = b"", time.monotonic() + timeout_s
+        while not line.endswith(b"\n"):
+            if time.monotonic() > deadline or stop.is_set():
+                return None
+            if select.select([self.process.stdout], [], [], 0.2)[0]:
+                piece = os.read(self.process.stdout.fileno(), 1 << 16)
+                if not piece:
+                    break
+                line += piece
+        return line
+
+
+def _work(function: Callable[[dict[str, Any], str], dict[str, Any]], source: IO[str], answers: IO[str]) -> None:
+    """The child's side: one answer for each item, until the parent closes the pipe."""
+    common = json.loads(source.readline())
+    for line in source:
+        try:
+            reply: dict[str, Any] = {"value": function(common, json.loads(line))}
+        except UserError as error:
+            reply = {"error": str(error)}
+        answers.write(json.dumps(reply) + "\n")
+        answers.flush()
+
+
+if __name__ == "__main__":
+    # what a library prints must not end up among the answers
+    private = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    module, _, name = sys.argv[1].partition(":")
+    _work(getattr(import_module(module), name), sys.stdin, private)
