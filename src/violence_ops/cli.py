@@ -147,7 +147,7 @@ def init(
     """Make a workspace: a git and DVC repository with params.yaml, dvc.yaml and an inbox."""
     from violence_ops.stages import init as stage
 
-    _print(stage.run(directory, remote_url=remote, endpoint_url=endpoint), as_json)
+    _print(stage.run(directory, remote_url=remote, remote_endpoint=endpoint), as_json)
 
 
 @app.command()
@@ -207,13 +207,16 @@ def demo(
         Path, typer.Argument(help="Where the demo's workspace is made; an earlier one is replaced.")
     ] = Path("demo-workspace"),
     clips: Annotated[Path | None, typer.Option(help="A folder of real clips: labels.csv or <Label>/ folders.")] = None,
-    keep_running: Annotated[bool, typer.Option(help="Leave Airflow and MLflow running afterwards.")] = False,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop Airflow and MLflow at the end.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Two nights end to end under a real Airflow: ingestion, training, gate, approval, release."""
     from violence_ops import demo as face
 
-    _print(face.run(directory, clips=clips, keep_running=keep_running), as_json)
+    result = face.run(directory, clips=clips, stop=stop)
+    _print(result, as_json)
+    if result.broken:
+        raise UserError(f"The demo did not keep {len(result.broken)} of its promises: {'; '.join(result.broken)}.")
 
 
 # the night

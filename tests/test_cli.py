@@ -1,0 +1,76 @@
+"""The command line as a user meets it: exit codes, one sentence an error, JSON on stdout."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from violence_ops.workspace import Workspace
+
+PROGRAM = [sys.executable, "-m", "violence_ops.cli"]
+
+
+def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    env = {key: value for key, value in os.environ.items() if not key.startswith("VIOLENCE_OPS_")} | environment
+    return subprocess.run([*PROGRAM, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "arguments", [["no-such-verb"], ["synth"], ["promote", "--no-such-option"]], ids=["verb", "argument", "option"]
+)
+def test_wrong_usage_exits_with_2(arguments: list[str], tmp_path: Path) -> None:
+    done = run(*arguments, cwd=tmp_path)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_outside_a_workspace_one_sentence_says_what_to_do(tmp_path: Path) -> None:
+    done = run("status", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "violence-ops init" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_errors_are_json_when_json_was_asked_for(tmp_path: Path) -> None:
+    done = run("status", "--json", cwd=tmp_path)
+    error = json.loads(done.stdout)
+    assert error["exit_code"] == done.returncode == 1
+    assert "is not a workspace" in error["error"]
+
+
+def test_a_bad_parameter_names_its_key(workspace: Workspace) -> None:
+    done = run("ingest", "--set", "train.epochs=-1", cwd=workspace.root)
+    assert done.returncode == 2
+    assert "train.epochs is -1" in done.stderr
+
+
+def test_a_release_needs_a_name_and_an_approval(workspace: Workspace) -> None:
+    assert "needs a name" in run("promote", "--approve", cwd=workspace.root).stderr
+    assert "needs an approval" in run("promote", "--by", "ann", cwd=workspace.root).stderr
+
+
+def test_ingest_of_an_empty_inbox_is_no_error_and_says_so_in_json(workspace: Workspace) -> None:
+    done = run("ingest", "--json", cwd=workspace.root)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["claimed"] == 0
+
+
+def test_a_dry_run_of_ingest_leaves_the_inbox_as_it_is(workspace: Workspace) -> None:
+    clip = workspace.inbox / "Fight" / "a.mp4"
+    clip.parent.mkdir(parents=True)
+    clip.write_bytes(b"not looked at yet")
+    done = run("ingest", "--dry-run", "--json", cwd=workspace.root)
+    assert done.returncode == 0, done.stderr
+    assert clip.read_bytes() == b"not looked at yet"
+
+
+def test_every_verb_explains_itself(tmp_path: Path) -> None:
+    text = run("--help", cwd=tmp_path).stdout
+    for verb in ("ingest", "validate", "extract-poses", "annotate", "score", "seal", "assemble", "train", "evaluate", "gate",
+                 "promote", "rollback", "init", "demo", "up", "down", "status", "doctor", "explain", "predict", "synth", "weights"):  # fmt: skip
+        assert f" {verb} " in text, verb
