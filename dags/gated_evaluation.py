@@ -1,0 +1,72 @@
+"""
+### Gated evaluation: is the candidate better than what is live, and may it be released?
+
+Started by the asset *candidate*. Candidate and champion are judged on the same frozen clips (**evaluate**), and the **gate** applies
+its policy (`gate:` in params.yaml). If it passes, a release manager is asked (**approve**, see *Required Actions*); nobody's answer
+within `gate.approval_timeout_h` means no. **promote** makes the candidate the champion in the name of the person who approved.
+**outcome** says what became of the candidate and why; a refused candidate is a green run with *promote* skipped.
+
+Every run keeps to the candidate of its asset event and to its own report, so several may wait for an answer. The champion is moved
+only if it is still the one that the report compares with.
+"""
+
+import logging
+from datetime import timedelta
+
+from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.sdk import Param, TriggerRule, dag, task
+
+from violence_ops.orchestration import CANDIDATE, GPU, VERSIONING, default_args, params, stage
+
+log = logging.getLogger(__name__)
+
+
+@dag(schedule=[CANDIDATE], catchup=False, default_args=default_args(), doc_md=__doc__, tags=["model"])
+def gated_evaluation():
+    @task(**GPU)
+    def evaluate(triggering_asset_events):
+        events = triggering_asset_events[CANDIDATE] if triggering_asset_events else []
+        return stage("evaluate", candidate=events[-1].extra["model_version"] if events else None)
+
+    @task.branch
+    def gate(evaluation, ti):
+        verdict = stage("gate", report=evaluation["report"])
+        ti.xcom_push("verdict", verdict)
+        return "approve" if verdict["verdict"] == "pass" else None
+
+    approve = ApprovalOperator(
+        task_id="approve",
+        subject="Release the candidate?",
+        body="{{ ti.xcom_pull('gate', key='verdict')['headline'] }}\n\n{{ ti.xcom_pull('gate', key='verdict')['report'] }}",
+        params={"reason": Param("", type="string", description="Why you refuse; it is written to the ledger.")},
+        defaults=ApprovalOperator.REJECT,
+        response_timeout=timedelta(hours=params().gate.approval_timeout_h),
+        assigned_users=[{"id": name, "name": name} for name in params().gate.approvers],
+    )
+
+    @task(**VERSIONING)
+    def promote(evaluation, approval):
+        return stage("promote", report=evaluation["report"], approved_by=approval["responded_by_user"]["name"])
+
+    @task(trigger_rule=TriggerRule.NONE_FAILED)
+    def outcome(evaluation, promotion, ti):
+        verdict, answer = ti.xcom_pull("gate", key="verdict"), ti.xcom_pull("approve")
+        if promotion:
+            said = f"Version {promotion['version']} is champion, approved by {promotion['approved_by']}."
+        elif not answer:
+            said = f"The gate says {verdict['verdict']}: {' '.join(verdict['reasons'])}"
+        elif not answer["responded_by_user"]:
+            said = "Nobody answered in time, so the candidate is not released."
+        else:
+            by, reason = answer["responded_by_user"]["name"], answer["params_input"].get("reason") or "refused in Airflow"
+            stage("promote.refuse", report=evaluation["report"], by=by, reason=reason)
+            said = f"Refused by {by}: {reason}"
+        log.info(said)
+        return said
+
+    evaluation = evaluate()
+    gate(evaluation) >> approve
+    outcome(evaluation, promote(evaluation, approve.output))
+
+
+gated_evaluation()

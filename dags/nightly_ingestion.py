@@ -1,0 +1,78 @@
+"""
+### The night: what was dropped into the inbox becomes one sealed, versioned batch
+
+| task | what it does |
+|---|---|
+| **ingest** | claims the inbox; every file exactly once, known bytes and unusable files go to quarantine |
+| **validate** | decodes every clip of a shard in a process that can be killed; bad ones go to quarantine |
+| **checkpoint** | the clips table must meet the expectations (Great Expectations); the data docs show the result |
+| **extract_poses** | finds the people in every frame (RTMO); one shard at a time on the device |
+| **annotate** | follows them and ranks who is most involved |
+| **score** | the champion judges every clip, once there is a champion |
+| **seal** | checks poses and tracks, merges, versions with DVC and a git tag, announces the batch |
+
+Every task can be run again at any time: what is done already is skipped, and the sealed batch is the same, byte for byte.
+A night without new clips ends green with everything after *ingest* skipped. A batch that an expectation stops stays open:
+mend the cause, then clear the failed task.
+
+Trigger it by hand for a night of your choice (field *night*), or backfill: `airflow backfill create --dag-id nightly_ingestion …`.
+"""
+
+from datetime import date
+
+from airflow.sdk import CronTriggerTimetable, Param, dag, task, task_group
+
+from violence_ops.orchestration import BATCHES, GPU, VERSIONING, default_args, params, shards_of_night, stage
+
+
+@dag(
+    schedule=CronTriggerTimetable(params().schedule.nightly, timezone="UTC", run_immediately=False),
+    catchup=False,
+    max_active_runs=1,
+    default_args=default_args(),
+    doc_md=__doc__,
+    tags=["data"],
+    params={"night": Param(None, type=["null", "string"], format="date", description="Default: the run's own date.")},
+)
+def nightly_ingestion():
+    @task
+    def ingest(params, dag_run):
+        night = params["night"] or (dag_run.logical_date or dag_run.run_after).date().isoformat()
+        stage("ingest", night=date.fromisoformat(night))
+        return shards_of_night(night)
+
+    @task
+    def validate(shard):
+        stage("validate", **shard)
+
+    @task
+    def checkpoint(shards):
+        for batch_id in sorted({shard["batch_id"] for shard in shards}):
+            stage("validate.checkpoint", batch_id=batch_id)
+
+    @task_group
+    def shard(shard):
+        @task(**GPU)
+        def extract_poses(shard):
+            stage("extract_poses", **shard)
+
+        @task
+        def annotate(shard):
+            stage("annotate", **shard)
+
+        @task
+        def score(shard):
+            stage("score", **shard)
+
+        extract_poses(shard) >> annotate(shard) >> score(shard)
+
+    @task(outlets=[BATCHES], **VERSIONING)
+    def seal(shards, outlet_events):
+        sealed = [stage("seal", batch_id=batch_id) for batch_id in sorted({shard["batch_id"] for shard in shards})]
+        outlet_events[BATCHES].extra = {"batches": [batch["batch_id"] for batch in sealed]}
+
+    shards = ingest()
+    validate.expand(shard=shards) >> checkpoint(shards) >> shard.expand(shard=shards) >> seal(shards)
+
+
+nightly_ingestion()

@@ -1,0 +1,33 @@
+"""
+### Retraining: new sealed batches become a candidate
+
+Started by the asset *batches*. When enough labelled clips are new since the last training (`train.min_new_clips`), the training
+set is assembled from all sealed batches (whole source groups, nothing of a holdout), a model is trained, and its version is
+registered as *candidate*. Otherwise the run ends green with the rest skipped.
+"""
+
+from airflow.sdk import dag, task
+
+from violence_ops.orchestration import BATCHES, CANDIDATE, GPU, VERSIONING, default_args, stage
+
+
+@dag(schedule=[BATCHES], catchup=False, max_active_runs=1, default_args=default_args(), doc_md=__doc__, tags=["model"])
+def retraining():
+    @task.short_circuit
+    def enough_new():
+        return stage("train.worth_while")["yes"]
+
+    @task(**VERSIONING)
+    def assemble():
+        stage("holdout.ensure")
+        stage("assemble")
+
+    @task(outlets=[CANDIDATE], **GPU)
+    def train(outlet_events):
+        trained = stage("train")
+        outlet_events[CANDIDATE].extra = {key: trained[key] for key in ("model_version", "run_id")}
+
+    enough_new() >> assemble() >> train()
+
+
+retraining()

@@ -1,0 +1,172 @@
+"""Airflow's REST API, as far as the demo, `status` and the tests need it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Final
+
+import httpx
+
+from violence_ops.errors import ServiceUnavailable, UserError
+
+_FINISHED: Final = frozenset({"success", "failed"})
+_PAGE: Final = 100
+
+
+class AirflowApi:
+    """A signed-in client. `address` is Airflow's page, e.g. `http://127.0.0.1:8080`; one instance is for one thread."""
+
+    def __init__(self, address: str, username: str, password: str, *, timeout_s: float = 30.0) -> None:
+        self.address = address.rstrip("/")
+        self._credentials = {"username": username, "password": password}
+        # loopback or an internal address: never through a proxy of the environment
+        self._http = httpx.Client(timeout=timeout_s, trust_env=False)
+
+    def __enter__(self) -> AirflowApi:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    # the pieces
+
+    def health(self) -> dict[str, str | None]:
+        """The state of each component: `healthy`, `unhealthy`, or None if it has never run."""
+        components = self._send("GET", "monitor/health", signed=False)
+        return {name: facts["status"] for name, facts in components.items()}
+
+    def dag_ids(self) -> list[str]:
+        """The DAGs that the dag processor has found."""
+        return [dag["dag_id"] for dag in self._pages("dags", "dags")]
+
+    def import_errors(self) -> dict[str, str]:
+        """What is wrong with DAG files that could not be read: file -> traceback."""
+        return {item["filename"]: item["stack_trace"] for item in self._pages("importErrors", "import_errors")}
+
+    def pools(self) -> dict[str, int]:
+        """The pools and their slots."""
+        return {pool["name"]: pool["slots"] for pool in self._pages("pools", "pools")}
+
+    def create_pool(self, name: str, slots: int, description: str) -> None:
+        """Make a pool; one of this name that exists stays as it is."""
+        if name not in self.pools():
+            self._send("POST", "pools", {"name": name, "slots": slots, "description": description})
+
+    def trigger(
+        self, dag_id: str, conf: Mapping[str, Any] | None = None, *, logical_date: datetime | None = None
+    ) -> str:
+        """Start a run and return its id. `conf` fills the DAG's form; a value that its schema forbids is a UserError."""
+        moment = logical_date.isoformat() if logical_date else None
+        return self._send("POST", f"dags/{dag_id}/dagRuns", {"logical_date": moment, "conf": dict(conf or {})})[
+            "dag_run_id"
+        ]
+
+    def runs(self, dag_id: str) -> list[dict[str, Any]]:
+        """The DAG's runs, oldest first; each has `dag_run_id`, `state`, `start_date`, `end_date`, `conf`."""
+        return sorted(self._pages(f"dags/{dag_id}/dagRuns", "dag_runs"), key=lambda run: run["run_after"])
+
+    def run(self, dag_id: str, run_id: str) -> dict[str, Any]:
+        """One run."""
+        return self._send("GET", f"dags/{dag_id}/dagRuns/{run_id}")
+
+    def tasks(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """The run's task instances; each has `task_id`, `map_index`, `state`, `try_number`, `duration`, `pid`."""
+        return list(self._pages(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances"))
+
+    def clear(self, dag_id: str, run_id: str, *, only_failed: bool = True) -> None:
+        """Let the run's (failed) tasks run again."""
+        body = {"dag_run_id": run_id, "dry_run": False, "only_failed": only_failed, "reset_dag_runs": True}
+        self._send("POST", f"dags/{dag_id}/clearTaskInstances", body)
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, *, key: str = "return_value", map_index: int = -1) -> Any:
+        """What a task returned."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}?map_index={map_index}"
+        return self._send("GET", path)["value"]
+
+    def log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1, map_index: int = -1) -> str:
+        """The log of one try of a task, a line per event."""
+        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        content = self._send("GET", f"{path}?full_content=true&map_index={map_index}")["content"]
+        return "\n".join(line if isinstance(line, str) else str(line.get("event", line)) for line in content)
+
+    def approvals(self) -> list[dict[str, Any]]:
+        """The questions that wait for a person; each has `subject`, `body`, `options` and `task_instance`."""
+        return list(self._pages("dags/~/dagRuns/~/hitlDetails?response_received=false", "hitl_details"))
+
+    def respond(self, approval: Mapping[str, Any], option: str) -> None:
+        """Answer a question of `approvals()` with one of its options, as the user who is signed in."""
+        task = approval["task_instance"]
+        path = f"dags/{task['dag_id']}/dagRuns/{task['dag_run_id']}/taskInstances/{task['task_id']}"
+        self._send(
+            "PATCH", f"{path}/{task['map_index']}/hitlDetails", {"chosen_options": [option], "params_input": {}}
+        )
+
+    def wait(
+        self,
+        dag_id: str,
+        run_id: str,
+        *,
+        timeout_s: float,
+        poll_s: float = 1.0,
+        on_poll: Callable[[list[dict[str, Any]]], None] | None = None,
+    ) -> str:
+        """Wait until a run is finished and return its state, `success` or `failed`.
+
+        `on_poll` is called with the task instances at every poll. Raises ServiceUnavailable after `timeout_s`.
+        """
+        limit = time.monotonic() + timeout_s
+        while time.monotonic() < limit:
+            state = self.run(dag_id, run_id)["state"]
+            if on_poll:
+                on_poll(self.tasks(dag_id, run_id))
+            if state in _FINISHED:
+                return state
+            time.sleep(poll_s)
+        raise ServiceUnavailable(
+            f"The run {run_id} of {dag_id} is not finished after {timeout_s:.0f} s: look at it on {self.address}."
+        )
+
+    # how they are sent
+
+    def _pages(self, path: str, key: str) -> Iterator[dict[str, Any]]:
+        separator = "&" if "?" in path else "?"
+        offset = 0
+        while True:
+            page = self._send("GET", f"{path}{separator}limit={_PAGE}&offset={offset}")
+            yield from page[key]
+            offset += len(page[key])
+            if not page[key] or offset >= page["total_entries"]:
+                return
+
+    def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, signed: bool = True) -> Any:
+        try:
+            if signed and "authorization" not in self._http.headers:
+                self._sign_in()
+            response = self._http.request(method, f"{self.address}/api/v2/{path}", json=body)
+        except httpx.TransportError as error:
+            raise ServiceUnavailable(
+                f"Airflow at {self.address} does not answer ({error}): `violence-ops up` starts it."
+            ) from None
+        if response.status_code == httpx.codes.UNAUTHORIZED and signed:
+            # the token has expired
+            self._sign_in()
+            response = self._http.request(method, f"{self.address}/api/v2/{path}", json=body)
+        self._check(response, f"{method} {path}")
+        return response.json() if response.content else None
+
+    def _sign_in(self) -> None:
+        response = self._http.post(f"{self.address}/auth/token", json=self._credentials)
+        if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
+            raise UserError(f"Airflow at {self.address} refuses the password of {self._credentials['username']}.")
+        self._check(response, "POST /auth/token")
+        self._http.headers["authorization"] = f"Bearer {response.json()['access_token']}"
+
+    def _check(self, response: httpx.Response, what: str) -> None:
+        if response.is_server_error:
+            raise ServiceUnavailable(
+                f"Airflow at {self.address} failed on {what} ({response.status_code}): see its api-server log."
+            )
+        if response.is_error:
+            raise UserError(f"Airflow at {self.address} refused {what} ({response.status_code}): {response.text[:300]}")

@@ -1,0 +1,128 @@
+"""What the DAG files share. Imported by every parse of a DAG file, so nothing heavy is imported at the top."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Mapping
+from datetime import timedelta
+from functools import cache
+from importlib import import_module
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from airflow.sdk import Asset
+from airflow.sdk.exceptions import AirflowFailException
+
+from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
+
+if TYPE_CHECKING:
+    from violence_ops.params import Params
+
+log = logging.getLogger(__name__)
+
+BATCHES: Final = Asset("batches")
+"""Sealed batches; the extra of an event is `{"batches": [ids]}`."""
+
+CANDIDATE: Final = Asset("candidate")
+"""A registered candidate; the extra of an event is `{"model_version": ..., "run_id": ...}`."""
+
+GPU: Final = {"queue": "gpu", "pool": "gpu"}
+"""For tasks that use a model at length: workers of the queue `gpu`, one at a time on a device."""
+
+VERSIONING: Final = {"pool": "versioning"}
+"""For tasks that write to git and DVC: one at a time."""
+
+_PROGRESS_EVERY_S: Final = 5.0
+
+
+@cache
+def params() -> Params:
+    """The workspace's parameters, as of when this DAG file was read."""
+    from violence_ops.params import load_params
+
+    root = os.environ.get("VIOLENCE_OPS_WORKSPACE")
+    if not root:
+        raise WorkspaceError("VIOLENCE_OPS_WORKSPACE is not set: start Airflow with `violence-ops up`, or set it.")
+    # not Workspace.params_file: importing workspace.py costs more than reading all DAG files
+    return load_params(Path(root) / "params.yaml")
+
+
+def default_args() -> dict[str, Any]:
+    """Retries with exponential back-off, and a line in the log that says what failed and on which clips."""
+    schedule = params().schedule
+    return {
+        "owner": "violence-ops",
+        "retries": schedule.retries,
+        "retry_delay": timedelta(seconds=schedule.retry_delay_s),
+        "retry_exponential_backoff": True,
+        "max_retry_delay": timedelta(seconds=schedule.max_retry_delay_s),
+        "on_retry_callback": say_what_failed,
+        "on_failure_callback": say_what_failed,
+    }
+
+
+def stage(name: str, **arguments: Any) -> Any:
+    """Run a stage (`validate`, or another function of its module: `validate.checkpoint`) in the workspace.
+
+    Returns the stage's result, as a dict if it is a record. An outside system that is unavailable fails the task so that it is
+    tried again; any other error that only a user can mend fails it for good.
+    """
+    from violence_ops.workspace import Workspace
+
+    module_name, _, function_name = name.partition(".")
+    function = getattr(import_module(f"violence_ops.stages.{module_name}"), function_name or "run")
+    if "progress" in signature(function).parameters:
+        arguments["progress"] = LogProgress()
+    try:
+        workspace = Workspace.open()
+        result = function(workspace, workspace.params(), **arguments)
+    except ServiceUnavailable:
+        raise
+    except UserError as error:
+        raise AirflowFailException(str(error)) from None
+    content = result.to_dict() if hasattr(result, "to_dict") else result
+    log.info("%s: %s", name, content)
+    return content
+
+
+def shards_of_night(night: str) -> list[dict[str, Any]]:
+    """The open batches of a night in pieces: `batch_id` and `clip_ids` of each.
+
+    Also a batch that an earlier run of the same night left open, so that clearing a whole run goes on with it.
+    """
+    from violence_ops.stages.batches import open_batch_ids
+    from violence_ops.workspace import Workspace
+
+    batch_ids = [batch_id for batch_id in open_batch_ids(Workspace.open()) if batch_id.startswith(f"{night}-")]
+    return [
+        {"batch_id": batch_id, "clip_ids": clip_ids}
+        for batch_id in batch_ids
+        for clip_ids in stage("ingest.shards", batch_id=batch_id)
+    ]
+
+
+class LogProgress:
+    """A stage's progress as lines in the task's log, one every few seconds."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        if done == total or time.monotonic() - self._last > _PROGRESS_EVERY_S:
+            self._last = time.monotonic()
+            log.info("%s: %d of %d", what, done, total)
+
+
+def say_what_failed(context: Mapping[str, Any]) -> None:
+    """Callback: one line with the DAG, the task, the shard, its clips, and the error's sentence."""
+    task = context["ti"]
+    shard = getattr(context.get("task"), "op_kwargs", {}).get("shard") or {}
+    where = f"{task.dag_id} / {task.task_id}"
+    if task.map_index >= 0:
+        where += f" / shard {task.map_index}"
+    if shard:
+        where += f" of batch {shard['batch_id']} (clips {', '.join(shard['clip_ids'])})"
+    log.error("%s failed in try %d: %s", where, task.try_number, context.get("exception"))

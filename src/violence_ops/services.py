@@ -1,0 +1,302 @@
+"""Airflow and MLflow on embedded defaults: loopback, SQLite, every file inside the workspace."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from base64 import urlsafe_b64encode
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from violence_ops import processes
+from violence_ops.airflow_api import AirflowApi
+from violence_ops.errors import ServiceUnavailable, WorkspaceError
+from violence_ops.workspace import Workspace, write_json
+
+HOST: Final = "127.0.0.1"
+USERS: Final = {"admin": "admin", "release-manager": "op"}
+"""Who may sign in to Airflow, with which role of its simple auth manager."""
+
+POOLS: Final = {
+    "gpu": "one model on the device at a time",
+    "versioning": "one writer to git and DVC at a time",
+}
+DAGS: Final = ("nightly_ingestion", "retraining", "gated_evaluation", "rollback")
+# The API server reads the logs from disk; the log servers of the others would listen on every network interface.
+_AIRFLOW: Final = {
+    "scheduler": ("--skip-serve-logs",),
+    "api-server": (),
+    "dag-processor": (),
+    "triggerer": ("--skip-serve-logs",),
+}
+NAMES: Final = ("mlflow", *_AIRFLOW)
+
+_START_LIMIT_S: Final = 240.0
+_STOP_PATIENCE_S: Final = 8.0
+_PARALLELISM: Final = 4
+_KEYS: Final = "keys.json"
+
+# Every task is forked from one process that has imported these: 15 s once instead of in every task.
+_PRELOAD: Final = (
+    "airflow.sdk.execution_time.task_runner",
+    "airflow.executors.local_executor",
+    "violence_ops.openmmlab",
+    "violence_ops.workspace",
+    "great_expectations",
+    "mlflow",
+    "mmaction.apis",
+    "mmpose.apis",
+    "dvc.repo",
+    "cv2",
+    "sqlalchemy",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the pages are."""
+
+    airflow: str
+    mlflow: str
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What is running. `alive` and `dead` name services that were started and not stopped."""
+
+    addresses: Addresses | None
+    alive: tuple[str, ...]
+    dead: tuple[str, ...]
+
+    @property
+    def is_up(self) -> bool:
+        return self.addresses is not None and set(self.alive) == set(NAMES)
+
+
+def inspect(workspace: Workspace) -> State:
+    """Which services of the workspace are alive, and where."""
+    services = processes.recorded(workspace.services, NAMES)
+    alive = tuple(service.name for service in services if service.is_alive)
+    dead = tuple(service.name for service in services if service.name not in alive)
+    file = _addresses_file(workspace)
+    return State(Addresses(**json.loads(file.read_text("utf-8"))) if file.is_file() else None, alive, dead)
+
+
+def up(workspace: Workspace, *, airflow_port: int, mlflow_port: int) -> Addresses:
+    """Start MLflow and Airflow and wait until they are healthy; nothing happens if they run already.
+
+    A port that is taken is replaced by a free one; 0 always takes a free one.
+    Raises ServiceUnavailable, with the end of the log, if a service does not start.
+    """
+    with workspace.lock("services"):
+        state = inspect(workspace)
+        if state.is_up and state.addresses:
+            return state.addresses
+        _stop(workspace)
+        addresses = Addresses(f"http://{HOST}:{_free_port(airflow_port)}", f"http://{HOST}:{_free_port(mlflow_port)}")
+        try:
+            _start(workspace, addresses)
+        except BaseException:
+            _stop(workspace)
+            raise
+        return addresses
+
+
+def down(workspace: Workspace) -> int:
+    """End what `up` started, and everything that it started; returns how many processes there were."""
+    with workspace.lock("services"):
+        return _stop(workspace)
+
+
+def password_file(workspace: Workspace) -> Path:
+    """The generated passwords of Airflow's users (mode 600)."""
+    return workspace.services / "passwords.json"
+
+
+def api(workspace: Workspace, username: str = "admin") -> AirflowApi:
+    """A client that is signed in to the workspace's Airflow. Raises ServiceUnavailable if that is not up."""
+    addresses = inspect(workspace).addresses
+    if addresses is None:
+        raise ServiceUnavailable(f"Airflow of {workspace.root} is not running: start it with `violence-ops up`.")
+    return AirflowApi(addresses.airflow, username, json.loads(password_file(workspace).read_text("utf-8"))[username])
+
+
+def dags_folder() -> Path:
+    """`$VIOLENCE_OPS_DAGS`, else the `dags/` of the checkout that this package is installed from."""
+    chosen = os.environ.get("VIOLENCE_OPS_DAGS")
+    folder = Path(chosen) if chosen else Path(__file__).parents[2] / "dags"
+    if not (folder / f"{DAGS[0]}.py").is_file():
+        raise WorkspaceError(f"{folder} holds no DAG files: set VIOLENCE_OPS_DAGS to the project's dags folder.")
+    return folder.resolve()
+
+
+def airflow_environment(workspace: Workspace, addresses: Addresses) -> dict[str, str]:
+    """The environment of every Airflow process: nothing of another Airflow on this machine is inherited."""
+    inherited = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
+    keys = _secret(workspace, _KEYS, ("fernet", "jwt", "session"))
+    port = addresses.airflow.rpartition(":")[2]
+    settings = {
+        "CORE__DAGS_FOLDER": str(dags_folder()),
+        "CORE__LOAD_EXAMPLES": "False",
+        "CORE__DAGS_ARE_PAUSED_AT_CREATION": "False",
+        "CORE__EXECUTOR": "LocalExecutor",
+        "CORE__PARALLELISM": str(_PARALLELISM),
+        "CORE__MAX_MAP_LENGTH": "10000",
+        "CORE__EXECUTION_API_SERVER_URL": f"{addresses.airflow}/execution/",
+        "CORE__FERNET_KEY": urlsafe_b64encode(bytes.fromhex(keys["fernet"])).decode(),
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{user}:{role}" for user, role in USERS.items()),
+        "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(password_file(workspace)),
+        "API__HOST": HOST,
+        "API__PORT": port,
+        "API__BASE_URL": addresses.airflow,
+        "API__WORKERS": "1",
+        "API__SECRET_KEY": keys["session"],
+        "API_AUTH__JWT_SECRET": keys["jwt"],
+        # the scheduler looks every quarter of a second, not every second, for what can run next
+        "SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.25",
+        "SCHEDULER__MP_START_METHOD": "forkserver",
+        "SCHEDULER__MP_FORKSERVER_PRELOAD": ",".join(_PRELOAD),
+        # its small server also makes the scheduler start the process that tasks are forked from at once
+        "SCHEDULER__ENABLE_HEALTH_CHECK": "True",
+        "SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_HOST": HOST,
+        "SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT": str(_free_port(0)),
+        "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
+        "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
+        "DAG_PROCESSOR__REFRESH_INTERVAL": "60",
+        "DAG_PROCESSOR__PARSING_PROCESSES": "1",
+        "LOGGING__NAMESPACE_LEVELS": "great_expectations=WARNING alembic=WARNING",
+        "USAGE_DATA_COLLECTION__ENABLED": "False",
+    }
+    return (
+        inherited
+        | {f"AIRFLOW__{key}": value for key, value in settings.items()}
+        | _shared_environment()
+        | {
+            "AIRFLOW_HOME": str(workspace.airflow_home),
+            "VIOLENCE_OPS_WORKSPACE": str(workspace.root),
+            "VIOLENCE_OPS_MLFLOW_URI": addresses.mlflow,
+        }
+    )
+
+
+def _shared_environment() -> dict[str, str]:
+    """Programs of this installation first on the path, no telemetry, and two threads for a task of many."""
+    return {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DVC_NO_ANALYTICS": "1",
+        "GX_ANALYTICS_ENABLED": "False",
+        "OMP_NUM_THREADS": str(min(2, os.cpu_count() or 1)),
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+
+
+def _start(workspace: Workspace, addresses: Addresses) -> None:
+    _secret(workspace, password_file(workspace).name, tuple(USERS))
+    _start_mlflow(workspace, addresses)
+    environment = airflow_environment(workspace, addresses)
+    _migrate(workspace, environment)
+    for name, options in _AIRFLOW.items():
+        processes.start(workspace.services, name, [sys.executable, "-m", "airflow", name, *options], environment)
+    write_json(_addresses_file(workspace), asdict(addresses))
+    _await_health(workspace, addresses)
+
+
+def _start_mlflow(workspace: Workspace, addresses: Addresses) -> None:
+    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", addresses.mlflow.rpartition(":")[2]]
+    command += ["--backend-store-uri", f"sqlite:///{workspace.root / 'mlflow.db'}", "--workers", "1"]
+    command += ["--artifacts-destination", str(workspace.mlflow_artifacts)]
+    environment = dict(os.environ) | _shared_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    processes.start(workspace.services, "mlflow", command, environment)
+
+
+def _migrate(workspace: Workspace, environment: dict[str, str]) -> None:
+    """Make or update Airflow's database."""
+    done = subprocess.run(
+        [sys.executable, "-m", "airflow", "db", "migrate"],
+        cwd=workspace.services,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=_START_LIMIT_S,
+        check=False,
+    )
+    if done.returncode:
+        end = "\n".join((done.stdout + done.stderr).splitlines()[-5:])
+        raise ServiceUnavailable(f"Airflow's database in {workspace.airflow_home} could not be made: {end}")
+
+
+def _await_health(workspace: Workspace, addresses: Addresses) -> None:
+    client = api(workspace)
+    _await(workspace, "MLflow", lambda: httpx.get(f"{addresses.mlflow}/health", trust_env=False).is_success)
+    _await(workspace, "Airflow's API server", lambda: bool(client.health()))
+    for name, description in POOLS.items():
+        client.create_pool(name, 1, description)
+    _await(workspace, "the DAGs", lambda: set(DAGS) <= set(client.dag_ids()) or _refuse_broken_dags(client))
+    _await(workspace, "Airflow's scheduler", lambda: client.health().get("scheduler") == "healthy")
+
+
+def _await(workspace: Workspace, what: str, is_ready: Callable[[], bool]) -> None:
+    limit = time.monotonic() + _START_LIMIT_S
+    while True:
+        with suppress(httpx.TransportError, ServiceUnavailable):
+            if is_ready():
+                return
+        for name in inspect(workspace).dead:
+            end = processes.last_lines(workspace.services, name)
+            raise ServiceUnavailable(f"{name} ended while starting; the end of {workspace.services / name}.log: {end}")
+        if time.monotonic() > limit:
+            raise ServiceUnavailable(
+                f"Waited {_START_LIMIT_S:.0f} s for {what} in vain: the logs are in {workspace.services}."
+            )
+        time.sleep(0.25)
+
+
+def _refuse_broken_dags(client: AirflowApi) -> bool:
+    for file, trace in client.import_errors().items():
+        raise WorkspaceError(f"{file} cannot be read as a DAG: {trace.strip().splitlines()[-1]}")
+    return False
+
+
+def _stop(workspace: Workspace) -> int:
+    services = processes.recorded(workspace.services, NAMES)
+    count = processes.stop(workspace.services, services, workspace=workspace.root, patience_s=_STOP_PATIENCE_S)
+    _addresses_file(workspace).unlink(missing_ok=True)
+    return count
+
+
+def _addresses_file(workspace: Workspace) -> Path:
+    return workspace.services / "addresses.json"
+
+
+def _secret(workspace: Workspace, name: str, keys: Sequence[str]) -> dict[str, str]:
+    """Random secrets in a file that only its owner can read, made once."""
+    file = workspace.services / name
+    if not file.is_file():
+        file.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
+            json.dump({key: secrets.token_hex(32 if name == _KEYS else 12) for key in keys}, handle)
+    return json.loads(file.read_text("utf-8"))
+
+
+def _free_port(wanted: int) -> int:
+    """`wanted` if nobody listens there, else a free port of the system's choice."""
+    for port in (wanted, 0):
+        with socket.socket() as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            with suppress(OSError):
+                probe.bind((HOST, port))
+                return int(probe.getsockname()[1])
+    raise ServiceUnavailable(f"{HOST} has no free port.")

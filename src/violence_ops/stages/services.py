@@ -1,0 +1,59 @@
+"""`violence-ops up` and `down`: Airflow and MLflow of a workspace."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from violence_ops import services
+from violence_ops.airflow_api import AirflowApi
+from violence_ops.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class UpResult:
+    """Where the pages are. `password_file` holds the passwords of `users` and can be read by its owner only."""
+
+    airflow_url: str
+    mlflow_url: str
+    users: list[str]
+    password_file: str
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        yield f"Airflow    {self.airflow_url}   (users: {', '.join(self.users)}; passwords: {self.password_file})"
+        yield f"MLflow     {self.mlflow_url}"
+
+
+@dataclass(frozen=True, slots=True)
+class DownResult:
+    """How many processes were ended."""
+
+    stopped: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def up(workspace: Workspace, *, airflow_port: int = 8080, mlflow_port: int = 5000) -> UpResult:
+    """Start Airflow and MLflow on loopback; they stay up after this command. See `services.up`."""
+    started = time.monotonic()
+    addresses = services.up(workspace, airflow_port=airflow_port, mlflow_port=mlflow_port)
+    seconds = round(time.monotonic() - started, 1)
+    password_file = str(services.password_file(workspace))
+    return UpResult(addresses.airflow, addresses.mlflow, list(services.USERS), password_file, seconds)
+
+
+def down(workspace: Workspace) -> DownResult:
+    """Stop them; no process stays behind."""
+    return DownResult(services.down(workspace))
+
+
+def api(workspace: Workspace, username: str = "admin") -> AirflowApi:
+    """A client that is signed in to the running Airflow as one of its users."""
+    return services.api(workspace, username)
