@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from violence_ops.evaluation.metrics import BoolArray, Floats
 from violence_ops.evaluation.records import Interval
 
-_DRAWS_AT_ONCE = 2_000_000
-"""Bounds the memory of a bootstrap (16 MB of indices), however many clips and resamples are asked for."""
+_DRAWS_AT_ONCE = 200_000
+"""Keeps what is drawn at once in the processor's cache, and bounds memory however many clips and resamples are asked for."""
 
 
 def mcnemar(labels: BoolArray, candidate: BoolArray, champion: BoolArray) -> tuple[int, int, float]:
@@ -54,28 +54,29 @@ def f1_differences(
 ) -> Floats:
     """The F1 difference of every resample, `(resamples,)`.
 
-    F1 = 2·TP / (2·TP + FP + FN) needs only TP and (predicted + actual Fights): these are summed per unit once, and a
-    resample is then one row of the product `counts of each unit (resamples, U) @ sums (U, 4)`.
+    F1 = 2·TP / (predicted + actual Fights), so a resample needs two sums per model over the units it draws. Both are packed
+    into one integer per unit, which halves the gathering that takes most of the time.
     """
     names, unit = np.unique(np.asarray(units, dtype=str), return_inverse=True)
-    columns = [labels & candidate, labels.astype(int) + candidate, labels & champion, labels.astype(int) + champion]
-    sums = np.stack([np.bincount(unit, weights=column, minlength=len(names)) for column in columns], axis=1)
+    packed = [_packed(labels, verdicts, unit, len(names)) for verdicts in (candidate, champion)]
     generator = np.random.default_rng(seed)
     size = max(1, _DRAWS_AT_ONCE // len(names))
     parts = []
     for start in range(0, resamples, size):
-        totals = _draw_counts(generator, min(size, resamples - start), len(names)) @ sums
-        parts.append(_f1(totals[:, 0], totals[:, 1]) - _f1(totals[:, 2], totals[:, 3]))
+        drawn = generator.integers(0, len(names), (min(size, resamples - start), len(names)), dtype=np.int32)
+        own, other = (_f1(sums[drawn].sum(axis=1)) for sums in packed)
+        parts.append(own - other)
     return np.concatenate(parts)
 
 
-def _draw_counts(generator: np.random.Generator, rows: int, units: int) -> Floats:
-    """How often each unit is drawn in each of `rows` resamples with replacement, `(rows, units)`."""
-    drawn = generator.integers(0, units, (rows, units), dtype=np.int64)
-    drawn += np.arange(rows, dtype=np.int64)[:, None] * units
-    return np.bincount(drawn.ravel(), minlength=rows * units).reshape(rows, units).astype(np.float64)
+def _packed(labels: BoolArray, verdicts: BoolArray, unit: NDArray[np.intp], units: int) -> NDArray[np.int64]:
+    """TP (low 32 bits) and predicted + actual Fights (high 32 bits) of each unit, `(units,)`."""
+    hits = np.bincount(unit[labels & verdicts], minlength=units)
+    claims = np.bincount(unit[labels], minlength=units) + np.bincount(unit[verdicts], minlength=units)
+    return hits + (claims << 32)
 
 
-def _f1(hits: NDArray[np.float64], claims: NDArray[np.float64]) -> Floats:
+def _f1(packed: NDArray[np.int64]) -> Floats:
     """2·TP / (predicted + actual); 0 where there is neither."""
-    return np.divide(2 * hits, claims, out=np.zeros_like(hits), where=claims > 0)
+    hits, claims = packed & 0xFFFFFFFF, packed >> 32
+    return np.divide(2 * hits, claims, out=np.zeros(len(packed)), where=claims > 0)
