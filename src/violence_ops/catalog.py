@@ -154,6 +154,14 @@ class Catalog:
             found |= {clip.clip_id: clip for clip in self._select(_clips.c.clip_id.in_(chunk))}
         return found
 
+    def find_paths(self, source_paths: Iterable[str]) -> dict[str, str]:
+        """The newest clip that came from each of these paths: source_path to clip_id."""
+        found: dict[str, str] = {}
+        for chunk in _chunks(source_paths):
+            clips = sorted(self._select(_clips.c.source_path.in_(chunk)), key=lambda clip: clip.batch_id or "")
+            found |= {clip.source_path: clip.clip_id for clip in clips if clip.source_path}
+        return found
+
     def unlabelled(self) -> list[CatalogClip]:
         """Accepted clips without a label, in clip_id order."""
         return self._select(_clips.c.status == "accepted", _clips.c.label.is_(None))
@@ -187,7 +195,7 @@ class Catalog:
             _clips.c.status == "accepted", _clips.c.perceptual_hash.is_not(None), _clips.c.batch_id != without_batch
         )
         with self._transaction() as connection:
-            return {clip_id: value for clip_id, value in connection.execute(query.order_by(_clips.c.clip_id))}
+            return {row.clip_id: row.perceptual_hash for row in connection.execute(query.order_by(_clips.c.clip_id))}
 
     def rebuild(
         self, batches: Iterable[tuple[str, str, BatchState, list[ClipRecord]]], quarantined: Iterable[ClipRecord]

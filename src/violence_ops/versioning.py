@@ -97,9 +97,9 @@ def add_artifact(workspace: Workspace, folder: Path, message: str, tag: str | No
     return _add(workspace, folder, message, tag)
 
 
-def is_versioned(workspace: Workspace, batch: Batch) -> bool:
-    """Whether `add_batch` has finished for this batch, but for the push."""
-    return bool(_git(workspace, "tag", "--list", f"batch/{batch.batch_id}"))
+def versioned_batches(workspace: Workspace) -> set[str]:
+    """The batches for which `add_batch` has finished."""
+    return {tag.removeprefix("batch/") for tag in _git(workspace, "tag", "--list", "batch/*").splitlines()}
 
 
 def commit_stage(workspace: Workspace, names: Iterable[str], message: str) -> str:
@@ -113,7 +113,7 @@ def commit_stage(workspace: Workspace, names: Iterable[str], message: str) -> st
     with _dvc(workspace) as repo:
         _refuse_special_files(workspace)
         for name in names:
-            _translated(workspace, lambda name=name: repo.commit(target=name, force=True))
+            _translated(workspace, lambda name=name: repo.commit(target=f"{workspace.dvc_file}:{name}", force=True))
         _commit(workspace, [workspace.root / path for path in _TRACKED], message)
     return revision(workspace)
 
@@ -168,9 +168,10 @@ def _add(workspace: Workspace, path: Path, message: str, tag: str | None) -> str
     with _dvc(workspace) as repo:
         _translated(workspace, lambda: repo.add(str(path)))
         _commit(workspace, [pointer], message)
+        _push(workspace, repo, [pointer])
+        # last: the tag says that all of it is done
         if tag and not _git(workspace, "tag", "--list", tag):
             _git(workspace, "tag", tag)
-        _push(workspace, repo, [pointer])
     return revision(workspace)
 
 

@@ -20,8 +20,11 @@ Progress = Callable[[str, int, int], None]
 
 
 _SUFFIXES: Final = frozenset(
-    ".mp4 .m4v .mov .avi .mkv .webm .ts .m2ts .mts .mpg .mpeg .wmv .asf .flv .3gp .dav .h264 .h265 .hevc .mjpeg .mjpg .ogv .mxf".split()
-)
+    {
+        ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".asf", ".flv",
+        ".3gp", ".dav", ".h264", ".h265", ".hevc", ".mjpeg", ".mjpg", ".ogv", ".mxf",
+    }
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,8 +57,8 @@ def read_manifest(batch: Batch) -> Manifest:
 
 def open_batch_ids(workspace: Workspace) -> list[str]:
     """Batches that were ingested and not yet sealed, oldest first."""
-    folders = workspace.work.glob("*/batch.json") if workspace.work.is_dir() else ()
-    return sorted(path.parent.name for path in folders)
+    names = sorted(path.parent.name for path in workspace.work.glob("*/batch.json"))
+    return [name for name in names if not workspace.batch(name).is_sealed]
 
 
 def chosen_batches(workspace: Workspace, batch_id: str | None) -> list[Batch]:

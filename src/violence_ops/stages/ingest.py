@@ -39,11 +39,17 @@ class IngestResult:
         return asdict(self)
 
 
-def run(workspace: Workspace, params: Params, *, night: date, progress: Progress | None = None) -> IngestResult:
+def run(
+    workspace: Workspace, params: Params, *, night: date, dry_run: bool = False, progress: Progress | None = None
+) -> IngestResult:
     """Claim the inbox, exactly once also when two runs do it at the same time, and make one batch of what is new.
 
-    Takes up what a killed run left behind. Raises ServiceUnavailable if the catalog cannot be reached; nothing is lost then.
+    Takes up what a killed run left behind. `dry_run` only looks: `claimed` is then the number of files that would be taken
+    and `batch_ids` stays empty. Raises ServiceUnavailable if the catalog cannot be reached; nothing is lost then.
     """
+    if dry_run:
+        scan = inbox.scan(workspace.inbox, params.ingest.settle_s)
+        return IngestResult(claimed=len(scan.drops), left=scan.left, notices=scan.notices)
     result = IngestResult()
     with (
         open_catalog(workspace) as catalog,
@@ -61,7 +67,8 @@ def run(workspace: Workspace, params: Params, *, night: date, progress: Progress
                 claim.decide(decision)
             _carry_out(workspace, catalog, claim, decision, result)
             claim.release()
-    batches.write_batch_progress(workspace, "ingest", [workspace.batch(batch_id) for batch_id in result.batch_ids])
+    # every open batch, so that one whose run was killed right here is seen by the stages after it
+    batches.write_batch_progress(workspace, "ingest", batches.chosen_batches(workspace, None))
     return result
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import getpass
 import io
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,22 +32,29 @@ class LabelResult:
         return asdict(self)
 
 
-def run(workspace: Workspace, clip_id: str, label: str, by: str) -> LabelResult:
-    """Give one clip a label. Raises UsageError if there is no such clip or label."""
-    return _apply(workspace, {check_clip_id(clip_id): checked_label(label, "--label")}, by)
+def run(workspace: Workspace, clip_id: str, label: str, by: str | None = None) -> LabelResult:
+    """Give one clip a label; `by` (default: the user of this process) is written beside it. Raises UsageError if there is no such clip or label."""
+    return _apply(workspace, {check_clip_id(clip_id): checked_label(label, clip_id)}, by)
 
 
-def import_file(workspace: Workspace, path: Path, by: str) -> LabelResult:
-    """Take labels from a CSV with the columns clip_id and label. All of it or, if a line is wrong (UsageError), nothing."""
+def import_file(workspace: Workspace, path: Path, by: str | None = None) -> LabelResult:
+    """Take labels from a CSV with the columns label and clip_id or path (as it was in the inbox).
+
+    All of it or, if a line is wrong (UsageError), nothing.
+    """
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"))))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path} cannot be read as CSV in UTF-8: {error}.") from None
-    if rows and not {"clip_id", "label"} <= rows[0].keys():
-        raise UsageError(f"{path} must name the columns clip_id and label in its first line.")
+    if rows and not ("label" in rows[0] and {"clip_id", "path"} & rows[0].keys()):
+        raise UsageError(f"{path} must name the columns label and clip_id or path in its first line.")
+    by_path = {} if not rows or "clip_id" in rows[0] else _ids_by_path(workspace, [row["path"] or "" for row in rows])
     wanted = {}
     for number, row in enumerate(rows, start=2):
-        wanted[check_clip_id((row["clip_id"] or "").strip())] = checked_label(row["label"], f"{path} line {number}")
+        clip_id = (row.get("clip_id") or by_path.get(row.get("path") or "") or "").strip()
+        if not clip_id:
+            raise UsageError(f"{path} line {number}: no clip came from {row.get('path')!r}; `violence-ops status` lists the clips.")
+        wanted[check_clip_id(clip_id)] = checked_label(row["label"], f"{path} line {number}")
     return _apply(workspace, wanted, by)
 
 
@@ -65,7 +73,13 @@ def effective_labels(workspace: Workspace) -> dict[str, tuple[Label, str]]:
     return known | {clip_id: (label, "review") for clip_id, label in later_labels(workspace).items()}
 
 
-def _apply(workspace: Workspace, wanted: dict[str, Label], by: str) -> LabelResult:
+def _ids_by_path(workspace: Workspace, paths: list[str]) -> dict[str, str]:
+    with open_catalog(workspace) as catalog:
+        return catalog.find_paths(paths)
+
+
+def _apply(workspace: Workspace, wanted: dict[str, Label], by: str | None) -> LabelResult:
+    by = by or getpass.getuser()
     with open_catalog(workspace) as catalog:
         unknown = wanted.keys() - catalog.find(wanted).keys()
         if unknown:

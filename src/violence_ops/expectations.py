@@ -1,0 +1,180 @@
+"""Great Expectations: the one file that speaks to it. Guards a batch's tables and writes the data docs.
+
+Importing Great Expectations takes many seconds, so that it happens inside the functions only.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from violence_ops.errors import ExpectationsFailed
+from violence_ops.params import ExpectationParams, ValidationParams
+from violence_ops.records import CLIPS_SCHEMA, COMPONENTS, LABELS, REASONS
+from violence_ops.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_DERIVED: Final = ("is_quarantined", "is_unlabelled")
+_ACCEPTED: Final = 'status == "accepted"'
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """How many expectations held, and the page that shows them."""
+
+    suite: str
+    expectations: int
+    data_docs: Path
+
+
+def check_clips(
+    workspace: Workspace, batch_id: str, clips: pd.DataFrame, limits: ValidationParams, shares: ExpectationParams
+) -> CheckResult:
+    """Check the clips table of a batch: schema, uniqueness, label set, ranges, shares quarantined and unlabelled.
+
+    Raises ExpectationsFailed, naming the expectation, what was observed and what is allowed.
+    """
+    accepted = clips["status"] == "accepted"
+    frame = clips.assign(
+        is_quarantined=(~accepted).astype(float), is_unlabelled=(clips["label"].isna() & accepted).astype(float)
+    )
+    return _check(workspace, "clips", batch_id, frame, _clip_expectations(limits, shares))
+
+
+def check_annotations(
+    workspace: Workspace, batch_id: str, summary: pd.DataFrame, shares: ExpectationParams
+) -> CheckResult:
+    """Check poses and tracks by a summary with one row per accepted clip (`stages.seal` makes it).
+
+    Raises ExpectationsFailed like `check_clips`.
+    """
+    return _check(workspace, "annotations", batch_id, summary, _annotation_expectations(shares))
+
+
+def _clip_expectations(limits: ValidationParams, shares: ExpectationParams) -> list[Any]:
+    import great_expectations.expectations as gxe
+
+    def ranged(column: str, low: float, high: float, says: str) -> Any:
+        return gxe.ExpectColumnValuesToBeBetween(
+            column=column, min_value=low, max_value=high, row_condition=_ACCEPTED, condition_parser="pandas", description=says
+        )  # fmt: skip
+
+    def filled(column: str) -> Any:
+        return gxe.ExpectColumnValuesToNotBeNull(
+            column=column, row_condition=_ACCEPTED, condition_parser="pandas", description=f"{column} of accepted clips is known"
+        )  # fmt: skip
+
+    return [
+        gxe.ExpectTableColumnsToMatchOrderedList(
+            column_list=[*CLIPS_SCHEMA.names, *_DERIVED], description="the clips table has its columns"
+        ),
+        gxe.ExpectTableRowCountToBeBetween(min_value=1, description="number of clips"),
+        gxe.ExpectColumnValuesToBeUnique(column="clip_id", description="every clip is there once"),
+        gxe.ExpectColumnValuesToMatchRegex(column="clip_id", regex="^[0-9a-f]{20}$", description="clip_id is 20 hex digits"),
+        gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(LABELS), description="labels are known ones"),
+        gxe.ExpectColumnValuesToBeInSet(
+            column="status", value_set=["accepted", "quarantined"], description="every clip has been judged"
+        ),
+        gxe.ExpectColumnValuesToBeInSet(column="reason", value_set=list(REASONS), description="reasons are known ones"),
+        *(filled(column) for column in ("source_group", "fps", "frame_count", "width", "height", "perceptual_hash")),
+        ranged("fps", 0.1, 1000, "frames per second"),
+        ranged("frame_count", limits.min_frames, limits.max_frames, "number of frames"),
+        ranged("duration_s", limits.min_duration_s, limits.max_duration_s, "duration in seconds"),
+        ranged("width", limits.min_side_px, limits.max_pixels, "width in px"),
+        ranged("height", limits.min_side_px, limits.max_pixels, "height in px"),
+        ranged("brightness", 0, 255, "mean brightness"),
+        _mean("is_quarantined", shares.max_share_quarantined, "share of clips in quarantine"),
+        _mean("is_unlabelled", shares.max_share_unlabelled, "share of clips that are accepted and without a label"),
+    ]
+
+
+def _annotation_expectations(shares: ExpectationParams) -> list[Any]:
+    import great_expectations.expectations as gxe
+
+    def none(column: str, says: str) -> Any:
+        return gxe.ExpectColumnMaxToBeBetween(column=column, min_value=0, max_value=0, description=says)
+
+    def unit(column: str) -> Any:
+        return gxe.ExpectColumnValuesToBeBetween(
+            column=column, min_value=0, max_value=1, description=f"{column.replace('_', ' ')} lies in [0, 1]"
+        )
+
+    return [
+        gxe.ExpectColumnValuesToBeUnique(column="clip_id", description="every clip is there once"),
+        none("schema_differences", "poses and tracks have their columns"),
+        none("frames_outside", "frames lie within the clip"),
+        none("bad_boxes", "boxes have a positive size"),
+        none("not_finite", "coordinates and scores are numbers"),
+        none("repeated_tracks", "a track is at most once in a frame"),
+        none("tracks_without_poses", "tracks have no more rows than poses"),
+        none("bad_ranks", "ranks are 0 or run from 1 without a gap"),
+        *(unit(f"{name}_{end}") for name in ("score", "keypoint_score", *COMPONENTS) for end in ("min", "max")),
+        _mean("without_person", shares.max_share_without_person, "share of clips in which nobody was found"),
+    ]
+
+
+def _mean(column: str, largest: float, says: str) -> Any:
+    import great_expectations.expectations as gxe
+
+    return gxe.ExpectColumnMeanToBeBetween(column=column, min_value=0, max_value=largest, description=says)
+
+
+def _check(workspace: Workspace, name: str, batch_id: str, frame: pd.DataFrame, expectations: list[Any]) -> CheckResult:
+    os.environ.setdefault("GX_ANALYTICS_ENABLED", "False")
+    import great_expectations as gx
+
+    with workspace.lock("expectations"):
+        context = gx.get_context(mode="file", project_root_dir=str(workspace.root))
+        context.variables.progress_bars = {"globally": False}
+        context.suites.add_or_update(gx.ExpectationSuite(name=name, expectations=expectations))
+        definition = _definition(context, name)
+        checkpoint = gx.Checkpoint(name=name, validation_definitions=[definition], actions=[_data_docs()])
+        context.checkpoints.add_or_update(checkpoint)
+        outcome = checkpoint.run(
+            batch_parameters={"dataframe": frame}, run_id=gx.RunIdentifier(run_name=f"{batch_id} {name}")
+        )
+    failed = [
+        result for run in outcome.run_results.values() for result in run.results if not result.success
+    ]
+    if failed:
+        sentences = "; ".join(_sentence(result) for result in failed)
+        raise ExpectationsFailed(
+            f"Batch {batch_id} stops, its {name} are not as expected: {sentences}. Everything stays in place; "
+            f"see {workspace.data_docs}, then mend the input or the limits in params.yaml and run the stage again."
+        )
+    return CheckResult(name, len(expectations), workspace.data_docs)
+
+
+def _definition(context: Any, name: str) -> Any:
+    import great_expectations as gx
+
+    source = context.data_sources.add_or_update_pandas(name=name)
+    asset = source.add_dataframe_asset(name=name)
+    whole = asset.add_batch_definition_whole_dataframe(name)
+    definition = gx.ValidationDefinition(name=name, data=whole, suite=context.suites.get(name))
+    return context.validation_definitions.add_or_update(definition)
+
+
+def _data_docs() -> Any:
+    from great_expectations.checkpoint import UpdateDataDocsAction
+
+    return UpdateDataDocsAction(name="data docs")
+
+
+def _sentence(result: Any) -> str:
+    """Expectation, observed and allowed, from one failed result."""
+    config = result.expectation_config
+    says = config.description or config.type
+    if result.exception_info and result.exception_info.get("raised_exception"):
+        return f"{says} could not be checked ({result.exception_info['exception_message']})"
+    settings = {key: value for key, value in config.kwargs.items() if key in ("min_value", "max_value", "value_set", "regex", "column_list")}
+    allowed = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in settings.items() if value is not None)
+    observed = result.result.get("observed_value")
+    if observed is None:
+        unexpected = result.result.get("partial_unexpected_list") or []
+        observed = f"{result.result.get('unexpected_count')} other values such as {unexpected[:3]}"
+    return f"{says}: observed {observed}, allowed {allowed or 'none other'} ({config.type})"

@@ -1,0 +1,48 @@
+"""One row per clip about its poses and tracks, so that expectations over millions of rows cost a few thousand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from violence_ops.records import COMPONENTS, POSES_SCHEMA, TRACKS_SCHEMA, ClipPoses, ClipRecord, ClipTracks
+
+
+def summary_row(clip: ClipRecord, poses: pa.Table, tracks: pa.Table) -> dict[str, Any]:
+    """Counts of what must not be, and the ranges of scores and components (null where a clip shows nobody)."""
+    differences = [not poses.schema.equals(POSES_SCHEMA), not tracks.schema.equals(TRACKS_SCHEMA)]
+    row: dict[str, Any] = {"clip_id": clip.clip_id, "schema_differences": sum(differences)}
+    if any(differences):
+        return row
+    people, followed = ClipPoses.from_table(poses, clip), ClipTracks.from_table(tracks, clip)
+    everything = (people.bboxes, people.scores, people.keypoints, people.keypoint_scores, followed.involvement, followed.components)
+    row |= {
+        "without_person": float(len(people) == 0),
+        "frames_outside": _outside(people.frame, clip) + _outside(followed.frame, clip),
+        "bad_boxes": int((people.bboxes[:, 2:] <= people.bboxes[:, :2]).any(axis=1).sum()),
+        "not_finite": int(sum((~np.isfinite(values)).sum() for values in everything)),
+        "repeated_tracks": len(followed) - len(np.unique(np.stack([followed.frame, followed.track_id]), axis=1).T),
+        "tracks_without_poses": max(0, len(followed) - len(people)),
+        "bad_ranks": _bad_ranks(followed),
+    }
+    ranges = {"score": people.scores, "keypoint_score": people.keypoint_scores}
+    ranges |= {name: followed.components[:, column] for column, name in enumerate(COMPONENTS)}
+    for name, values in ranges.items():
+        row[f"{name}_min"] = float(values.min()) if values.size else None
+        row[f"{name}_max"] = float(values.max()) if values.size else None
+    return row
+
+
+def _outside(frame: NDArray[np.int32], clip: ClipRecord) -> int:
+    return int(((frame < 0) | (frame >= (clip.frame_count or 0))).sum())
+
+
+def _bad_ranks(tracks: ClipTracks) -> int:
+    """1 if a track has two ranks, or the ranks above 0 are not 1, 2, 3, … with one track each."""
+    pairs = np.unique(np.stack([tracks.track_id, tracks.rank]), axis=1)
+    one_each = len(np.unique(pairs[0])) == pairs.shape[1]
+    ranked = np.sort(pairs[1][pairs[1] > 0])
+    return int(not one_each or not np.array_equal(ranked, np.arange(1, len(ranked) + 1)))

@@ -1,0 +1,184 @@
+"""Sealing: check a finished batch, join its per-clip tables, make it immutable and put it under version control."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections import Counter
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from violence_ops import expectations, versioning
+from violence_ops.errors import WorkspaceError
+from violence_ops.params import Params
+from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord
+from violence_ops.stages import batches
+from violence_ops.stages.annotation_summary import summary_row
+from violence_ops.stages.batches import Progress
+from violence_ops.stages.index import open_catalog
+from violence_ops.workspace import Batch, Workspace, atomic_path, fingerprint, sha256_file, sync_folder, write_json
+
+_TABLES: Final = {"poses": POSES_SCHEMA, "tracks": TRACKS_SCHEMA, "predictions": PREDICTIONS_SCHEMA}
+_OPTIONAL: Final = "predictions"
+
+
+@dataclass(frozen=True, slots=True)
+class SealResult:
+    """The batches that were sealed, how many accepted clips they hold, the rows of their tables, and the git revision."""
+
+    batch_ids: list[str]
+    clips: int
+    rows: dict[str, int]
+    revision: str
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(
+    workspace: Workspace, params: Params, *, batch_id: str | None = None, progress: Progress | None = None
+) -> SealResult:
+    """Seal one batch, or every open one. Already sealed: a no-op; killed half-way: it goes on where it stopped.
+
+    Raises ExpectationsFailed (everything stays in place), WorkspaceError if a stage before has not run for all clips,
+    ServiceUnavailable if the DVC remote cannot be reached (the batch is sealed then; run again to send it).
+    """
+    chosen = [workspace.batch(batch_id)] if batch_id else _unfinished(workspace)
+    rows: Counter[str] = Counter()
+    clips = 0
+    for batch in chosen:
+        with workspace.lock(f"seal-{batch.batch_id}"):
+            if not batch.is_sealed:
+                _seal(workspace, params, batch, progress)
+            _announce(workspace, batch)
+        facts = batches.read_manifest(batch).facts
+        rows.update({name: table["rows"] for name, table in facts["tables"].items()})
+        clips += facts["accepted"]
+    _write_progress(workspace)
+    return SealResult([batch.batch_id for batch in chosen], clips, dict(rows), versioning.revision(workspace))
+
+
+def _unfinished(workspace: Workspace) -> list[Batch]:
+    """Open batches, and sealed ones whose sealing was interrupted before the end."""
+    versioned = versioning.versioned_batches(workspace)
+    half = [b for b in workspace.sealed_batches() if b.batch_id not in versioned or b.open.exists()]
+    return half + batches.chosen_batches(workspace, None)
+
+
+def _seal(workspace: Workspace, params: Params, batch: Batch, progress: Progress | None) -> None:
+    clips = _judged_clips(batch)
+    accepted = [clip for clip in clips if clip.status == "accepted"]
+    if accepted:
+        _check(workspace, params, batch, accepted)
+    staging = workspace.work / "sealing" / batch.batch_id
+    if staging.exists():
+        shutil.rmtree(staging)
+    staging.mkdir(parents=True)
+    _link_videos(batch, accepted, staging)
+    counts = {"clips": _write_clips(clips, staging / "clips.parquet")}
+    for done, (name, schema) in enumerate(_TABLES.items(), start=1):
+        counts[name] = _join(batch, name, schema, accepted, staging / f"{name}.parquet")
+        if progress:
+            progress(f"seal {batch.batch_id}", done, len(_TABLES))
+    _write_manifest(params, batch, clips, counts, staging)
+    sync_folder(staging)
+    batch.sealed.parent.mkdir(parents=True, exist_ok=True)
+    staging.rename(batch.sealed)
+    sync_folder(batch.sealed.parent)
+
+
+def _announce(workspace: Workspace, batch: Batch) -> None:
+    """Version a sealed batch, tell the catalog, and remove the working folder."""
+    if batch.batch_id not in versioning.versioned_batches(workspace):
+        versioning.add_batch(workspace, batch)
+    with open_catalog(workspace) as catalog:
+        catalog.seal_batch(batch.batch_id)
+    if batch.open.exists():
+        shutil.rmtree(batch.open)
+
+
+def _judged_clips(batch: Batch) -> list[ClipRecord]:
+    clips = batches.read_clips(batch)
+    missing = {clip.clip_id for clip in batches.read_manifest(batch).clips} - {clip.clip_id for clip in clips}
+    if missing:
+        raise WorkspaceError(
+            f"{len(missing)} clips of batch {batch.batch_id} are not validated yet: run `violence-ops validate` first."
+        )
+    for clip in clips:
+        for table, verb in (("poses", "extract-poses"), ("tracks", "annotate")):
+            if clip.status == "accepted" and not batch.part(table, clip.clip_id).is_file():
+                raise WorkspaceError(
+                    f"Clip {clip.clip_id} of batch {batch.batch_id} has no {table} yet: run `violence-ops {verb}` first."
+                )
+    return clips
+
+
+def _check(workspace: Workspace, params: Params, batch: Batch, accepted: list[ClipRecord]) -> None:
+    import pandas as pd
+
+    rows = [
+        summary_row(clip, pq.read_table(batch.part("poses", clip.clip_id)), pq.read_table(batch.part("tracks", clip.clip_id)))
+        for clip in accepted
+    ]
+    expectations.check_annotations(workspace, batch.batch_id, pd.DataFrame(rows), params.expectations)
+
+
+def _link_videos(batch: Batch, accepted: list[ClipRecord], staging: Path) -> None:
+    (staging / "videos").mkdir()
+    for clip in accepted:
+        video = batches.video_of(batch, clip)
+        os.link(video, staging / "videos" / video.name)
+    overlays = batch.open / "overlays"
+    if overlays.is_dir():
+        shutil.copytree(overlays, staging / "overlays", copy_function=os.link)
+
+
+def _write_clips(clips: list[ClipRecord], path: Path) -> int:
+    with atomic_path(path) as temporary:
+        pq.write_table(pa.Table.from_pylist([clip.to_dict() for clip in clips], CLIPS_SCHEMA), temporary, compression="zstd")
+    return len(clips)
+
+
+def _join(batch: Batch, name: str, schema: pa.Schema, accepted: list[ClipRecord], path: Path) -> int:
+    """Write one table of all clips, in clip_id order, a row group a clip, with one clip in memory at a time."""
+    count = 0
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
+        for clip in accepted:
+            part = batch.part(name, clip.clip_id)
+            if name == _OPTIONAL and not part.is_file():
+                continue
+            table = pq.read_table(part).replace_schema_metadata(None)
+            if len(table):
+                writer.write_table(table, row_group_size=len(table))
+                count += len(table)
+    return count
+
+
+def _write_manifest(
+    params: Params, batch: Batch, clips: list[ClipRecord], counts: dict[str, int], staging: Path
+) -> None:
+    from violence_ops.pose import weights
+
+    draft = batches.read_manifest(batch)
+    tables = {
+        name: {"rows": number, "sha256": sha256_file(staging / f"{name}.parquet")} for name, number in counts.items()
+    }
+    refused = Counter(clip.reason or "" for clip in clips if clip.status == "quarantined")
+    content = {
+        "batch_id": batch.batch_id, "night": draft.night, "tables": tables, "params": params.model_dump(mode="json"),
+        "accepted": len(clips) - refused.total(), "quarantined": dict(refused),
+        "code_revision": versioning.code_revision(),
+        "pose_weights": {"name": params.pose.weights, "sha256": weights.find(params.pose.weights).sha256},
+        "run": {"run_id": os.environ.get("AIRFLOW_CTX_DAG_RUN_ID"), "sealed_at": datetime.now(UTC).isoformat()},
+    }  # fmt: skip
+    write_json(staging / "batch.json", content)
+
+
+def _write_progress(workspace: Workspace) -> None:
+    batch_ids = [batch.batch_id for batch in workspace.sealed_batches()]
+    workspace.write_progress("seal", {"batches": len(batch_ids), "digest": fingerprint(batch_ids)})

@@ -1,0 +1,166 @@
+"""Validation: accept or refuse every clip of a batch by decoding all of it (SPEC 1), then check the batch's clips table."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from violence_ops import expectations
+from violence_ops.catalog import Catalog
+from violence_ops.errors import Rejected, WorkspaceError
+from violence_ops.params import Params
+from violence_ops.records import CLIPS_SCHEMA, ClipRecord
+from violence_ops.stages import batches, quarantine
+from violence_ops.stages.batches import Progress
+from violence_ops.stages.index import open_catalog
+from violence_ops.video.sandbox import Sandbox
+from violence_ops.workspace import Batch, Workspace, fingerprint, read_fingerprint, sha256_file, write_table
+
+
+@dataclass(frozen=True, slots=True)
+class ValidateResult:
+    """Clips accepted, and clips in quarantine by reason."""
+
+    accepted: int
+    quarantined: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(
+    workspace: Workspace,
+    params: Params,
+    *,
+    batch_id: str | None = None,
+    clip_ids: list[str] | None = None,
+    progress: Progress | None = None,
+) -> ValidateResult:
+    """Judge the clips of a batch (or of every open one). One bad clip never fails the batch: it goes to quarantine.
+
+    Clips that were judged under the same limits are left as they are.
+    """
+    chosen = [batch for batch in batches.chosen_batches(workspace, batch_id) if not batch.is_sealed]
+    judged: list[ClipRecord] = []
+    with open_catalog(workspace) as catalog, Sandbox(params.validation) as sandbox:
+        for batch in chosen:
+            judged += _validate_batch(workspace, params, batch, clip_ids, catalog, sandbox, progress)
+    batches.write_batch_progress(workspace, "validate", chosen)
+    reasons = Counter(clip.reason or "" for clip in judged if clip.status == "quarantined")
+    return ValidateResult(sum(clip.status == "accepted" for clip in judged), dict(sorted(reasons.items())))
+
+
+def checkpoint(workspace: Workspace, params: Params, *, batch_id: str | None = None) -> list[expectations.CheckResult]:
+    """Check the clips table of a batch, or of every open one, once all of it is judged. A sealed batch was checked before.
+
+    Refuses near-duplicates first, if `validation.near_duplicate_bits` asks for it. Raises ExpectationsFailed, and
+    WorkspaceError if clips have not been judged yet.
+    """
+    chosen = batches.chosen_batches(workspace, batch_id)
+    return [_check_clips(workspace, params, batch) for batch in chosen if not batch.is_sealed]
+
+
+def _check_clips(workspace: Workspace, params: Params, batch: Batch) -> expectations.CheckResult:
+    manifest = batches.read_manifest(batch)
+    clips = batches.read_clips(batch)
+    if missing := {clip.clip_id for clip in manifest.clips} - {clip.clip_id for clip in clips}:
+        raise WorkspaceError(f"{len(missing)} clips of batch {batch.batch_id} are not validated yet: run `violence-ops validate`.")
+    if params.validation.near_duplicate_bits:
+        clips = _refuse_near_duplicates(workspace, params, batch, manifest.night, clips)
+    frame = pa.Table.from_pylist([clip.to_dict() for clip in clips], CLIPS_SCHEMA).to_pandas()
+    return expectations.check_clips(workspace, batch.batch_id, frame, params.validation, params.expectations)
+
+
+def _validate_batch(
+    workspace: Workspace,
+    params: Params,
+    batch: Batch,
+    clip_ids: list[str] | None,
+    catalog: Catalog,
+    sandbox: Sandbox,
+    progress: Progress | None,
+) -> list[ClipRecord]:
+    manifest = batches.read_manifest(batch)
+    wanted = None if clip_ids is None else set(clip_ids)
+    clips = [clip for clip in manifest.clips if wanted is None or clip.clip_id in wanted]
+    judged = []
+    for done, clip in enumerate(clips, start=1):
+        judged.append(_judge(workspace, params, batch, manifest.night, clip, sandbox))
+        if progress:
+            progress("validate", done, len(clips))
+    catalog.record(judged, batch.batch_id)
+    return judged
+
+
+def _judge(
+    workspace: Workspace, params: Params, batch: Batch, night: str, clip: ClipRecord, sandbox: Sandbox
+) -> ClipRecord:
+    """The verdict on one clip, on disk afterwards; the steps can be repeated after a crash between any two of them."""
+    part, video = batch.part("clips", clip.clip_id), batches.video_of(batch, clip)
+    mark = fingerprint("validate", clip.to_dict(), params.validation.model_dump())
+    if part.is_file() and (read_fingerprint(part) == mark or not video.exists()):
+        known = ClipRecord.from_dict(pq.read_table(part).to_pylist()[0])
+        if known.status == "quarantined":
+            video.unlink(missing_ok=True)
+        return known
+    try:
+        verdict = _accept(params, clip, video, sandbox)
+    except Rejected as refusal:
+        verdict = clip.with_(status="quarantined", reason=refusal.reason)
+        _quarantine(workspace, verdict, night, str(refusal), video)
+    write_table(part, pa.Table.from_pylist([verdict.to_dict()], CLIPS_SCHEMA), mark)
+    if verdict.status == "quarantined":
+        video.unlink(missing_ok=True)
+    return verdict
+
+
+def _accept(params: Params, clip: ClipRecord, video: Path, sandbox: Sandbox) -> ClipRecord:
+    if sha256_file(video) != clip.sha256:
+        raise Rejected("truncated", f"{clip.source_path} was still being written when it was taken in: drop it again.")
+    facts = asdict(sandbox.validate(video))
+    if params.validation.require_label and clip.label is None:
+        raise Rejected("unlabelled", f"{clip.source_path} has no label and validation.require_label asks for one.")
+    return clip.with_(**facts, status="accepted", reason=None)
+
+
+def _quarantine(workspace: Workspace, clip: ClipRecord, night: str, message: str, video: Path) -> None:
+    quarantine.put(workspace, clip, night=night, message=message, original=video, suffix=video.suffix)
+
+
+def _refuse_near_duplicates(
+    workspace: Workspace, params: Params, batch: Batch, night: str, clips: list[ClipRecord]
+) -> list[ClipRecord]:
+    """Quarantine accepted clips whose perceptual hash nearly equals that of an earlier clip (by batch, then clip_id)."""
+    with open_catalog(workspace) as catalog:
+        seen = [(int(value, 16), clip_id) for clip_id, value in catalog.perceptual_hashes(batch.batch_id).items()]
+        result = []
+        for clip in clips:
+            if clip.status == "accepted":
+                value = int(clip.perceptual_hash or "0", 16)
+                first = next((other for known, other in seen if _distance(known, value) <= params.validation.near_duplicate_bits), None)
+                if first is None:
+                    seen.append((value, clip.clip_id))
+                else:
+                    clip = _refuse_near_duplicate(workspace, batch, night, clip, first)
+            result.append(clip)
+        catalog.record(result, batch.batch_id)
+    return result
+
+
+def _refuse_near_duplicate(workspace: Workspace, batch: Batch, night: str, clip: ClipRecord, first: str) -> ClipRecord:
+    part, video = batch.part("clips", clip.clip_id), batches.video_of(batch, clip)
+    refused = clip.with_(status="quarantined", reason="near_duplicate")
+    message = f"{clip.source_path} shows nearly the same as clip {first} (validation.near_duplicate_bits)."
+    _quarantine(workspace, refused, night, message, video)
+    write_table(part, pa.Table.from_pylist([refused.to_dict()], CLIPS_SCHEMA), read_fingerprint(part))
+    video.unlink(missing_ok=True)
+    return refused
+
+
+def _distance(one: int, other: int) -> int:
+    return (one ^ other).bit_count()
