@@ -6,13 +6,17 @@ import os
 
 os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DVC_NO_ANALYTICS="1", GX_ANALYTICS_ENABLED="False")
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
+from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord, ClipTracks
 from violence_ops.stages import init
-from violence_ops.workspace import Workspace
+from violence_ops.workspace import Workspace, write_json, write_table
 
 
 @pytest.fixture(autouse=True)
@@ -37,3 +41,105 @@ def new_workspace(tmp_path: Path) -> Callable[..., Workspace]:
 def workspace(new_workspace: Callable[..., Workspace]) -> Workspace:
     """A real, empty workspace."""
     return new_workspace()
+
+
+@pytest.fixture(scope="session")
+def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Small real videos `<name>.mp4` of a moving square, 160x120, 15 fps, 30 frames; different bytes each."""
+    import numpy as np
+
+    from violence_ops.video.write import VideoWriter
+
+    folder = tmp_path_factory.mktemp("clips")
+    for number in range(6):
+        with VideoWriter(folder / f"clip{number}.mp4", width=160, height=120, fps=15) as writer:
+            for index in range(30):
+                frame = np.full((120, 160, 3), 40 + 20 * number, np.uint8)
+                frame[20 + index : 50 + index, 10 * number + 10 : 10 * number + 60] = (200, 30 * number, 90)
+                writer.write(frame)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def broken_folder(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One file for each way in which a video can be broken, named by the reason it is refused for."""
+    import av
+    import numpy as np
+
+    from violence_ops.video.write import VideoWriter
+
+    folder, good = tmp_path_factory.mktemp("broken"), (clip_folder / "clip0.mp4").read_bytes()
+    (folder / "unreadable-empty.mp4").write_bytes(b"")
+    (folder / "unreadable-text.mp4").write_text("this is no video\n" * 50)
+    (folder / "unreadable-playlist.mp4").write_text(f"ffconcat version 1.0\nfile {clip_folder / 'clip0.mp4'}\n")
+    (folder / "truncated.mp4").write_bytes(good[: len(good) // 2])
+    garbled = bytearray(good)
+    for position in range(300, len(good) - 2500, 5):
+        garbled[position] ^= 0x5A
+    (folder / "decode_error.mp4").write_bytes(garbled)
+    with VideoWriter(folder / "too_short.mp4", width=160, height=120, fps=15) as writer:
+        writer.write(np.zeros((120, 160, 3), np.uint8))
+    with VideoWriter(folder / "bad_dimensions.mp4", width=32, height=32, fps=15) as writer:
+        for _ in range(30):
+            writer.write(np.zeros((32, 32, 3), np.uint8))
+    with av.open(str(folder / "no_video_stream.mp4"), "w") as container:
+        stream = container.add_stream("aac", rate=16000)
+        for index in range(10):
+            sound = av.AudioFrame(format="s16", layout="mono", samples=1024)
+            sound.rate, sound.pts = 16000, index * 1024
+            for plane in sound.planes:
+                plane.update(bytes(plane.buffer_size))
+            container.mux(stream.encode(sound))
+        container.mux(stream.encode(None))
+    return folder
+
+
+@pytest.fixture
+def seal_tracks() -> Callable[..., list[ClipRecord]]:
+    """Put a sealed batch of tracked clips into a workspace without going through videos.
+
+    Fighters jerk their limbs, others walk calmly: a classifier learns it in a few epochs. `labels` gives the label of clip i.
+    """
+
+    def seal(workspace: Workspace, *, clips: int = 24, per_group: int = 3, night: str = "2026-01-31", seed: int = 0,
+             labels: Callable[[int], str | None] = lambda i: LABELS[i % 2], **facts: object) -> list[ClipRecord]:  # fmt: skip
+        rng = np.random.default_rng(seed)
+        batch = workspace.batch(f"{night}-{seed:08x}")
+        records, tables = [], []
+        for i in range(clips):
+            digest = hashlib.sha256(f"{seed}/{i}".encode()).hexdigest()
+            record = ClipRecord(
+                clip_id=digest[:20], sha256=digest, batch_id=batch.batch_id, source_path=f"{i}.mp4", label=labels(i),  # type: ignore[arg-type]
+                source_group=f"s{seed}g{i // per_group:02d}", width=640, height=360, fps=15.0, frame_count=36, duration_s=2.4,
+                size_bytes=1000, perceptual_hash=digest[20:36], status="accepted", **facts,  # type: ignore[arg-type]
+            )  # fmt: skip
+            records.append(record)
+            tables.append(moving_people(record, rng, fighting=i % 2 == 1).to_table())
+        records.sort(key=lambda record: record.clip_id)
+        tables.sort(key=lambda table: table.column("clip_id")[0].as_py())
+        write_table(batch.sealed / "clips.parquet", pa.Table.from_pylist([r.to_dict() for r in records], CLIPS_SCHEMA))
+        write_table(batch.sealed / "tracks.parquet", pa.concat_tables(tables))
+        write_json(batch.sealed / "batch.json", {"batch_id": batch.batch_id, "night": night, "clips": []})
+        return records
+
+    return seal
+
+
+def moving_people(clip: ClipRecord, rng: np.random.Generator, *, fighting: bool) -> ClipTracks:
+    """Tracks of two ranked persons, present in every frame."""
+    frames = clip.frame_count or 0
+    keypoints = np.zeros((frames, 2, 17, 2), np.float32)
+    for person in range(2):
+        walk = np.cumsum(rng.normal(size=(frames, 1, 2)) * 3, axis=0)
+        limbs = rng.normal(size=(frames, 17, 2)) * (8 if fighting else 1.5)
+        keypoints[:, person] = rng.normal(size=(17, 2)) * 30 + walk + limbs + (280 + 70 * person, 180)
+    count = 2 * frames
+    person = np.tile(np.array([1, 2], np.int32), frames)
+    points = keypoints.reshape(count, 17, 2)
+    return ClipTracks(
+        clip_id=clip.clip_id, frame_count=frames, width=640, height=360, fps=15.0,
+        frame=np.repeat(np.arange(frames, dtype=np.int32), 2), keypoints=points,
+        bboxes=np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1), scores=np.full(count, 0.9, np.float32),
+        keypoint_scores=np.full((count, 17), 0.75, np.float32), track_id=person, rank=person,
+        involvement=np.full(count, 0.6, np.float32), components=np.full((count, 6), 0.6, np.float32),
+    )  # fmt: skip

@@ -1,0 +1,1 @@
+"""MMAction2 configurations, one file per model family; `train.family` names one."""

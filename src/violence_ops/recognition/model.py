@@ -1,0 +1,149 @@
+"""Building a classifier of a family from its MMAction2 configuration, and running it on windows."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+import violence_ops.openmmlab
+import violence_ops.recognition.dataset  # noqa: F401 - registers the transforms
+from violence_ops.errors import ParamsError
+from violence_ops.params import TrainParams, WindowParams
+from violence_ops.recognition.export import annotation
+from violence_ops.recognition.skeleton import Skeleton, presence, windows
+from violence_ops.records import FloatArray
+
+# isort: split
+from mmaction.registry import MODELS
+from mmengine.config import Config
+from mmengine.dataset import Compose
+from mmengine.logging import MMLogger
+from mmengine.registry import init_default_scope
+
+_CONFIGS = Path(__file__).parent / "configs"
+_MAX_THREADS = 8
+_CHUNK = 64
+"""Windows of one forward pass at most, so that the length of a clip does not decide the memory."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """All that is needed to build a classifier again, beside its weights."""
+
+    family: str
+    base_channels: int
+    dropout: float
+    windows: WindowParams
+
+    @classmethod
+    def of(cls, train: TrainParams, windows: WindowParams) -> Settings:
+        """The settings that `params.yaml` asks for."""
+        return cls(family=train.family, base_channels=train.base_channels, dropout=train.dropout, windows=windows)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON-able values."""
+        return asdict(self) | {"windows": self.windows.model_dump()}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Settings:
+        """Read back what `to_dict` gave."""
+        return cls(**content | {"windows": WindowParams.model_validate(content["windows"])})
+
+
+def families() -> list[str]:
+    """The model families that can be trained."""
+    return sorted(path.stem for path in _CONFIGS.glob("*.py") if path.stem != "__init__")
+
+
+def load_config(settings: Settings) -> Config:
+    """The family's MMAction2 configuration with the settings filled in.
+
+    Raises ParamsError if there is no such family.
+    """
+    if settings.family not in families():
+        raise ParamsError(f"train.family is {settings.family!r} but must be one of {', '.join(families())}.")
+    init_default_scope("mmaction")
+    MMLogger.get_current_instance().setLevel("WARNING")
+    config = Config.fromfile(str(_CONFIGS / f"{settings.family}.py"))
+    config.model.backbone.base_channels = settings.base_channels
+    config.model.cls_head.in_channels = 4 * settings.base_channels
+    config.model.cls_head.dropout = settings.dropout
+    for step in (*config.train_pipeline, *config.test_pipeline):
+        if step.type == "UniformSampleFrames":
+            step.clip_len = settings.windows.size
+        if step.type == "FormatGCNInput":
+            step.num_person = settings.windows.persons
+    return config
+
+
+@contextmanager
+def bounded_threads() -> Iterator[None]:
+    """Let torch use half of the processors that this process may use, at most 8; as before afterwards.
+
+    These networks are small: threads that have to wait for a busy processor at every layer cost far more than they bring.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(max(1, min(len(os.sched_getaffinity(0)) // 2, _MAX_THREADS)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def device() -> torch.device:
+    """The GPU if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@dataclass(frozen=True, slots=True)
+class Windows:
+    """A clip cut into W windows: `cuts` as `[start, end)` on the skeleton's frames, `presence` `(W,)`, and the network's
+    input `(W, 1, K, T, 17, C)`, already normalised."""
+
+    cuts: Sequence[tuple[int, int]]
+    presence: FloatArray
+    inputs: Tensor
+
+
+class Recogniser:
+    """A classifier that gives the probability of Fight for windows of skeletons."""
+
+    def __init__(self, settings: Settings, state: dict[str, Tensor] | None = None) -> None:
+        """Build the network of `settings`, with the weights `state` or MMAction2's random start."""
+        config = load_config(settings)
+        self.settings = settings
+        self.network: Any = MODELS.build(config.model)
+        self._pipeline = Compose(config.test_pipeline)
+        if state is None:
+            self.network.init_weights()
+        else:
+            self.network.load_state_dict(state)
+        self.network.to(device()).eval()
+
+    def windows(self, skeleton: Skeleton) -> Windows:
+        """Cut a clip and run MMAction2's test pipeline on each window."""
+        cuts = windows(skeleton.frames, skeleton.intensity, self.settings.windows)
+        # UniformSampleFrames reseeds NumPy's global generator
+        state = np.random.get_state()
+        items = [self._pipeline(annotation(skeleton, None, *cut))["inputs"] for cut in cuts]
+        np.random.set_state(state)
+        return Windows(cuts, presence(skeleton, cuts), torch.stack(items))
+
+    @torch.inference_mode()
+    def probabilities(self, inputs: Tensor) -> FloatArray:
+        """Probability of Fight `(W,)` for windows `(W, 1, K, T, 17, C)`."""
+        where = device()
+        with bounded_threads():
+            parts = [
+                self.network.extract_feat(part.to(where, torch.float32), stage="head")[0].softmax(dim=-1)[:, 1].cpu()
+                for part in inputs.split(_CHUNK)
+            ]
+        return torch.cat(parts).numpy()

@@ -1,0 +1,85 @@
+"""A trained classifier as a folder: `model.safetensors`, `config.json`, `thresholds.json`, `MODEL_CARD.md`. No pickle in it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from violence_ops.errors import UserError
+from violence_ops.recognition.model import Recogniser, Settings
+
+if TYPE_CHECKING:
+    from violence_ops.recognition.train import Trained
+
+_FORMAT = 1
+FILES = ("MODEL_CARD.md", "config.json", "model.safetensors", "thresholds.json")
+
+
+@dataclass(frozen=True)
+class Package:
+    """A classifier ready to judge clips."""
+
+    settings: Settings
+    threshold: float
+    recogniser: Recogniser
+
+
+def save(trained: Trained, folder: Path, facts: dict[str, Any]) -> None:
+    """Write the package into `folder`. `facts` (dataset revision, code revision, counts) go on the model card."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = {name: value.contiguous() for name, value in trained.state.items()}
+    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    _write(folder / "config.json", {"format": _FORMAT} | trained.settings.to_dict())
+    sweep = [asdict(scores) for scores in trained.sweep]
+    _write(folder / "thresholds.json", {"threshold": trained.threshold, "chosen_by": "validation F1", "sweep": sweep})
+    (folder / "MODEL_CARD.md").write_text(_card(trained, facts), "utf-8")
+
+
+def load(folder: Path) -> Package:
+    """Read a package. Raises UserError if a file is missing or is not what `save` writes."""
+    try:
+        config = json.loads((folder / "config.json").read_text("utf-8"))
+        if config.pop("format") != _FORMAT:
+            raise UserError(
+                f"{folder} holds a model of another format: train it again with this version of violence-ops."
+            )
+        settings = Settings.from_dict(config)
+        threshold = float(json.loads((folder / "thresholds.json").read_text("utf-8"))["threshold"])
+        recogniser = Recogniser(settings, load_file(folder / "model.safetensors"))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"{folder} is no usable model package ({reason}): download or train it again.") from None
+    return Package(settings, threshold, recogniser)
+
+
+def _write(path: Path, content: Any) -> None:
+    path.write_text(json.dumps(content, indent=2, sort_keys=True) + "\n", "utf-8")
+
+
+def _card(trained: Trained, facts: dict[str, Any]) -> str:
+    settings, best = trained.settings, trained.history[trained.best_epoch - 1]
+    windows = settings.windows
+    lines = [
+        "# violence-detector",
+        "",
+        f"Fight or NonFight from the skeletons of the {windows.persons} most involved persons of a clip ({settings.family}, "
+        f"{settings.base_channels} base channels, windows of {windows.size} frames every {windows.stride}).",
+        "",
+        "| fact | value |",
+        "|---|---|",
+        *(f"| {name} | {value} |" for name, value in facts.items()),
+        f"| parameters | {sum(value.numel() for value in trained.state.values()):,} |",
+        f"| best epoch | {best.epoch} of {len(trained.history)} |",
+        f"| threshold | {trained.threshold} (by F1 on validation) |",
+        f"| validation | {len(trained.val_clips)} clips: F1 {best.val.f1:.3f}, precision {best.val.precision:.3f}, "
+        f"recall {best.val.recall:.3f} |",
+        "",
+        "The validation figures chose the epoch and the threshold, so they flatter; the evaluation on the frozen holdout is the "
+        "figure to trust. A person decides on every alarm: the model sees poses, not intent.",
+    ]
+    return "\n".join(lines) + "\n"

@@ -1,0 +1,123 @@
+"""The most involved persons of a clip as one array over time, and its cutting into windows (SPEC 8)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from violence_ops.params import WindowParams
+from violence_ops.records import COMPONENTS, JOINTS, ClipTracks, FloatArray
+
+SKELETONS_SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("step", pa.int32()), ("intensity", pa.float32()),
+        ("persons", pa.int32()), ("frames", pa.int32()),
+        ("keypoints", pa.list_(pa.float32())), ("keypoint_scores", pa.list_(pa.float16())),
+    ]
+)  # fmt: skip
+"""One row per clip; the arrays are flat, persons first, then frames."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Skeleton:
+    """What the classifier sees of a clip.
+
+    keypoints `(K, T, 17, 2)` float32 px of the original frame, keypoint_scores `(K, T, 17)` in [0, 1]; person k has rank k + 1;
+    zero where a person is absent. Frame t of the arrays is frame `t * step` of the video. `intensity` in [0, 1] is the mean
+    movement component of the K persons.
+    """
+
+    clip_id: str
+    width: int
+    height: int
+    step: int
+    intensity: float
+    keypoints: FloatArray
+    keypoint_scores: FloatArray
+
+    @property
+    def frames(self) -> int:
+        """T, the number of frames looked at."""
+        return self.keypoints.shape[1]
+
+    @property
+    def is_empty(self) -> bool:
+        """True if nobody was ranked."""
+        return not bool(self.keypoint_scores.any())
+
+
+def from_tracks(tracks: ClipTracks, persons: int) -> Skeleton:
+    """The `persons` top-ranked tracks of a clip. Their frames are those that poses were looked for in."""
+    step = int(np.gcd.reduce(tracks.frame)) if len(tracks) else 1
+    step = max(1, step)
+    length = max(1, -(-tracks.frame_count // step))
+    keypoints = np.zeros((persons, length, JOINTS, 2), np.float32)
+    scores = np.zeros((persons, length, JOINTS), np.float32)
+    rows = np.flatnonzero((tracks.rank >= 1) & (tracks.rank <= persons) & (tracks.frame < length * step))
+    person, time = tracks.rank[rows] - 1, tracks.frame[rows] // step
+    keypoints[person, time] = tracks.keypoints[rows]
+    scores[person, time] = tracks.keypoint_scores[rows]
+    keypoints[scores <= 0] = 0.0
+    movement = tracks.components[rows, COMPONENTS.index("movement")]
+    firsts = [movement[person == k][0] for k in range(persons) if (person == k).any()]
+    return Skeleton(
+        clip_id=tracks.clip_id, width=tracks.width, height=tracks.height, step=step,
+        intensity=float(np.mean(firsts)) if firsts else 0.0, keypoints=keypoints, keypoint_scores=scores,
+    )  # fmt: skip
+
+
+def to_table(skeletons: list[Skeleton]) -> pa.Table:
+    """The skeletons in `SKELETONS_SCHEMA`."""
+    rows = [
+        {
+            "clip_id": one.clip_id, "width": one.width, "height": one.height, "step": one.step, "intensity": one.intensity,
+            "persons": one.keypoints.shape[0], "frames": one.frames, "keypoints": one.keypoints.reshape(-1),
+            "keypoint_scores": one.keypoint_scores.reshape(-1).astype(np.float16),
+        }
+        for one in skeletons
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, schema=SKELETONS_SCHEMA)
+
+
+def read_table(table: pa.Table) -> dict[str, Skeleton]:
+    """What `to_table` wrote, by clip_id."""
+    return {name: _read_row(table, i) for i, name in enumerate(table.column("clip_id").to_pylist())}
+
+
+def _read_row(table: pa.Table, row: int) -> Skeleton:
+    def value(name: str) -> Any:
+        return table.column(name)[row]
+
+    shape = (value("persons").as_py(), value("frames").as_py(), JOINTS)
+    return Skeleton(
+        clip_id=value("clip_id").as_py(), width=value("width").as_py(), height=value("height").as_py(),
+        step=value("step").as_py(), intensity=value("intensity").as_py(),
+        keypoints=value("keypoints").values.to_numpy(zero_copy_only=False).reshape(*shape, 2),
+        keypoint_scores=value("keypoint_scores").values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(shape),
+    )  # fmt: skip
+
+
+def windows(frames: int, intensity: float, params: WindowParams) -> list[tuple[int, int]]:
+    """Cut `frames` frames into windows `[start, end)`; the last one ends with the clip, a short clip is one window.
+
+    Adaptive (SPEC 8): movement intensity > 0.8 gives size 20 and stride 5, > 0.5 gives 30/10, less gives 45/15.
+    """
+    size, stride = params.size, params.stride
+    if params.mode == "adaptive":
+        size, stride = (20, 5) if intensity > 0.8 else (30, 10) if intensity > 0.5 else (45, 15)
+    if frames <= size:
+        return [(0, frames)]
+    starts = list(range(0, frames - size + 1, stride))
+    if starts[-1] + size < frames:
+        starts.append(frames - size)
+    return [(start, start + size) for start in starts]
+
+
+def presence(skeleton: Skeleton, cuts: Sequence[tuple[int, int]]) -> FloatArray:
+    """Share of each window's frames that show somebody, `(W,)` in [0, 1]."""
+    seen = np.asarray(skeleton.keypoint_scores.any(axis=(0, 2)))
+    return np.array([seen[start:end].mean() for start, end in cuts], np.float32)

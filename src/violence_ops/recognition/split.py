@@ -1,0 +1,96 @@
+"""Splitting clips so that no source group and no near-duplicate lies on both sides."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+_HASH_BITS = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What splitting needs to know of a clip. `perceptual_hash` is 64 bits in hex, or None."""
+
+    clip_id: str
+    label: str
+    source_group: str
+    perceptual_hash: str | None = None
+
+
+def families(members: Sequence[Member], near_duplicate_bits: int) -> list[list[Member]]:
+    """Clips that must stay together: the same source group, or hashes at most `near_duplicate_bits` apart (0: equal).
+
+    Families are ordered by their smallest source group, clips within by clip_id.
+    """
+    parent = list(range(len(members)))
+
+    def root(i: int) -> int:
+        while parent[i] != i:
+            parent[i] = parent[parent[i]]
+            i = parent[i]
+        return i
+
+    first_of: dict[str, int] = {}
+    for i, member in enumerate(members):
+        parent[root(i)] = root(first_of.setdefault(member.source_group, i))
+    for i, j in _near_duplicates(members, near_duplicate_bits):
+        parent[root(i)] = root(j)
+    joined: dict[int, list[Member]] = defaultdict(list)
+    for i, member in enumerate(members):
+        joined[root(i)].append(member)
+    ordered = (sorted(group, key=lambda member: member.clip_id) for group in joined.values())
+    return sorted(ordered, key=name_of)
+
+
+def name_of(family: Sequence[Member]) -> str:
+    """A family is called after its smallest source group."""
+    return min(member.source_group for member in family)
+
+
+def _near_duplicates(members: Sequence[Member], bits: int) -> list[tuple[int, int]]:
+    """Pairs of clips at most `bits` apart. Of `bits + 1` bands of the hash such a pair shares at least one."""
+    edges = [round(_HASH_BITS * k / (bits + 1)) for k in range(bits + 2)]
+    values = {i: int(member.perceptual_hash, 16) for i, member in enumerate(members) if member.perceptual_hash}
+    bands: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for i, value in values.items():
+        for band, (low, high) in enumerate(pairwise(edges)):
+            bands[band, value >> low & ((1 << high - low) - 1)].append(i)
+    if bits == 0:
+        return [(first, other) for first, *others in bands.values() for other in others]
+    return [
+        (i, j)
+        for same in bands.values()
+        for at, i in enumerate(same)
+        for j in same[at + 1 :]
+        if (values[i] ^ values[j]).bit_count() <= bits
+    ]
+
+
+def choose(groups: Sequence[list[Member]], share: float, seed: int, purpose: str) -> list[list[Member]]:
+    """About `share` of the clips, in whole families, stratified by which labels a family holds.
+
+    A stratum of several families gives at least one and keeps at least one; a family's place in the order depends only on
+    `seed`, `purpose` and its name, so that more data changes an earlier choice little.
+    """
+    strata: dict[tuple[str, ...], list[list[Member]]] = defaultdict(list)
+    for family in groups:
+        strata[tuple(sorted({member.label for member in family}))].append(family)
+
+    def order(family: list[Member]) -> str:
+        return hashlib.sha256(f"{purpose}:{seed}:{name_of(family)}".encode()).hexdigest()
+
+    chosen = []
+    for _, stratum in sorted(strata.items()):
+        wanted = share * sum(map(len, stratum))
+        taken: list[list[Member]] = []
+        for family in sorted(stratum, key=order):
+            if len(taken) + 1 < len(stratum) and (
+                not taken or sum(map(len, taken)) + len(family) / 2 <= wanted
+            ):  # fmt: skip
+                taken.append(family)
+        chosen += taken
+    return sorted(chosen, key=name_of)

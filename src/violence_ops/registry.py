@@ -1,0 +1,387 @@
+"""MLflow: runs, registered models and their aliases. The one file (with `registry_model`) that speaks to it.
+
+An address is an MLflow server (`http://…`) or a database (`sqlite:///…`, with artifacts in a folder). Every call is bounded
+in time; if MLflow cannot be reached, ServiceUnavailable says so.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlsplit
+
+from violence_ops import __version__
+from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
+
+if TYPE_CHECKING:
+    from mlflow.tracking import MlflowClient
+
+MODEL: Final = "violence-detector"
+EXPERIMENT: Final = "violence-detector"
+_REACH_S: Final = 5.0
+_SETTINGS: Final = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
+    "GIT_PYTHON_REFRESH": "quiet",
+}
+_LOADER: Final = Path(__file__).with_name("registry_model.py")
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """A registered model version."""
+
+    version: str
+    run_id: str
+    tags: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """An MLflow run that is being written."""
+
+    run_id: str
+    url: str
+    client: MlflowClient
+
+    def log_params(self, params: Mapping[str, Any]) -> None:
+        """Log nested parameters under dotted names."""
+        from mlflow.entities import Param
+
+        entities = [Param(key, str(value)[:6000]) for key, value in sorted(_flat(params))]
+        self.client.log_batch(self.run_id, params=entities)
+
+    def log_metrics(self, series: Sequence[Mapping[str, float]], first_step: int = 1) -> None:
+        """Log one mapping of metrics per step."""
+        import time
+
+        from mlflow.entities import Metric
+
+        now = int(time.time() * 1000)
+        entities = [
+            Metric(key, float(value), now, step)
+            for step, metrics in enumerate(series, first_step)
+            for key, value in metrics.items()
+        ]
+        for start in range(0, len(entities), 1000):
+            self.client.log_batch(self.run_id, metrics=entities[start : start + 1000])
+
+    def log_dataset(self, name: str, revision: str, source: str, profile: Mapping[str, Any]) -> None:
+        """Log the dataset revision as an input of the run."""
+        import json
+
+        from mlflow.entities import Dataset, DatasetInput, InputTag
+
+        # MLflow keeps at most 36 characters of a digest
+        dataset = Dataset(name, revision[:32], "local", json.dumps({"path": source}), profile=json.dumps(dict(profile)))
+        tags = [InputTag("mlflow.data.context", "training"), InputTag("revision", revision)]
+        self.client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
+
+    def set_tag(self, key: str, value: str) -> None:
+        """Add a tag to the run."""
+        self.client.set_tag(self.run_id, key, value)
+
+    def log_files(self, folder: Path, into: str) -> None:
+        """Log all files of a folder as artifacts."""
+        self.client.log_artifacts(self.run_id, str(folder), into)
+
+
+class Registry:
+    """Runs and versions of the model `violence-detector`."""
+
+    def __init__(self, uri: str, artifacts: Path) -> None:
+        """`artifacts` is the folder of the files if MLflow runs on this machine; a remote server keeps its own."""
+        os.environ.update({key: value for key, value in _SETTINGS.items() if key not in os.environ})
+        self.uri = uri.rstrip("/")
+        self._artifacts = artifacts
+
+    def check(self) -> None:
+        """Raise ServiceUnavailable unless MLflow answers."""
+        with self._reached() as client:
+            client.search_registered_models(max_results=1)
+
+    @contextmanager
+    def start_run(self, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+        """A run of the project's experiment; it ends as FINISHED, or as FAILED if the block raises."""
+        with self._reached() as client:
+            run = client.create_run(self._experiment(client), run_name=name, tags=dict(tags))
+            run_id = run.info.run_id
+            try:
+                yield Run(run_id, self._url(run.info.experiment_id, run_id), client)
+            except BaseException:
+                self._end(client, run_id)
+                raise
+            client.set_terminated(run_id, "FINISHED")
+
+    def register(self, run_id: str, package: Path, tags: Mapping[str, str], description: str = "") -> str:
+        """Log the package folder as a pyfunc model of the run, then register it; returns the version.
+
+        The version comes into being only after all its files have arrived. It has no alias yet.
+        """
+        with self._reached() as client:
+            import mlflow
+
+            with mlflow.start_run(run_id=run_id):
+                logged = mlflow.pyfunc.log_model(
+                    name="model", python_model=str(_LOADER), artifacts={"package": str(package)},
+                    signature=_signature(), input_example=_example(),
+                    pip_requirements=[f"violence-ops=={__version__}"],
+                )  # fmt: skip
+            with _quiet_race():
+                client.create_registered_model(MODEL)
+            made = client.create_model_version(
+                MODEL, logged.model_uri, run_id, tags=dict(tags), description=description, model_id=logged.model_id,
+                await_creation_for=60,
+            )  # fmt: skip
+            return str(made.version)
+
+    def alias(self, name: str) -> str | None:
+        """The version that an alias (`candidate`, `champion`) points to."""
+        if self._is_unborn:
+            return None
+        from mlflow.exceptions import MlflowException
+
+        with self._reached() as client:
+            try:
+                return str(client.get_model_version_by_alias(MODEL, name).version)
+            except MlflowException as error:
+                if _says_missing(error):
+                    return None
+                raise
+
+    def set_alias(self, name: str, version: str | None, expected: str | None) -> None:
+        """Point an alias to a version (None removes it) if it still points to `expected`: compare-and-swap.
+
+        The caller holds the workspace's lock `release`, as MLflow has no such operation itself.
+        Raises WorkspaceError if it points elsewhere by now.
+        """
+        if (current := self.alias(name)) != expected:
+            raise WorkspaceError(
+                f"The {name} is version {current or 'none'} by now, not {expected or 'none'}: evaluate again against it."
+            )
+        with self._reached() as client:
+            if version is not None:
+                client.set_registered_model_alias(MODEL, name, version)
+            elif current is not None:
+                client.delete_registered_model_alias(MODEL, name)
+
+    def versions(self) -> list[Version]:
+        """All versions, oldest first; none if nothing was ever registered."""
+        if self._is_unborn:
+            return []
+        with self._reached() as client:
+            found = client.search_model_versions(f"name='{MODEL}'", max_results=1000)
+            return sorted((_version(one) for one in found), key=lambda one: int(one.version))
+
+    def version(self, version: str) -> Version:
+        """One version. Raises UserError if there is none of that number."""
+        from mlflow.exceptions import MlflowException
+
+        with self._reached() as client:
+            try:
+                return _version(client.get_model_version(MODEL, version))
+            except MlflowException as error:
+                if _says_missing(error):
+                    raise UserError(f"{MODEL} has no version {version}: `violence-ops status` lists them.") from None
+                raise
+
+    def tags(self, version: str) -> dict[str, str]:
+        """The tags of a version."""
+        return dict(self.version(version).tags)
+
+    def set_tag(self, version: str, key: str, value: str) -> None:
+        """Add or replace a tag of a version."""
+        with self._reached() as client:
+            client.set_model_version_tag(MODEL, version, key, value)
+
+    def log_report(self, version: str, folder: Path, metrics: Mapping[str, float]) -> None:
+        """Add an evaluation's files and figures to the run that made a version."""
+        run_id = self.version(version).run_id
+        with self._reached() as client:
+            run = Run(run_id, "", client)
+            run.log_metrics([metrics])
+            run.log_files(folder, f"evaluation/{folder.name}")
+
+    def download(self, version: str, into: Path) -> Path:
+        """Fetch the package folder of a version into `into`, which appears only when it is complete; returns it."""
+        import tempfile
+
+        if into.is_dir():
+            return into
+        self.version(version)
+        into.parent.mkdir(parents=True, exist_ok=True)
+        with self._reached(), tempfile.TemporaryDirectory(dir=into.parent, prefix=".download-") as temporary:
+            import mlflow
+
+            fetched = mlflow.artifacts.download_artifacts(
+                artifact_uri=f"models:/{MODEL}/{version}", dst_path=temporary, tracking_uri=self.uri
+            )
+            (package,) = (Path(fetched) / "artifacts").iterdir()
+            try:
+                package.rename(into)
+            except OSError:
+                # another process was faster
+                if not into.is_dir():
+                    raise
+        return into
+
+    def run_url(self, run_id: str) -> str:
+        """Where a browser shows a run, if MLflow is a server."""
+        with self._reached() as client:
+            return self._url(client.get_run(run_id).info.experiment_id, run_id)
+
+    def model_url(self, version: str) -> str:
+        """Where a browser shows a version, if MLflow is a server; else the address of the database."""
+        return f"{self.uri}/#/models/{MODEL}/versions/{version}" if self._is_server else self.uri
+
+    @property
+    def _is_server(self) -> bool:
+        return urlsplit(self.uri).scheme in ("http", "https")
+
+    @property
+    def _is_unborn(self) -> bool:
+        """Whether nothing was ever written to the database: asking it would cost seconds to make its tables."""
+        scheme, _, path = self.uri.partition(":///")
+        return scheme == "sqlite" and not Path(path).exists()
+
+    def _url(self, experiment_id: str, run_id: str) -> str:
+        return (
+            f"{self.uri}/#/experiments/{experiment_id}/runs/{run_id}" if self._is_server else f"{self.uri} run {run_id}"
+        )
+
+    def _experiment(self, client: MlflowClient) -> str:
+        found = client.get_experiment_by_name(EXPERIMENT)
+        if found is not None:
+            return str(found.experiment_id)
+        host = urlsplit(self.uri).hostname
+        local = not self._is_server or host in ("127.0.0.1", "localhost", "::1")
+        with _quiet_race():
+            return str(client.create_experiment(EXPERIMENT, self._artifacts.resolve().as_uri() if local else None))
+        return str(client.get_experiment_by_name(EXPERIMENT).experiment_id)
+
+    def _end(self, client: MlflowClient, run_id: str) -> None:
+        """Mark a run as failed if MLflow can still be told."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            self._knock()
+            client.set_terminated(run_id, "FAILED")
+        except (ServiceUnavailable, MlflowException, OSError):
+            return
+
+    def _knock(self) -> None:
+        """Raise ServiceUnavailable if nothing listens at the server's address, before MLflow's own long retries."""
+        if not self._is_server:
+            return
+        parts = urlsplit(self.uri)
+        address = (parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
+        try:
+            socket.create_connection(address, timeout=_REACH_S).close()
+        except OSError as error:
+            raise self._unavailable(error) from None
+
+    def _unavailable(self, error: Exception) -> ServiceUnavailable:
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        return ServiceUnavailable(
+            f"MLflow at {self.uri} cannot be reached ({reason}): start it with `violence-ops up`, or mend "
+            "VIOLENCE_OPS_MLFLOW_URI, then run this again."
+        )
+
+    @contextmanager
+    def _reached(self) -> Iterator[MlflowClient]:
+        """The client, with MLflow's and the network's failures told as ServiceUnavailable."""
+        self._knock()
+        import mlflow
+        import requests
+        import sqlalchemy.exc
+        from mlflow.exceptions import MlflowException
+        from mlflow.tracking import MlflowClient
+
+        mlflow.set_tracking_uri(self.uri)
+        mlflow.set_registry_uri(self.uri)
+        try:
+            yield MlflowClient(self.uri, self.uri)
+        except (
+            requests.exceptions.ConnectionError,
+            requests.exceptions.Timeout,
+            sqlalchemy.exc.OperationalError,
+        ) as error:
+            raise self._unavailable(error) from error
+        except MlflowException as error:
+            if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
+                raise self._unavailable(error) from error
+            raise UserError(f"MLflow at {self.uri} refused: {str(error).splitlines()[0]}") from error
+
+
+def _version(found: Any) -> Version:
+    return Version(str(found.version), str(found.run_id or ""), dict(found.tags))
+
+
+def _says_missing(error: Any) -> bool:
+    # an unknown alias is INVALID_PARAMETER_VALUE in MLflow 3
+    return error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
+
+
+@contextmanager
+def _quiet_race() -> Iterator[None]:
+    """Somebody else has made the same thing: as good."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in content.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def _signature() -> Any:
+    """Input: a row per person and frame of any number of clips. Output: a row per clip."""
+    from mlflow.models import ModelSignature
+    from mlflow.types import ColSpec, DataType, Schema
+    from mlflow.types.schema import Array
+
+    numbers = Array(DataType.double)
+    inputs = [
+        ColSpec("string", "clip_id"), ColSpec("long", "width"), ColSpec("long", "height"), ColSpec("long", "frame_count"),
+        ColSpec("long", "frame"), ColSpec("long", "rank"), ColSpec("double", "movement"),
+        ColSpec(numbers, "keypoints"), ColSpec(numbers, "keypoint_scores"),
+    ]  # fmt: skip
+    outputs = [
+        ColSpec("string", "clip_id"), ColSpec("double", "probability"), ColSpec("double", "threshold"), ColSpec("string", "verdict"),
+    ]  # fmt: skip
+    return ModelSignature(Schema(inputs), Schema(outputs))
+
+
+def _example() -> Any:
+    """Two persons standing still in two frames."""
+    import pandas as pd
+
+    rows = [
+        {
+            "clip_id": "0" * 20, "width": 640, "height": 360, "frame_count": 2, "frame": frame, "rank": rank, "movement": 0.0,
+            "keypoints": [float(80 * rank + 5 * axis + 3 * joint) for joint in range(17) for axis in range(2)],
+            "keypoint_scores": [0.9] * 17,
+        }
+        for frame in range(2)
+        for rank in (1, 2)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)

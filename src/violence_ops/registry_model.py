@@ -1,0 +1,58 @@
+"""The code that MLflow runs to load a registered `violence-detector` (models-from-code, so that nothing is unpickled).
+
+MLflow copies this file into the model's artifacts and executes the copy; the package's files lie beside it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pandas as pd
+
+
+class ViolenceDetector(mlflow.pyfunc.PythonModel):
+    """Input: one row per person and frame, columns as in `registry.EXAMPLE`. Output: one row per clip."""
+
+    def load_context(self, context: Any) -> None:
+        """Load the package that was logged with the model."""
+        from violence_ops.recognition import package
+
+        self._package = package.load(Path(context.artifacts["package"]))
+
+    def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        """Probability of Fight, threshold and verdict of every clip_id in the table."""
+        from violence_ops.recognition.predict import predict_clip
+
+        rows = []
+        for clip_id, table in model_input.groupby("clip_id", sort=True):
+            prediction = predict_clip(self._package, _tracks(str(clip_id), table))
+            rows.append(
+                {
+                    "clip_id": prediction.clip_id, "probability": prediction.probability,
+                    "threshold": prediction.threshold, "verdict": prediction.verdict,
+                }
+            )  # fmt: skip
+        return pd.DataFrame(rows, columns=["clip_id", "probability", "threshold", "verdict"])
+
+
+def _tracks(clip_id: str, table: pd.DataFrame) -> Any:
+    """The rows of one clip as the tracks that the classifier reads; what it does not look at is zero."""
+    from violence_ops.records import COMPONENTS, JOINTS, ClipTracks
+
+    count = len(table)
+    components = np.zeros((count, len(COMPONENTS)), np.float32)
+    components[:, COMPONENTS.index("movement")] = table["movement"]
+    first = table.iloc[0]
+    return ClipTracks(
+        clip_id=clip_id, width=int(first["width"]), height=int(first["height"]), frame_count=int(first["frame_count"]), fps=0.0,
+        frame=table["frame"].to_numpy(np.int32), bboxes=np.zeros((count, 4), np.float32), scores=np.zeros(count, np.float32),
+        keypoints=np.array(table["keypoints"].tolist(), np.float32).reshape(-1, JOINTS, 2),
+        keypoint_scores=np.array(table["keypoint_scores"].tolist(), np.float32), track_id=table["rank"].to_numpy(np.int32),
+        rank=table["rank"].to_numpy(np.int32), involvement=np.zeros(count, np.float32), components=components,
+    )  # fmt: skip
+
+
+mlflow.models.set_model(ViolenceDetector())

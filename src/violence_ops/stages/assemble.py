@@ -1,0 +1,169 @@
+"""Make the training set: labelled clips of the sealed batches without the holdout, split by source group."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from violence_ops.errors import UserError
+from violence_ops.params import Params
+from violence_ops.records import LABELS
+from violence_ops.stages import holdout
+from violence_ops.stages.batches import Progress
+from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, tracks_of
+from violence_ops.workspace import Workspace, atomic_path, fingerprint, sha256_file, write_json, write_table
+
+_SCHEMA = pa.schema(
+    [
+        ("clip_id", pa.string()), ("label", pa.string()), ("label_source", pa.string()), ("source_group", pa.string()),
+        ("batch_id", pa.string()), ("camera_id", pa.string()), ("width", pa.int32()), ("height", pa.int32()),
+        ("fps", pa.float64()), ("frame_count", pa.int32()), ("perceptual_hash", pa.string()),
+    ]
+)  # fmt: skip
+TABLES = ("train.parquet", "val.parquet", "skeletons.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class AssembleResult:
+    """The dataset: its revision (a hash over its tables), clips per side, clips by label, and clips left to the holdout."""
+
+    revision: str
+    train: int
+    val: int
+    labels: dict[str, int]
+    held_out: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(workspace: Workspace, params: Params, *, progress: Progress | None = None) -> AssembleResult:
+    """Write `data/dataset`: train and val tables, split.json, the skeletons, and the export for MMAction2's PoseDataset.
+
+    The same sealed batches, labels, holdouts and params give the same bytes. Raises UserError, saying what is missing, if
+    there is no labelled clip, only one label, too few clips of one, or nothing outside the holdout.
+    """
+    clips = labelled_clips(workspace)
+    usable = trainable(workspace, params, clips)
+    _check(clips, usable, params)
+    train, val = _split(usable, params)
+    skeletons = _skeletons(usable, params, progress)
+    workspace.dataset.mkdir(parents=True, exist_ok=True)
+    for name, side in (("train.parquet", train), ("val.parquet", val)):
+        write_table(workspace.dataset / name, pa.Table.from_pylist([_row(one) for one in side], _SCHEMA))
+    _write_skeletons(workspace, skeletons, train, val)
+    hashes = {name: sha256_file(workspace.dataset / name) for name in TABLES}
+    revision = fingerprint(hashes)
+    result = AssembleResult(
+        revision,
+        len(train),
+        len(val),
+        dict(sorted(Counter(one.label for one in usable).items())),
+        len(clips) - len(usable),
+    )
+    _write_split(workspace, params, result, train, val, hashes)
+    workspace.write_progress("assemble", result.to_dict())
+    return result
+
+
+def trainable(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -> list[Labelled]:
+    """Those of `clips` that share no source group, and are no near-duplicate, with any holdout version."""
+    frozen = holdout.held_out(workspace)
+    groups = {clip.source_group for clip in frozen}
+    clip_ids = {one.clip.clip_id for one in clips}
+    others = [clip for clip in frozen if clip.clip_id not in clip_ids]
+    families = in_families([*(one.clip for one in clips), *others], params)
+    tainted = {m.clip_id for family in families if any(m.source_group in groups for m in family) for m in family}
+    return [one for one in clips if one.clip.clip_id not in tainted]
+
+
+def _check(clips: Sequence[Labelled], usable: Sequence[Labelled], params: Params) -> None:
+    if not clips:
+        raise UserError(
+            "No sealed batch holds a labelled clip: label some (`violence-ops label`, or Fight/ and NonFight/ folders in the inbox)."
+        )
+    if not usable:
+        raise UserError(
+            f"All {len(clips)} labelled clips belong to source groups of the holdout: bring labelled clips of other source groups."
+        )
+    counts = Counter(one.label for one in usable)
+    if len(counts) < len(LABELS):
+        (only,) = counts
+        raise UserError(f"All {len(usable)} clips to train on are {only}: label clips of the other class too.")
+    label, least = min(counts.items(), key=lambda item: item[1])
+    if least < params.dataset.min_clips_per_label:
+        raise UserError(
+            f"Only {least} {label} clips to train on, dataset.min_clips_per_label asks for {params.dataset.min_clips_per_label}: "
+            "label more clips, or lower it in params.yaml."
+        )
+
+
+def _split(usable: Sequence[Labelled], params: Params) -> tuple[list[Labelled], list[Labelled]]:
+    from violence_ops.recognition.split import choose
+
+    families = in_families((one.clip for one in usable), params)
+    chosen = choose(families, params.dataset.validation_share, params.holdout.seed, "validation")
+    names = {member.clip_id for family in chosen for member in family}
+    train = [one for one in usable if one.clip.clip_id not in names]
+    val = [one for one in usable if one.clip.clip_id in names]
+    for label in LABELS:
+        if not all(any(one.label == label for one in side) for side in (train, val)):
+            raise UserError(
+                f"{label} clips cannot be on both sides of the split into training and validation, which keeps source groups whole: "
+                f"bring {label} clips of at least two source groups outside the holdout."
+            )
+    return train, val
+
+
+def _skeletons(usable: Sequence[Labelled], params: Params, progress: Progress | None) -> list[Any]:
+    from violence_ops.recognition.skeleton import from_tracks
+
+    found = []
+    for done, tracks in enumerate(tracks_of(usable), start=1):
+        found.append(from_tracks(tracks, params.windows.persons))
+        if progress:
+            progress("assemble", done, len(usable))
+    return sorted(found, key=lambda skeleton: skeleton.clip_id)
+
+
+def _row(one: Labelled) -> dict[str, Any]:
+    facts = one.clip.to_dict() | {"label_source": one.source, "batch_id": one.batch.batch_id}
+    return {name: facts[name] for name in _SCHEMA.names}
+
+
+def _write_skeletons(workspace: Workspace, skeletons: list[Any], train: list[Labelled], val: list[Labelled]) -> None:
+    from violence_ops.recognition.export import pose_dataset
+    from violence_ops.recognition.skeleton import to_table
+
+    write_table(workspace.dataset / "skeletons.parquet", to_table(skeletons))
+    labels = {one.clip.clip_id: one.label for one in (*train, *val)}
+    split = {"train": [one.clip.clip_id for one in train], "val": [one.clip.clip_id for one in val]}
+    with atomic_path(workspace.dataset / "pose_dataset.pkl") as temporary:
+        temporary.write_bytes(pose_dataset(skeletons, labels, split))
+
+
+def _write_split(
+    workspace: Workspace,
+    params: Params,
+    result: AssembleResult,
+    train: list[Labelled],
+    val: list[Labelled],
+    hashes: dict[str, str],
+) -> None:
+    write_json(
+        workspace.dataset / "split.json",
+        {
+            "revision": result.revision,
+            "groups": {name: sorted({one.clip.source_group for one in side}) for name, side in (("train", train), ("val", val))},
+            "clips": {name: dict(sorted(Counter(one.label for one in side).items())) for name, side in (("train", train), ("val", val))},
+            "batches": sorted({one.batch.batch_id for one in (*train, *val)}),
+            "holdouts": {name: holdout.read(workspace, name).revision for name in workspace.holdout_versions()},
+            "held_out": result.held_out,
+            "persons": params.windows.persons,
+            "sha256": hashes,
+        },
+    )  # fmt: skip

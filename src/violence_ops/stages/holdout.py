@@ -1,0 +1,141 @@
+"""Freeze clips for evaluation: whole source groups, copied, versioned and never changed or trained on again."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from violence_ops import versioning
+from violence_ops.errors import UsageError, UserError, WorkspaceError
+from violence_ops.params import Params
+from violence_ops.records import CLIPS_SCHEMA, LABELS, TRACKS_SCHEMA, ClipRecord
+from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, track_rows
+from violence_ops.workspace import Workspace, sha256_file, sync_folder, write_json, write_table
+
+
+@dataclass(frozen=True, slots=True)
+class HoldoutResult:
+    """A frozen holdout: its source groups, its clips by label, and `revision`, a hash over its tables."""
+
+    version: str
+    revision: str
+    groups: tuple[str, ...]
+    clips: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def freeze(
+    workspace: Workspace, params: Params, *, share: float | None = None, version: str | None = None
+) -> HoldoutResult:
+    """Freeze about `share` of the labelled clips, in whole source groups, as holdout `version` (default: the next of v1, v2, …).
+
+    The same clips and `holdout.seed` give the same groups; with more clips most of an earlier version's groups are chosen again.
+    Raises UserError if both labels cannot be on both sides, UsageError if the version exists or the share is no share.
+    """
+    share = params.holdout.share if share is None else share
+    if not 0 < share < 1:
+        raise UsageError(f"--share is {share:g} but must be between 0 and 1.")
+    with workspace.lock("holdout"):
+        name = version or _next_version(workspace)
+        folder = workspace.holdout(name)
+        if folder.exists():
+            raise UsageError(f"Holdout {name} exists and is never changed: choose another --version.")
+        chosen = _choose(labelled_clips(workspace), params, share)
+        _write(folder, name, chosen, share, params.holdout.seed)
+        return _publish(workspace, name)
+
+
+def ensure(workspace: Workspace, params: Params) -> HoldoutResult | None:
+    """The newest holdout, frozen now if there is none and `holdout.auto_freeze` is set; None if there is none.
+
+    Raises UserError as `freeze` does.
+    """
+    versions = workspace.holdout_versions()
+    if not versions:
+        return freeze(workspace, params) if params.holdout.auto_freeze else None
+    with workspace.lock("holdout"):
+        return _publish(workspace, versions[-1])
+
+
+def read(workspace: Workspace, version: str) -> HoldoutResult:
+    """What is known of a holdout version. Raises WorkspaceError if there is none of that name."""
+    path = workspace.holdout(version) / "holdout.json"
+    if not path.is_file():
+        raise WorkspaceError(f"There is no holdout {version}: make one with `violence-ops holdout freeze`.")
+    content = json.loads(path.read_text("utf-8"))
+    return HoldoutResult(version, content["revision"], tuple(content["groups"]), content["clips"])
+
+
+def held_out(workspace: Workspace) -> list[ClipRecord]:
+    """The clips of all holdout versions, each once."""
+    found: dict[str, ClipRecord] = {}
+    for version in workspace.holdout_versions():
+        rows = pq.read_table(workspace.holdout(version) / "clips.parquet").to_pylist()
+        found |= {row["clip_id"]: ClipRecord.from_dict(row) for row in rows}
+    return list(found.values())
+
+
+def _choose(clips: Sequence[Labelled], params: Params, share: float) -> list[Labelled]:
+    from violence_ops.recognition.split import choose
+
+    families = in_families((one.clip for one in clips), params)
+    groups = {m.source_group for family in choose(families, share, params.holdout.seed, "holdout") for m in family}
+    chosen = [one for one in clips if one.clip.source_group in groups]
+    for label in LABELS:
+        inside, all_of_it = (sum(one.label == label for one in some) for some in (chosen, clips))
+        if not 0 < inside < all_of_it:
+            raise UserError(
+                f"No holdout can be frozen: of {all_of_it} labelled {label} clips in sealed batches {inside} would be held out, "
+                f"but both sides need some; bring clips of at least two source groups per label ({len(families)} groups now)."
+            )
+    return chosen
+
+
+def _write(folder: Path, version: str, chosen: Sequence[Labelled], share: float, seed: int) -> None:
+    """Write the tables beside their place, then move them there at once."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".freeze-", dir=folder.parent))
+    try:
+        write_table(
+            temporary / "clips.parquet", pa.Table.from_pylist([one.clip.to_dict() for one in chosen], CLIPS_SCHEMA)
+        )
+        rows = {one.clip.clip_id: table for one, table in track_rows(chosen)}
+        tracks = pa.concat_tables([rows[name] for name in sorted(rows)]).cast(TRACKS_SCHEMA)
+        write_table(temporary / "tracks.parquet", tracks)
+        hashes = {name: sha256_file(temporary / name) for name in ("clips.parquet", "tracks.parquet")}
+        content = {
+            "version": version, "revision": hashes["clips.parquet"][:16] + hashes["tracks.parquet"][:16], "share": share, "seed": seed,
+            "groups": sorted({one.clip.source_group for one in chosen}), "clips": dict(sorted(Counter(one.label for one in chosen).items())),
+            "batches": sorted({one.batch.batch_id for one in chosen}),
+            "rows": {"clips.parquet": len(chosen), "tracks.parquet": len(tracks)}, "sha256": hashes,
+        }  # fmt: skip
+        write_json(temporary / "holdout.json", content)
+        temporary.chmod(0o755)
+        temporary.rename(folder)
+        sync_folder(folder.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _publish(workspace: Workspace, version: str) -> HoldoutResult:
+    """Put the holdout under version control, unless a run before this one has."""
+    folder = workspace.holdout(version)
+    if not folder.with_name(f"{folder.name}.dvc").is_file():
+        versioning.add_artifact(workspace, folder, f"Holdout {version}", f"holdout/{version}")
+    return read(workspace, version)
+
+
+def _next_version(workspace: Workspace) -> str:
+    taken = set(workspace.holdout_versions())
+    return next(name for name in (f"v{number}" for number in range(1, len(taken) + 2)) if name not in taken)

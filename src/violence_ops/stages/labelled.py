@@ -1,0 +1,77 @@
+"""The labelled clips of the sealed batches: what holdouts are frozen from and datasets are assembled from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from violence_ops.params import Params
+from violence_ops.recognition.split import Member, families
+from violence_ops.records import ClipRecord, ClipTracks
+from violence_ops.stages import batches
+from violence_ops.stages.labels import effective_labels
+from violence_ops.workspace import Batch, Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Labelled:
+    """A clip with its effective label, where that came from, and the sealed batch that holds it."""
+
+    clip: ClipRecord
+    source: str
+    batch: Batch
+
+    @property
+    def label(self) -> str:
+        assert self.clip.label is not None
+        return self.clip.label
+
+
+def labelled_clips(workspace: Workspace) -> list[Labelled]:
+    """The accepted clips of sealed batches that have a label, in clip_id order; labels that arrived later win."""
+    labels = effective_labels(workspace)
+    found = [
+        Labelled(clip.with_(label=labels[clip.clip_id][0]), labels[clip.clip_id][1], batch)
+        for batch in workspace.sealed_batches()
+        for clip in batches.accepted_clips(batch)
+        if clip.clip_id in labels
+    ]
+    return sorted(found, key=lambda one: one.clip.clip_id)
+
+
+def members(clips: Iterable[ClipRecord]) -> list[Member]:
+    """What splitting needs to know of labelled clips."""
+    return [Member(clip.clip_id, str(clip.label), clip.source_group, clip.perceptual_hash) for clip in clips]
+
+
+def in_families(clips: Iterable[ClipRecord], params: Params) -> list[list[Member]]:
+    """Clips that must stay on one side: same source group or near-duplicates."""
+    return families(members(clips), params.validation.near_duplicate_bits)
+
+
+def track_rows(chosen: Iterable[Labelled]) -> Iterator[tuple[Labelled, pa.Table]]:
+    """Each clip with its rows of tracks.parquet, batch by batch, in clip_id order within a batch."""
+    by_batch: dict[Batch, list[Labelled]] = {}
+    for one in chosen:
+        by_batch.setdefault(one.batch, []).append(one)
+    for batch, wanted in by_batch.items():
+        table = pq.read_table(batch.table("tracks"))
+        names = table.column("clip_id").to_numpy(zero_copy_only=False)
+        order = np.argsort(names, kind="stable")
+        names = names[order]
+        for one in wanted:
+            first, last = (
+                np.searchsorted(names, one.clip.clip_id, "left"),
+                np.searchsorted(names, one.clip.clip_id, "right"),
+            )
+            yield one, table.take(order[first:last])
+
+
+def tracks_of(chosen: Iterable[Labelled]) -> Iterator[ClipTracks]:
+    """The tracks of the clips, in the order of `track_rows`."""
+    for one, rows in track_rows(chosen):
+        yield ClipTracks.from_table(rows, one.clip)

@@ -1,0 +1,103 @@
+"""`score`: let the champion judge every clip of a batch from its tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+from violence_ops.params import Params
+from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
+from violence_ops.stages import batches
+from violence_ops.stages.batches import Progress
+from violence_ops.stages.parts import record_progress
+from violence_ops.stages.releases import CHAMPION, open_registry
+from violence_ops.workspace import Batch, Workspace, fingerprint, read_fingerprint, write_table
+
+if TYPE_CHECKING:
+    from violence_ops.recognition.package import Package
+
+
+@dataclass(frozen=True, slots=True)
+class ScoreResult:
+    """The champion's version (None: there is none yet, nothing was judged), clips judged now, done before, and Fights among them."""
+
+    champion: str | None
+    scored: int = 0
+    skipped: int = 0
+    fights: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        if self.champion is None:
+            return ["There is no champion yet: no clip was judged."]
+        return [
+            f"Champion {self.champion} judged {self.scored} clips, {self.fights} as Fight; {self.skipped} were done before."
+        ]
+
+
+def run(
+    workspace: Workspace,
+    params: Params,
+    *,
+    batch_id: str | None = None,
+    clip_ids: Iterable[str] | None = None,
+    progress: Progress | None = None,
+) -> ScoreResult:
+    """Judge the accepted clips of one batch, or of every open one; without a champion the predictions are empty tables.
+
+    A clip is judged again if its tracks or the champion changed. Raises ServiceUnavailable if MLflow cannot be reached,
+    WorkspaceError if the tracks of a clip are missing.
+    """
+    wanted = None if clip_ids is None else list(clip_ids)
+    champion = open_registry(workspace).alias(CHAMPION)
+    package: Package | None = None
+    scored, skipped, fights = 0, 0, 0
+    for batch in batches.chosen_batches(workspace, batch_id):
+        if batch.is_sealed:
+            continue
+        clips = batches.accepted_clips(batch, wanted)
+        due = [
+            clip
+            for clip in clips
+            if read_fingerprint(batch.part("predictions", clip.clip_id)) != _expected(batch, clip, champion)
+        ]
+        skipped += len(clips) - len(due)
+        if champion is not None and due:
+            package = package or load_version(workspace, champion)
+        for done, clip in enumerate(due, start=1):
+            fights += _score(batch, clip, champion, package)
+            scored += champion is not None
+            if progress:
+                progress("score", done, len(due))
+    record_progress(workspace, "score", "predictions")
+    return ScoreResult(champion, scored, skipped, fights)
+
+
+def load_version(workspace: Workspace, version: str) -> Package:
+    """A registered model, downloaded once. Raises ServiceUnavailable if MLflow cannot be reached."""
+    from violence_ops.recognition import package
+
+    return package.load(open_registry(workspace).download(version, workspace.model_package(version)))
+
+
+def _expected(batch: Batch, clip: ClipRecord, champion: str | None) -> str:
+    return fingerprint(read_fingerprint(batch.part("tracks", clip.clip_id)), champion)
+
+
+def _score(batch: Batch, clip: ClipRecord, champion: str | None, package: Package | None) -> bool:
+    """Write one clip's predictions; returns whether it is a Fight."""
+    from violence_ops.recognition.predict import predict_clip
+
+    tracks = batches.read_tracks(batch, clip)
+    path = batch.part("predictions", clip.clip_id)
+    mark = _expected(batch, clip, champion)
+    if champion is None or package is None:
+        write_table(path, PREDICTIONS_SCHEMA.empty_table(), mark)
+        return False
+    prediction = predict_clip(package, tracks)
+    write_table(path, prediction.to_table(champion), mark)
+    return prediction.verdict == "Fight"

@@ -1,0 +1,256 @@
+"""Train a candidate on the assembled dataset, log the run to MLflow, and register it under the alias `candidate`.
+
+MLflow is asked before the training starts. What was trained is kept until it is registered, so that a retry after MLflow
+was lost does not train again; a model version comes into being only with all its files, and the alias moves last.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+import uuid
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from violence_ops import versioning
+from violence_ops.errors import WorkspaceError
+from violence_ops.params import Params
+from violence_ops.registry import MODEL, Registry, Run
+from violence_ops.stages import holdout
+from violence_ops.stages.assemble import trainable
+from violence_ops.stages.batches import Progress
+from violence_ops.stages.labelled import labelled_clips
+from violence_ops.stages.releases import open_registry
+from violence_ops.workspace import Workspace, fingerprint, write_json
+
+if TYPE_CHECKING:
+    from violence_ops.recognition.train import Epoch, Trained
+
+CANDIDATE = "candidate"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """The registered candidate, its run, and the metrics of the kept epoch on validation."""
+
+    model_version: str
+    run_id: str
+    run_url: str
+    dataset_revision: str
+    metrics: dict[str, float]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """Whether training again makes sense, and why (not). True or false as a condition."""
+
+    yes: bool
+    reason: str
+
+    def __bool__(self) -> bool:
+        return self.yes
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(
+    workspace: Workspace, params: Params, *, family: str | None = None, progress: Progress | None = None
+) -> TrainResult:
+    """Train, log and register: a new run and a new model version every time it is called.
+
+    Raises ServiceUnavailable if MLflow cannot be reached (nothing is registered; a retry goes on from what was trained),
+    WorkspaceError if there is no dataset, UserError if the loss diverges.
+    """
+    if family:
+        params = params.model_copy(update={"train": params.train.model_copy(update={"family": family})})
+    dataset = _Dataset.read(workspace)
+    registry = open_registry(workspace)
+    registry.check()
+    facts = _facts(workspace, params, dataset)
+    with workspace.lock("train"):
+        trained = _trained(workspace, params, dataset, facts, progress)
+        run_id, version = _register(registry, params, dataset, trained, facts)
+        with workspace.lock("release"):
+            registry.set_alias(CANDIDATE, version, registry.alias(CANDIDATE))
+        record = json.loads((trained / "record.json").read_text("utf-8"))
+        shutil.rmtree(trained)
+    progress_of = {"dataset_revision": dataset.revision, "params": facts["params_digest"], "model_version": version}
+    workspace.write_progress("train", progress_of)
+    return TrainResult(version, run_id, registry.run_url(run_id), dataset.revision, record["metrics"])
+
+
+def worth_while(workspace: Workspace, params: Params) -> Worth:
+    """Whether `train.min_new_clips` labelled clips are new, or changed their label, since the last training."""
+    clips = trainable(workspace, params, labelled_clips(workspace))
+    now = {one.clip.clip_id: one.label for one in clips}
+    if not now:
+        return Worth(False, "No labelled clip outside the holdout is in a sealed batch.")
+    last = workspace.read_progress("train").get("dataset_revision")
+    if last is None:
+        return Worth(True, f"Nothing was trained yet; {len(now)} labelled clips are there.")
+    dataset = _Dataset.read(workspace)
+    if dataset.revision != last:
+        return Worth(True, f"Dataset {dataset.revision[:12]} was assembled and not trained on.")
+    new = len(now.items() - dataset.labels.items())
+    least = max(1, params.train.min_new_clips)
+    return Worth(new >= least, f"{new} labelled clips are new since the last training; {least} make it worth while.")
+
+
+@dataclass(frozen=True, slots=True)
+class _Dataset:
+    """The assembled dataset's tables."""
+
+    folder: Path
+    revision: str
+    train: pa.Table
+    val: pa.Table
+    split: dict[str, Any]
+
+    @classmethod
+    def read(cls, workspace: Workspace) -> _Dataset:
+        path = workspace.dataset / "split.json"
+        if not path.is_file():
+            raise WorkspaceError(f"{workspace.dataset} holds no dataset: run `violence-ops assemble` first.")
+        split = json.loads(path.read_text("utf-8"))
+        train, val = (pq.read_table(workspace.dataset / name) for name in ("train.parquet", "val.parquet"))
+        return cls(workspace.dataset, split["revision"], train, val, split)
+
+    @property
+    def labels(self) -> dict[str, str]:
+        both = pa.concat_tables([self.train, self.val])
+        return dict(zip(both.column("clip_id").to_pylist(), both.column("label").to_pylist(), strict=True))
+
+    def members(self) -> list[dict[str, Any]]:
+        """The clips that were looked at, for the leakage check."""
+        both = pa.concat_tables([self.train, self.val]).select(["clip_id", "source_group", "perceptual_hash"])
+        return sorted(both.to_pylist(), key=lambda row: row["clip_id"])
+
+
+def _facts(workspace: Workspace, params: Params, dataset: _Dataset) -> dict[str, str]:
+    """What every model version is tagged with."""
+    from violence_ops.pose import weights
+
+    versions = workspace.holdout_versions()
+    return {
+        "dataset_revision": dataset.revision,
+        "code_revision": versioning.code_revision(),
+        "workspace_revision": versioning.revision(workspace),
+        "pose_weights": weights.find(params.pose.weights).sha256,
+        "params_digest": fingerprint(params.train.model_dump(), params.windows.model_dump()),
+        "holdout": versions[-1] if versions else "none",
+        "holdout_revision": holdout.read(workspace, versions[-1]).revision if versions else "none",
+        "family": params.train.family,
+    }
+
+
+def _trained(
+    workspace: Workspace, params: Params, dataset: _Dataset, facts: dict[str, str], progress: Progress | None
+) -> Path:
+    """The folder with what training gave: `package/`, `plots/`, `record.json`. Trains unless a lost attempt left it."""
+    home = workspace.cache / "training"
+    folder = home / fingerprint(dataset.revision, facts["params_digest"], facts["code_revision"])
+    if folder.is_dir():
+        return folder
+    shutil.rmtree(home, ignore_errors=True)
+    home.mkdir(parents=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".fit-", dir=home))
+    trained = _fit(params, dataset, progress)
+    _write(temporary, trained, dataset, facts)
+    temporary.rename(folder)
+    return folder
+
+
+def _fit(params: Params, dataset: _Dataset, progress: Progress | None) -> Trained:
+    from violence_ops.recognition.skeleton import read_table
+    from violence_ops.recognition.train import fit
+
+    skeletons = read_table(pq.read_table(dataset.folder / "skeletons.parquet"))
+
+    def side(table: pa.Table) -> list[Any]:
+        return [skeletons[clip_id] for clip_id in table.column("clip_id").to_pylist()]
+
+    def on_epoch(epoch: Epoch) -> None:
+        if progress:
+            progress("train", epoch.epoch, params.train.epochs)
+
+    return fit(side(dataset.train), side(dataset.val), dataset.labels, params.train, params.windows, on_epoch)
+
+
+def _write(folder: Path, trained: Trained, dataset: _Dataset, facts: dict[str, str]) -> None:
+    from violence_ops.recognition import package, plots
+
+    counts = {"training clips": len(dataset.train), "validation clips": len(dataset.val)}
+    package.save(trained, folder / "package", facts | counts)
+    write_json(folder / "package" / "training.json", {"dataset_revision": dataset.revision, "clips": dataset.members()})
+    plots.save_all(trained, folder / "plots")
+    best = trained.history[trained.best_epoch - 1]
+    record = {
+        "attempt": uuid.uuid4().hex,
+        "epochs": [_metrics(epoch) for epoch in trained.history],
+        "metrics": {"best_epoch": best.epoch, "epochs": len(trained.history), "threshold": trained.threshold}
+        | _scores(best),
+        "class_weights": trained.class_weights,
+    }
+    write_json(folder / "record.json", record)
+
+
+def _metrics(epoch: Epoch) -> dict[str, float]:
+    return {
+        "train_loss": epoch.train_loss,
+        "learning_rate": epoch.learning_rate,
+        "val_threshold": epoch.val.threshold,
+    } | _scores(epoch)
+
+
+def _scores(epoch: Epoch) -> dict[str, float]:
+    names = ("f1", "precision", "recall", "accuracy")
+    return {"val_loss": epoch.val_loss} | {f"val_{name}": getattr(epoch.val, name) for name in names}
+
+
+def _register(
+    registry: Registry, params: Params, dataset: _Dataset, folder: Path, facts: dict[str, str]
+) -> tuple[str, str]:
+    """Log the run and register its model, unless an attempt that was cut off did so; returns run id and version."""
+    record = json.loads((folder / "record.json").read_text("utf-8"))
+    for known in registry.versions():
+        if known.tags.get("attempt") == record["attempt"]:
+            return known.run_id, known.version
+    tags = facts | {"attempt": record["attempt"], "threshold": str(record["metrics"]["threshold"])}
+    with registry.start_run(f"{facts['family']} {dataset.revision[:8]}", tags) as run:
+        _log(run, params, dataset, record)
+        run.log_files(folder / "plots", "plots")
+        description = (
+            f"{facts['family']} on dataset {dataset.revision[:12]}: validation F1 {record['metrics']['val_f1']:.3f} "
+            f"at threshold {record['metrics']['threshold']}."
+        )
+        version = registry.register(run.run_id, folder / "package", tags, description)
+        run.set_tag("model_version", version)
+        return run.run_id, version
+
+
+def _log(run: Run, params: Params, dataset: _Dataset, record: dict[str, Any]) -> None:
+    weights = dict(zip(("NonFight", "Fight"), record["class_weights"], strict=True))
+    run.log_params(
+        {"train": params.train.model_dump() | {"class_weight": weights}, "windows": params.windows.model_dump()}
+    )
+    run.log_metrics(record["epochs"])
+    run.log_metrics(
+        [
+            {
+                f"best_{name.removeprefix('val_')}": value
+                for name, value in record["metrics"].items()
+                if name.startswith("val_")
+            }
+        ]
+    )
+    counts = {"train": len(dataset.train), "val": len(dataset.val)} | dataset.split["clips"]
+    run.log_dataset(f"{MODEL}-dataset", dataset.revision, str(dataset.folder), counts)
