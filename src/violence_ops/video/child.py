@@ -70,8 +70,6 @@ def _allow_seconds(seconds: float) -> None:
 def _load_libraries() -> None:
     """Import what examining needs before memory is bounded."""
     import av
-    import imagehash  # noqa: F401
-    import scipy.fftpack  # noqa: F401
 
     av.logging.set_level(None)
 

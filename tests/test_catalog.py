@@ -1,0 +1,129 @@
+"""The catalog: a clip is claimed exactly once, on SQLite and on a real PostgreSQL."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from violence_ops.catalog import Catalog
+from violence_ops.errors import ServiceUnavailable
+from violence_ops.records import ClipRecord
+
+
+def clip(number: int, **facts: object) -> ClipRecord:
+    base = {"clip_id": f"{number:020x}", "sha256": f"{number:064x}", "batch_id": "", "source_path": f"{number}.mp4", "source_group": "g"}
+    return ClipRecord(**(base | facts))
+
+
+@pytest.fixture(scope="module")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL cluster of our own on loopback."""
+    servers = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not servers:
+        pytest.skip("no PostgreSQL server binaries in /usr/lib/postgresql")
+    if os.getuid() == 0 and not _has_user("postgres"):
+        pytest.skip("initdb refuses root and there is no user postgres to run it as")
+    binaries, folder = servers[-1].parent, Path(subprocess.check_output(["mktemp", "-d", "/tmp/pg-XXXXXX"], text=True).strip())
+    user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+    if user:
+        shutil.chown(folder, "postgres")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = folder / "data"
+    subprocess.run([*user, binaries / "initdb", "-D", data, "-U", "catalog", "-A", "trust", "--no-sync"], check=True, capture_output=True, cwd="/")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
+    subprocess.run([*user, binaries / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start"], check=True, stdout=subprocess.DEVNULL, cwd="/")
+    try:
+        yield f"postgresql+psycopg2://catalog@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run([*user, binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL, cwd="/")
+        shutil.rmtree(folder)
+
+
+def _has_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'catalog.db'}"
+    address = request.getfixturevalue("postgresql")
+    with Catalog(address) as catalog:
+        catalog.rebuild([], [])
+    return address
+
+
+def test_two_runs_that_claim_the_same_clips_share_them_without_overlap(url: str) -> None:
+    clips = [clip(number) for number in range(1200)]
+
+    def claim(by: str) -> set[str]:
+        with Catalog(url) as catalog:
+            return set().union(*(catalog.claim(clips[start : start + 40], by) for start in range(0, 1200, 40)))
+
+    with ThreadPoolExecutor(4) as pool:
+        shares = list(pool.map(claim, ["a", "b", "c", "d"]))
+    assert sum(map(len, shares)) == 1200
+    assert set().union(*shares) == {item.clip_id for item in clips}
+
+
+def test_a_run_that_died_gets_its_claims_again_until_they_are_a_batch(url: str) -> None:
+    clips = [clip(1), clip(2)]
+    with Catalog(url) as catalog:
+        assert catalog.claim(clips, "run") == catalog.claim(clips, "run") == {clips[0].clip_id, clips[1].clip_id}
+        catalog.open_batch("2026-01-01-00000000", "2026-01-01", clips)
+        assert catalog.claim(clips, "run") == set()
+
+
+def test_claims_of_a_run_whose_files_are_gone_are_forgotten(url: str) -> None:
+    with Catalog(url) as catalog:
+        catalog.claim([clip(1)], "gone")
+        catalog.claim([clip(2)], "alive")
+        assert catalog.forget_claims(["alive"]) == 1
+        assert catalog.claim([clip(1), clip(2)], "new") == {clip(1).clip_id}
+
+
+def test_bytes_refused_for_their_name_are_new_under_a_proper_one(url: str) -> None:
+    with Catalog(url) as catalog:
+        catalog.record([clip(1, status="quarantined", reason="unsafe_name")])
+        catalog.record([clip(2, status="quarantined", reason="truncated")])
+        assert catalog.claim([clip(1), clip(2)], "run") == {clip(1).clip_id}
+
+
+def test_counts_and_lists(url: str) -> None:
+    with Catalog(url) as catalog:
+        clips = [clip(1, label="Fight"), clip(2), clip(3)]
+        catalog.claim(clips, "run")
+        catalog.open_batch("2026-01-01-00000000", "2026-01-01", clips)
+        judged = [clips[0].with_(status="accepted"), clips[1].with_(status="accepted"), clips[2].with_(status="quarantined", reason="truncated")]
+        catalog.record(judged, "2026-01-01-00000000")
+        assert [found.clip_id for found in catalog.unlabelled()] == [clip(2).clip_id]
+        catalog.set_labels({clip(2).clip_id: "NonFight"})
+        catalog.record(judged, "2026-01-01-00000000")
+        assert catalog.unlabelled() == []
+        catalog.seal_batch("2026-01-01-00000000")
+        assert catalog.counts() == {
+            "status": {"accepted": 2, "quarantined": 1}, "reason": {"truncated": 1},
+            "label": {"Fight": 1, "NonFight": 1}, "batches": {"sealed": 1},
+        }  # fmt: skip
+        assert catalog.find_paths(["2.mp4", "9.mp4"]) == {"2.mp4": clip(2).clip_id}
+
+
+def test_a_database_that_is_not_there_is_said_in_one_sentence_without_its_password() -> None:
+    with pytest.raises(ServiceUnavailable) as refusal:
+        Catalog("postgresql+psycopg2://u:secret@127.0.0.1:9/none")
+    assert "secret" not in str(refusal.value)
+    assert "\n" not in str(refusal.value)

@@ -1,0 +1,133 @@
+"""What a video is and why it is refused, found by decoding it in a child process."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from violence_ops.errors import Rejected
+from violence_ops.params import ValidationParams
+from violence_ops.video import decode, probe
+from violence_ops.video.sandbox import Sandbox, decoded_frames
+
+REASONS = (
+    "unreadable-empty", "unreadable-text", "unreadable-playlist", "truncated", "decode_error", "too_short", "bad_dimensions",
+    "no_video_stream",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def limits() -> ValidationParams:
+    from violence_ops.params import load_params
+
+    return load_params(Path(__file__).parents[2] / "params.yaml").validation
+
+
+def test_facts_are_those_of_the_decoded_frames(clip_folder: Path, limits: ValidationParams) -> None:
+    facts = probe.validate(clip_folder / "clip0.mp4", limits)
+    assert (facts.width, facts.height, facts.fps, facts.frame_count) == (160, 120, 15.0, 30)
+    assert facts.duration_s == pytest.approx(2.0)
+    assert facts.codec == "h264"
+    assert 30 < facts.brightness < 90
+    assert len(facts.perceptual_hash) == 16
+
+
+def test_same_bytes_same_facts(clip_folder: Path, limits: ValidationParams) -> None:
+    with Sandbox(limits) as sandbox:
+        assert sandbox.validate(clip_folder / "clip1.mp4") == sandbox.validate(clip_folder / "clip1.mp4")
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_every_kind_of_broken_file_has_its_reason(broken_folder: Path, limits: ValidationParams, name: str) -> None:
+    with pytest.raises(Rejected) as refusal:
+        probe.validate(broken_folder / f"{name}.mp4", limits)
+    assert refusal.value.reason == name.partition("-")[0]
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"max_size_mb": 0.0001}, "too_large"),
+        ({"max_frames": 20}, "too_long"),
+        ({"max_duration_s": 1.0}, "too_long"),
+        ({"min_duration_s": 3.0}, "too_short"),
+        ({"max_pixels": 10_000}, "bad_dimensions"),
+    ],
+    ids=lambda value: "-".join(value) if isinstance(value, dict) else value,
+)
+def test_limits_are_kept(clip_folder: Path, limits: ValidationParams, change: dict[str, float], reason: str) -> None:
+    with pytest.raises(Rejected) as refusal:
+        probe.validate(clip_folder / "clip0.mp4", limits.model_copy(update=change))
+    assert refusal.value.reason == reason
+
+
+def test_a_decoder_that_dies_costs_one_clip_and_the_next_is_decoded(clip_folder: Path, limits: ValidationParams) -> None:
+    with Sandbox(limits) as sandbox:
+        sandbox.validate(clip_folder / "clip0.mp4")
+        os.kill(sandbox._child.pid, signal.SIGSEGV)
+        with pytest.raises(Rejected) as refusal:
+            sandbox.validate(clip_folder / "clip1.mp4")
+        assert refusal.value.reason == "decode_error"
+        assert sandbox.validate(clip_folder / "clip2.mp4").frame_count == 30
+
+
+def test_a_decoder_that_hangs_is_killed_and_replaced(clip_folder: Path, limits: ValidationParams) -> None:
+    with Sandbox(limits.model_copy(update={"timeout_s": 5.0})) as sandbox:
+        sandbox.validate(clip_folder / "clip0.mp4")
+        stopped = sandbox._child.pid
+        os.kill(stopped, signal.SIGSTOP)
+        with pytest.raises(Rejected) as refusal:
+            sandbox.validate(clip_folder / "clip1.mp4")
+        assert refusal.value.reason == "timeout"
+        assert not Path(f"/proc/{stopped}").exists()
+        assert sandbox.validate(clip_folder / "clip2.mp4").frame_count == 30
+
+
+def test_memory_of_the_decoder_is_bounded(tmp_path: Path, limits: ValidationParams) -> None:
+    from violence_ops.video.write import VideoWriter
+
+    with VideoWriter(tmp_path / "big.mp4", width=3840, height=2160, fps=15) as writer:
+        for _ in range(8):
+            writer.write(np.zeros((2160, 3840, 3), np.uint8))
+    with pytest.raises(Rejected) as refusal:
+        probe.validate(tmp_path / "big.mp4", limits.model_copy(update={"memory_mb": 420}))
+    assert refusal.value.reason in ("too_large", "decode_error")
+
+
+def test_frames_from_the_child_are_those_decoded_here(clip_folder: Path, limits: ValidationParams) -> None:
+    path = clip_folder / "clip3.mp4"
+    here = dict(enumerate(decode.frames(path)))
+    there = list(decoded_frames(path, 4, limits))
+    assert [index for index, _ in there] == list(range(0, 30, 4))
+    assert all(np.array_equal(frame, here[index]) for index, frame in there)
+
+
+def test_leaving_the_frames_early_ends_the_child(clip_folder: Path, limits: ValidationParams) -> None:
+    with Sandbox(limits) as sandbox:
+        for _ in sandbox.frames(clip_folder / "clip0.mp4"):
+            break
+        assert sandbox.validate(clip_folder / "clip1.mp4").frame_count == 30
+
+
+def test_chosen_frames_come_in_order(clip_folder: Path) -> None:
+    chosen = list(decode.frames(clip_folder / "clip0.mp4", [0, 7, 29]))
+    every = list(decode.frames(clip_folder / "clip0.mp4"))
+    assert all(np.array_equal(a, every[i]) for a, i in zip(chosen, [0, 7, 29], strict=True))
+
+
+def test_pictures_that_look_alike_have_hashes_that_are_near() -> None:
+    from violence_ops.video.facts import hash_of
+
+    random = np.random.default_rng(3)
+    picture = np.kron(random.integers(0, 200, (8, 8)), np.ones((4, 4))).astype(np.uint8)
+    brighter, other = picture + 10, np.kron(random.integers(0, 200, (8, 8)), np.ones((4, 4))).astype(np.uint8)
+
+    def distance(one: np.ndarray, two: np.ndarray) -> int:
+        return (int(hash_of(one), 16) ^ int(hash_of(two), 16)).bit_count()
+
+    assert distance(picture, brighter) <= 2
+    assert distance(picture, other) > 15
