@@ -1,0 +1,88 @@
+"""The gate judges a report once, writes the verdict where it cannot be changed unseen, and moves nothing."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from violence_ops import ledger
+from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.params import Params
+from violence_ops.registry import Registry
+from violence_ops.stages import gate
+from violence_ops.workspace import Workspace
+
+Judge = Callable[..., str]
+
+
+def _with_gate(params: Params, **changes: object) -> Params:
+    return params.model_copy(update={"gate": params.gate.model_copy(update=changes)})
+
+
+def test_a_good_first_model_passes_and_the_verdict_lies_beside_the_report(
+    released: Workspace, params: Params, write_evaluation: Judge
+) -> None:
+    result = gate.run(released, params, report=write_evaluation("1"))
+    assert (result.verdict, result.candidate, result.champion) == ("pass", "1", None)
+    assert json.loads(released.report("1-vs-none").gate.read_text())["verdict"] == "pass"
+    assert released.report("1-vs-none").page.is_file()
+    assert [entry.payload["verdict"] for entry in ledger.read(released)] == ["pass"]
+
+
+def test_a_refused_model_is_a_result_with_reasons_and_no_alias_moves(
+    released: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+) -> None:
+    registry.set_alias("champion", "1", None)
+    result = gate.run(released, params, report=write_evaluation("2", "1", wrong=14))
+    assert result.verdict == "refuse"
+    assert any("floor" in reason for reason in result.reasons)
+    assert registry.alias("champion") == "1"
+
+
+def test_the_same_report_gets_the_same_verdict_and_no_second_line(
+    released: Workspace, params: Params, write_evaluation: Judge
+) -> None:
+    name = write_evaluation("1")
+    first = gate.run(released, params, report=name)
+    before = {path: path.read_bytes() for path in released.report(name).folder.iterdir()}
+    assert gate.run(released, params) == first
+    assert {path: path.read_bytes() for path in released.report(name).folder.iterdir()} == before
+    assert len(ledger.read(released)) == 1
+
+
+def test_another_policy_gives_another_line(released: Workspace, params: Params, write_evaluation: Judge) -> None:
+    name = write_evaluation("1", wrong=4)
+    assert gate.run(released, params, report=name).verdict == "pass"
+    assert gate.run(released, _with_gate(params, min_f1=0.99), report=name).verdict == "refuse"
+    assert gate.run(released, params, report=name).verdict == "pass"
+    assert len(ledger.read(released)) == 3
+
+
+def test_a_dry_run_is_recorded_as_one(released: Workspace, params: Params, write_evaluation: Judge) -> None:
+    result = gate.run(released, _with_gate(params, mode="dry_run"), report=write_evaluation("1"))
+    assert (result.verdict, result.mode) == ("pass", "dry_run")
+    assert ledger.read(released)[0].payload["mode"] == "dry_run"
+
+
+@pytest.mark.parametrize("form", ["{}", "reports/{}", "ROOT/reports/{}"], ids=["name", "relative", "absolute"])
+def test_a_report_is_found_by_name_or_folder(released: Workspace, params: Params, write_evaluation: Judge, form: str) -> None:
+    chosen = form.format(write_evaluation("1")).replace("ROOT", str(released.root))
+    assert gate.run(released, params, report=chosen).verdict == "pass"
+
+
+@pytest.mark.parametrize("name", ["../../etc/passwd", "/tmp/1-vs-none", "nonsense"])
+def test_a_report_outside_the_workspace_is_refused(released: Workspace, params: Params, name: str) -> None:
+    with pytest.raises(UsageError):
+        gate.run(released, params, report=name)
+
+
+def test_without_an_evaluation_it_says_what_to_run(released: Workspace, params: Params) -> None:
+    with pytest.raises(WorkspaceError, match="violence-ops evaluate"):
+        gate.run(released, params)
+
+
+def test_afterwards_dvc_has_nothing_to_redo_for_the_gate(released: Workspace, params: Params, write_evaluation: Judge) -> None:
+    from violence_ops import versioning
+
+    gate.run(released, params, report=write_evaluation("1"))
+    assert "gate" not in versioning.status(released)

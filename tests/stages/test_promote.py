@@ -1,0 +1,251 @@
+"""A release needs a passed report and a person; it is in the ledger before it happens, and can be undone."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from violence_ops import ledger
+from violence_ops.errors import RefusedByGate, ServiceUnavailable, UsageError, WorkspaceError
+from violence_ops.params import Params
+from violence_ops.registry import Registry
+from violence_ops.stages import gate, promote, releases, rollback
+from violence_ops.workspace import Workspace
+
+Judge = Callable[..., str]
+
+
+@pytest.fixture
+def passed(released: Workspace, params: Params, registry: Registry, write_evaluation: Judge) -> Workspace:
+    """Version 1 is champion by the ledger; version 2 has passed the gate against it."""
+    gate.run(released, params, report=write_evaluation("1"))
+    promote.run(released, params, approved_by="admin")
+    gate.run(released, params, report=write_evaluation("2", "1"))
+    return released
+
+
+def _events(workspace: Workspace) -> list[tuple[str, str | None]]:
+    return [(entry.event, entry.payload.get("phase")) for entry in ledger.read(workspace)]
+
+
+def test_the_champion_moves_with_intent_and_outcome_in_the_ledger(passed: Workspace, params: Params, registry: Registry) -> None:
+    result = promote.run(passed, params, approved_by="release-manager", expected_champion="1")
+    assert (result.version, result.previous, result.moved) == ("2", "1", True)
+    assert registry.alias("champion") == "2"
+    assert _events(passed)[-3:] == [("approval", None), ("promotion", "intent"), ("promotion", "done")]
+    assert {entry.actor for entry in ledger.read(passed)[-3:]} == {"release-manager"}
+    status = subprocess.run(["git", "status", "--porcelain", "releases"], cwd=passed.root, capture_output=True, text=True, check=True)
+    assert status.stdout == ""
+
+
+def test_a_second_run_is_a_no_op(passed: Workspace, params: Params) -> None:
+    promote.run(passed, params, approved_by="admin")
+    before = passed.ledger.read_bytes()
+    assert promote.run(passed, params, approved_by="admin").moved is False
+    assert passed.ledger.read_bytes() == before
+
+
+def test_a_dry_run_changes_nothing(passed: Workspace, params: Params, registry: Registry) -> None:
+    before = passed.ledger.read_bytes()
+    result = promote.run(passed, params, approved_by="admin", dry_run=True)
+    assert (result.version, result.moved) == ("2", False)
+    assert (registry.alias("champion"), passed.ledger.read_bytes()) == ("1", before)
+
+
+def test_whoever_is_no_approver_is_refused(passed: Workspace, params: Params, registry: Registry) -> None:
+    with pytest.raises(RefusedByGate, match=r"eve may not.*admin, release-manager"):
+        promote.run(passed, params, approved_by="eve")
+    assert registry.alias("champion") == "1"
+
+
+def test_a_refused_candidate_is_never_released(passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge) -> None:
+    gate.run(passed, params, report=write_evaluation("3", "1", wrong=14))
+    with pytest.raises(RefusedByGate, match=r"verdict on 3-vs-1 is refuse.*floor"):
+        promote.run(passed, params, approved_by="admin")
+    with pytest.raises(RefusedByGate):
+        promote.approve(passed, params, by="admin")
+    assert registry.alias("champion") == "1"
+
+
+def test_a_report_that_the_gate_has_not_judged_is_refused(passed: Workspace, params: Params, write_evaluation: Judge) -> None:
+    write_evaluation("3", "1")
+    with pytest.raises(RefusedByGate, match="has not judged 3-vs-1"):
+        promote.run(passed, params, approved_by="admin")
+
+
+def test_a_report_changed_after_the_verdict_is_refused(passed: Workspace, params: Params) -> None:
+    path = passed.report("2-vs-1").evaluation
+    content = json.loads(path.read_text())
+    content["candidate"]["metrics"]["f1"] = 0.999
+    path.write_text(json.dumps(content))
+    with pytest.raises(RefusedByGate, match="changed since"):
+        promote.run(passed, params, approved_by="admin")
+
+
+def test_a_dry_run_verdict_releases_nothing(passed: Workspace, params: Params) -> None:
+    trial = params.model_copy(update={"gate": params.gate.model_copy(update={"mode": "dry_run"})})
+    gate.run(passed, trial)
+    with pytest.raises(RefusedByGate, match="dry run"):
+        promote.run(passed, trial, approved_by="admin")
+
+
+def test_a_disabled_gate_still_needs_an_approver(passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge) -> None:
+    off = params.model_copy(update={"gate": params.gate.model_copy(update={"mode": "disabled"})})
+    gate.run(passed, off, report=write_evaluation("3", "1", wrong=14))
+    with pytest.raises(RefusedByGate, match="may not"):
+        promote.run(passed, off, approved_by="eve")
+    assert promote.run(passed, off, approved_by="admin").moved
+    assert registry.alias("champion") == "3"
+
+
+def test_a_champion_that_changed_since_the_report_stops_the_release(
+    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+) -> None:
+    gate.run(passed, params, report=write_evaluation("3", "1"))
+    promote.run(passed, params, report="2-vs-1", approved_by="admin")
+    with pytest.raises(RefusedByGate, match="champion is version 2 by now"):
+        promote.run(passed, params, report="3-vs-1", approved_by="admin")
+    with pytest.raises(UsageError):
+        promote.run(passed, params, report="3-vs-1", approved_by="admin", expected_champion="2")
+    assert registry.alias("champion") == "2"
+
+
+def test_a_broken_ledger_stops_the_release(passed: Workspace, params: Params, registry: Registry) -> None:
+    content = passed.ledger.read_text()
+    passed.ledger.write_text(content.replace("admin", "adnin", 1))
+    with pytest.raises(ledger.LedgerBroken):
+        promote.run(passed, params, approved_by="admin")
+    with pytest.raises(ledger.LedgerBroken):
+        rollback.verify_ledger(passed)
+    assert registry.alias("champion") == "1"
+
+
+def _crash_at(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Die as kill -9 would: right before or right after the alias moves, with nothing cleaned up."""
+    original = Registry.set_alias
+
+    def dying(self: Registry, name: str, version: str | None, expected: str | None) -> None:
+        if where == "after":
+            original(self, name, version, expected)
+        monkeypatch.setattr(releases, "recover", lambda *_: None)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Registry, "set_alias", dying)
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_crash_around_the_alias_is_recovered_by_a_rerun(
+    passed: Workspace, params: Params, registry: Registry, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    with monkeypatch.context() as patch:
+        _crash_at(patch, where)
+        with pytest.raises(KeyboardInterrupt):
+            promote.run(passed, params, approved_by="admin")
+    assert _events(passed)[-1] == ("promotion", "intent")
+    result = promote.run(passed, params, approved_by="admin")
+    assert registry.alias("champion") == "2"
+    assert result.moved is (where == "before")
+    assert _events(passed)[-1] == ("promotion", "done")
+    assert releases.champions(ledger.read(passed)) == ["1", "2"]
+
+
+def test_a_lost_mlflow_is_said_and_nothing_moves(passed: Workspace, params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = passed.ledger.read_bytes()
+    monkeypatch.setenv("VIOLENCE_OPS_MLFLOW_URI", "http://127.0.0.1:9")
+    with pytest.raises(ServiceUnavailable):
+        promote.run(Workspace(passed.root), params, approved_by="admin")
+    assert passed.ledger.read_bytes() == before
+
+
+def test_of_two_releases_at_once_one_wins(passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge) -> None:
+    gate.run(passed, params, report=write_evaluation("3", "1"))
+    command = [sys.executable, "-m", "violence_ops.cli", "promote", "--approve", "--by", "admin", "--workspace", str(passed.root)]
+    racers = [
+        subprocess.Popen([*command, "--report", f"reports/{name}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        for name in ("2-vs-1", "3-vs-1")
+    ]
+    for racer in racers:
+        racer.communicate(timeout=300)
+    assert sorted(racer.returncode for racer in racers) == [0, 3]
+    assert registry.alias("champion") == releases.champions(ledger.read(passed))[-1]
+
+
+def test_decisions_are_written_once_each(passed: Workspace, params: Params) -> None:
+    first = promote.approve(passed, params, by="admin")
+    assert promote.approve(passed, params, by="admin") == first
+    refused = promote.refuse(passed, params, by="release-manager", reason="too many alarms at the door")
+    assert promote.refuse(passed, params, by="release-manager", reason="too many alarms at the door") == refused
+    assert [entry.event for entry in ledger.read(passed)[-2:]] == ["approval", "refusal"]
+
+
+def test_a_rollback_brings_the_previous_champion_back(passed: Workspace, params: Params, registry: Registry) -> None:
+    promote.run(passed, params, approved_by="admin")
+    result = rollback.run(passed, params, by="ada", reason="false alarms", expected_champion="2")
+    assert (result.version, result.rolled_back, result.moved) == ("1", "2", True)
+    assert registry.alias("champion") == "1"
+    last = ledger.read(passed)[-1]
+    assert (last.actor, last.event, last.payload["reason"], last.payload["phase"]) == ("ada", "rollback", "false alarms", "done")
+    again = rollback.run(passed, params, by="ada", reason="false alarms", expected_champion="2")
+    assert (again.version, again.moved) == ("1", False)
+
+
+def test_a_rolled_back_version_needs_a_new_verdict(
+    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+) -> None:
+    promote.run(passed, params, approved_by="admin")
+    rollback.run(passed, params, by="ada", reason="false alarms")
+    with pytest.raises(RefusedByGate, match="was rolled back"):
+        promote.run(passed, params, approved_by="admin")
+    gate.run(passed, params, report=write_evaluation("2", "1", p95_ms=10.0))
+    assert promote.run(passed, params, approved_by="admin").moved
+    assert registry.alias("champion") == "2"
+
+
+def test_rollbacks_go_back_release_by_release_and_stop_at_the_first(
+    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+) -> None:
+    promote.run(passed, params, approved_by="admin")
+    gate.run(passed, params, report=write_evaluation("3", "2"))
+    promote.run(passed, params, approved_by="admin")
+    assert rollback.run(passed, params, by="ada", reason="r").version == "2"
+    assert rollback.run(passed, params, by="ada", reason="r").version == "1"
+    with pytest.raises(WorkspaceError, match="first champion"):
+        rollback.run(passed, params, by="ada", reason="r")
+    assert registry.alias("champion") == "1"
+
+
+def test_a_rollback_after_a_crash_goes_one_step_only(
+    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote.run(passed, params, approved_by="admin")
+    gate.run(passed, params, report=write_evaluation("3", "2"))
+    promote.run(passed, params, approved_by="admin")
+    with monkeypatch.context() as patch:
+        _crash_at(patch, "after")
+        with pytest.raises(KeyboardInterrupt):
+            rollback.run(passed, params, by="ada", reason="r")
+    assert rollback.run(passed, params, by="ada", reason="r").version == "2"
+    assert registry.alias("champion") == "2"
+
+
+def test_an_alias_moved_by_hand_is_noticed(passed: Workspace, params: Params, registry: Registry) -> None:
+    promote.run(passed, params, approved_by="admin")
+    registry.set_alias("champion", "3", "2")
+    with pytest.raises(WorkspaceError, match="by hand"):
+        rollback.run(passed, params, by="ada", reason="r")
+
+
+@pytest.mark.parametrize(("by", "reason"), [("", "r"), ("ada", " ")], ids=["nobody", "no-reason"])
+def test_a_rollback_names_a_person_and_a_reason(passed: Workspace, params: Params, by: str, reason: str) -> None:
+    with pytest.raises(UsageError):
+        rollback.run(passed, params, by=by, reason=reason)
+
+
+def test_the_history_reads_like_a_log(passed: Workspace, params: Params) -> None:
+    promote.run(passed, params, approved_by="admin")
+    rollback.run(passed, params, by="ada", reason="false alarms")
+    lines = rollback.history(passed).lines()
+    assert "ada  rollback  champion 2 to 1, done: false alarms" in lines[-1]
+    assert rollback.verify_ledger(passed).entries == len(lines)
