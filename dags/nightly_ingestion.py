@@ -18,15 +18,25 @@ mend the cause, then clear the failed task.
 Trigger it by hand for a night of your choice (field *night*), or backfill: `airflow backfill create --dag-id nightly_ingestion …`.
 """
 
-from datetime import date
+from datetime import date, timedelta
 
 from airflow.sdk import CronTriggerTimetable, Param, dag, task, task_group
 
-from violence_ops.orchestration import BATCHES, GPU, VERSIONING, default_args, params, shards_of_night, stage
+from violence_ops.orchestration import (
+    BATCHES,
+    GPU,
+    VERSIONING,
+    default_args,
+    params,
+    recorded_in_dvc,
+    shards_of_night,
+    stage,
+)
 
 
 @dag(
-    schedule=CronTriggerTimetable(params().schedule.nightly, timezone="UTC", run_immediately=False),
+    # a new workspace waits for its first night: no run for the one that has passed
+    schedule=CronTriggerTimetable(params().schedule.nightly, timezone="UTC", run_immediately=timedelta(0)),
     catchup=False,
     max_active_runs=1,
     default_args=default_args(),
@@ -68,8 +78,11 @@ def nightly_ingestion():
 
     @task(outlets=[BATCHES], **VERSIONING)
     def seal(shards, outlet_events):
-        sealed = [stage("seal", batch_id=batch_id) for batch_id in sorted({shard["batch_id"] for shard in shards})]
-        outlet_events[BATCHES].extra = {"batches": [batch["batch_id"] for batch in sealed]}
+        batch_ids = sorted({shard["batch_id"] for shard in shards})
+        for batch_id in batch_ids:
+            stage("seal", batch_id=batch_id)
+        recorded_in_dvc("ingest", "validate", "extract-poses", "annotate", "score", "seal")
+        outlet_events[BATCHES].extra = {"batches": batch_ids}
 
     shards = ingest()
     validate.expand(shard=shards) >> checkpoint(shards) >> shard.expand(shard=shards) >> seal(shards)

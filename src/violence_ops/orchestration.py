@@ -104,6 +104,14 @@ def shards_of_night(night: str) -> list[dict[str, Any]]:
     ]
 
 
+def recorded_in_dvc(*names: str) -> None:
+    """Tell DVC that these stages of dvc.yaml are done, so that `dvc status` has nothing to redo, and commit that to git."""
+    from violence_ops import versioning
+    from violence_ops.workspace import Workspace
+
+    versioning.commit_stage(Workspace.open(), names, f"Airflow: {', '.join(names)}")
+
+
 class LogProgress:
     """A stage's progress as lines in the task's log, one every few seconds."""
 

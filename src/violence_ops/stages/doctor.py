@@ -1,0 +1,162 @@
+"""`violence-ops doctor`: what could keep this machine or workspace from working, each fault with its remedy."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Any, Final
+
+from violence_ops import services
+from violence_ops.errors import UserError
+from violence_ops.workspace import Workspace
+
+_LEAST_DISK_GIB: Final = 5.0
+_LEAST_MEMORY_GIB: Final = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at; `remedy` says what to do about a fault."""
+
+    what: str
+    found: str
+    ok: bool
+    remedy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DoctorResult:
+    """All findings; `healthy` if none is a fault."""
+
+    findings: list[Finding]
+
+    @property
+    def healthy(self) -> bool:
+        return all(finding.ok for finding in self.findings)
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"healthy": self.healthy, "findings": [asdict(finding) for finding in self.findings]}
+
+    def lines(self) -> Iterator[str]:
+        width = max(len(finding.what) for finding in self.findings)
+        for finding in self.findings:
+            remedy = "" if finding.ok else f"  ->  {finding.remedy}"
+            yield f"{'ok   ' if finding.ok else 'FAULT'}  {finding.what:<{width}}  {finding.found}{remedy}"
+
+
+def run(workspace: Path | None = None) -> DoctorResult:
+    """Look at this machine and, if there is one, at the workspace; changes nothing and raises nothing."""
+    findings = [_python(), _packages(), _ffmpeg(), _device(), _weights(), _git(), _memory()]
+    try:
+        opened = Workspace.open(workspace)
+        findings += [_params(opened), _disk(opened.root), *_services(opened)]
+    except UserError as error:
+        findings += [_disk(Path.cwd()), Finding("workspace", "none here", workspace is None, str(error))]
+    return DoctorResult(findings)
+
+
+def _python() -> Finding:
+    remedy = "install Python 3.11 and run `make setup`"
+    return Finding("Python", platform.python_version(), sys.version_info[:2] == (3, 11), remedy)
+
+
+def _packages() -> Finding:
+    """Every package that pyproject.toml pins to one version is installed in that version."""
+    pinned = [line.partition(";")[0].strip() for line in requires("violence-ops") or () if "==" in line and "extra" not in line]
+    wrong = []
+    for requirement in pinned:
+        name, _, wanted = requirement.partition("==")
+        try:
+            installed = version(name).partition("+")[0]
+        except PackageNotFoundError:
+            installed = "missing"
+        if installed != wanted:
+            wrong.append(f"{name} {installed} instead of {wanted}")
+    return Finding("packages", ", ".join(wrong) or ", ".join(pinned), not wrong, "run `make setup`")
+
+
+def _ffmpeg() -> Finding:
+    import av
+
+    versions = {name: ".".join(map(str, number)) for name, number in av.library_versions.items()}
+    decoders = [name for name in ("h264", "hevc", "mpeg4", "mjpeg") if name not in av.codecs_available]
+    found = f"PyAV {av.__version__}, libavcodec {versions['libavcodec']}"
+    found += f", without {', '.join(decoders)}" if decoders else ""
+    return Finding("FFmpeg", found, not decoders, "reinstall PyAV's wheel (`make setup`), which brings FFmpeg")
+
+
+def _device() -> Finding:
+    import torch
+
+    if torch.cuda.is_available():
+        facts = torch.cuda.get_device_properties(0)
+        return Finding("GPU", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, torch {torch.__version__}", True)
+    idle = shutil.which("nvidia-smi") is not None
+    remedy = "torch cannot use this machine's GPU: update its driver, or reinstall torch (`make setup`)"
+    return Finding("GPU", f"none, {os.cpu_count()} CPU cores, torch {torch.__version__}", not idle, remedy)
+
+
+def _weights() -> Finding:
+    from violence_ops.stages import weights
+
+    return _finding("pose weights", lambda: "{path}, sha256 {sha256:.12}".format(**weights.path()))
+
+
+def _git() -> Finding:
+    program = shutil.which("git")
+    if program is None:
+        return Finding("git", "missing", False, "install it (Debian: git)")
+    done = subprocess.run([program, "--version"], capture_output=True, text=True, check=False)
+    return Finding("git", f"{done.stdout.strip()}, DVC {version('dvc')}", done.returncode == 0, "reinstall git")
+
+
+def _memory() -> Finding:
+    import psutil
+
+    free = psutil.virtual_memory().available / 2**30
+    return Finding("memory", f"{free:.1f} GiB free", free >= _LEAST_MEMORY_GIB, f"free {_LEAST_MEMORY_GIB:.0f} GiB")
+
+
+def _disk(folder: Path) -> Finding:
+    free = shutil.disk_usage(folder).free / 2**30
+    remedy = f"a night needs room for its clips: free {_LEAST_DISK_GIB:.0f} GiB on the disk of {folder}"
+    return Finding("disk", f"{free:.1f} GiB free at {folder}", free >= _LEAST_DISK_GIB, remedy)
+
+
+def _params(workspace: Workspace) -> Finding:
+    return _finding("params.yaml", lambda: f"valid, {workspace.params().schedule.nightly} is the nightly schedule")
+
+
+def _services(workspace: Workspace) -> Iterator[Finding]:
+    state = services.inspect(workspace)
+    remedy = f"run `violence-ops up` again; the logs are in {workspace.services}"
+    if state.addresses is None and not state.dead:
+        yield Finding("services", "not running", True)
+        return
+    for name in services.NAMES:
+        yield Finding(name, "running" if name in state.alive else "dead", name in state.alive, remedy)
+    if state.is_up:
+        yield _finding("Airflow", lambda: _airflow(workspace))
+
+
+def _airflow(workspace: Workspace) -> str:
+    with services.api(workspace) as api:
+        sick = [name for name, status in api.health().items() if status != "healthy"]
+        broken = list(api.import_errors())
+    if sick or broken:
+        raise UserError(f"not healthy: {', '.join(sick + broken)}; the logs are in {workspace.services}.")
+    return f"healthy at {api.address}"
+
+
+def _finding(what: str, look: Callable[[], str]) -> Finding:
+    try:
+        return Finding(what, look(), True)
+    except UserError as error:
+        return Finding(what, "not usable", False, str(error))

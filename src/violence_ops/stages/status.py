@@ -1,0 +1,117 @@
+"""`violence-ops status`: batches, quarantine, labels, models and services at a glance; and the catalog made again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from violence_ops import ledger, services
+from violence_ops.errors import ServiceUnavailable
+from violence_ops.stages import batches, releases
+from violence_ops.stages.index import open_catalog, rebuild
+from violence_ops.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class StatusResult:
+    """Numbers of clips by status, reason and label, and what is released. `waiting` is filled on demand only."""
+
+    workspace: str
+    sealed: list[str]
+    open: list[str]
+    clips: dict[str, int]
+    quarantine: dict[str, int]
+    labels: dict[str, int]
+    champion: str | None
+    candidate: str | None
+    holdouts: list[str]
+    services: dict[str, str]
+    runs: dict[str, str] = field(default_factory=dict)
+    waiting: list[dict[str, str | None]] | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        if self.waiting is not None:
+            yield from (f"{clip['clip_id']}  {clip['batch_id']}  {clip['source_path']}" for clip in self.waiting)
+            yield f"{len(self.waiting)} accepted clips wait for a label: `violence-ops label CLIP LABEL`."
+            return
+        yield f"workspace   {self.workspace}"
+        yield f"batches     {len(self.sealed)} sealed, {len(self.open)} open{_list(self.open)}"
+        yield f"clips       {_counts(self.clips)}"
+        yield f"quarantine  {_counts(self.quarantine)}"
+        yield f"labels      {_counts(self.labels)}"
+        yield f"holdouts    {', '.join(self.holdouts) or 'none'}"
+        yield f"models      champion {self.champion or 'none'}, newest candidate {self.candidate or 'none'}"
+        yield f"services    {', '.join(f'{name} {where}' for name, where in self.services.items()) or 'not running'}"
+        yield from (f"last run    {dag}: {run}" for dag, run in self.runs.items())
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildResult:
+    """What the new catalog holds."""
+
+    batches: dict[str, int]
+    clips: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
+    """Look at everything and change nothing. Raises ServiceUnavailable if the catalog cannot be reached."""
+    with open_catalog(workspace) as catalog:
+        counts = catalog.counts()
+        waiting = [_clip(clip) for clip in catalog.unlabelled()] if unlabelled else None
+    released = releases.champions(ledger.read(workspace))
+    state = services.inspect(workspace)
+    return StatusResult(
+        workspace=str(workspace.root),
+        sealed=[batch.batch_id for batch in workspace.sealed_batches()],
+        open=batches.open_batch_ids(workspace),
+        clips=counts["status"],
+        quarantine=counts["reason"],
+        labels=counts["label"],
+        champion=released[-1] if released else None,
+        candidate=workspace.read_progress("train").get("model_version"),
+        holdouts=workspace.holdout_versions(),
+        services=_services(state),
+        runs=_last_runs(workspace) if state.is_up else {},
+        waiting=waiting,
+    )
+
+
+def rebuild_catalog(workspace: Workspace) -> RebuildResult:
+    """Make the catalog again from the batches, the quarantine and the labels."""
+    with open_catalog(workspace) as catalog:
+        rebuild(workspace, catalog)
+        counts = catalog.counts()
+    return RebuildResult(counts["batches"], counts["status"])
+
+
+def _clip(clip: Any) -> dict[str, str | None]:
+    return {"clip_id": clip.clip_id, "batch_id": clip.batch_id, "source_path": clip.source_path}
+
+
+def _services(state: services.State) -> dict[str, str]:
+    where = {"Airflow": state.addresses.airflow, "MLflow": state.addresses.mlflow} if state.addresses else {}
+    return where | dict.fromkeys(state.dead, "has died: run `violence-ops up` again")
+
+
+def _last_runs(workspace: Workspace) -> dict[str, str]:
+    try:
+        with services.api(workspace) as api:
+            found = {dag_id: api.runs(dag_id) for dag_id in services.DAGS}
+    except ServiceUnavailable as error:
+        return {"Airflow": str(error)}
+    return {dag_id: f"{runs[-1]['state']}, {runs[-1]['run_after']}" for dag_id, runs in found.items() if runs}
+
+
+def _counts(counts: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
+
+
+def _list(names: list[str]) -> str:
+    return f" ({', '.join(names)})" if names else ""
