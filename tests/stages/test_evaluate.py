@@ -1,0 +1,100 @@
+"""Two real models, trained and registered, judged on one frozen holdout: from evaluation to release."""
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from violence_ops import ledger, versioning
+from violence_ops.errors import UserError, WorkspaceError
+from violence_ops.params import Params
+from violence_ops.records import LABELS
+from violence_ops.stages import assemble, evaluate, gate, holdout, promote, releases, train
+from violence_ops.workspace import Workspace
+
+QUICK = {
+    "train.epochs": 6, "train.min_epochs": 2, "train.base_channels": 16, "dataset.min_clips_per_label": 2, "gate.min_clips": 4,
+    "gate.min_f1": 0.0, "gate.min_recall": 0.0, "gate.max_slice_loss": 1.0, "gate.max_ece": 1.0, "gate.resamples": 500,
+    "gate.max_interval_loss": 1.0, "gate.max_latency_ms": 100000.0,
+}  # fmt: skip
+
+
+def _untimed(path) -> dict[str, object]:  # type: ignore[no-untyped-def]
+    content = json.loads(path.read_text("utf-8"))
+    del content["timings"]
+    return content
+
+
+def test_without_a_candidate_it_says_what_to_run(released: Workspace, params: Params) -> None:
+    with pytest.raises(WorkspaceError, match="violence-ops train"):
+        evaluate.run(released, params)
+
+
+def test_without_a_holdout_it_says_what_to_run(released: Workspace, params: Params) -> None:
+    with pytest.raises(WorkspaceError, match="holdout freeze"):
+        evaluate.run(released, params, candidate="1")
+
+
+@pytest.mark.slow
+def test_a_first_and_a_second_model_are_evaluated_judged_and_released(
+    new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., object]
+) -> None:
+    workspace = new_workspace("first", **QUICK)
+    params = workspace.params()
+    seal_tracks(workspace, clips=48, labels=lambda i: LABELS[i % 2])
+    holdout.freeze(workspace, params)
+    assemble.run(workspace, params)
+    train.run(workspace, params)
+    registry = releases.open_registry(workspace)
+
+    first = evaluate.run(workspace, params)
+    assert (first.report, first.reused) == ("1-vs-none", False)
+    assert registry.tags("1")["report"] == "1-vs-none"
+    files = workspace.report("1-vs-none")
+    before, page = files.evaluation.read_bytes(), files.page.read_bytes()
+    assert evaluate.run(workspace, params).reused
+    assert (files.evaluation.read_bytes(), files.page.read_bytes()) == (before, page)
+    figures = _untimed(files.evaluation)
+    assert not evaluate.run(workspace, params, force=True).reused
+    assert _untimed(files.evaluation) == figures
+    assert figures["checks"]["candidate"] == {"clip_ids": [], "source_groups": [], "near_duplicates": []}
+
+    assert gate.run(workspace, params).verdict == "pass"
+    promote.run(workspace, params, approved_by="admin")
+    assert registry.alias("champion") == "1"
+
+    again = params.model_copy(update={"train": params.train.model_copy(update={"seed": 1})})
+    train.run(workspace, again)
+    second = evaluate.run(workspace, again)
+    assert second.report == "2-vs-1"
+    content = _untimed(workspace.report("2-vs-1").evaluation)
+    assert content["champion"]["holdout_revision"] == content["candidate"]["holdout_revision"]
+    assert all(clip["champion"] for clip in content["clips"])
+    result = gate.run(workspace, again)
+    assert result.champion == "1"
+    assert [entry.event for entry in ledger.read(workspace)][-1] == "verdict"
+    assert not {"evaluate", "gate"} & set(versioning.status(workspace))
+
+    _leaking_training_data_is_refused(workspace, again)
+    _a_changed_holdout_is_refused(workspace, again)
+
+
+def _leaking_training_data_is_refused(workspace: Workspace, params: Params) -> None:
+    path = workspace.model_package("2") / "training.json"
+    held = holdout.held_out(workspace)[0]
+    content = json.loads(path.read_text("utf-8"))
+    content["clips"].append({"clip_id": held.clip_id, "source_group": held.source_group, "perceptual_hash": None})
+    path.write_text(json.dumps(content))
+    evaluate.run(workspace, params, force=True)
+    result = gate.run(workspace, params)
+    assert result.verdict == "refuse"
+    assert any("shares 1 clip and 1 source group with the holdout" in reason for reason in result.reasons)
+
+
+def _a_changed_holdout_is_refused(workspace: Workspace, params: Params) -> None:
+    table = workspace.holdout("v1") / "clips.parquet"
+    content = table.read_bytes()
+    table.unlink()
+    table.write_bytes(content + b"x")
+    with pytest.raises(UserError, match="not what was frozen"):
+        evaluate.run(workspace, params)
