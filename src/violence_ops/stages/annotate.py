@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
@@ -13,9 +14,11 @@ from violence_ops.params import Params
 from violence_ops.records import ClipRecord
 from violence_ops.stages import batches, workers
 from violence_ops.stages.batches import Progress
+from violence_ops.stages.overlay import judgement
 from violence_ops.stages.parts import record_progress, withdraw
 from violence_ops.workspace import Batch, Workspace, fingerprint, read_fingerprint, write_table
 
+_log = logging.getLogger(__name__)
 _FAILURES: Final = {
     "timeout": ("timeout", "Following the people of {clip} took longer than annotation.timeout_s ({limit:g} s)."),
     "killed": (
@@ -74,7 +77,8 @@ def run(
         refused.update(lost.values())
         clips = [clip for clip in clips if clip.clip_id not in lost]
         found += [_counts(batch, clip) for clip in clips]
-        overlays += _overlays(workspace, batch, clips, params, progress)
+        fresh = {clip.clip_id for clip in due}
+        overlays += _overlays(workspace, batch, [clip for clip in clips if clip.clip_id in fresh], params, progress)
     record_progress(workspace, "annotate", "tracks")
     return AnnotateResult(
         annotated=len(found) - skipped,
@@ -148,5 +152,29 @@ def _counts(batch: Batch, clip: ClipRecord) -> dict[str, int]:
 def _overlays(
     workspace: Workspace, batch: Batch, clips: list[ClipRecord], params: Params, progress: Progress | None
 ) -> int:
-    """Overlay videos for the clips that `annotation.overlay` asks for; returns how many there are."""
-    return 0
+    """Write the overlay videos that `annotation.overlay` asks for; returns how many. One that takes too long is left out."""
+    wanted = [clip.clip_id for clip in clips if _wants_overlay(batch, clip, params)]
+    common = {"root": str(workspace.root), "params": params.model_dump(mode="json")}
+    made = 0
+    answers = workers.outcomes(
+        "violence_ops.stages.overlay:overlay_clip",
+        common,
+        wanted,
+        workers=workers.worker_count(params.annotation.workers, len(wanted)),
+        timeout_s=params.annotation.timeout_s,
+    )
+    for done, outcome in enumerate(answers, start=1):
+        made += outcome.failure is None
+        if outcome.failure:
+            _log.warning("no overlay for clip %s: %s (annotation.timeout_s)", outcome.item, outcome.failure)
+        if progress:
+            progress("overlays", done, len(wanted))
+    return made
+
+
+def _wants_overlay(batch: Batch, clip: ClipRecord, params: Params) -> bool:
+    """Whether a clip gets a video: all of them, or those that a label or the champion calls a Fight."""
+    if params.annotation.overlay != "fights":
+        return params.annotation.overlay == "all"
+    judged = judgement(batch, clip)
+    return clip.label == "Fight" or (judged is not None and judged.is_fight)

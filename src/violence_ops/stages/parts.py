@@ -1,14 +1,14 @@
-"""What the stages that work clip by clip share: their progress file, and giving up a clip."""
+"""What the stages that work clip by clip share: their progress file, giving up a clip, and finding one again."""
 
 from __future__ import annotations
 
 import pyarrow as pa
 
-from violence_ops.errors import Rejected
+from violence_ops.errors import Rejected, UsageError, WorkspaceError
 from violence_ops.records import CLIPS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, quarantine
 from violence_ops.stages.index import open_catalog
-from violence_ops.workspace import Batch, Workspace, fingerprint, read_fingerprint, write_table
+from violence_ops.workspace import Batch, Workspace, check_clip_id, fingerprint, read_fingerprint, write_table
 
 
 def record_progress(workspace: Workspace, stage: str, table: str) -> None:
@@ -49,3 +49,23 @@ def withdraw(workspace: Workspace, batch: Batch, clip: ClipRecord, refusal: Reje
     video.unlink(missing_ok=True)
     with open_catalog(workspace) as catalog:
         catalog.record([refused], batch.batch_id)
+
+
+def batch_of(workspace: Workspace, clip_id: str) -> Batch | None:
+    """The batch that a clip came with; None if it never got into one. Raises UsageError if the workspace does not know it."""
+    with open_catalog(workspace) as catalog:
+        found = catalog.find([check_clip_id(clip_id)]).get(clip_id)
+    if found is None:
+        raise UsageError(f"No clip {clip_id} in this workspace: `violence-ops status` lists the clips.")
+    return workspace.batch(found.batch_id) if found.batch_id else None
+
+
+def accepted_clip(workspace: Workspace, clip_id: str) -> tuple[Batch, ClipRecord]:
+    """An accepted clip and its batch, open or sealed. Raises UsageError for an unknown clip, WorkspaceError for one not accepted."""
+    batch = batch_of(workspace, clip_id)
+    clips = batches.accepted_clips(batch, [clip_id]) if batch else []
+    if batch is None or not clips:
+        raise WorkspaceError(
+            f"Clip {clip_id} is not among the accepted ones: `violence-ops explain {clip_id}` says why."
+        )
+    return batch, clips[0]

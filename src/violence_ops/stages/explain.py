@@ -1,0 +1,216 @@
+"""`explain`: why a clip was refused, or who was ranked first and why, and what the classifier made of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from violence_ops.params import InvolvementParams, Params
+from violence_ops.records import COMPONENTS, ClipRecord
+from violence_ops.stages import batches, labels, overlay, quarantine
+from violence_ops.stages.parts import batch_of
+from violence_ops.workspace import Batch, Workspace, atomic_path
+
+if TYPE_CHECKING:
+    from violence_ops.records import ClipTracks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExplainResult:
+    """All that is known of one clip. `tracks` are by rank, those not ranked (rank 0) last; `refusal` is its reason.json."""
+
+    clip_id: str
+    status: str
+    batch_id: str | None = None
+    sealed: bool = False
+    source_path: str | None = None
+    source_group: str | None = None
+    label: str | None = None
+    label_from: str | None = None
+    video: dict[str, Any] = field(default_factory=dict)
+    refusal: dict[str, Any] | None = None
+    tracks: list[dict[str, Any]] | None = None
+    verdict: dict[str, Any] | None = None
+    image: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        batch = f"{self.batch_id} ({'sealed' if self.sealed else 'open'})" if self.batch_id else "none"
+        lines = [
+            f"Clip {self.clip_id}: {self.status}",
+            f"  from     {self.source_path}, source group {self.source_group}",
+            f"  batch    {batch}",
+            f"  label    {f'{self.label} (from {self.label_from})' if self.label else 'none yet'}",
+        ]
+        if self.video:
+            lines.append(
+                "  video    {width}x{height}, {fps:g} frames/s, {frame_count} frames, {duration_s:.1f} s".format(
+                    **self.video
+                )
+            )
+        if self.refusal:
+            return [*lines, f"  refused  {self.refusal['reason']}: {self.refusal['message']}"]
+        lines += [*_track_lines(self.tracks), *_verdict_lines(self.verdict)]
+        return lines + ([f"Picture: {self.image}"] if self.image else [])
+
+
+def run(workspace: Workspace, params: Params, clip_id: str, *, image: Path | None = None) -> ExplainResult:
+    """Explain one clip; with `image` also write a PNG there: the best frame with regions, tracks, and components as bars.
+
+    Raises UsageError if the workspace does not know the clip.
+    """
+    refusal = quarantine.read(workspace.quarantined(clip_id))
+    batch = None if refusal else batch_of(workspace, clip_id)
+    found = batches.read_clips(batch, [clip_id]) if batch else []
+    if refusal is None and (batch is None or not found):
+        return ExplainResult(
+            clip_id=clip_id, status="claimed, not validated yet", batch_id=batch.batch_id if batch else None
+        )
+    if refusal is None and found[0].status == "accepted" and batch:
+        return _accepted(workspace, params, batch, found[0], image)
+    clip = found[0] if found else quarantine.as_clip(refusal or {})
+    return ExplainResult(
+        clip_id=clip_id,
+        status="quarantined",
+        batch_id=clip.batch_id or None,
+        source_path=clip.source_path,
+        source_group=clip.source_group,
+        label=clip.label,
+        label_from="inbox",
+        refusal=refusal or {"reason": clip.reason, "message": "its quarantine folder is gone"},
+    )
+
+
+def _accepted(
+    workspace: Workspace, params: Params, batch: Batch, clip: ClipRecord, image: Path | None
+) -> ExplainResult:
+    label, source = labels.effective_labels(workspace).get(clip.clip_id, (None, None))
+    tracks = _tracks(batch, clip)
+    if image is not None:
+        _write_image(image, batch, clip, params)
+    return ExplainResult(
+        clip_id=clip.clip_id,
+        status="accepted",
+        batch_id=batch.batch_id,
+        sealed=batch.is_sealed,
+        source_path=clip.source_path,
+        source_group=clip.source_group,
+        label=label,
+        label_from=source,
+        video={name: getattr(clip, name) for name in ("width", "height", "fps", "frame_count", "duration_s")},
+        tracks=None if tracks is None else _described(tracks),
+        verdict=_verdict(batch, clip),
+        image=str(image) if image else None,
+    )
+
+
+def _tracks(batch: Batch, clip: ClipRecord) -> ClipTracks | None:
+    """The clip's tracks, or None if it is not annotated yet."""
+    if not batch.is_sealed and not batch.part("tracks", clip.clip_id).is_file():
+        return None
+    return batches.read_tracks(batch, clip)
+
+
+def _described(tracks: ClipTracks) -> list[dict[str, Any]]:
+    """One entry per track, by rank."""
+    import numpy as np
+
+    ids, first, counts = np.unique(tracks.track_id, return_index=True, return_counts=True)
+    order = np.lexsort((ids, tracks.rank[first] == 0, tracks.rank[first]))
+    order = order[np.argsort(tracks.rank[first[order]] == 0, kind="stable")]
+    return [
+        {
+            "track_id": int(ids[place]),
+            "rank": int(tracks.rank[first[place]]),
+            "frames": int(counts[place]),
+            "first_frame": int(tracks.frame[tracks.track_id == ids[place]].min()),
+            "last_frame": int(tracks.frame[tracks.track_id == ids[place]].max()),
+            "mean_score": round(float(tracks.scores[tracks.track_id == ids[place]].mean()), 4),
+            "involvement": round(float(tracks.involvement[first[place]]), 4),
+            **{
+                name: round(float(value), 4)
+                for name, value in zip(COMPONENTS, tracks.components[first[place]], strict=True)
+            },
+        }
+        for place in order
+    ]
+
+
+def _verdict(batch: Batch, clip: ClipRecord) -> dict[str, Any] | None:
+    """What the champion said: version, verdict, probability, threshold and the windows; None if nothing was judged."""
+    if not batch.is_sealed and not batch.part("predictions", clip.clip_id).is_file():
+        return None
+    rows = batches.read_rows(batch, "predictions", clip.clip_id).to_pylist()
+    if not rows:
+        return None
+    return {
+        "model_version": rows[0]["model_version"],
+        "verdict": rows[0]["verdict"],
+        "probability": round(rows[0]["clip_probability"], 4),
+        "threshold": round(rows[0]["threshold"], 4),
+        "windows": [
+            {"start_frame": row["start_frame"], "end_frame": row["end_frame"],
+             "probability": round(row["probability"], 4), "weight": round(row["weight"], 4)}
+            for row in rows
+        ],
+    }  # fmt: skip
+
+
+def _write_image(path: Path, batch: Batch, clip: ClipRecord, params: Params) -> None:
+    from violence_ops.video import decode, explanation
+    from violence_ops.video.overlay import frame_image
+
+    tracks, judged = batches.read_tracks(batch, clip), overlay.judgement(batch, clip)
+    index = explanation.best_frame(tracks, judged)
+    (frame,) = decode.frames(batches.video_of(batch, clip), [index])
+    picture = frame_image(frame, index, tracks, judged, overlay.five_regions())
+    shares = _shares(params.involvement)
+    bars = [
+        explanation.Bar(
+            f"#{track['rank']}  ID {track['track_id']}" if track["rank"] else f"not ranked  ID {track['track_id']}",
+            {name: track[name] * share for name, share in shares.items()},
+        )
+        for track in _described(tracks)
+    ]
+    with atomic_path(path) as temporary:
+        explanation.write(temporary, picture, bars, f"Clip {clip.clip_id}, frame {index}")
+
+
+def _shares(params: InvolvementParams) -> dict[str, float]:
+    """How much each component counts in the involvement of a whole track."""
+    persistence = params.persistence_weight
+    shares = {name: (1 - persistence) * share for name, share in params.composite_weights.model_dump().items()}
+    return shares | {"persistence": persistence}
+
+
+def _track_lines(tracks: list[dict[str, Any]] | None) -> Iterator[str]:
+    if tracks is None:
+        yield "Not annotated yet: run `violence-ops annotate`."
+        return
+    if not tracks:
+        yield "Nobody was found in it."
+        return
+    if not any(track["rank"] for track in tracks):
+        yield "Nobody is seen for long enough, or surely enough, to be ranked."
+    yield "  rank  track  frames  involvement  " + "  ".join(f"{name:>11}" for name in COMPONENTS)
+    for track in tracks:
+        values = "  ".join(f"{track[name]:11.2f}" for name in COMPONENTS)
+        yield f"  {track['rank'] or '-':>4}  {track['track_id']:>5}  {track['frames']:>6}  {track['involvement']:11.2f}  {values}"
+
+
+def _verdict_lines(verdict: dict[str, Any] | None) -> Iterator[str]:
+    if verdict is None:
+        yield "No model has judged it."
+        return
+    yield (
+        f"Model version {verdict['model_version']}: {verdict['verdict']}, probability {verdict['probability']:.2f} "
+        f"(Fight above {verdict['threshold']:.2f})"
+    )
+    for window in verdict["windows"]:
+        bar = "#" * round(20 * window["probability"])
+        yield f"  frames {window['start_frame']:>5} to {window['end_frame'] - 1:>5}  {window['probability']:.2f}  {bar}"

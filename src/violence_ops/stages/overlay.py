@@ -1,0 +1,96 @@
+"""`overlay`: a clip's video with people, ranks and verdicts drawn over it."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from violence_ops.params import Params
+from violence_ops.records import ClipRecord
+from violence_ops.stages import batches
+from violence_ops.stages.batches import Progress
+from violence_ops.stages.parts import accepted_clip
+from violence_ops.workspace import Batch, Workspace
+
+if TYPE_CHECKING:
+    from violence_ops.video.overlay import Judgement, Regions
+
+
+@dataclass(frozen=True, slots=True)
+class OverlayResult:
+    """Where the video is, the codec it was written with, and whether it shows verdicts."""
+
+    clip_id: str
+    path: str
+    codec: str
+    frames: int
+    judged: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(
+    workspace: Workspace, params: Params, clip_id: str, *, regions: bool = False, progress: Progress | None = None
+) -> OverlayResult:
+    """Write the overlay video of one annotated clip, in the container of the original where that can be written.
+
+    Raises UsageError for an unknown clip, WorkspaceError for one without tracks, Rejected if it does not decode any more.
+    """
+    from violence_ops.video import overlay
+    from violence_ops.video.sandbox import Sandbox
+    from violence_ops.video.write import container_suffix
+
+    batch, clip = accepted_clip(workspace, clip_id)
+    drawn = overlay.Overlay(
+        batches.read_tracks(batch, clip), judgement(batch, clip), five_regions() if regions else None
+    )
+    original = batches.video_of(batch, clip)
+    path = workspace.overlay(clip_id, container_suffix(original))
+    total = clip.frame_count or 0
+
+    def frames() -> Any:
+        with Sandbox(params.validation) as sandbox:
+            for index, frame in sandbox.frames(original):
+                yield frame
+                if progress:
+                    progress("overlay", index + 1, total)
+
+    codec = overlay.write(frames(), path, drawn)
+    return OverlayResult(clip_id, str(path), codec, total, drawn.judgement is not None)
+
+
+def overlay_clip(common: dict[str, Any], clip_id: str) -> dict[str, Any]:
+    """The same, in a child process of `annotate`."""
+    return run(Workspace(Path(common["root"])), Params.model_validate(common["params"]), clip_id).to_dict()
+
+
+def judgement(batch: Batch, clip: ClipRecord) -> Judgement | None:
+    """What the champion said of a clip, or None if nobody has judged it."""
+    import numpy as np
+
+    from violence_ops.video.overlay import Judgement
+
+    if not batch.is_sealed and not batch.part("predictions", clip.clip_id).is_file():
+        return None
+    table = batches.read_rows(batch, "predictions", clip.clip_id)
+    if not len(table):
+        return None
+    first = table.slice(0, 1).to_pylist()[0]
+    return Judgement(
+        start=table.column("start_frame").to_numpy(),
+        end=table.column("end_frame").to_numpy(),
+        probability=np.asarray(table.column("probability").to_numpy(), np.float32),
+        threshold=first["threshold"],
+        clip_probability=first["clip_probability"],
+        is_fight=first["verdict"] == "Fight",
+    )
+
+
+def five_regions() -> Regions:
+    """The regions of SPEC 4, to be drawn."""
+    from violence_ops.involvement.regions import REGION_NAMES, REGIONS
+    from violence_ops.video.overlay import Regions
+
+    return Regions(boxes=REGIONS, names=REGION_NAMES)

@@ -1,0 +1,79 @@
+"""A picture that explains a ranking: the best frame, and what each component adds to the involvement of the top tracks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from violence_ops.records import ClipTracks
+from violence_ops.video.decode import Frame
+from violence_ops.video.overlay import Judgement
+
+_COLOURS: Final = ("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#b6b6ba", "#59a14f")
+_SHOWN: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One track: its name, and what each component adds to its involvement."""
+
+    name: str
+    parts: Mapping[str, float]
+
+
+def best_frame(tracks: ClipTracks, judgement: Judgement | None = None) -> int:
+    """The frame that shows the two top-ranked tracks most surely, inside the window of the highest probability if there is one.
+
+    0 for a clip without tracks.
+    """
+    if not len(tracks):
+        return 0
+    frames, place = np.unique(tracks.frame, return_inverse=True)
+    top = (tracks.rank >= 1) & (tracks.rank <= 2)
+    worth = np.bincount(place, tracks.scores * np.where(top, 1.0, 0.01), len(frames))
+    if judgement is not None and len(judgement.probability):
+        window = int(judgement.probability.argmax())
+        worth += 10.0 * ((frames >= judgement.start[window]) & (frames < judgement.end[window]))
+    return int(frames[worth.argmax()])
+
+
+def write(path: Path, picture: Frame, bars: Sequence[Bar], title: str) -> None:
+    """Write the frame `(H, W, 3)` BGR, and the first bars stacked by component beside it, as a PNG at `path`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(15, 6.2), facecolor="white", layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, width_ratios=(1.55, 1))
+    left.imshow(picture[..., ::-1], interpolation="lanczos")
+    left.set_axis_off()
+    left.set_title(title, loc="left", fontsize=11)
+    _draw_bars(right, bars[:_SHOWN])
+    figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
+
+
+def _draw_bars(axes: Any, bars: Sequence[Bar]) -> None:
+    ends = np.zeros(len(bars))
+    places = np.arange(len(bars))
+    for component, colour in zip(bars[0].parts if bars else (), _COLOURS, strict=False):
+        widths = np.array([bar.parts[component] for bar in bars])
+        axes.barh(places, widths, 0.62, left=ends, color=colour, label=component)
+        ends += widths
+    for place, end in zip(places, ends, strict=True):
+        axes.text(end + 0.012, place, f"{end:.2f}", va="center", fontsize=10)
+    axes.set_yticks(places, [bar.name for bar in bars])
+    axes.set_xlim(0, 1)
+    axes.invert_yaxis()
+    axes.set_xlabel("involvement, by component")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x", color="#e4e4e6", linewidth=0.8)
+    axes.set_axisbelow(True)
+    if bars:
+        axes.legend(ncols=3, frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
+    else:
+        axes.text(0.5, 0.5, "nobody was followed in this clip", ha="center", transform=axes.transAxes)
