@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 
 Draw = Callable[[np.random.Generator], list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]]
-SHAPES = ((416, 256), (416, 320), (352, 224), (320, 320))  # width, height of a mini-batch's images, px
-_SHAPE_SHARES = (0.45, 0.2, 0.2, 0.15)
+SHAPES = ((416, 256), (352, 224), (320, 256))  # width, height of a mini-batch's images, px
+_SHAPE_SHARES = (0.3, 0.45, 0.25)
 _MIRRORED = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
 PADDING = 114
 MIN_SIZE = 14.0  # px; a person who is smaller, or shows fewer than 4 joints, is neither wanted nor wrong

@@ -36,7 +36,7 @@ class TrainingSettings:
     weight_decay: float = 1e-4
     average: float = 0.998
     report_every: int = 50
-    save_every: int = 250
+    save_every: int = 100
     seed: int = 0
 
 

@@ -331,11 +331,11 @@ def choke(times: np.ndarray, place: Place, yaw: float, rng: np.random.Generator)
 
 
 PEACEFUL: dict[str, tuple[Interaction, float]] = {
-    "hug": (hug, 1.5),
-    "handshake": (handshake, 1.2),
-    "high_five": (high_five, 1.2),
-    "dance_together": (dance_together, 1.5),
-    "talk": (talk, 1.5),
+    "hug": (hug, 1.3),
+    "handshake": (handshake, 0.9),
+    "high_five": (high_five, 1.8),
+    "dance_together": (dance_together, 2.2),
+    "talk": (talk, 1.1),
     "walk_together": (walk_together, 1.0),
     "catch": (catch, 0.8),
     "help_up": (help_up, 0.8),

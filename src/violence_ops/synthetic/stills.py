@@ -10,7 +10,7 @@ TRAINING_WORLD, HELD_OUT_WORLD = 11, 12
 Still = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
-def stills(rng: np.random.Generator, count: int = 3, world: int = TRAINING_WORLD) -> list[Still]:
+def stills(rng: np.random.Generator, count: int = 4, world: int = TRAINING_WORLD) -> list[Still]:
     """`count` frames of a new clip in a new scene: image (H, W, 3) uint8 BGR, keypoints (P, 17, 2), visibility (P, 17), bboxes (P, 4).
 
     The scenes of one world never occur in another: train in one, judge in another.
