@@ -1,0 +1,92 @@
+"""Let the champion judge videos that are in no batch: poses, tracks and verdict in one go. Nothing is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from violence_ops.errors import Rejected, UsageError, WorkspaceError
+from violence_ops.params import Params
+from violence_ops.records import ClipPoses, ClipRecord, ClipTracks, sampled_frames
+from violence_ops.stages.batches import Progress
+from violence_ops.stages.releases import CHAMPION, open_registry
+from violence_ops.stages.score import load_version
+from violence_ops.workspace import Workspace, clip_id_of, sha256_file
+
+if TYPE_CHECKING:
+    from violence_ops.pose.rtmo import PoseEstimator
+    from violence_ops.video.sandbox import Sandbox
+
+_FRAMES_PER_CALL = 16
+
+
+def run(
+    workspace: Workspace, params: Params, sources: Sequence[Path], *, progress: Progress | None = None
+) -> Iterator[dict[str, Any]]:
+    """Yield a row per video of the files and folders `sources`: the champion's verdict, or why the video cannot be used.
+
+    Raises WorkspaceError if there is no champion, UsageError if a source does not exist or no file is found,
+    ServiceUnavailable if MLflow cannot be reached.
+    """
+    from violence_ops.recognition.predict import predict_clip
+    from violence_ops.stages.extract_poses import load_estimator
+    from violence_ops.video.sandbox import Sandbox
+
+    files = _files(sources)
+    champion = open_registry(workspace).alias(CHAMPION)
+    if champion is None:
+        raise WorkspaceError("There is no champion to judge videos: train a candidate and promote it first.")
+    package = load_version(workspace, champion)
+    estimator = load_estimator(params.pose)
+    with Sandbox(params.validation) as sandbox:
+        for done, path in enumerate(files, start=1):
+            try:
+                tracks = _tracks(path, params, estimator, sandbox)
+            except Rejected as refusal:
+                yield {"path": str(path), "reason": refusal.reason, "message": str(refusal)}
+            else:
+                yield {"path": str(path), "model_version": champion} | predict_clip(package, tracks).to_dict()
+            if progress:
+                progress("predict", done, len(files))
+
+
+def _files(sources: Sequence[Path]) -> list[Path]:
+    """The files named, and all files of the folders named, in order; hidden ones and links are left out of folders."""
+    found = []
+    for source in sources:
+        if source.is_dir():
+            inside = (path for path in source.rglob("*") if path.is_file() and not path.is_symlink())
+            found += sorted(path for path in inside if not path.name.startswith("."))
+        elif source.is_file():
+            found.append(source)
+        else:
+            raise UsageError(f"{source} does not exist: name video files or folders.")
+    if not found:
+        raise UsageError(f"{', '.join(map(str, sources))} holds no file: name video files or folders.")
+    return found
+
+
+def _tracks(path: Path, params: Params, estimator: PoseEstimator, sandbox: Sandbox) -> ClipTracks:
+    """Validate a video and follow its people, as a night does. Raises Rejected."""
+    from violence_ops.involvement import rank
+    from violence_ops.tracking import ByteTrack
+
+    facts = sandbox.validate(path)
+    sha256 = sha256_file(path)
+    clip = ClipRecord(
+        clip_id=clip_id_of(sha256), sha256=sha256, batch_id="", source_path=str(path), source_group="", status="accepted",
+        width=facts.width, height=facts.height, fps=facts.fps, frame_count=facts.frame_count,
+    )  # fmt: skip
+    frames = sampled_frames(clip, params.pose.max_frames_per_second)
+    step = int(frames[1]) if len(frames) > 1 else max(1, facts.frame_count)
+    people, waiting = [], []
+    for _, frame in sandbox.frames(path, step):
+        waiting.append(frame)
+        if len(waiting) == _FRAMES_PER_CALL:
+            people += estimator.estimate(waiting)
+            waiting = []
+    people += estimator.estimate(waiting) if waiting else []
+    poses = ClipPoses.from_frames(clip, frames, people)
+    tracks = ClipTracks.from_poses(poses, ByteTrack(params.tracking).track(poses, frames))
+    return rank(tracks, params.involvement, frames=frames)

@@ -1,0 +1,143 @@
+"""MLflow is lost at every moment of a training: a clear refusal, nothing half registered, and a retry that goes on."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from violence_ops.errors import ServiceUnavailable
+from violence_ops.records import ClipRecord
+from violence_ops.registry import MODEL
+from violence_ops.stages import assemble, holdout, train
+from violence_ops.stages.releases import open_registry
+from violence_ops.workspace import Workspace
+
+pytestmark = pytest.mark.slow
+
+
+class Server:
+    """A real MLflow server on loopback that can be stopped and started again on the same data."""
+
+    def __init__(self, home: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port = free.getsockname()[1]
+        self.home, self.url, self.process = home, f"http://127.0.0.1:{self.port}", None
+
+    def start(self) -> None:
+        command = [
+            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
+            "--backend-store-uri", f"sqlite:///{self.home / 'mlflow.db'}", "--artifacts-destination", str(self.home / "artifacts"),
+        ]  # fmt: skip
+        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+        log = (self.home / "server.log").open("ab")
+        self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        for _ in range(240):
+            try:
+                with urllib.request.urlopen(f"{self.url}/health", timeout=2):
+                    return
+            except OSError:
+                time.sleep(0.5)
+        raise AssertionError((self.home / "server.log").read_text())
+
+    def stop(self) -> None:
+        if self.process is not None:
+            os.killpg(self.process.pid, signal.SIGKILL)
+            self.process.wait()
+            self.process = None
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    home = tmp_path / "mlflow"
+    home.mkdir()
+    made = Server(home)
+    yield made
+    made.stop()
+
+
+def test_a_training_survives_the_loss_of_mlflow_before_during_and_after_it(
+    server: Server,
+    new_workspace: Callable[..., Workspace],
+    seal_tracks: Callable[..., list[ClipRecord]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("VIOLENCE_OPS_MLFLOW_URI", server.url)
+    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 3})
+    params = workspace.params()
+    seal_tracks(workspace)
+    holdout.ensure(workspace, params)
+    assemble.run(workspace, params)
+
+    with pytest.raises(ServiceUnavailable, match=rf"MLflow at {server.url} cannot be reached"):
+        train.run(workspace, params)
+    assert not (workspace.cache / "training").exists(), "it trained although the result could not be registered"
+
+    server.start()
+
+    def lose_mlflow(what: str, done: int, total: int) -> None:
+        if done == 2:
+            server.stop()
+
+    with pytest.raises(ServiceUnavailable, match=rf"MLflow at {server.url} cannot be reached"):
+        train.run(workspace, params, progress=lose_mlflow)
+    assert workspace.read_progress("train") == {}
+
+    server.start()
+    registry = open_registry(workspace)
+    assert registry.versions() == []
+    assert registry.alias("candidate") is None
+
+    epochs: list[int] = []
+    result = train.run(workspace, params, progress=lambda what, done, total: epochs.append(done))
+    assert epochs == [], "the retry trained again what it had already"
+    assert result.model_version == registry.alias("candidate") == "1"
+    assert result.run_url.startswith(f"{server.url}/#/experiments/")
+    assert workspace.read_progress("train")["model_version"] == "1"
+    package = registry.download("1", workspace.model_package("1"))
+    assert (package / "model.safetensors").is_file()
+    assert (package / "training.json").is_file()
+
+
+def test_a_server_that_dies_while_it_takes_the_model_leaves_no_version_without_files(
+    server: Server,
+    new_workspace: Callable[..., Workspace],
+    seal_tracks: Callable[..., list[ClipRecord]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    monkeypatch.setenv("VIOLENCE_OPS_MLFLOW_URI", server.url)
+    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1})
+    params = workspace.params()
+    seal_tracks(workspace)
+    holdout.ensure(workspace, params)
+    assemble.run(workspace, params)
+    server.start()
+
+    create = MlflowClient.create_model_version
+
+    def die_first(*arguments: object, **keywords: object) -> object:
+        server.stop()
+        return create(*arguments, **keywords)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, "create_model_version", die_first)
+        with pytest.raises(ServiceUnavailable):
+            train.run(workspace, params)
+    server.start()
+    registry = open_registry(workspace)
+    assert registry.versions() == []
+    assert registry.alias("candidate") is None
+    assert train.run(workspace, params).model_version == "1"
+    assert [version.version for version in registry.versions()] == ["1"]
+    assert MODEL == "violence-detector"

@@ -1,0 +1,137 @@
+"""The registry against real MLflow: a database, and a real server that is stopped and started."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
+from violence_ops.params import WindowParams
+from violence_ops.recognition import package, vote
+from violence_ops.recognition.model import Recogniser, Settings
+from violence_ops.recognition.train import Epoch, Trained
+from violence_ops.registry import MODEL, Registry
+
+
+@pytest.fixture(scope="module")
+def package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained classifier's package."""
+    settings = Settings(
+        family="stgcnpp", base_channels=8, dropout=0.0, windows=WindowParams(mode="fixed", size=30, stride=10, persons=2)
+    )
+    scores = vote.Scores(0.5, 1.0, 1.0, 1.0, 1.0)
+    trained = Trained(
+        settings=settings, state=Recogniser(settings).network.state_dict(), threshold=0.45, best_epoch=1,
+        history=[Epoch(1, 0.1, 0.5, 0.5, scores)], sweep=[scores], val_clips=["a"], val_probabilities=np.ones(1, np.float32),
+        val_labels=np.ones(1, np.int64), class_weights=(1.0, 1.0),
+    )  # fmt: skip
+    folder = tmp_path_factory.mktemp("made") / "package"
+    package.save(trained, folder, {"dataset_revision": "abc"})
+    return folder
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture(scope="module")
+def registry(home: Path) -> Registry:
+    return Registry(f"sqlite:///{home / 'mlflow.db'}", home / "artifacts")
+
+
+@pytest.fixture(scope="module")
+def version(registry: Registry, package_folder: Path) -> str:
+    with registry.start_run("try", {"purpose": "test"}) as run:
+        run.log_params({"train": {"learning_rate": 0.1}})
+        run.log_metrics([{"val_f1": 0.5}, {"val_f1": 0.7}])
+        run.log_dataset("dataset", "ab" * 16, "data/dataset", {"train": 3})
+        return registry.register(run.run_id, package_folder, {"dataset_revision": "ab" * 16})
+
+
+def test_a_registry_that_was_never_used_has_no_champion_and_costs_no_database(tmp_path: Path) -> None:
+    unused = Registry(f"sqlite:///{tmp_path / 'none.db'}", tmp_path / "artifacts")
+    assert unused.alias("champion") is None
+    assert unused.versions() == []
+    assert not (tmp_path / "none.db").exists()
+
+
+def test_a_registered_version_carries_its_tags_and_its_run_its_metrics(registry: Registry, version: str) -> None:
+    from mlflow.tracking import MlflowClient
+
+    assert registry.tags(version) == {"dataset_revision": "ab" * 16}
+    run = MlflowClient(registry.uri).get_run(registry.version(version).run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params == {"train.learning_rate": "0.1"}
+    assert run.data.metrics["val_f1"] == 0.7
+    assert run.inputs.dataset_inputs[0].dataset.digest == "ab" * 16
+
+
+def test_no_file_of_a_registered_model_is_a_pickle(registry: Registry, version: str, home: Path) -> None:
+    names = {path.name for path in (home / "artifacts").rglob("*") if path.is_file()}
+    assert {"model.safetensors", "config.json", "thresholds.json", "MODEL_CARD.md", "registry_model.py"} <= names
+    assert not [name for name in names if Path(name).suffix in (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib")]
+
+
+def test_the_download_is_the_package_that_was_registered(
+    registry: Registry, version: str, package_folder: Path, tmp_path: Path
+) -> None:
+    fetched = registry.download(version, tmp_path / "fetched")
+    assert {p.name: p.read_bytes() for p in fetched.iterdir()} == {p.name: p.read_bytes() for p in package_folder.iterdir()}
+    assert package.load(fetched).threshold == 0.45
+
+
+def test_mlflow_loads_the_model_with_unpickling_forbidden(
+    registry: Registry, version: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    mlflow.set_tracking_uri(registry.uri)
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}/{version}")
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "clip_id": clip, "width": 640, "height": 360, "frame_count": 40, "frame": frame, "rank": rank, "movement": 0.5,
+            "keypoints": (100 + 100 * rng.random(34)).tolist(), "keypoint_scores": [0.9] * 17,
+        }
+        for clip in ("a" * 20, "b" * 20)
+        for frame in range(40)
+        for rank in (1, 2)
+    ]  # fmt: skip
+    found = model.predict(pd.DataFrame(rows))
+    assert list(found["clip_id"]) == ["a" * 20, "b" * 20]
+    assert found["probability"].between(0, 1).all()
+    assert set(found["verdict"]) <= {"Fight", "NonFight"}
+
+
+def test_an_alias_moves_only_from_where_it_is_expected_to_be(registry: Registry, version: str) -> None:
+    registry.set_alias("champion", version, expected=None)
+    assert registry.alias("champion") == version
+    with pytest.raises(WorkspaceError, match=f"champion is version {version} by now, not none"):
+        registry.set_alias("champion", version, expected=None)
+    registry.set_alias("champion", None, expected=version)
+    assert registry.alias("champion") is None
+
+
+def test_an_unknown_version_is_said_in_one_sentence(registry: Registry, version: str) -> None:
+    with pytest.raises(UserError, match="has no version 99"):
+        registry.version("99")
+
+
+@pytest.fixture
+def nobody_there() -> Iterator[str]:
+    import socket
+
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        yield f"http://127.0.0.1:{taken.getsockname()[1]}"
+
+
+def test_an_mlflow_that_is_down_is_said_at_once_and_in_one_sentence(nobody_there: str, tmp_path: Path) -> None:
+    with pytest.raises(ServiceUnavailable, match=r"MLflow at .* cannot be reached .*: start it with `violence-ops up`"):
+        Registry(nobody_there, tmp_path).check()
