@@ -19,7 +19,13 @@ from violence_ops.records import ClipRecord
 
 
 def clip(number: int, **facts: object) -> ClipRecord:
-    base = {"clip_id": f"{number:020x}", "sha256": f"{number:064x}", "batch_id": "", "source_path": f"{number}.mp4", "source_group": "g"}
+    base = {
+        "clip_id": f"{number:020x}",
+        "sha256": f"{number:064x}",
+        "batch_id": "",
+        "source_path": f"{number}.mp4",
+        "source_group": "g",
+    }
     return ClipRecord(**(base | facts))
 
 
@@ -31,7 +37,10 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         pytest.skip("no PostgreSQL server binaries in /usr/lib/postgresql")
     if os.getuid() == 0 and not _has_user("postgres"):
         pytest.skip("initdb refuses root and there is no user postgres to run it as")
-    binaries, folder = servers[-1].parent, Path(subprocess.check_output(["mktemp", "-d", "/tmp/pg-XXXXXX"], text=True).strip())
+    binaries, folder = (
+        servers[-1].parent,
+        Path(subprocess.check_output(["mktemp", "-d", "/tmp/pg-XXXXXX"], text=True).strip()),
+    )
     user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
     if user:
         shutil.chown(folder, "postgres")
@@ -39,13 +48,28 @@ def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     data = folder / "data"
-    subprocess.run([*user, binaries / "initdb", "-D", data, "-U", "catalog", "-A", "trust", "--no-sync"], check=True, capture_output=True, cwd="/")
+    subprocess.run(
+        [*user, binaries / "initdb", "-D", data, "-U", "catalog", "-A", "trust", "--no-sync"],
+        check=True,
+        capture_output=True,
+        cwd="/",
+    )
     options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
-    subprocess.run([*user, binaries / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start"], check=True, stdout=subprocess.DEVNULL, cwd="/")
+    subprocess.run(
+        [*user, binaries / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        cwd="/",
+    )
     try:
         yield f"postgresql+psycopg2://catalog@127.0.0.1:{port}/postgres"
     finally:
-        subprocess.run([*user, binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"], check=True, stdout=subprocess.DEVNULL, cwd="/")
+        subprocess.run(
+            [*user, binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+        )
         shutil.rmtree(folder)
 
 
@@ -108,7 +132,11 @@ def test_counts_and_lists(url: str) -> None:
         clips = [clip(1, label="Fight"), clip(2), clip(3)]
         catalog.claim(clips, "run")
         catalog.open_batch("2026-01-01-00000000", "2026-01-01", clips)
-        judged = [clips[0].with_(status="accepted"), clips[1].with_(status="accepted"), clips[2].with_(status="quarantined", reason="truncated")]
+        judged = [
+            clips[0].with_(status="accepted"),
+            clips[1].with_(status="accepted"),
+            clips[2].with_(status="quarantined", reason="truncated"),
+        ]
         catalog.record(judged, "2026-01-01-00000000")
         assert [found.clip_id for found in catalog.unlabelled()] == [clip(2).clip_id]
         catalog.set_labels({clip(2).clip_id: "NonFight"})

@@ -65,7 +65,9 @@ def test_limits_are_kept(clip_folder: Path, limits: ValidationParams, change: di
     assert refusal.value.reason == reason
 
 
-def test_a_decoder_that_dies_costs_one_clip_and_the_next_is_decoded(clip_folder: Path, limits: ValidationParams) -> None:
+def test_a_decoder_that_dies_costs_one_clip_and_the_next_is_decoded(
+    clip_folder: Path, limits: ValidationParams
+) -> None:
     with Sandbox(limits) as sandbox:
         sandbox.validate(clip_folder / "clip0.mp4")
         os.kill(sandbox._child.pid, signal.SIGSEGV)

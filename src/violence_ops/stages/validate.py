@@ -112,7 +112,8 @@ def _judge(
         verdict = _accept(params, clip, video, sandbox)
     except Rejected as refusal:
         verdict = clip.with_(status="quarantined", reason=refusal.reason)
-        _quarantine(workspace, verdict, night, str(refusal), video)
+        message = str(refusal).replace(video.name, clip.source_path)
+        _quarantine(workspace, verdict, night, message, video)
     write_table(part, pa.Table.from_pylist([verdict.to_dict()], CLIPS_SCHEMA), mark)
     if verdict.status == "quarantined":
         video.unlink(missing_ok=True)

@@ -1,0 +1,143 @@
+"""What a hostile or careless uploader can drop: no name, link or special file reaches outside, and none stops the night."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from violence_ops import versioning
+from violence_ops.errors import WorkspaceError
+from violence_ops.stages import ingest, quarantine
+from violence_ops.workspace import Workspace
+
+NIGHT = date(2026, 1, 1)
+
+
+def only_entry(workspace: Workspace) -> dict[str, object]:
+    (entry,) = quarantine.entries(workspace)
+    return entry
+
+
+def make_link(inbox: Path) -> None:
+    (inbox / "passwd.mp4").symlink_to("/etc/passwd")
+
+
+def make_dangling_link(inbox: Path) -> None:
+    (inbox / "dangling.mp4").symlink_to("/nowhere\n/at all")
+
+
+def make_folder_link(inbox: Path) -> None:
+    (inbox / "Fight").symlink_to("/etc")
+
+
+def make_fifo(inbox: Path) -> None:
+    os.mkfifo(inbox / "fifo.mp4")
+
+
+def make_socket(inbox: Path) -> None:
+    here = os.getcwd()
+    os.chdir(inbox)  # a socket's path is short
+    try:
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind("socket.mp4")
+    finally:
+        os.chdir(here)
+
+
+def make_labels_link(inbox: Path) -> None:
+    (inbox / "labels.csv").symlink_to("/etc/passwd")
+
+
+@pytest.mark.parametrize(
+    "make",
+    [make_link, make_dangling_link, make_folder_link, make_fifo, make_socket, make_labels_link],
+    ids=lambda make: make.__name__,
+)
+def test_what_is_no_regular_file_is_taken_away_and_never_opened(
+    workspace: Workspace, make: Callable[[Path], None]
+) -> None:
+    passwd = Path("/etc/passwd").read_bytes()
+    make(workspace.inbox)
+    result = ingest.run(workspace, workspace.params(), night=NIGHT)
+    assert result.quarantined == {"not_a_regular_file": 1}
+    assert [path.name for path in workspace.inbox.iterdir()] == [".gitkeep"]
+    assert only_entry(workspace)["original"] is None
+    everything = [path for path in workspace.root.rglob("*") if ".git" not in path.parts and path.is_file()]
+    assert all(passwd not in path.read_bytes() for path in everything)
+    assert not any(path.is_symlink() for path in workspace.quarantine.rglob("*"))
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        (b"a\n..b.mp4", "a\\x0a..b.mp4"),
+        (b"..up.mp4", "..up.mp4"),
+        (b"\xff\xfe.mp4", "\\xff\\xfe.mp4"),
+        ("evil‮4pm.exe.mp4".encode(), "evil\\u202e4pm.exe.mp4"),
+        (b"\x1b[31mred.mp4", "\\x1b[31mred.mp4"),
+        (b"..\\..\\etc\\passwd.mp4", "..\\..\\etc\\passwd.mp4"),
+        (b"n" * 240 + b".mp4", "n" * 240 + ".mp4"),
+    ],
+    ids=["newline", "leading-dots", "no-text", "bidi", "escape", "backslash", "long"],
+)
+def test_an_unsafe_name_is_kept_under_a_safe_one(workspace: Workspace, name: bytes, shown: str) -> None:
+    content = b"bytes of " + name
+    with open(os.fsencode(workspace.inbox) + b"/" + name, "wb") as handle:
+        handle.write(content)
+    (workspace.inbox / "good.mp4").write_bytes(b"good")
+    result = ingest.run(workspace, workspace.params(), night=NIGHT)
+    assert (result.claimed, result.quarantined) == (1, {"unsafe_name": 1})
+    entry = only_entry(workspace)
+    assert entry["source_path"] == shown
+    folder = workspace.quarantined(str(entry["clip_id"]))
+    assert (folder / str(entry["original"])).read_bytes() == content
+    json.dumps(entry).encode("ascii")
+
+
+def test_bytes_refused_for_their_name_are_taken_under_a_proper_one(workspace: Workspace) -> None:
+    (workspace.inbox / "..a.mp4").write_bytes(b"content")
+    ingest.run(workspace, workspace.params(), night=NIGHT)
+    (workspace.inbox / "a.mp4").write_bytes(b"content")
+    assert ingest.run(workspace, workspace.params(), night=NIGHT).claimed == 1
+
+
+def test_rows_of_labels_csv_that_point_outside_change_nothing(workspace: Workspace) -> None:
+    (workspace.inbox / "a.mp4").write_bytes(b"a")
+    (workspace.inbox / "labels.csv").write_text("path,label\n../../etc/passwd,Fight\n/etc/passwd,Fight\na.mp4,Fight\n")
+    assert ingest.run(workspace, workspace.params(), night=NIGHT).claimed == 1
+    assert Path("/etc/passwd").is_file()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"\xff\xfe\x00broken", b"no,header,here\n1,2,3\n", b"", b'path,label\n"a.mp4,Fight'],
+    ids=["bytes", "columns", "empty", "quote"],
+)
+def test_a_broken_labels_csv_costs_labels_and_no_clip(workspace: Workspace, content: bytes) -> None:
+    (workspace.inbox / "a.mp4").write_bytes(b"a")
+    (workspace.inbox / "labels.csv").write_bytes(content)
+    assert ingest.run(workspace, workspace.params(), night=NIGHT).claimed == 1
+
+
+def test_a_hard_link_is_copied_so_that_the_uploaders_file_stays_his(workspace: Workspace, tmp_path: Path) -> None:
+    theirs = tmp_path / "archive.mp4"
+    theirs.write_bytes(b"archive")
+    os.link(theirs, workspace.inbox / "a.mp4")
+    (batch_id,) = ingest.run(workspace, workspace.params(), night=NIGHT).batch_ids
+    (video,) = workspace.batch(batch_id).videos.iterdir()
+    assert theirs.stat().st_nlink == 1
+    assert video.read_bytes() == b"archive"
+
+
+def test_dvc_is_kept_from_reading_a_fifo(workspace: Workspace) -> None:
+    os.mkfifo(workspace.inbox / "fifo.mp4")
+    with pytest.raises(WorkspaceError, match="not a regular file"):
+        versioning.status(workspace)
+    ingest.run(workspace, workspace.params(), night=NIGHT)
+    assert "ingest" in versioning.status(workspace)

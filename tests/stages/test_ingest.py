@@ -1,0 +1,160 @@
+"""Ingestion: what becomes of every file of the inbox."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import date
+
+import pytest
+
+from violence_ops.errors import ServiceUnavailable
+from violence_ops.stages import batches, ingest, labels, quarantine
+from violence_ops.stages.index import open_catalog, rebuild
+from violence_ops.workspace import Workspace
+
+NIGHT = date(2026, 1, 1)
+
+
+def take_in(workspace: Workspace, night: date = NIGHT) -> ingest.IngestResult:
+    return ingest.run(workspace, workspace.params(), night=night)
+
+
+def clips_of(workspace: Workspace, batch_id: str) -> dict[str, object]:
+    return {clip.source_path: clip for clip in batches.read_manifest(workspace.batch(batch_id)).clips}
+
+
+def test_an_empty_inbox_makes_no_batch(workspace: Workspace) -> None:
+    assert take_in(workspace).batch_ids == []
+
+
+def test_labels_come_from_the_folder_or_from_labels_csv_which_wins(workspace: Workspace) -> None:
+    inbox = workspace.inbox
+    for folder, name in (("fight", "a"), ("NonFight", "b"), ("camera1", "c"), ("Fight", "d"), (".", "e")):
+        (inbox / folder).mkdir(exist_ok=True)
+        (inbox / folder / f"{name}.mp4").write_bytes(name.encode())
+    (inbox / "labels.csv").write_text(
+        "path,label,source_group,camera_id,recorded_at\n"
+        "camera1/c.mp4,nonfight,g1,cam 1,2026-01-01T03:00:00\nFight/d.mp4,NonFight,,,\ne.mp4,Brawl,g2,,yesterday\n"
+    )
+    result = take_in(workspace)
+    clips = clips_of(workspace, result.batch_ids[0])
+    assert {path: clip.label for path, clip in clips.items()} == {
+        "fight/a.mp4": "Fight", "NonFight/b.mp4": "NonFight", "camera1/c.mp4": "NonFight", "Fight/d.mp4": "NonFight", "e.mp4": None,
+    }  # fmt: skip
+    described = clips["camera1/c.mp4"]
+    assert (described.source_group, described.camera_id, described.recorded_at) == (
+        "g1",
+        "cam 1",
+        "2026-01-01T03:00:00",
+    )
+    assert clips["fight/a.mp4"].source_group == clips["fight/a.mp4"].clip_id
+    assert len(result.notices) == 2
+    assert "Brawl" in result.notices[0]
+
+
+def test_a_labels_csv_in_a_subfolder_speaks_of_its_own_files(workspace: Workspace) -> None:
+    folder = workspace.inbox / "upload 7"
+    folder.mkdir()
+    (folder / "x.mp4").write_bytes(b"x")
+    (folder / "labels.csv").write_text("path,label\nx.mp4,Fight\n")
+    (clip,) = clips_of(workspace, take_in(workspace).batch_ids[0]).values()
+    assert clip.label == "Fight"
+
+
+def test_files_that_are_still_written_wait_for_the_next_run(new_workspace: Callable[..., Workspace]) -> None:
+    workspace = new_workspace(**{"ingest.settle_s": 3600})
+    for name in ("young.mp4", "upload.mp4.part", ".hidden.mp4", "x.tmp"):
+        (workspace.inbox / name).write_bytes(name.encode())
+    result = take_in(workspace)
+    assert (result.batch_ids, result.left) == ([], 3)
+    assert len(list(workspace.inbox.iterdir())) == 5
+
+
+def test_the_same_clips_on_the_same_night_give_the_same_batch(new_workspace: Callable[..., Workspace]) -> None:
+    one, other = new_workspace("one"), new_workspace("other")
+    for workspace in (one, other):
+        for name in ("a", "b"):
+            (workspace.inbox / f"{name}.mp4").write_bytes(name.encode())
+    first, second = take_in(one), take_in(other)
+    assert first.batch_ids == second.batch_ids
+    assert one.batch(first.batch_ids[0]).manifest.read_bytes() == other.batch(first.batch_ids[0]).manifest.read_bytes()
+
+
+def test_a_duplicate_is_noted_and_its_bytes_are_kept_once(workspace: Workspace) -> None:
+    (workspace.inbox / "a.mp4").write_bytes(b"same")
+    (workspace.inbox / "b.mp4").write_bytes(b"same")
+    assert (take_in(workspace).claimed, len(list(quarantine.entries(workspace)))) == (1, 1)
+    (workspace.inbox / "c.mp4").write_bytes(b"same")
+    result = take_in(workspace, date(2026, 1, 2))
+    assert (result.batch_ids, result.duplicates, result.quarantined) == ([], 1, {"duplicate": 1})
+    (entry,) = quarantine.entries(workspace)
+    assert (entry["reason"], entry["original"], len(entry["occurrences"])) == ("duplicate", None, 2)
+    assert list(workspace.inbox.iterdir()) == [workspace.inbox / ".gitkeep"]
+
+
+def test_a_duplicate_brings_a_label_to_a_clip_that_had_none(workspace: Workspace) -> None:
+    (workspace.inbox / "a.mp4").write_bytes(b"same")
+    take_in(workspace)
+    (workspace.inbox / "Fight").mkdir()
+    (workspace.inbox / "Fight" / "a.mp4").write_bytes(b"same")
+    take_in(workspace, date(2026, 1, 2))
+    ((label, source),) = labels.effective_labels(workspace).values()
+    assert (label, source) == ("Fight", "review")
+
+
+def test_a_duplicate_with_another_label_is_told_and_changes_nothing(workspace: Workspace) -> None:
+    for label in ("Fight", "NonFight"):
+        (workspace.inbox / label).mkdir()
+        (workspace.inbox / label / "a.mp4").write_bytes(b"same")
+        result = take_in(workspace)
+    assert "nothing was changed" in result.notices[0]
+    assert [label for label, _ in labels.effective_labels(workspace).values()] == ["Fight"]
+
+
+def test_at_most_max_clips_at_once_and_the_rest_next_time(new_workspace: Callable[..., Workspace]) -> None:
+    workspace = new_workspace(**{"ingest.max_clips": 2})
+    for name in "abc":
+        (workspace.inbox / f"{name}.mp4").write_bytes(name.encode())
+    assert (take_in(workspace).claimed, take_in(workspace).claimed) == (2, 1)
+
+
+def test_shards_cover_the_batch_once(new_workspace: Callable[..., Workspace]) -> None:
+    workspace = new_workspace(**{"ingest.shard_size": 2})
+    for name in "abcde":
+        (workspace.inbox / f"{name}.mp4").write_bytes(name.encode())
+    (batch_id,) = take_in(workspace).batch_ids
+    shards = ingest.shards(workspace, workspace.params(), batch_id)
+    assert [len(shard) for shard in shards] == [2, 2, 1]
+    assert sorted(sum(shards, [])) == [clip.clip_id for clip in batches.read_manifest(workspace.batch(batch_id)).clips]
+
+
+def test_a_dry_run_takes_nothing(workspace: Workspace) -> None:
+    (workspace.inbox / "a.mp4").write_bytes(b"a")
+    assert ingest.run(workspace, workspace.params(), night=NIGHT, dry_run=True).claimed == 1
+    assert (workspace.inbox / "a.mp4").is_file()
+
+
+def test_without_its_catalog_it_refuses_and_loses_nothing(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace.inbox / "a.mp4").write_bytes(b"a")
+    monkeypatch.setenv("VIOLENCE_OPS_CATALOG_URL", "postgresql+psycopg2://u@127.0.0.1:9/none")
+    with pytest.raises(ServiceUnavailable):
+        take_in(Workspace.open(workspace.root))
+    monkeypatch.delenv("VIOLENCE_OPS_CATALOG_URL")
+    assert take_in(Workspace.open(workspace.root)).claimed == 1
+
+
+def test_a_lost_catalog_is_made_again_from_the_workspace(workspace: Workspace) -> None:
+    (workspace.inbox / "Fight").mkdir()
+    (workspace.inbox / "Fight" / "a.mp4").write_bytes(b"a")
+    (workspace.inbox / "..b.mp4").write_bytes(b"b")
+    take_in(workspace)
+    with open_catalog(workspace) as catalog:
+        before = catalog.counts()
+        rebuild(workspace, catalog)
+        assert catalog.counts() == before
+    for path in workspace.root.glob("catalog.db*"):
+        path.unlink()
+    (workspace.inbox / "again.mp4").write_bytes(b"a")
+    assert take_in(workspace).duplicates == 1
