@@ -58,7 +58,10 @@ def gated_evaluation():
         elif not answer["responded_by_user"]:
             said = "Nobody answered in time, so the candidate is not released."
         else:
-            by, reason = answer["responded_by_user"]["name"], answer["params_input"].get("reason") or "refused in Airflow"
+            by, reason = (
+                answer["responded_by_user"]["name"],
+                answer["params_input"].get("reason") or "refused in Airflow",
+            )
             stage("promote.refuse", report=evaluation["report"], by=by, reason=reason)
             said = f"Refused by {by}: {reason}"
         log.info(said)

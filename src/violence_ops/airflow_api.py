@@ -99,9 +99,7 @@ class AirflowApi:
         """Answer a question of `approvals()` with one of its options, as the user who is signed in."""
         task = approval["task_instance"]
         path = f"dags/{task['dag_id']}/dagRuns/{task['dag_run_id']}/taskInstances/{task['task_id']}"
-        self._send(
-            "PATCH", f"{path}/{task['map_index']}/hitlDetails", {"chosen_options": [option], "params_input": {}}
-        )
+        self._send("PATCH", f"{path}/{task['map_index']}/hitlDetails", {"chosen_options": [option], "params_input": {}})
 
     def wait(
         self,

@@ -175,7 +175,6 @@ def airflow_environment(workspace: Workspace, addresses: Addresses) -> dict[str,
         "DAG_PROCESSOR__REFRESH_INTERVAL": "60",
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
         "LOGGING__NAMESPACE_LEVELS": "great_expectations=WARNING alembic=WARNING",
-        "USAGE_DATA_COLLECTION__ENABLED": "False",
     }
     return (
         inherited

@@ -69,7 +69,11 @@ def _python() -> Finding:
 
 def _packages() -> Finding:
     """Every package that pyproject.toml pins to one version is installed in that version."""
-    pinned = [line.partition(";")[0].strip() for line in requires("violence-ops") or () if "==" in line and "extra" not in line]
+    pinned = [
+        line.partition(";")[0].strip()
+        for line in requires("violence-ops") or ()
+        if "==" in line and "extra" not in line
+    ]
     wrong = []
     for requirement in pinned:
         name, _, wanted = requirement.partition("==")

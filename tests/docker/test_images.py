@@ -1,0 +1,176 @@
+"""What can be said of the images and the compose file without a container engine."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
+COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text("utf-8"))
+SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+INSTRUCTIONS = [
+    line.split(maxsplit=1)
+    for line in (DOCKER / "Dockerfile").read_text("utf-8").replace("\\\n", " ").splitlines()
+    if line.strip() and not line.startswith("#")
+]
+STAGES: dict[str, str] = {text.split()[2]: text.split()[0] for name, text in INSTRUCTIONS if name == "FROM"}
+COMMANDS = sorted(
+    {" ".join(each["command"]) for each in SERVICES.values() if each.get("command", [""])[0] == "airflow"}
+)
+COMMANDS += ["airflow pools set gpu 1 x", "airflow db migrate", "airflow jobs check --job-type DagProcessorJob"]
+
+
+def _environment(service: dict[str, Any]) -> dict[str, str]:
+    return {key: str(value) for key, value in (service.get("environment") or {}).items()}
+
+
+def _file(name: str) -> str:
+    return (DOCKER / name).read_text("utf-8")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_service_says_whether_it_is_healthy(name: str) -> None:
+    check = SERVICES[name]["healthcheck"]
+    runs_once = name.endswith("-init")
+    assert check.get("disable", False) == runs_once
+    assert runs_once or check["test"][0] in ("CMD", "CMD-SHELL")
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_image_is_pinned(name: str) -> None:
+    tag = SERVICES[name]["image"].partition(":")[2]
+    assert tag
+    assert tag != "latest"
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_ports_are_bound_to_loopback_only(name: str) -> None:
+    assert all(port.startswith("127.0.0.1:") for port in SERVICES[name].get("ports", ()))
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_secrets_come_from_the_environment_and_have_no_default(name: str) -> None:
+    secret = re.compile(r"PASSWORD|SECRET|FERNET|ACCESS_KEY|SQL_ALCHEMY|BROKER|RESULT_BACKEND|AUTH$")
+    for key, value in _environment(SERVICES[name]).items():
+        if secret.search(key) and not key.endswith(("_FILE", "_USERS")):
+            assert re.search(r"\$\{[A-Z_]+:\?\}", value), key
+
+
+def test_every_variable_of_the_compose_file_is_in_the_example_and_empty_there() -> None:
+    wanted = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", _file("compose.yaml")))
+    lines = [line for line in _file(".env.example").splitlines() if line and not line.startswith("#")]
+    example = dict(line.split("=", 1) for line in lines)
+    assert set(example) == wanted
+    assert {name for name, value in example.items() if value} == {"GPU_SLOTS"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_dependency_exists_and_fits_how_it_ends(name: str) -> None:
+    for other, wait in (SERVICES[name].get("depends_on") or {}).items():
+        ends = "service_completed_successfully" if other.endswith("-init") else "service_healthy"
+        assert wait["condition"] == ends, other
+        assert other in SERVICES
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_every_named_volume_is_declared(name: str) -> None:
+    named = {volume.partition(":")[0] for volume in SERVICES[name].get("volumes", ())}
+    assert {volume for volume in named if not volume.startswith(".")} <= set(COMPOSE["volumes"])
+
+
+@pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if "build" in service])
+def test_every_built_image_has_its_target(name: str) -> None:
+    assert SERVICES[name]["build"]["target"] in STAGES
+
+
+def test_each_queue_of_the_dags_has_a_worker() -> None:
+    served = {service["command"][4] for name, service in SERVICES.items() if name.startswith("worker-")}
+    default = _environment(SERVICES["scheduler"])["AIRFLOW__OPERATORS__DEFAULT_QUEUE"]
+    assert served == {"gpu", default}
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_airflow_understands_the_commands(command: str) -> None:
+    from airflow.cli.cli_parser import get_parser
+
+    options = command.split()[1:]
+    if options[0] == "celery":
+        from airflow.providers.celery.cli.definition import get_celery_cli_commands
+
+        assert "worker" in {sub.name for group in get_celery_cli_commands() for sub in group.subcommands}
+    else:
+        assert get_parser().parse_args(options).func
+
+
+def test_every_airflow_setting_exists() -> None:
+    from airflow.configuration import retrieve_configuration_description
+
+    described = retrieve_configuration_description(include_providers=True)
+    known = {f"AIRFLOW__{section}__{key}".upper() for section, facts in described.items() for key in facts["options"]}
+    used = {key for service in SERVICES.values() for key in _environment(service) if key.startswith("AIRFLOW__")}
+    assert used <= known
+
+
+def test_mlflow_understands_its_command() -> None:
+    flags = [word for word in SERVICES["mlflow"]["command"] if word.startswith("--")]
+    text = subprocess.run(
+        [sys.executable, "-m", "mlflow", "server", "--help"], capture_output=True, text=True, check=True
+    ).stdout
+    assert [flag for flag in flags if flag not in text] == []
+
+
+@pytest.mark.parametrize("stage", [stage for stage, source in STAGES.items() if source not in STAGES])
+def test_base_images_are_pinned(stage: str) -> None:
+    assert re.fullmatch(r"[a-z]+:\d+\.\d+\.\d+-slim-bookworm", STAGES[stage])
+
+
+@pytest.mark.parametrize("target", ["orchestrator", "cpu-worker", "gpu-worker"])
+def test_containers_do_not_run_as_root(target: str) -> None:
+    user, stage = None, None
+    users: dict[str, str | None] = {}
+    for name, text in INSTRUCTIONS:
+        if name == "FROM":
+            stage = text.split()[2]
+            user = users.get(text.split()[0])
+        elif name == "USER":
+            user = text
+        users[stage or ""] = user
+    assert users[target] not in (None, "root", "0")
+
+
+def test_the_build_follows_the_usual_rules() -> None:
+    names = [name for name, _ in INSTRUCTIONS]
+    assert "ADD" not in names
+    for name, text in INSTRUCTIONS:
+        if name == "RUN" and "apt-get install" in text:
+            assert "--no-install-recommends" in text
+            assert "rm -rf /var/lib/apt/lists" in text
+        if name in ("ENV", "ARG"):
+            assert not re.search(r"PASSWORD|SECRET|TOKEN", text)
+
+
+def test_what_the_build_copies_is_in_its_context() -> None:
+    allowed = {line[1:] for line in (ROOT / ".dockerignore").read_text("utf-8").splitlines() if line.startswith("!")}
+    for name, text in INSTRUCTIONS:
+        if name == "COPY" and "--from=" not in text:
+            for source in (word for word in text.split()[:-1] if not word.startswith("--")):
+                assert source in allowed, source
+                assert (ROOT / source).exists()
+
+
+def test_versions_are_said_in_the_lock_only() -> None:
+    assert "==" not in _file("Dockerfile")
+
+
+@pytest.mark.parametrize("name", ["init.sh", "databases.sh"])
+def test_shell_scripts_are_executable_and_parse(name: str) -> None:
+    script = DOCKER / name
+    assert script.stat().st_mode & 0o111
+    subprocess.run(["bash", "-n", str(script)], check=True)
