@@ -351,6 +351,7 @@ def evaluate(
     workspace: WorkspaceOption = None,
     candidate: Annotated[str | None, typer.Option(help="A model version; default: the alias `candidate`.")] = None,
     holdout: Annotated[str | None, typer.Option(help="A holdout version; default: the newest.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Judge again although the report is there.")] = False,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -359,7 +360,9 @@ def evaluate(
 
     opened, params = _open(workspace, settings)
     with _progress() as progress:
-        result = stage.run(opened, params, candidate=candidate, holdout=holdout, progress=progress)
+        result = stage.run(
+            opened, params, candidate=candidate, holdout=holdout, force=force, progress=progress
+        )
     _print(result, as_json)
 
 

@@ -19,6 +19,9 @@ from violence_ops.params import GateParams
 MAX_ROWS: Final = 150
 """Rows of a table of clips; `evaluation.json` holds them all."""
 
+_NOTABLE: Final = 0.005
+"""Smaller differences are shown without colour."""
+
 _METRICS: Final = (
     ("F1", "f1", +1), ("Recall", "recall", +1), ("Precision", "precision", +1), ("Specificity", "specificity", +1),
     ("Accuracy", "accuracy", +1), ("AUC", "auc", +1), ("Calibration error", "ece", -1), ("Brier score", "brier", -1),
@@ -89,7 +92,7 @@ def _comparison(evaluation: Evaluation) -> str:
     if interval.upper < 0:
         return f"C{names[0][1:]} is worse than {names[1]}: {figures}"
     if found.only_candidate_right == found.only_champion_right == 0:
-        return f"C{names[0][1:]} gives the same verdicts as {names[1]}: {figures}"
+        return f"C{names[0][1:]} gives the same verdicts as {names[1]}, F1 {own.metrics.f1:.3f}, {where}."
     return f"It is undecided whether {names[0]} is better than {names[1]}: {figures}"
 
 
@@ -146,7 +149,7 @@ def _latency_rows(evaluation: Evaluation) -> list[tuple[str, str, float, float |
 
 def _row(name: str, detail: str, own: float | None, champion: float | None, direction: int) -> Row:
     change = None if own is None or champion is None else own - champion
-    tone = "" if change is None or abs(change) < 5e-4 else "better" if change * direction > 0 else "worse"
+    tone = "" if change is None or abs(change) < _NOTABLE else "better" if change * direction > 0 else "worse"
     return Row(name, detail, own, champion, change, tone)
 
 
@@ -178,4 +181,6 @@ def _figure(value: float | None) -> str:
 
 
 def _signed(value: float | None) -> str:
-    return "–" if value is None else f"{value:+.3f}".replace("-", "−")
+    if value is None:
+        return "–"
+    return "0.000" if abs(value) < 5e-4 else f"{value:+.3f}".replace("-", "−")

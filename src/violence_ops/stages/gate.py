@@ -52,8 +52,10 @@ def run(
         if last is None or last.payload != payload:
             ledger.append(workspace, actor="gate", event="verdict", payload=payload)
     workspace.write_progress("gate", {"report": chosen.files.name, "verdict": verdict.verdict, "mode": verdict.mode})
-    versioning.git_commit(workspace, [workspace.ledger, chosen.files.folder], f"Gate: {chosen.files.name} {verdict.verdict}")
-    versioning.commit_stage(workspace, ["gate"], f"Gate of {chosen.files.name}")
+    message = f"Gate: {chosen.files.name} {verdict.verdict}"
+    versioning.commit_stage(workspace, ["gate"], message)
+    # inside `dvc repro` the line above leaves everything to DVC, which knows nothing of the ledger
+    versioning.git_commit(workspace, [workspace.ledger, chosen.files.folder], message)
     evaluation = chosen.evaluation
     return GateResult(
         verdict=verdict.verdict,
