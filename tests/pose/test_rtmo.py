@@ -1,0 +1,107 @@
+"""The estimator gives what MMPose's own pipeline gives, whatever else is in the mini-batch."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from violence_ops import synthetic
+from violence_ops.pose import config, weights
+from violence_ops.pose.rtmo import PoseEstimator, letterbox, suppress
+from violence_ops.records import FramePoses
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="module")
+def estimator() -> PoseEstimator:
+    return PoseEstimator("rtmo_small", score_threshold=0.3, nms_threshold=0.35, mini_batch=4)
+
+
+def _mmpose(frame: np.ndarray) -> Any:
+    """The same frame through MMPose's transforms, model.test_step and de-normalisation."""
+    from mmengine.dataset import Compose, pseudo_collate
+    from mmengine.registry import init_default_scope
+
+    settings = config.config()
+    init_default_scope("mmpose")
+    model = weights.load(config.build(), weights.find("rtmo_small"))
+    height, width = frame.shape[:2]
+    pipeline = Compose(
+        [
+            {"type": "BottomupResize", "input_size": config.input_size(width, height), "pad_val": (114, 114, 114)},
+            {
+                "type": "PackPoseInputs",
+                "meta_keys": ("ori_shape", "img_shape", "input_size", "input_center", "input_scale"),
+            },
+        ]
+    )
+    assert (settings.model.test_cfg.score_thr, settings.model.test_cfg.nms_thr) == (0.3, 0.35)
+    data = pseudo_collate([pipeline({"img": frame, "ori_shape": frame.shape[:2], "img_shape": frame.shape[:2]})])
+    with torch.inference_mode():
+        return model.test_step(data)[0].pred_instances  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("seed", [2, 4, 7], ids=lambda seed: f"clip {seed}")
+def test_persons_and_keypoints_are_those_of_mmpose_itself(estimator: PoseEstimator, seed: int) -> None:
+    frame = synthetic.clip(seed, duration_s=0.6).frame(3)
+    ours, theirs = estimator.estimate([frame])[0], _mmpose(frame)
+    assert len(ours) == len(theirs.bboxes)
+    assert len(ours) > 0
+    assert np.abs(ours.keypoints - theirs.keypoints).max() < 0.5
+    assert np.abs(ours.keypoint_scores - theirs.keypoint_scores).max() < 0.01
+    assert np.abs(ours.scores - theirs.bbox_scores).max() < 0.01
+
+
+def test_a_frame_gets_the_same_poses_whatever_else_is_in_the_mini_batch(estimator: PoseEstimator) -> None:
+    frames = list(synthetic.clip(4, duration_s=0.6).frames())[:6]
+    together, alone = estimator.estimate(frames), [estimator.estimate([frame])[0] for frame in frames]
+    assert len(together) == len(frames)
+    for first, second in zip(together, alone, strict=True):
+        assert len(first) == len(second)
+        assert np.abs(first.keypoints - second.keypoints).max(initial=0.0) < 0.01
+
+
+def test_the_same_frames_give_the_same_numbers_bit_for_bit(estimator: PoseEstimator) -> None:
+    frames = list(synthetic.clip(7, duration_s=0.6).frames())[:5]
+    first, second = estimator.estimate(frames), estimator.estimate(frames)
+    assert all(np.array_equal(a.keypoints, b.keypoints) for a, b in zip(first, second, strict=True))
+
+
+def test_an_empty_picture_has_nobody_and_no_frames_have_no_answers(estimator: PoseEstimator) -> None:
+    nobody = estimator.estimate([np.full((240, 320, 3), 114, np.uint8)])[0]
+    assert isinstance(nobody, FramePoses)
+    assert nobody.keypoints.shape == (0, 17, 2)
+    assert nobody.bboxes.shape == (0, 4)
+    assert estimator.estimate([]) == []
+
+
+def test_a_person_moves_with_the_picture(estimator: PoseEstimator) -> None:
+    """Shifting the picture shifts the strongest person."""
+    frame = synthetic.clip(4, duration_s=0.6).frame(3)
+    shifted = np.roll(frame, 32, axis=1)
+    here, there = estimator.estimate([frame])[0], estimator.estimate([shifted])[0]
+    distance = there.keypoints.mean(axis=1)[:, 0][None] - here.keypoints.mean(axis=1)[:, 0][:, None]
+    assert np.abs(distance[0] - 32).min() < 8
+
+
+@pytest.mark.parametrize(("width", "height"), [(640, 360), (320, 240), (960, 540), (200, 700), (33, 31)], ids=str)
+def test_frames_are_fitted_into_the_input_without_distortion(width: int, height: int) -> None:
+    size = config.input_size(width, height)
+    matrix = letterbox(width, height, size)
+    corners = np.array([[0, 0], [width, height]]) @ matrix[:, :2].T + matrix[:, 2]
+    assert max(size) == config.LONG_SIDE
+    assert all(side % config.MULTIPLE == 0 for side in size)
+    assert (corners[0] >= -1e-6).all()
+    assert (corners[1] <= np.array(size) + 1e-6).all()
+    assert np.isclose(corners[1] - corners[0], size).any()
+
+
+def test_suppression_keeps_the_strongest_of_overlapping_boxes() -> None:
+    boxes = torch.tensor([[0, 0, 10, 10.0], [1, 1, 11, 11], [20, 20, 30, 30], [0, 0, 10, 9]])
+    assert suppress(boxes, 0.35).tolist() == [0, 2]
+    assert suppress(boxes[:0], 0.35).tolist() == []

@@ -1,0 +1,79 @@
+"""Weights are verified before they are used, and never unpickled."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from violence_ops.pose import config, weights
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A copy of the shipped weights that a test may damage."""
+    shipped = weights.find("rtmo_small").path
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(shipped.with_suffix(suffix), tmp_path / f"mine{suffix}")
+    return tmp_path / "mine.safetensors"
+
+
+def _rewrite(path: Path, tensors: dict[str, torch.Tensor]) -> None:
+    save_file(tensors, path)
+    card = path.with_suffix(".json")
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"sha256": weights.file_sha256(path)}))
+
+
+def test_the_shipped_weights_are_there_small_and_what_the_card_says() -> None:
+    found = weights.find("rtmo_small")
+    assert found.path.stat().st_size < 12_000_000
+    assert found.sha256 == weights.file_sha256(found.path)
+    assert found.sha256[:12] in (found.path.parent / "MODEL_CARD.md").read_text()
+    assert {t.dtype for t in load_file(found.path).values() if t.dtype.is_floating_point} == {torch.float16}
+
+
+def test_changed_bytes_are_refused(own: Path) -> None:
+    content = bytearray(own.read_bytes())
+    content[-5] ^= 1
+    own.write_bytes(content)
+    with pytest.raises(weights.WeightsError, match="fetch it again"):
+        weights.find(own)
+
+
+def test_a_missing_file_names_the_shipped_ones() -> None:
+    with pytest.raises(weights.WeightsError, match="shipped ones are: .*rtmo_small"):
+        weights.find("rtmo_huge")
+
+
+def test_weights_without_their_json_are_refused(own: Path) -> None:
+    own.with_suffix(".json").unlink()
+    with pytest.raises(weights.WeightsError, match="is missing"):
+        weights.find(own)
+
+
+def test_weights_of_another_network_are_refused(own: Path) -> None:
+    card = own.with_suffix(".json")
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"network": "rtmo_l"}))
+    with pytest.raises(weights.WeightsError, match="rtmo_l"):
+        weights.find(own)
+
+
+def test_a_missing_or_misshapen_tensor_is_refused(own: Path) -> None:
+    tensors = load_file(own)
+    name = next(name for name in tensors if name.endswith("weight"))
+    _rewrite(own, {key: value for key, value in tensors.items() if key != name})
+    with pytest.raises(weights.WeightsError, match="1 tensors are missing"):
+        weights.load(config.build(), weights.find(own))
+    _rewrite(own, tensors | {name: torch.zeros(3, 3)})
+    with pytest.raises(weights.WeightsError, match="does not fit"):
+        weights.load(config.build(), weights.find(own))
+
+
+def test_saving_and_loading_keeps_the_model(tmp_path: Path) -> None:
+    model = config.build()
+    saved = weights.save(model, tmp_path / "x.safetensors", origin="a test")
+    again = weights.load(config.build(), weights.find(saved.path))
+    for name, value in again.state_dict().items():
+        assert torch.allclose(value.float(), model.state_dict()[name].float(), atol=2e-3, rtol=2e-3), name
