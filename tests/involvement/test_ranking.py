@@ -1,0 +1,186 @@
+import importlib.util
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from violence_ops.involvement import rank
+from violence_ops.params import load_params
+from violence_ops.records import COMPONENTS, ClipPoses, ClipTracks
+
+HERE = Path(__file__).parent
+DEFAULTS = load_params(HERE.parents[1] / "params.yaml").involvement
+spec = importlib.util.spec_from_file_location("slow_involvement", HERE / "slow.py")
+slow = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(slow)
+
+
+def with_(**changes):
+    return DEFAULTS.model_copy(update=changes)
+
+
+def crowd(seed, persons=4, frames=14, width=640, height=360, gaps=True):
+    """Random people, some of them missing in some frames, with some joints not seen. Returns the tracks and the frames."""
+    rng = np.random.default_rng(seed)
+    start, tall = rng.uniform(0, (width, height), (persons, 2)), rng.uniform(40, 200, persons)
+    paths = start + np.cumsum(rng.normal(0, rng.uniform(1, 25, (persons, 1)), (frames, persons, 2)), axis=0)
+    frame, person = np.nonzero(rng.random((frames, persons)) < (0.8 if gaps else 1.1))
+    middle, half = paths[frame, person], tall[person][:, None] * (0.2, 0.5)
+    scores = rng.uniform(0.05, 1, (len(frame), 17)) * (rng.random((len(frame), 17)) < 0.8)
+    poses = ClipPoses(
+        clip_id="0" * 20, frame_count=frames, width=width, height=height, fps=10.0, frame=frame.astype(np.int32),
+        bboxes=np.hstack([middle - half, middle + half]).astype(np.float32),
+        scores=rng.uniform(0.3, 1, len(frame)).astype(np.float32),
+        keypoints=(middle[:, None] + rng.normal(0, 1, (len(frame), 17, 2)) * half[:, None]).astype(np.float32),
+        keypoint_scores=scores.astype(np.float32),
+    )  # fmt: skip
+    return ClipTracks.from_poses(poses, person.astype(np.int32) + 1), np.arange(frames, dtype=np.int32)
+
+
+def by_track(ranked):
+    """(tracks, 8): components, involvement and rank of every track, by id."""
+    _, first = np.unique(ranked.track_id, return_index=True)
+    return np.column_stack([ranked.components[first], ranked.involvement[first], ranked.rank[first]])
+
+
+@pytest.mark.parametrize("regions", list(DEFAULTS.region_presets))
+@pytest.mark.parametrize("preset", list(DEFAULTS.presets))
+@pytest.mark.parametrize(
+    ("form", "scaled", "adaptive"),
+    [pytest.param("frame", False, False, id="frame-pixels"), pytest.param("track", True, False, id="track-scaled"),
+     pytest.param("frame", True, True, id="frame-scaled-adaptive")],
+)  # fmt: skip
+def test_every_preset_computes_what_the_spec_says(preset, regions, form, scaled, adaptive):
+    params = with_(preset=preset, regions=regions, position_form=form, scale_normalised=scaled, adaptive_regions=adaptive)
+    tracks, frames = crowd(len(preset) + len(regions))
+    weights = params.region_weights.model_dump()
+    weights = slow.adapted(tracks, params, weights, frames) if adaptive else weights
+    expected = slow.components(tracks, params, weights, frames)
+
+    got = by_track(rank(tracks, params, frames=frames))
+
+    assert len(got) == len(expected)
+    np.testing.assert_allclose(got[:, :6], [expected[track] for track in sorted(expected)], atol=2e-6)
+    np.testing.assert_allclose(got[:, 6], [slow.involvement(expected[track], params) for track in sorted(expected)], atol=2e-6)
+
+
+def test_the_shipped_presets_are_those_of_the_spec():
+    prevention, accuracy, realtime = (tuple(DEFAULTS.presets[n].model_dump().values()) for n in ("prevention", "accuracy", "realtime"))
+    assert prevention == (0.2, 0.3, 0.35, 0.1, 0.05)
+    assert accuracy == (0.4, 0.2, 0.2, 0.15, 0.05)
+    assert realtime == (0.35, 0.35, 0.2, 0.05, 0.05)
+    assert {name: tuple(weights.model_dump().values()) for name, weights in DEFAULTS.region_presets.items()} == {
+        "center_focused": (1.0, 0.7, 0.7, 0.6, 0.6), "balanced": (0.8,) * 5, "upper_focused": (1.0, 0.9, 0.9, 0.5, 0.5),
+        "lower_focused": (1.0, 0.7, 0.7, 0.8, 0.8), "indoor": (1.2, 0.6, 0.6, 0.5, 0.5), "outdoor": (0.9, 0.8, 0.8, 0.8, 0.8),
+        "corridor": (1.0, 0.7, 0.7, 0.7, 0.7),
+    }  # fmt: skip
+    assert (DEFAULTS.movement_px, DEFAULTS.interaction_px, DEFAULTS.movement_history) == (50, 150, 5)
+    assert (DEFAULTS.adaptive_rounds, DEFAULTS.adaptive_rate, DEFAULTS.adaptive_tolerance) == (5, 0.3, 0.05)
+
+
+choices = st.fixed_dictionaries({
+    "preset": st.sampled_from(list(DEFAULTS.presets)), "regions": st.sampled_from(list(DEFAULTS.region_presets)),
+    "position_form": st.sampled_from(["frame", "track"]), "scale_normalised": st.booleans(), "adaptive_regions": st.booleans(),
+})  # fmt: skip
+seeds = st.integers(0, 10_000)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, choices)
+def test_everything_lies_between_0_and_1_and_ranks_follow_involvement(seed, chosen):
+    tracks, frames = crowd(seed)
+    got = by_track(rank(tracks, with_(**chosen), frames=frames))
+    assert ((got[:, :7] >= 0) & (got[:, :7] <= 1)).all()
+    ranked = got[got[:, 7] > 0]
+    ranked = ranked[np.argsort(ranked[:, 7])]
+    assert ranked[:, 7].tolist() == list(range(1, len(ranked) + 1))
+    assert (np.diff(ranked[:, 6]) <= 0).all()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, choices)
+def test_a_mirrored_video_gives_the_same_ranking(seed, chosen):
+    tracks, frames = crowd(seed)
+    mirrored = replace(
+        tracks,
+        keypoints=tracks.keypoints * np.float32([-1, 1]) + np.float32([tracks.width, 0]),
+        bboxes=np.float32([tracks.width, 0, tracks.width, 0]) + (tracks.bboxes * np.float32([-1, 1, -1, 1]))[:, [2, 1, 0, 3]],
+    )
+    params = with_(**chosen)
+    # rounding may move a point across a border of a region, where the score jumps: hence the median and not the maximum
+    difference = np.abs(by_track(rank(mirrored, params, frames=frames)) - by_track(rank(tracks, params, frames=frames)))
+    assert np.median(difference[:, :7].max(axis=1)) < 1e-4
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, st.sampled_from([0.5, 2.0, 4.0]), st.sampled_from(["frame", "track"]))
+def test_scaled_variants_do_not_depend_on_the_resolution(seed, factor, form):
+    tracks, frames = crowd(seed)
+    larger = replace(
+        tracks, width=int(tracks.width * factor), height=int(tracks.height * factor),
+        keypoints=tracks.keypoints * np.float32(factor), bboxes=tracks.bboxes * np.float32(factor),
+    )  # fmt: skip
+    params = with_(scale_normalised=True, position_form=form)
+    np.testing.assert_allclose(by_track(rank(larger, params, frames=frames)), by_track(rank(tracks, params, frames=frames)), atol=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(seeds, choices, st.randoms(use_true_random=False))
+def test_the_order_of_the_persons_does_not_matter(seed, chosen, random):
+    tracks, frames = crowd(seed)
+    order = list(range(len(tracks)))
+    random.shuffle(order)
+    names = ("frame", "bboxes", "scores", "keypoints", "keypoint_scores", "track_id", "rank", "involvement", "components")
+    shuffled = replace(tracks, **{name: getattr(tracks, name)[order] for name in names})
+    params = with_(**chosen)
+    assert np.array_equal(by_track(rank(shuffled, params, frames=frames)), by_track(rank(tracks, params, frames=frames)))
+
+
+def test_who_is_seen_too_briefly_or_too_weakly_is_not_ranked():
+    tracks, frames = crowd(1, persons=3, gaps=False)
+    brief = (tracks.track_id != 1) | (tracks.frame < 2)
+    names = ("frame", "bboxes", "scores", "keypoints", "keypoint_scores", "track_id", "rank", "involvement", "components")
+    tracks = replace(tracks, **{name: getattr(tracks, name)[brief] for name in names})
+    tracks.scores[tracks.track_id == 2] = 0.1
+    ranked = rank(tracks, DEFAULTS, frames=frames)
+    assert {int(t): int(r) for t, r in zip(ranked.track_id, ranked.rank, strict=True)} == {1: 0, 2: 0, 3: 1}
+    assert (ranked.involvement > 0).all()
+
+
+def test_a_clip_with_nobody_has_an_empty_ranking():
+    tracks, frames = crowd(0)
+    names = ("frame", "bboxes", "scores", "keypoints", "keypoint_scores", "track_id", "rank", "involvement", "components")
+    nobody = replace(tracks, **{name: getattr(tracks, name)[:0] for name in names})
+    ranked = rank(nobody, DEFAULTS, frames=frames)
+    assert len(ranked) == 0
+    assert ranked.components.shape == (0, len(COMPONENTS))
+
+
+@pytest.mark.parametrize("form", ["frame", "track"])
+def test_joints_that_are_nowhere_do_not_spoil_the_ranking(form):
+    tracks, frames = crowd(3)
+    tracks.keypoints[::3, ::2] = np.nan
+    tracks.keypoints[1::3, 1] = np.inf
+    tracks.keypoint_scores[2] = 0
+    ranked = rank(tracks, with_(position_form=form), frames=frames)
+    assert np.isfinite(ranked.components).all()
+    assert np.isfinite(ranked.involvement).all()
+
+
+def test_two_who_struggle_in_the_middle_outrank_who_stands_by():
+    frames = np.arange(20, dtype=np.int32)
+    rng = np.random.default_rng(0)
+    fight = np.array([[320, 220], [360, 220]]) + np.cumsum(rng.normal(0, 6, (20, 2, 2)), axis=0)
+    places = np.concatenate([fight, np.tile([[[60, 60], [590, 70]]], (20, 1, 1))], axis=1).reshape(-1, 2)
+    boxes = np.hstack([places - (30, 60), places + (30, 60)]).astype(np.float32)
+    poses = ClipPoses(
+        clip_id="0" * 20, frame_count=20, width=640, height=360, fps=10.0, frame=np.repeat(frames, 4), bboxes=boxes,
+        scores=np.full(80, 0.8, np.float32), keypoint_scores=np.full((80, 17), 0.8, np.float32),
+        keypoints=np.repeat(places[:, None], 17, axis=1).astype(np.float32),
+    )  # fmt: skip
+    for preset in DEFAULTS.presets:
+        got = by_track(rank(ClipTracks.from_poses(poses, np.tile(np.arange(1, 5, dtype=np.int32), 20)), with_(preset=preset), frames=frames))
+        assert set(got[:2, 7]) == {1, 2}, preset
