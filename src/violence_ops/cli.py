@@ -76,7 +76,7 @@ def main() -> None:
 def _fail(message: str, code: int) -> NoReturn:
     if "--json" in sys.argv:
         print(json.dumps({"error": message, "exit_code": code}))
-    stderr.print(message, style="red", markup=False, highlight=False)
+    stderr.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)
 
 
