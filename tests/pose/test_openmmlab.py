@@ -6,10 +6,10 @@ import pytest
 
 
 def test_rtmo_and_stgcn_build_from_their_configurations() -> None:
-    import violence_ops.openmmlab  # noqa: F401
     from mmaction.registry import MODELS
     from mmengine.registry import init_default_scope
 
+    import violence_ops.openmmlab  # noqa: F401
     from violence_ops.pose import config
 
     assert sum(p.numel() for p in config.build().parameters()) < 3_500_000
@@ -34,8 +34,9 @@ def test_what_is_not_installed_still_looks_not_installed() -> None:
 
 
 def test_a_stand_in_raises_when_it_is_used() -> None:
-    import violence_ops.openmmlab  # noqa: F401
     from mmcv.ops import MultiScaleDeformableAttention
+
+    import violence_ops.openmmlab  # noqa: F401
 
     with pytest.raises(ImportError, match="not part of this environment"):
         MultiScaleDeformableAttention()

@@ -1,5 +1,6 @@
 """The trainer learns, survives a kill, and averages."""
 
+import itertools
 import json
 from pathlib import Path
 
@@ -84,5 +85,5 @@ def test_the_learning_rate_warms_up_and_falls() -> None:
     settings = training.TrainingSettings(steps=1000, warm_up=100)
     rates = [training.rate(step, settings) for step in range(1000)]
     assert rates[0] < rates[50] < rates[99] == pytest.approx(settings.learning_rate, rel=0.01)
-    assert all(later <= earlier + 1e-12 for earlier, later in zip(rates[100:], rates[101:], strict=False))
+    assert all(later <= earlier + 1e-12 for earlier, later in itertools.pairwise(rates[100:]))
     assert rates[-1] < 0.03 * settings.learning_rate

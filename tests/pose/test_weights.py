@@ -43,7 +43,7 @@ def test_changed_bytes_are_refused(own: Path) -> None:
 
 
 def test_a_missing_file_names_the_shipped_ones() -> None:
-    with pytest.raises(weights.WeightsError, match="shipped ones are: .*rtmo_small"):
+    with pytest.raises(weights.WeightsError, match=r"shipped ones are: .*rtmo_small"):
         weights.find("rtmo_huge")
 
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import violence_ops.openmmlab  # noqa: F401  (before mmpose)
 
 if TYPE_CHECKING:
     from mmengine.config import Config
-    from torch import nn
 
 _FILE = Path(__file__).parent / "configs" / "rtmo_small.py"
 LONG_SIDE, MULTIPLE = 416, 32
@@ -25,15 +24,14 @@ def config() -> Config:
     return Config.fromstring(text, ".py")
 
 
-def build() -> nn.Module:
-    """The small RTMO with random weights, in evaluation mode."""
+def build() -> Any:
+    """The small RTMO (MMPose's BottomupPoseEstimator, which is untyped) with random weights, in evaluation mode."""
     from mmengine.registry import init_default_scope
     from mmpose.registry import MODELS
 
     settings = config()
     init_default_scope("mmpose")
-    model: nn.Module = MODELS.build(settings.model)
-    return model.eval()
+    return MODELS.build(settings.model).eval()
 
 
 def input_size(width: int, height: int) -> tuple[int, int]:

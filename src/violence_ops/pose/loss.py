@@ -8,9 +8,10 @@ off has next to no OKS gradient), and persons too small or hidden are neither wa
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from violence_ops.pose.quality import SIGMAS
@@ -43,7 +44,7 @@ class Predictions:
     strides: Tensor
 
 
-def forward(model: nn.Module, images: Tensor) -> Predictions:
+def forward(model: Any, images: Tensor) -> Predictions:
     """Run the network on images (B, 3, H, W), 0 … 255."""
     head = model.head
     scores, boxes, _, visible, poses = head.head_module(model.extract_feat(images))
@@ -55,7 +56,7 @@ def forward(model: nn.Module, images: Tensor) -> Predictions:
     return Predictions(flat[0].squeeze(-1), decoded, flat[2], flat[3], priors[:, :2], priors[:, -1])
 
 
-def losses(model: nn.Module, images: Tensor, targets: list[Targets]) -> dict[str, Tensor]:
+def losses(model: Any, images: Tensor, targets: list[Targets]) -> dict[str, Tensor]:
     """Weighted loss terms of a mini-batch; their sum is what is minimised."""
     with torch.autocast(images.device.type, dtype=torch.bfloat16):
         predictions = forward(model, images)
@@ -69,7 +70,7 @@ def losses(model: nn.Module, images: Tensor, targets: list[Targets]) -> dict[str
     cell = torch.cat(cells)
     person = Targets(*(torch.cat([getattr(p, name) for p in persons]) for name in Targets.__dataclass_fields__))
     total = max(len(cell), 1)
-    found = {}
+    found: dict[str, Tensor] = {}
     if len(cell):
         image, place = cell.unbind(1)
         found, quality = _person_losses(model, predictions, image, place, person)
@@ -115,7 +116,7 @@ def assign(predictions: Predictions, number: int, target: Targets, counted: Tens
 
 
 def _person_losses(
-    model: nn.Module, predictions: Predictions, image: Tensor, place: Tensor, person: Targets
+    model: Any, predictions: Predictions, image: Tensor, place: Tensor, person: Targets
 ) -> tuple[dict[str, Tensor], Tensor]:
     boxes = predictions.boxes[image, place]
     overlap = paired_iou(boxes, person.bboxes)

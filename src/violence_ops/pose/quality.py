@@ -77,7 +77,7 @@ def measure(judgements: Sequence[Judgement], score_threshold: float) -> PoseQual
     persons = int(sum((~judgement.ignored).sum() for judgement in kept))
     scores = np.concatenate([judgement.scores for judgement in kept])
     curves = []
-    for threshold in THRESHOLDS:
+    for threshold in THRESHOLDS.tolist():
         hits = np.concatenate([match(j.similarity, j.scores, j.ignored, threshold) for j in kept])
         curves.append(_curve(hits, scores, persons))
     boxes = np.concatenate([match(j.overlap, j.scores, j.ignored, 0.5) for j in kept])

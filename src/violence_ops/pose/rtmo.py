@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -46,7 +47,7 @@ class PoseEstimator:
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
         verified = weights if isinstance(weights, Weights) else find(weights)
         self.sha256 = verified.sha256
-        self.model = load(config.build(), verified).to(self.device).eval()
+        self.model: Any = load(config.build(), verified).to(self.device).eval()
         growing = self.device.type == "cuda"
         self._grower = Grower(mini_batch, max_mini_batch if growing else mini_batch)
 

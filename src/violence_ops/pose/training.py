@@ -40,7 +40,7 @@ class TrainingSettings:
     seed: int = 0
 
 
-class _Batches(IterableDataset):  # type: ignore[type-arg]
+class _Batches(IterableDataset[Any]):
     """Mini-batches drawn in a worker process, so that drawing and learning overlap."""
 
     def __init__(self, draw: Draw, settings: TrainingSettings, start: int) -> None:
@@ -60,13 +60,13 @@ def collate(batch: list[Sample]) -> tuple[Tensor, list[Targets]]:
     return images, targets
 
 
-def soften_start(model: nn.Module) -> None:
+def soften_start(model: Any) -> None:
     """Make the coordinate classifier's first answers uncertain, in place.
 
     The stock initialisation of its attention unit gives large outputs: the softmax over the bins starts saturated and
     hardly learns.
     """
-    dcc: Any = model.head.dcc
+    dcc = model.head.dcc
     with torch.no_grad():
         dcc.gau.o.weight.mul_(0.05)
         dcc.pos_enc.mul_(0.1)
@@ -100,7 +100,7 @@ def train(
         terms = losses(model, pictures, [Targets(*(v.to(device) for v in vars(t).values())) for t in targets])
         total = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad(set_to_none=True)
-        total.backward()  # type: ignore[no-untyped-call]
+        total.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 10.0)
         optimizer.step()
         follow(average, model, min(settings.average, (1 + step) / (10 + step)))

@@ -82,7 +82,7 @@ def save(model: nn.Module, path: Path, **facts: Any) -> Weights:
     return Weights(path, digest)
 
 
-def load(model: nn.Module, weights: Weights) -> nn.Module:
+def load(model: Any, weights: Weights) -> Any:
     """Put the weights into the model; every tensor must be there and fit.
 
     Raises:

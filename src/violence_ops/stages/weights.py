@@ -37,7 +37,7 @@ def train(
     if start is not None:
         weights.load(model, weights.find(start))
     else:
-        model.init_weights()  # type: ignore[operator]
+        model.init_weights()
     if soften or start is None:
         training.soften_start(model)
     settings = training.TrainingSettings(steps=steps, size=size, learning_rate=learning_rate, seed=seed)
