@@ -77,7 +77,9 @@ def main() -> None:
         seconds[name], (low, high) = _best(run, arguments.repeats)
         result[name] = {"seconds": round(seconds[name], 4), "interval": [round(low, 4), round(high, 4)]}
         print(f"{name:>10}  {seconds[name]:7.3f} s  {low:+.4f} to {high:+.4f}")
-    result |= {f"times_faster_than_{name}": round(seconds[name] / seconds["by_clip"], 1) for name in ("plain_loop", "scipy")}
+    result |= {
+        f"times_faster_than_{name}": round(seconds[name] / seconds["by_clip"], 1) for name in ("plain_loop", "scipy")
+    }
     result |= {"load": [round(value, 2) for value in os.getloadavg()], "cpus": os.cpu_count()}
     print(json.dumps(result))
 

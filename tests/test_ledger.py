@@ -26,7 +26,10 @@ def test_what_was_appended_is_read_back_in_order(workspace: Workspace) -> None:
     ledger.append(workspace, actor="ada", event="approval", payload={"note": "schön\nzwei Zeilen"})
     ledger.append(workspace, actor="gate", event="verdict", payload={"verdict": "pass"})
     entries = ledger.read(workspace)
-    assert [(entry.seq, entry.actor, entry.event) for entry in entries] == [(1, "ada", "approval"), (2, "gate", "verdict")]
+    assert [(entry.seq, entry.actor, entry.event) for entry in entries] == [
+        (1, "ada", "approval"),
+        (2, "gate", "verdict"),
+    ]
     assert entries[0].payload["note"] == "schön\nzwei Zeilen"
     assert entries[1].prev_hash == entries[0].hash
     assert ledger.verify(workspace) == []

@@ -35,7 +35,9 @@ def test_the_first_model_passes_when_it_is_above_the_floors(make_evaluation: Mak
 
 
 @pytest.mark.parametrize("name", ["F1 floor", "recall floor"])
-def test_a_model_below_a_floor_is_refused_with_its_figures(make_evaluation: Make, gate_params: GateParams, name: str) -> None:
+def test_a_model_below_a_floor_is_refused_with_its_figures(
+    make_evaluation: Make, gate_params: GateParams, name: str
+) -> None:
     verdict = judge(make_evaluation(LABELS, _wrong(0, 2, 4, 6, 8, 10)), gate_params)
     assert verdict.verdict == "refuse"
     assert _outcome(verdict, name) == "refuse"
@@ -47,7 +49,9 @@ def test_too_few_clips_of_a_label_are_undecided_not_passed(make_evaluation: Make
     assert (verdict.verdict, _outcome(verdict, "support")) == ("undecided", "undecided")
 
 
-def test_a_clearly_better_candidate_passes_and_a_clearly_worse_one_is_refused(make_evaluation: Make, gate_params: GateParams) -> None:
+def test_a_clearly_better_candidate_passes_and_a_clearly_worse_one_is_refused(
+    make_evaluation: Make, gate_params: GateParams
+) -> None:
     policy = _policy(gate_params, max_slice_loss=1.0, min_f1=0.0, min_recall=0.0)
     bad = _wrong(*range(12))
     assert judge(make_evaluation(LABELS, RIGHT, bad), policy).verdict == "pass"
@@ -70,7 +74,9 @@ def test_an_interval_that_reaches_too_deep_is_undecided_although_the_difference_
     assert _outcome(judge(evaluation, _policy(policy, max_interval_loss=0.9)), "F1 difference") == "pass"
 
 
-def test_a_model_against_itself_passes_only_if_no_gain_is_asked_for(make_evaluation: Make, gate_params: GateParams) -> None:
+def test_a_model_against_itself_passes_only_if_no_gain_is_asked_for(
+    make_evaluation: Make, gate_params: GateParams
+) -> None:
     evaluation = make_evaluation(LABELS, RIGHT, RIGHT)
     assert judge(evaluation, gate_params).verdict == "pass"
     assert judge(evaluation, _policy(gate_params, min_f1_difference=0.01)).verdict == "refuse"
@@ -82,14 +88,19 @@ def test_few_source_groups_cannot_carry_a_comparison(make_evaluation: Make, gate
     assert _outcome(verdict, "F1 difference") == "undecided"
 
 
-def test_a_loss_in_one_camera_is_refused_although_the_whole_gains(make_evaluation: Make, gate_params: GateParams) -> None:
+def test_a_loss_in_one_camera_is_refused_although_the_whole_gains(
+    make_evaluation: Make, gate_params: GateParams
+) -> None:
     labels = LABELS * 2
     own = [1 - value if i % 3 == 0 and i < 24 else value for i, value in enumerate(RIGHT * 2)]  # cam-0 loses 8 of 14
     other = [1 - value if i % 3 and i < 26 else value for i, value in enumerate(RIGHT * 2)]
     verdict = judge(make_evaluation(labels, own, other), gate_params)
     assert _outcome(verdict, "slices") == "refuse"
     assert any("cam-0" in reason for reason in verdict.reasons)
-    assert _outcome(judge(make_evaluation(labels, own, other), _policy(gate_params, min_slice_clips=100)), "slices") == "pass"
+    assert (
+        _outcome(judge(make_evaluation(labels, own, other), _policy(gate_params, min_slice_clips=100)), "slices")
+        == "pass"
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,7 +111,9 @@ def test_a_loss_in_one_camera_is_refused_although_the_whole_gains(make_evaluatio
         pytest.param(Leakage(near_duplicates=(("a", "b"),)), id="near-duplicate"),
     ],
 )
-def test_anything_shared_with_training_is_refused(make_evaluation: Make, gate_params: GateParams, leak: Leakage) -> None:
+def test_anything_shared_with_training_is_refused(
+    make_evaluation: Make, gate_params: GateParams, leak: Leakage
+) -> None:
     checks = DataChecks(near_duplicate_bits=0, candidate=leak)
     assert judge(make_evaluation(LABELS, RIGHT, checks=checks), gate_params).verdict == "refuse"
 
@@ -110,7 +123,9 @@ def test_unknown_training_data_is_undecided(make_evaluation: Make, gate_params: 
     assert judge(make_evaluation(LABELS, RIGHT, checks=checks), gate_params).verdict == "undecided"
 
 
-def test_a_champion_that_saw_the_holdout_makes_the_comparison_undecided(make_evaluation: Make, gate_params: GateParams) -> None:
+def test_a_champion_that_saw_the_holdout_makes_the_comparison_undecided(
+    make_evaluation: Make, gate_params: GateParams
+) -> None:
     checks = DataChecks(near_duplicate_bits=0, candidate=Leakage(), champion=Leakage(clip_ids=("a",)))
     assert judge(make_evaluation(LABELS, RIGHT, RIGHT, checks=checks), gate_params).verdict == "undecided"
 
@@ -118,7 +133,9 @@ def test_a_champion_that_saw_the_holdout_makes_the_comparison_undecided(make_eva
 def test_different_holdout_revisions_are_refused(make_evaluation: Make, gate_params: GateParams) -> None:
     evaluation = make_evaluation(LABELS, RIGHT, RIGHT)
     assert evaluation.champion
-    moved = evaluation.model_copy(update={"champion": evaluation.champion.model_copy(update={"holdout_revision": "f" * 64})})
+    moved = evaluation.model_copy(
+        update={"champion": evaluation.champion.model_copy(update={"holdout_revision": "f" * 64})}
+    )
     assert judge(moved, gate_params).verdict == "refuse"
 
 
@@ -126,7 +143,9 @@ def test_a_slow_model_is_refused(make_evaluation: Make, gate_params: GateParams)
     assert judge(make_evaluation(LABELS, RIGHT, p95_ms=501.0), gate_params).verdict == "refuse"
 
 
-def test_a_dry_run_judges_alike_and_a_disabled_gate_says_that_it_is_off(make_evaluation: Make, gate_params: GateParams) -> None:
+def test_a_dry_run_judges_alike_and_a_disabled_gate_says_that_it_is_off(
+    make_evaluation: Make, gate_params: GateParams
+) -> None:
     bad = make_evaluation(LABELS, _wrong(*range(12)))
     dry = judge(bad, _policy(gate_params, mode="dry_run"))
     assert (dry.verdict, dry.mode) == ("refuse", "dry_run")
@@ -137,7 +156,9 @@ def test_a_dry_run_judges_alike_and_a_disabled_gate_says_that_it_is_off(make_eva
 
 @given(st.data())
 @settings(deadline=None, max_examples=40)
-def test_one_more_failure_of_the_candidate_never_helps(make_evaluation: Make, gate_params: GateParams, data: st.DataObject) -> None:
+def test_one_more_failure_of_the_candidate_never_helps(
+    make_evaluation: Make, gate_params: GateParams, data: st.DataObject
+) -> None:
     labels = data.draw(st.lists(st.booleans(), min_size=10, max_size=30))
     sure = [0.9 if label else 0.1 for label in labels]
     own = [1 - value if data.draw(st.booleans()) else value for value in sure]
@@ -154,7 +175,9 @@ def test_one_more_failure_of_the_candidate_never_helps(make_evaluation: Make, ga
 
 @given(st.permutations(range(len(LABELS))))
 @settings(deadline=None, max_examples=20)
-def test_the_order_of_clips_changes_neither_evaluation_nor_verdict(make_evaluation: Make, gate_params: GateParams, order: list[int]) -> None:
+def test_the_order_of_clips_changes_neither_evaluation_nor_verdict(
+    make_evaluation: Make, gate_params: GateParams, order: list[int]
+) -> None:
     straight = make_evaluation(LABELS, _wrong(1, 5), _wrong(2))
     shuffled = make_evaluation(LABELS, _wrong(1, 5), _wrong(2), order=order)
     assert shuffled == straight

@@ -65,7 +65,16 @@ def test_hostile_names_are_shown_not_run(make_evaluation: Make, gate_params: Gat
 def test_the_page_stands_alone_and_holds_every_section(make_evaluation: Make, gate_params: GateParams) -> None:
     evaluation = make_evaluation(LABELS, BAD, RIGHT)
     page = render(evaluation, judge(evaluation, gate_params), gate_params)
-    for title in ("The gate", "All clips", "Slices", "Probabilities", "only one model has right", "Failures of the candidate", "Data checks", "Lineage"):
+    for title in (
+        "The gate",
+        "All clips",
+        "Slices",
+        "Probabilities",
+        "only one model has right",
+        "Failures of the candidate",
+        "Data checks",
+        "Lineage",
+    ):
         assert f"{title}</h2>" in page
     assert "http://" not in page
     assert "https://" not in page

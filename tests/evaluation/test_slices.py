@@ -19,7 +19,9 @@ def _tracks(frames: list[int]) -> ClipTracks:
 
 
 def _clip(**changes: object) -> ClipRecord:
-    return ClipRecord(clip_id="a" * 20, sha256="a" * 64, batch_id="b", source_path="p", source_group="g").with_(**changes)
+    return ClipRecord(clip_id="a" * 20, sha256="a" * 64, batch_id="b", source_path="p", source_group="g").with_(
+        **changes
+    )
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,9 @@ def write_evaluation(released: Workspace) -> Judge:
         time = Latency(p50_ms=4.0, p95_ms=p95_ms, peak_memory_mb=500.0)
 
         def model(version: str) -> ModelFacts:
-            return ModelFacts(version=version, threshold=0.5, lineage={}, holdout_version="v1", holdout_revision=revision)
+            return ModelFacts(
+                version=version, threshold=0.5, lineage={}, holdout_version="v1", holdout_revision=revision
+            )
 
         made = judgement.evaluate(
             clips, name=name, holdout=HoldoutFacts(version="v1", revision=revision, batches=()), candidate=model(candidate),

@@ -65,7 +65,9 @@ def test_a_dry_run_is_recorded_as_one(released: Workspace, params: Params, write
 
 
 @pytest.mark.parametrize("form", ["{}", "reports/{}", "ROOT/reports/{}"], ids=["name", "relative", "absolute"])
-def test_a_report_is_found_by_name_or_folder(released: Workspace, params: Params, write_evaluation: Judge, form: str) -> None:
+def test_a_report_is_found_by_name_or_folder(
+    released: Workspace, params: Params, write_evaluation: Judge, form: str
+) -> None:
     chosen = form.format(write_evaluation("1")).replace("ROOT", str(released.root))
     assert gate.run(released, params, report=chosen).verdict == "pass"
 
@@ -81,7 +83,9 @@ def test_without_an_evaluation_it_says_what_to_run(released: Workspace, params: 
         gate.run(released, params)
 
 
-def test_afterwards_dvc_has_nothing_to_redo_for_the_gate(released: Workspace, params: Params, write_evaluation: Judge) -> None:
+def test_afterwards_dvc_has_nothing_to_redo_for_the_gate(
+    released: Workspace, params: Params, write_evaluation: Judge
+) -> None:
     from violence_ops import versioning
 
     gate.run(released, params, report=write_evaluation("1"))

@@ -30,13 +30,17 @@ def _events(workspace: Workspace) -> list[tuple[str, str | None]]:
     return [(entry.event, entry.payload.get("phase")) for entry in ledger.read(workspace)]
 
 
-def test_the_champion_moves_with_intent_and_outcome_in_the_ledger(passed: Workspace, params: Params, registry: Registry) -> None:
+def test_the_champion_moves_with_intent_and_outcome_in_the_ledger(
+    passed: Workspace, params: Params, registry: Registry
+) -> None:
     result = promote.run(passed, params, approved_by="release-manager", expected_champion="1")
     assert (result.version, result.previous, result.moved) == ("2", "1", True)
     assert registry.alias("champion") == "2"
     assert _events(passed)[-3:] == [("approval", None), ("promotion", "intent"), ("promotion", "done")]
     assert {entry.actor for entry in ledger.read(passed)[-3:]} == {"release-manager"}
-    status = subprocess.run(["git", "status", "--porcelain", "releases"], cwd=passed.root, capture_output=True, text=True, check=True)
+    status = subprocess.run(
+        ["git", "status", "--porcelain", "releases"], cwd=passed.root, capture_output=True, text=True, check=True
+    )
     assert status.stdout == ""
 
 
@@ -60,7 +64,9 @@ def test_whoever_is_no_approver_is_refused(passed: Workspace, params: Params, re
     assert registry.alias("champion") == "1"
 
 
-def test_a_refused_candidate_is_never_released(passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge) -> None:
+def test_a_refused_candidate_is_never_released(
+    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+) -> None:
     gate.run(passed, params, report=write_evaluation("3", "1", wrong=14))
     with pytest.raises(RefusedByGate, match=r"verdict on 3-vs-1 is refuse.*floor"):
         promote.run(passed, params, approved_by="admin")
@@ -69,7 +75,9 @@ def test_a_refused_candidate_is_never_released(passed: Workspace, params: Params
     assert registry.alias("champion") == "1"
 
 
-def test_a_report_that_the_gate_has_not_judged_is_refused(passed: Workspace, params: Params, write_evaluation: Judge) -> None:
+def test_a_report_that_the_gate_has_not_judged_is_refused(
+    passed: Workspace, params: Params, write_evaluation: Judge
+) -> None:
     write_evaluation("3", "1")
     with pytest.raises(RefusedByGate, match="has not judged 3-vs-1"):
         promote.run(passed, params, approved_by="admin")
@@ -91,7 +99,9 @@ def test_a_dry_run_verdict_releases_nothing(passed: Workspace, params: Params) -
         promote.run(passed, trial, approved_by="admin")
 
 
-def test_a_disabled_gate_still_needs_an_approver(passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge) -> None:
+def test_a_disabled_gate_still_needs_an_approver(
+    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+) -> None:
     off = params.model_copy(update={"gate": params.gate.model_copy(update={"mode": "disabled"})})
     gate.run(passed, off, report=write_evaluation("3", "1", wrong=14))
     with pytest.raises(RefusedByGate, match="may not"):
@@ -151,7 +161,9 @@ def test_a_crash_around_the_alias_is_recovered_by_a_rerun(
     assert releases.champions(ledger.read(passed)) == ["1", "2"]
 
 
-def test_a_lost_mlflow_is_said_and_nothing_moves(passed: Workspace, params: Params, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lost_mlflow_is_said_and_nothing_moves(
+    passed: Workspace, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = passed.ledger.read_bytes()
     monkeypatch.setenv("VIOLENCE_OPS_MLFLOW_URI", "http://127.0.0.1:9")
     with pytest.raises(ServiceUnavailable):
@@ -159,9 +171,21 @@ def test_a_lost_mlflow_is_said_and_nothing_moves(passed: Workspace, params: Para
     assert passed.ledger.read_bytes() == before
 
 
-def test_of_two_releases_at_once_one_wins(passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge) -> None:
+def test_of_two_releases_at_once_one_wins(
+    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+) -> None:
     gate.run(passed, params, report=write_evaluation("3", "1"))
-    command = [sys.executable, "-m", "violence_ops.cli", "promote", "--approve", "--by", "admin", "--workspace", str(passed.root)]
+    command = [
+        sys.executable,
+        "-m",
+        "violence_ops.cli",
+        "promote",
+        "--approve",
+        "--by",
+        "admin",
+        "--workspace",
+        str(passed.root),
+    ]
     racers = [
         subprocess.Popen([*command, "--report", f"reports/{name}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         for name in ("2-vs-1", "3-vs-1")
@@ -186,7 +210,12 @@ def test_a_rollback_brings_the_previous_champion_back(passed: Workspace, params:
     assert (result.version, result.rolled_back, result.moved) == ("1", "2", True)
     assert registry.alias("champion") == "1"
     last = ledger.read(passed)[-1]
-    assert (last.actor, last.event, last.payload["reason"], last.payload["phase"]) == ("ada", "rollback", "false alarms", "done")
+    assert (last.actor, last.event, last.payload["reason"], last.payload["phase"]) == (
+        "ada",
+        "rollback",
+        "false alarms",
+        "done",
+    )
     again = rollback.run(passed, params, by="ada", reason="false alarms", expected_champion="2")
     assert (again.version, again.moved) == ("1", False)
 

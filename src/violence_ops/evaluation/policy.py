@@ -131,9 +131,15 @@ def _difference(evaluation: Evaluation, policy: GateParams) -> Check:
     elif interval.units < MIN_GROUPS:
         outcome, ruling = "undecided", f"fewer than {MIN_GROUPS} source groups cannot carry a comparison"
     elif found.f1 < wanted - _ROUNDING:
-        outcome, ruling = "undecided", f"it is below the {wanted:+.3f} wanted (gate.min_f1_difference), but maybe by chance"
+        outcome, ruling = (
+            "undecided",
+            f"it is below the {wanted:+.3f} wanted (gate.min_f1_difference), but maybe by chance",
+        )
     elif interval.lower < worst - _ROUNDING:
-        outcome, ruling = "undecided", f"a loss down to {interval.lower:+.3f} is plausible and {worst:+.3f} is the limit (gate.max_interval_loss)"
+        outcome, ruling = (
+            "undecided",
+            f"a loss down to {interval.lower:+.3f} is plausible and {worst:+.3f} is the limit (gate.max_interval_loss)",
+        )
     else:
         outcome, ruling = "pass", f"at least {wanted:+.3f} is wanted and the interval may reach down to {worst:+.3f}"
     return Check(name="F1 difference", outcome=outcome, sentence=f"{figures}: {ruling}.")

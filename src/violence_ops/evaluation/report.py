@@ -28,6 +28,7 @@ _METRICS: Final = (
 )  # fmt: skip
 """Name, field of Metrics, and whether more is better (+1) or worse (-1)."""
 
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """One compared figure; change is candidate minus champion, tone `better`, `worse` or empty."""

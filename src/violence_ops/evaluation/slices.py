@@ -42,7 +42,9 @@ def cut(clips: Iterable[JudgedClip]) -> tuple[Slice, ...]:
     for clip in clips:
         for dimension, value in clip.slices.items():
             members[dimension, value].append(clip)
-    return tuple(_slice(dimension, value, members[dimension, value]) for dimension, value in sorted(members, key=_order))
+    return tuple(
+        _slice(dimension, value, members[dimension, value]) for dimension, value in sorted(members, key=_order)
+    )
 
 
 def _slice(dimension: str, value: str, clips: list[JudgedClip]) -> Slice:

@@ -145,7 +145,9 @@ def _read_holdout(workspace: Workspace, version: str | None) -> _Holdout:
     content = json.loads((folder / "holdout.json").read_text("utf-8"))
     for table, frozen in content["sha256"].items():
         if not (folder / table).is_file() or sha256_file(folder / table) != frozen:
-            raise WorkspaceError(f"{folder / table} is not what was frozen: restore it with `dvc checkout {folder}.dvc`.")
+            raise WorkspaceError(
+                f"{folder / table} is not what was frozen: restore it with `dvc checkout {folder}.dvc`."
+            )
     facts = HoldoutFacts(version=name, revision=content["revision"], batches=tuple(content["batches"]))
     clips = [ClipRecord.from_dict(row) for row in pq.read_table(folder / "clips.parquet").to_pylist()]
     return _Holdout(facts, clips, pq.read_table(folder / "tracks.parquet"))
@@ -157,7 +159,9 @@ def _contestant(workspace: Workspace, registry: Registry, version: str, holdout:
     tags = registry.tags(version)
     folder = registry.download(version, workspace.model_package(version))
     loaded = package.load(folder)
-    lineage = {key: value for key, value in sorted(tags.items()) if key not in _NO_LINEAGE and not key.startswith("mlflow.")}
+    lineage = {
+        key: value for key, value in sorted(tags.items()) if key not in _NO_LINEAGE and not key.startswith("mlflow.")
+    }
     facts = ModelFacts(
         version=version, threshold=loaded.threshold, lineage=lineage, holdout_version=holdout.version, holdout_revision=holdout.revision
     )  # fmt: skip
@@ -232,15 +236,15 @@ def _leakage(model: _Contestant, holdout: _Holdout, bits: int) -> Leakage | None
     return None if model.trained_on is None else judgement.leakage(holdout.origins(), model.trained_on, bits)
 
 
-def _is_for(
-    found: Evaluation, own: _Contestant, rival: _Contestant | None, holdout: _Holdout, params: Params
-) -> bool:
+def _is_for(found: Evaluation, own: _Contestant, rival: _Contestant | None, holdout: _Holdout, params: Params) -> bool:
     """Whether an evaluation was made of the same models on the same holdout with the same settings."""
 
     def facts(model: ModelFacts | None) -> dict[str, Any] | None:
         return model.to_dict() | {"metrics": None} if model else None
 
-    same_models = facts(found.candidate) == facts(own.facts) and facts(found.champion) == facts(rival.facts if rival else None)
+    same_models = facts(found.candidate) == facts(own.facts) and facts(found.champion) == facts(
+        rival.facts if rival else None
+    )
     settings = (found.difference.confidence, found.difference.resamples) if found.difference else None
     wanted = (params.gate.confidence, params.gate.resamples) if rival else None
     same_bits = found.checks.near_duplicate_bits == params.validation.near_duplicate_bits

@@ -57,9 +57,7 @@ class DecisionResult:
         return [f"{self.decision.capitalize()} of {self.report} by {self.by}: line {self.seq} of the ledger."]
 
 
-def approve(
-    workspace: Workspace, params: Params, report: Path | str | None = None, *, by: str
-) -> DecisionResult:
+def approve(workspace: Workspace, params: Params, report: Path | str | None = None, *, by: str) -> DecisionResult:
     """Write a person's approval of a passed report to the ledger, once. Moves nothing. Raises RefusedByGate as `run` does."""
     with workspace.lock("release"):
         chosen = reports.find(workspace, report)
@@ -173,7 +171,11 @@ def _decide(
 ) -> DecisionResult:
     """Write the decision unless the last one on this report says the same."""
     _check_approver(params, by)
-    payload = {"report": chosen.files.name, "digest": chosen.digest, "candidate": chosen.evaluation.candidate.version} | facts
+    payload = {
+        "report": chosen.files.name,
+        "digest": chosen.digest,
+        "candidate": chosen.evaluation.candidate.version,
+    } | facts
     earlier = [
         entry
         for entry in ledger.read(workspace)

@@ -116,9 +116,7 @@ def verify_ledger(workspace: Workspace) -> VerifyResult:
     return VerifyResult(len(ledger.read(workspace)))
 
 
-def _already(
-    entries: list[ledger.Entry], closed: ledger.Entry | None, expected: str | None
-) -> ledger.Entry | None:
+def _already(entries: list[ledger.Entry], closed: ledger.Entry | None, expected: str | None) -> ledger.Entry | None:
     """The rollback that this call would repeat: one just recovered, or the one of `expected` if nothing came after it."""
     last = releases.last_movement(entries)
     if last is None or last.event != "rollback" or last.payload["phase"] != "done":
