@@ -1,0 +1,142 @@
+"""What the DAG files say: their tasks, their order, where they run, and that reading them is cheap."""
+
+from __future__ import annotations
+
+import copy
+import os
+import subprocess
+import sys
+from contextlib import nullcontext
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
+
+_IMPORT_ALL = """
+import sys, time
+import airflow.sdk, airflow.providers.standard.operators.hitl
+from pathlib import Path
+before = set(sys.modules)
+started = time.process_time()
+for file in sorted(Path("dags").glob("*.py")):
+    exec(compile(file.read_text(), str(file), "exec"), {"__name__": file.stem, "__doc__": ""})
+print(time.process_time() - started)
+print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
+"""
+
+
+def test_the_four_dags_are_there(dags: dict[str, Any]) -> None:
+    from violence_ops.services import DAGS
+
+    assert set(dags) == set(DAGS)
+
+
+def test_reading_all_dag_files_costs_less_than_a_second_and_loads_nothing_heavy(params_folder: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", _IMPORT_ALL],
+        cwd=ROOT,
+        env=os.environ | {"VIOLENCE_OPS_WORKSPACE": str(params_folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    seconds, loaded = done.stdout.strip().splitlines()[-2:]
+    assert float(seconds) < 1
+    assert {"pyarrow", "pandas", "torch", "mlflow", "cv2", "great_expectations", "dvc"}.isdisjoint(loaded.split())
+
+
+@pytest.mark.parametrize("dag_id", ["nightly_ingestion", "retraining", "gated_evaluation", "rollback"])
+def test_every_dag_explains_itself_and_retries_with_back_off(dags: dict[str, Any], dag_id: str) -> None:
+    dag = dags[dag_id]
+    assert dag.doc_md.strip().startswith("###")
+    assert dag.catchup is False
+    for task in dag.tasks:
+        assert task.retries == PARAMS["schedule"]["retries"]
+        assert task.retry_exponential_backoff
+        assert task.max_retry_delay == timedelta(seconds=PARAMS["schedule"]["max_retry_delay_s"])
+        assert task.has_on_failure_callback
+
+
+def test_a_shard_goes_from_poses_to_score_on_its_own(dags: dict[str, Any]) -> None:
+    dag = dags["nightly_ingestion"]
+    order = ["ingest", "validate", "checkpoint", "shard.extract_poses", "shard.annotate", "shard.score", "seal"]
+    assert set(dag.task_ids) == set(order)
+    assert dag.get_task("checkpoint").upstream_task_ids >= {"validate"}
+    mapped_over = {"ingest"}
+    assert dag.get_task("shard.annotate").upstream_task_ids - mapped_over == {"shard.extract_poses"}
+    assert dag.get_task("shard.score").upstream_task_ids - mapped_over == {"shard.annotate"}
+    assert dag.get_task("seal").upstream_task_ids >= {"shard.score"}
+
+
+def test_models_run_on_the_gpu_queue_one_at_a_time(dags: dict[str, Any]) -> None:
+    on_gpu = {
+        f"{dag_id}.{task.task_id}"
+        for dag_id, dag in dags.items()
+        for task in dag.tasks
+        if (task.queue, task.pool) == ("gpu", "gpu")
+    }
+    assert on_gpu == {"nightly_ingestion.shard.extract_poses", "retraining.train", "gated_evaluation.evaluate"}
+
+
+def test_git_and_dvc_have_one_writer_at_a_time(dags: dict[str, Any]) -> None:
+    writers = {
+        f"{dag_id}.{task.task_id}" for dag_id, dag in dags.items() for task in dag.tasks if task.pool == "versioning"
+    }
+    assert writers == {"nightly_ingestion.seal", "retraining.assemble", "gated_evaluation.promote", "rollback.rollback"}
+
+
+def test_the_night_is_scheduled_by_params_and_starts_with_the_next_one(dags: dict[str, Any]) -> None:
+    from airflow.serialization.serialized_objects import DagSerialization
+    from airflow.timetables.base import TimeRestriction
+
+    dag = DagSerialization.from_dict(DagSerialization.to_dict(dags["nightly_ingestion"]))
+    assert dag.timetable.summary == PARAMS["schedule"]["nightly"]
+    nothing_yet = TimeRestriction(earliest=None, latest=None, catchup=False)
+    first = dag.timetable.next_dagrun_info(last_automated_data_interval=None, restriction=nothing_yet)
+    assert first is not None
+    assert first.run_after > datetime.now(first.run_after.tzinfo)
+    assert dags["nightly_ingestion"].max_active_runs == 1
+
+
+def test_assets_chain_the_dags(dags: dict[str, Any]) -> None:
+    made_by = {
+        asset.name: f"{dag.dag_id}.{task.task_id}"
+        for dag in dags.values()
+        for task in dag.tasks
+        for asset in task.outlets
+    }
+    assert made_by == {"batches": "nightly_ingestion.seal", "candidate": "retraining.train"}
+    for dag_id, asset in (("retraining", "batches"), ("gated_evaluation", "candidate")):
+        assert [each.name for each in dags[dag_id].timetable.asset_condition.objects] == [asset]
+
+
+def test_only_approvers_are_asked_and_silence_is_a_no(dags: dict[str, Any]) -> None:
+    approve = dags["gated_evaluation"].get_task("approve")
+    assert [user["id"] for user in approve.assigned_users] == PARAMS["gate"]["approvers"]
+    assert approve.defaults == ["Reject"]
+    assert approve.response_timeout == timedelta(hours=PARAMS["gate"]["approval_timeout_h"])
+
+
+@pytest.mark.parametrize(
+    ("reason", "confirm", "fits"),
+    [
+        ("it misses every fall", True, True),
+        ("short", True, False),
+        ("it misses every fall", False, False),
+        (None, True, False),
+    ],
+)
+def test_a_rollback_asks_for_a_reason_and_a_confirmation(
+    dags: dict[str, Any], reason: str | None, confirm: bool, fits: bool
+) -> None:
+    from airflow.sdk.exceptions import ParamValidationError
+
+    form = copy.deepcopy(dags["rollback"].params)
+    with nullcontext() if fits else pytest.raises(ParamValidationError):
+        form.update({"reason": reason, "confirm": confirm})
+        form.validate()

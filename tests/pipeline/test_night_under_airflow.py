@@ -1,0 +1,182 @@
+"""A night under a real Airflow with a real MLflow: from clips in the inbox to an approved champion, and nothing left running."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from violence_ops import ledger, services, versioning
+from violence_ops.airflow_api import AirflowApi
+from violence_ops.stages import init, status, synth
+from violence_ops.stages import services as stage
+from violence_ops.workspace import Workspace
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+
+_LIMIT_S = 900.0
+_CLIPS = 16
+_SMALL = {
+    "ingest.settle_s": 0,
+    "ingest.shard_size": 8,
+    "train.epochs": 2,
+    "train.min_epochs": 1,
+    "train.base_channels": 16,
+    "gate.min_f1": 0.0,
+    "gate.min_recall": 0.0,
+    "gate.min_clips": 1,
+    "gate.max_ece": 1.0,
+    "gate.max_latency_ms": 60_000.0,
+    "schedule.retry_delay_s": 1.0,
+}
+
+
+@dataclass
+class Night:
+    """What one night left behind."""
+
+    workspace: Workspace
+    api: AirflowApi
+    states: dict[str, str]
+    tasks: dict[str, dict[str, Any]]
+
+
+@pytest.fixture(scope="module")
+def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
+    root = tmp_path_factory.mktemp("night") / "workspace"
+    init.run(root, params_overrides=_SMALL)
+    workspace = Workspace.open(root)
+    synth.run(workspace.inbox, _CLIPS, seed=11, groups=8, with_truth=False, duration_s=1.5)
+    (workspace.inbox / "broken.mp4").write_text("no video")
+    stage.up(workspace, airflow_port=0, mlflow_port=0)
+    try:
+        with stage.api(workspace) as api:
+            yield _run(workspace, api)
+    finally:
+        stage.down(workspace)
+
+
+def _run(workspace: Workspace, api: AirflowApi) -> Night:
+    run_ids = {"nightly_ingestion": api.trigger("nightly_ingestion", {"night": "2026-01-31"})}
+    states = {"nightly_ingestion": api.wait("nightly_ingestion", run_ids["nightly_ingestion"], timeout_s=_LIMIT_S)}
+    for dag_id in ("retraining", "gated_evaluation"):
+        run_ids[dag_id] = _first_run(api, dag_id)
+        states[dag_id] = api.wait(dag_id, run_ids[dag_id], timeout_s=_LIMIT_S, on_poll=lambda _: _approve(workspace))
+    tasks = {
+        f"{dag_id}.{task['task_id']}[{task['map_index']}]": task
+        for dag_id, run_id in run_ids.items()
+        for task in api.tasks(dag_id, run_id)
+    }
+    return Night(workspace, api, states, tasks)
+
+
+def _first_run(api: AirflowApi, dag_id: str) -> str:
+    limit = time.monotonic() + _LIMIT_S
+    while not (runs := api.runs(dag_id)):
+        assert time.monotonic() < limit, f"no asset has started {dag_id}"
+        time.sleep(0.5)
+    return str(runs[0]["dag_run_id"])
+
+
+def _approve(workspace: Workspace) -> None:
+    with stage.api(workspace, "release-manager") as manager:
+        for approval in manager.approvals():
+            manager.respond(approval, "Approve")
+
+
+def test_one_trigger_runs_all_three_dags_to_the_end(night: Night) -> None:
+    assert night.states == {"nightly_ingestion": "success", "retraining": "success", "gated_evaluation": "success"}
+    unfinished = {name: task["state"] for name, task in night.tasks.items() if task["state"] != "success"}
+    assert unfinished == {}
+
+
+def test_every_shard_had_its_own_tasks(night: Night) -> None:
+    shards = {name for name in night.tasks if "shard.extract_poses" in name}
+    assert len(shards) == -(-(_CLIPS + 1) // _SMALL["ingest.shard_size"])
+
+
+def test_the_approved_candidate_is_champion_in_the_name_of_who_approved(night: Night) -> None:
+    seen = status.run(night.workspace)
+    assert seen.champion == seen.candidate == "1"
+    approvals = [entry for entry in ledger.read(night.workspace) if entry.event == "approval"]
+    assert [entry.actor for entry in approvals] == ["release-manager"]
+
+
+def test_the_batch_is_sealed_and_the_broken_file_is_in_quarantine(night: Night) -> None:
+    seen = status.run(night.workspace)
+    assert len(seen.sealed) == 1
+    assert seen.open == []
+    assert seen.clips["accepted"] == _CLIPS
+    assert seen.quarantine == {"unreadable": 1}
+
+
+def test_dvc_has_nothing_to_redo(night: Night) -> None:
+    assert versioning.status(night.workspace) == {}
+
+
+def test_a_night_without_new_clips_is_green_and_starts_no_retraining(night: Night) -> None:
+    run_id = night.api.trigger("nightly_ingestion", {"night": "2026-02-01"})
+    assert night.api.wait("nightly_ingestion", run_id, timeout_s=_LIMIT_S) == "success"
+    states = {task["task_id"]: task["state"] for task in night.api.tasks("nightly_ingestion", run_id)}
+    assert states.pop("ingest") == "success"
+    assert set(states.values()) == {"skipped"}
+    assert len(night.api.runs("retraining")) == 1
+
+
+def test_passwords_are_private_and_in_no_log(night: Night) -> None:
+    import json
+
+    file = services.password_file(night.workspace)
+    assert file.stat().st_mode & 0o777 == 0o600
+    secrets = json.loads(file.read_text("utf-8")).values()
+    logs = [*night.workspace.services.glob("*.log"), *(night.workspace.airflow_home / "logs").rglob("*.log")]
+    assert logs
+    for log in logs:
+        text = log.read_text("utf-8", errors="replace")
+        assert not any(secret in text for secret in secrets), log
+
+
+def test_up_again_changes_nothing(night: Night) -> None:
+    before = services.inspect(night.workspace)
+    again = stage.up(night.workspace, airflow_port=0, mlflow_port=0)
+    assert before.addresses
+    assert (again.airflow_url, again.mlflow_url) == (before.addresses.airflow, before.addresses.mlflow)
+    assert services.inspect(night.workspace) == before
+
+
+def test_pages_listen_on_loopback_only(night: Night) -> None:
+    listening = [
+        connection.laddr.ip
+        for process in _processes(night.workspace)
+        for connection in process.net_connections(kind="inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert set(listening) == {"127.0.0.1"}
+
+
+def test_down_leaves_no_process_also_after_a_crash(night: Night) -> None:
+    processes = _processes(night.workspace)
+    assert len(processes) >= len(services.NAMES)
+    next(each for each in processes if "scheduler" in " ".join(each.cmdline())).kill()
+    stage.down(night.workspace)
+    assert [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE] == []
+    assert _processes(night.workspace) == []
+    assert stage.down(night.workspace).stopped == 0
+    assert not services.inspect(night.workspace).is_up
+
+
+def _processes(workspace: Workspace) -> list[psutil.Process]:
+    """Everything that works in a folder of the workspace, whoever started it."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if Path(process.cwd()).is_relative_to(workspace.root) and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found

@@ -1,0 +1,96 @@
+"""What the DAG files share."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from types import SimpleNamespace
+
+import pytest
+
+os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
+
+from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
+from violence_ops.stages import ingest
+from violence_ops.workspace import Workspace
+
+
+@pytest.fixture
+def inside(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """A workspace that is the one of this process's environment, as in a task."""
+    monkeypatch.setenv("VIOLENCE_OPS_WORKSPACE", str(workspace.root))
+    return workspace
+
+
+def test_a_stage_returns_plain_values(inside: Workspace) -> None:
+    from datetime import date
+
+    from violence_ops.orchestration import stage
+
+    assert stage("ingest", night=date(2026, 1, 31))["batch_ids"] == []
+
+
+def test_what_only_a_user_can_mend_is_not_tried_again(inside: Workspace) -> None:
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from violence_ops.orchestration import stage
+
+    with pytest.raises(AirflowFailException, match="labelled"):
+        stage("assemble")
+
+
+def test_an_unavailable_service_is_tried_again(inside: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    from violence_ops.orchestration import stage
+
+    monkeypatch.setenv("VIOLENCE_OPS_CATALOG_URL", "postgresql+psycopg2://nobody@127.0.0.1:1/none")
+    from datetime import date
+
+    with pytest.raises(ServiceUnavailable):
+        stage("ingest", night=date(2026, 1, 31))
+
+
+def test_the_shards_of_a_night_are_those_of_its_open_batches(inside: Workspace, clip_folder) -> None:
+    import shutil
+    from datetime import date
+
+    from violence_ops.orchestration import shards_of_night
+
+    shutil.copytree(clip_folder, inside.inbox / "Fight")
+    (batch_id,) = ingest.run(inside, inside.params(), night=date(2026, 1, 31)).batch_ids
+    (shard,) = shards_of_night("2026-01-31")
+    assert shard["batch_id"] == batch_id
+    assert len(shard["clip_ids"]) == len(list(clip_folder.iterdir()))
+    assert shards_of_night("2026-02-01") == []
+
+
+def test_a_failure_names_dag_task_shard_and_clips_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
+    from violence_ops.orchestration import say_what_failed
+
+    shard = {"batch_id": "2026-01-31-0a1b2c3d", "clip_ids": ["a" * 20, "b" * 20]}
+    context = {
+        "ti": SimpleNamespace(dag_id="nightly_ingestion", task_id="shard.annotate", map_index=3, try_number=2),
+        "task": SimpleNamespace(op_kwargs={"shard": shard}),
+        "exception": UserError("The disk is full."),
+    }
+    with caplog.at_level(logging.ERROR):
+        say_what_failed(context)
+    (line,) = caplog.messages
+    for part in (
+        "nightly_ingestion",
+        "shard.annotate",
+        "shard 3",
+        shard["batch_id"],
+        *shard["clip_ids"],
+        "try 2",
+        "The disk is full.",
+    ):
+        assert part in line
+
+
+def test_dag_files_say_what_is_missing_when_there_is_no_workspace() -> None:
+    from violence_ops.orchestration import params
+
+    params.cache_clear()
+    with pytest.raises(WorkspaceError, match="VIOLENCE_OPS_WORKSPACE"):
+        params()
