@@ -44,15 +44,14 @@ def prepare(folder: Path, clips: Path | None) -> tuple[Drop, Drop]:
 
 def _synthetic(nights: tuple[Path, Path]) -> tuple[int, int]:
     for number, night in enumerate(nights):
-        # another world: other cameras and people, so the second night's source groups are new ones
         synth.run(
             night,
             CLIPS[number],
             seed=number,
             groups=GROUPS[number],
+            first_group=sum(GROUPS[:number]),
             unlabelled=UNLABELLED[number],
             with_truth=False,
-            world=number,
         )
     return CLIPS[0] + UNLABELLED[0], CLIPS[1] + UNLABELLED[1]
 

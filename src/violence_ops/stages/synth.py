@@ -23,13 +23,13 @@ def run(
     unlabelled: int = 0,
     with_truth: bool = True,
     duration_s: float = 2.0,
-    world: int = 0,
+    first_group: int = 0,
 ) -> dict[str, Any]:
     """Write `clips` labelled and `unlabelled` further clips of `groups` source groups into `out`, with labels.csv.
 
     Both labels are balanced, over all and within a group as far as the numbers allow. Ground truth goes to
     `<out>-truth/<name>.truth.npz`, so that the drop holds only what an inbox may hold. Another `seed` gives other
-    clips; the same `world` keeps the groups' cameras and people.
+    clips; the numbers of the groups, counted from `first_group`, choose the cameras and people.
 
     Raises:
         UsageError: a number is negative, or there are no groups.
@@ -39,17 +39,17 @@ def run(
     from violence_ops import synthetic
 
     if clips < 0 or unlabelled < 0 or groups < 1:
-        raise UsageError(f"synth needs clips >= 0, unlabelled >= 0 and groups >= 1, not {clips}, {unlabelled}, {groups}.")
+        raise UsageError(
+            f"synth needs clips >= 0, unlabelled >= 0 and groups >= 1, not {clips}, {unlabelled}, {groups}."
+        )
     out.mkdir(parents=True, exist_ok=True)
     truth = out.with_name(out.name + "-truth")
     rng = np.random.default_rng([seed, 3])
     rows: list[dict[str, str]] = []
     for number in range(clips + unlabelled):
-        group = number // 2 % groups
+        group = first_group + number // 2 % groups
         label = ("Fight", "NonFight")[number % 2]
-        clip = synthetic.clip(
-            int(rng.integers(2**31)), label, group=group, world=world, duration_s=duration_s
-        )
+        clip = synthetic.clip(int(rng.integers(2**31)), label, group=group, duration_s=duration_s)
         name = f"syn_{seed:04d}_{number:04d}"
         path = out / f"{name}.{clip.scene.container}"
         synthetic.write_clip(clip, path)
