@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
 from violence_ops.evaluation import judgement
 from violence_ops.evaluation.records import DataChecks, HoldoutFacts, JudgedClip, Latency, Leakage, ModelFacts, Timings
 from violence_ops.params import Params
+from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipPoses, ClipRecord
 from violence_ops.registry import MODEL, Registry
-from violence_ops.workspace import Workspace, write_json
+from violence_ops.stages import batches
+from violence_ops.workspace import Workspace, write_json, write_table
 
 Judge = Callable[..., str]
 
@@ -91,4 +97,50 @@ def _clip(number: int, own_wrong: bool, other_wrong: bool | None) -> JudgedClip:
         clip_id=f"{number:020x}", label="Fight" if fight else "NonFight", source_group=f"g{number}", batch_id="2026-01-01-00000000",
         source_path=f"inbox/{number}.mp4", slices={"camera": "door"}, candidate=made(own_wrong),
         champion=None if other_wrong is None else made(other_wrong),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def open_batch(clip_folder: Path) -> Callable[..., list[ClipRecord]]:
+    """Put an open batch of accepted clips (small real videos) into a workspace, as `validate` leaves it; `labels` by clip.
+
+    With `people(number)` given, clip `number` has the poses of so many persons, as if `extract-poses` had run.
+    """
+
+    def open_(workspace: Workspace, clips: int = 3, people: Callable[[int], int] | None = None, **facts: Any) -> list[ClipRecord]:
+        batch, records = workspace.batch("2026-01-31-0000beef"), []
+        for number in range(clips):
+            content = (clip_folder / f"clip{number}.mp4").read_bytes()
+            digest = hashlib.sha256(content).hexdigest()
+            known: dict[str, Any] = {"label": LABELS[number % 2], "width": 160, "height": 120, "fps": 15.0, "frame_count": 30}
+            record = ClipRecord(
+                clip_id=digest[:20], sha256=digest, batch_id=batch.batch_id, source_path=f"night/clip{number}.mp4",
+                source_group=f"g{number}", duration_s=2.0, size_bytes=len(content), status="accepted", **(known | facts),
+            )  # fmt: skip
+            records.append(record)
+            video = batches.video_of(batch, record)
+            video.parent.mkdir(parents=True, exist_ok=True)
+            video.write_bytes(content)
+            write_table(batch.part("clips", record.clip_id), pa.Table.from_pylist([record.to_dict()], CLIPS_SCHEMA), "validated")
+            if people:
+                write_table(batch.part("poses", record.clip_id), _walkers(record, people(number)).to_table(), f"poses of {number}")
+        batches.write_manifest(batch, "2026-01-31", records)
+        return records
+
+    return open_
+
+
+def _walkers(clip: ClipRecord, people: int) -> ClipPoses:
+    """People on a grid who sway a little, in every frame."""
+    rng = np.random.default_rng(people)
+    frames = clip.frame_count or 0
+    places = np.stack(np.divmod(np.arange(people), 20)[::-1], axis=1) * (8, 11) + (10, 20)
+    places = places + rng.normal(0, 0.3, (frames, people, 2))
+    size = (3, 5) if people > 4 else (10, 18)
+    place = places.reshape(-1, 2)
+    return ClipPoses(
+        clip_id=clip.clip_id, frame_count=frames, width=clip.width or 0, height=clip.height or 0, fps=clip.fps or 0.0,
+        frame=np.repeat(np.arange(frames, dtype=np.int32), people), bboxes=np.hstack([place - size, place + size]).astype(np.float32),
+        scores=np.full(len(place), 0.8, np.float32), keypoint_scores=np.full((len(place), 17), 0.75, np.float32),
+        keypoints=(place[:, None] + rng.normal(0, 0.4, (len(place), 17, 2)) * size).astype(np.float32),
     )  # fmt: skip

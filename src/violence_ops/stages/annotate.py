@@ -58,7 +58,7 @@ def run(
     """Annotate the accepted clips of one batch, or of every open one; done clips are left as they are.
 
     The tables do not depend on the number of processes. A clip beyond the time limit goes to quarantine.
-    Raises WorkspaceError if the poses of a clip are missing.
+    Raises UserError if the poses of a clip are missing.
     """
     chosen = None if clip_ids is None else list(clip_ids)
     found: list[dict[str, int]] = []

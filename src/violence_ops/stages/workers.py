@@ -28,7 +28,7 @@ _MEMORY_PER_WORKER: Final = 1 << 30
 _ITEMS_PER_WORKER: Final = 4
 """Fewer items than this do not repay the start of another process."""
 _START_S: Final = 60.0
-"""Time to import what the function needs, on top of the limit of the first item."""
+"""Time for a child to import its function; no part of an item's limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +84,13 @@ class _Children:
 
     def _attempt(self, item: str) -> Outcome:
         try:
-            child, limit = self._idle.get_nowait(), self.timeout_s
+            child = self._idle.get_nowait()
         except queue.Empty:
-            child, limit = _Child(self.target, self.common), self.timeout_s + _START_S
+            child = _Child(self.target, self.common)
         healthy = False
         try:
-            outcome = child.answer(item, limit, self.stop)
+            child.wait_until_ready(self.stop)
+            outcome = child.answer(item, self.timeout_s, self.stop)
             healthy = outcome.failure is None
             return outcome
         finally:
@@ -111,7 +112,14 @@ class _Child:
             [sys.executable, "-m", __name__, target], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )  # fmt: skip
+        self.ready = False
         self._send(common)
+
+    def wait_until_ready(self, stop: threading.Event) -> None:
+        """Wait for the child's imports. Raises RuntimeError if it does not start."""
+        if not self.ready and not (self._line(_START_S, stop) or b"").endswith(b"\n") and not stop.is_set():
+            raise RuntimeError("a worker process did not start: see standard error, and that memory is free.")
+        self.ready = True
 
     def answer(self, item: str, timeout_s: float, stop: threading.Event) -> Outcome:
         """The outcome of one item; raises as `outcomes` does."""
@@ -159,6 +167,8 @@ class _Child:
 def _work(function: Callable[[dict[str, Any], str], dict[str, Any]], source: IO[str], answers: IO[str]) -> None:
     """The child's side: one answer for each item, until the parent closes the pipe."""
     common = json.loads(source.readline())
+    answers.write("\n")
+    answers.flush()
     for line in source:
         try:
             reply: dict[str, Any] = {"value": function(common, json.loads(line))}

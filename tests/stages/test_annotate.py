@@ -1,0 +1,91 @@
+import numpy as np
+import pytest
+
+from violence_ops.errors import UserError
+from violence_ops.stages import annotate, batches, quarantine
+
+
+def tables(workspace, clips):
+    batch = workspace.batch(clips[0].batch_id)
+    return {clip.clip_id: batch.part("tracks", clip.clip_id).read_bytes() for clip in clips}
+
+
+def test_everybody_is_followed_and_ranked_once(workspace, params, open_batch):
+    clips = open_batch(workspace, people=lambda number: 3)
+    result = annotate.run(workspace, params)
+    assert (result.annotated, result.skipped, result.tracks, result.without_person) == (3, 0, 9, 0)
+    tracks = batches.read_tracks(workspace.batch(clips[0].batch_id), clips[0])
+    assert {(int(t), int(r)) for t, r in zip(tracks.track_id, tracks.rank, strict=True)}.issubset({(t, r) for t in (1, 2, 3) for r in (1, 2, 3)})
+    before = tables(workspace, clips)
+    again = annotate.run(workspace, params)
+    assert (again.annotated, again.skipped, again.tracks) == (0, 3, 9)
+    assert tables(workspace, clips) == before
+
+
+def test_the_tables_do_not_depend_on_the_number_of_processes_or_shards(new_workspace, open_batch):
+    alone, together = new_workspace("alone"), new_workspace("together")
+    clips = open_batch(alone, clips=4, people=lambda number: number + 1)
+    open_batch(together, clips=4, people=lambda number: number + 1)
+    for some in (clips[:1], clips[1:]):
+        annotate.run(alone, alone.params({"annotation.workers": 1}), clip_ids=[clip.clip_id for clip in some])
+    annotate.run(together, together.params({"annotation.workers": 2}))
+    assert tables(alone, clips) == tables(together, clips)
+    assert alone.read_progress("annotate") == together.read_progress("annotate")
+
+
+def test_other_parameters_annotate_again(workspace, params, open_batch):
+    open_batch(workspace, clips=2, people=lambda number: 2)
+    annotate.run(workspace, params)
+    progress = workspace.read_progress("annotate")
+    result = annotate.run(workspace, workspace.params({"involvement.preset": "accuracy"}))
+    assert (result.annotated, result.skipped) == (2, 0)
+    assert workspace.read_progress("annotate") != progress
+
+
+def test_clips_with_nobody_with_one_frame_and_with_200_people(workspace, params, open_batch):
+    clips = open_batch(workspace, clips=2, people=lambda number: 200 * number)
+    result = annotate.run(workspace, params)
+    assert (result.without_person, result.tracks) == (1, 200)
+    batch = workspace.batch(clips[0].batch_id)
+    assert len(batches.read_tracks(batch, clips[0])) == 0
+    assert np.unique(batches.read_tracks(batch, clips[1]).rank).tolist() == list(range(1, 201))
+
+
+def test_one_frame_is_too_short_to_follow_anybody(workspace, params, open_batch):
+    clips = open_batch(workspace, clips=1, people=lambda number: 2, frame_count=1)
+    result = annotate.run(workspace, params)
+    assert (result.annotated, result.tracks) == (1, 0)
+    assert len(batches.read_tracks(workspace.batch(clips[0].batch_id), clips[0])) == 0
+
+
+def test_people_too_weak_to_be_ranked_are_said_to_be_so(workspace, open_batch):
+    open_batch(workspace, clips=1, people=lambda number: 2)
+    result = annotate.run(workspace, workspace.params({"involvement.min_mean_score": 0.95}))
+    assert (result.tracks, result.without_person, result.not_ranked) == (2, 0, 1)
+
+
+def test_a_clip_beyond_the_time_limit_is_quarantined_and_the_stage_goes_on(workspace, open_batch):
+    clips = open_batch(workspace, clips=2, people=lambda number: 2)
+    batch = workspace.batch(clips[0].batch_id)
+    video = batches.video_of(batch, clips[0]).read_bytes()
+    result = annotate.run(workspace, workspace.params({"annotation.timeout_s": 0.001}))
+    assert result.quarantined == {"timeout": 2}
+    reason = quarantine.read(workspace.quarantined(clips[0].clip_id))
+    assert reason["reason"] == "timeout"
+    assert "annotation.timeout_s" in reason["message"]
+    assert (workspace.quarantined(clips[0].clip_id) / reason["original"]).read_bytes() == video
+    assert batches.accepted_clips(batch) == []
+    assert [clip.status for clip in batches.read_clips(batch)] == ["quarantined"] * 2
+
+
+def test_poses_that_are_missing_are_asked_for(workspace, params, open_batch):
+    open_batch(workspace, clips=1)
+    with pytest.raises(UserError, match="has no poses yet"):
+        annotate.run(workspace, params)
+
+
+def test_overlays_are_made_for_fights_if_asked_for(workspace, open_batch):
+    clips = open_batch(workspace, clips=2, people=lambda number: 2)
+    result = annotate.run(workspace, workspace.params({"annotation.overlay": "fights"}))
+    assert result.overlays == 1
+    assert [workspace.overlay(clip.clip_id, ".mp4").is_file() for clip in clips] == [clip.label == "Fight" for clip in clips]

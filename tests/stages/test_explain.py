@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+
+from violence_ops.errors import Rejected, UsageError
+from violence_ops.records import PREDICTIONS_SCHEMA
+from violence_ops.stages import annotate, explain, overlay, quarantine
+from violence_ops.stages.parts import withdraw
+from violence_ops.workspace import write_table
+
+
+@pytest.fixture
+def annotated(workspace, params, open_batch):
+    clips = open_batch(workspace, clips=2, people=lambda number: 3)
+    annotate.run(workspace, params)
+    return clips
+
+
+def judge(workspace, clip, probability):
+    import pyarrow as pa
+
+    rows = [
+        {"clip_id": clip.clip_id, "model_version": "4", "window": n, "start_frame": 10 * n, "end_frame": 10 * n + 20,
+         "probability": probability, "weight": 1.0, "clip_probability": probability, "threshold": 0.5, "verdict": "Fight"}
+        for n in range(2)
+    ]  # fmt: skip
+    path = workspace.batch(clip.batch_id).part("predictions", clip.clip_id)
+    write_table(path, pa.Table.from_pylist(rows, PREDICTIONS_SCHEMA), "judged")
+
+
+def test_it_says_who_is_ranked_first_and_what_the_model_made_of_it(workspace, params, annotated):
+    judge(workspace, annotated[1], 0.91)
+    result = explain.run(workspace, params, annotated[1].clip_id)
+    assert (result.status, result.label, result.label_from) == ("accepted", "Fight", "inbox")
+    assert [track["rank"] for track in result.tracks] == [1, 2, 3]
+    assert result.tracks[0]["involvement"] >= result.tracks[1]["involvement"]
+    assert result.verdict["verdict"] == "Fight"
+    text = "\n".join(result.lines())
+    assert "Model version 4: Fight, probability 0.91" in text
+    assert "interaction" in text
+
+
+def test_it_says_why_a_clip_was_refused(workspace, params, annotated):
+    clip = annotated[0]
+    withdraw(workspace, workspace.batch(clip.batch_id), clip, Rejected("decode_error", "clip0.mp4 crashed the decoder."))
+    result = explain.run(workspace, params, clip.clip_id)
+    assert result.status == "quarantined"
+    assert result.to_dict()["refusal"]["reason"] == "decode_error"
+    assert "decode_error: clip0.mp4 crashed the decoder." in "\n".join(result.lines())
+
+
+def test_giving_up_a_clip_twice_is_giving_it_up_once(workspace, params, annotated):
+    clip, refusal = annotated[0], Rejected("timeout", "too slow.")
+    for _ in range(2):
+        withdraw(workspace, workspace.batch(clip.batch_id), clip, refusal)
+    assert quarantine.read(workspace.quarantined(clip.clip_id))["original"] == "original.mp4"
+
+
+def test_it_says_what_is_still_to_come(workspace, params, open_batch):
+    (clip,) = open_batch(workspace, clips=1)
+    text = "\n".join(explain.run(workspace, params, clip.clip_id).lines())
+    assert "Not annotated yet" in text
+    assert "No model has judged it." in text
+
+
+@pytest.mark.parametrize("unknown", ["0" * 20, "../../etc/passwd"], ids=["never seen", "no id"])
+def test_an_unknown_clip_is_refused(workspace, params, annotated, unknown):
+    with pytest.raises(UsageError):
+        explain.run(workspace, params, unknown)
+
+
+def test_the_picture_shows_something(workspace, params, annotated, tmp_path):
+    import cv2
+
+    judge(workspace, annotated[0], 0.4)
+    path = tmp_path / "why.png"
+    assert explain.run(workspace, params, annotated[0].clip_id, image=path).image == str(path)
+    picture = cv2.imread(str(path))
+    assert picture.shape[1] > 1000
+    assert np.std(picture) > 20
+
+
+def test_an_overlay_has_as_many_frames_as_its_clip(workspace, params, annotated):
+    from violence_ops.video import decode
+
+    result = overlay.run(workspace, params, annotated[0].clip_id, regions=True)
+    path = workspace.overlay(annotated[0].clip_id, ".mp4")
+    assert result.path == str(path)
+    assert sum(1 for _ in decode.frames(path)) == result.frames == 30

@@ -1,0 +1,41 @@
+from violence_ops.stages import batches, extract_poses, quarantine
+from violence_ops.workspace import read_fingerprint
+
+
+def test_every_sampled_frame_is_looked_at_once_and_a_second_run_does_nothing(workspace, open_batch):
+    clips = open_batch(workspace, clips=2)
+    params = workspace.params({"pose.max_frames_per_second": 2})
+    batch = workspace.batch(clips[0].batch_id)
+    seen = []
+    result = extract_poses.run(workspace, params, progress=lambda what, done, total: seen.append((done, total)))
+    assert (result.extracted, result.skipped, result.frames) == (2, 0, 8)
+    assert seen[-1] == (8, 8)
+    assert all(batches.read_poses(batch, clip).width == 160 for clip in clips)
+
+    before = [batch.part("poses", clip.clip_id).read_bytes() for clip in clips]
+    progress = workspace.read_progress("extract-poses")
+    again = extract_poses.run(workspace, params)
+    assert (again.extracted, again.skipped, again.frames) == (0, 2, 0)
+    assert [batch.part("poses", clip.clip_id).read_bytes() for clip in clips] == before
+    assert workspace.read_progress("extract-poses") == progress
+
+
+def test_the_poses_of_a_clip_do_not_depend_on_its_shard_and_a_bad_clip_does_not_fail_it(new_workspace, open_batch):
+    together, alone = new_workspace("together"), new_workspace("alone")
+    clips = open_batch(together, clips=3)
+    open_batch(alone, clips=3)
+    batch, other = (workspace.batch(clips[0].batch_id) for workspace in (together, alone))
+    video = batches.video_of(batch, clips[1])
+    video.write_bytes(b"damaged after it was validated")
+    params = together.params({"pose.max_frames_per_second": 2})
+
+    result = extract_poses.run(together, params)
+    extract_poses.run(alone, params, batch_id=clips[2].batch_id, clip_ids=[clips[2].clip_id])
+
+    assert result.extracted == 2
+    assert sum(result.quarantined.values()) == 1
+    assert quarantine.read(together.quarantined(clips[1].clip_id))["original"]
+    assert not batch.part("poses", clips[1].clip_id).exists()
+    parts = [each.part("poses", clips[2].clip_id) for each in (batch, other)]
+    assert parts[0].read_bytes() == parts[1].read_bytes()
+    assert read_fingerprint(parts[0])
