@@ -102,7 +102,8 @@ def seal_tracks() -> Callable[..., list[ClipRecord]]:
     """
 
     def seal(workspace: Workspace, *, clips: int = 24, per_group: int = 3, night: str = "2026-01-31", seed: int = 0,
-             labels: Callable[[int], str | None] = lambda i: LABELS[i % 2], **facts: object) -> list[ClipRecord]:  # fmt: skip
+             labels: Callable[[int], str | None] = lambda i: LABELS[i % 2], group_of: str | None = None,
+             perceptual_hash_of: str | None = None) -> list[ClipRecord]:  # fmt: skip
         rng = np.random.default_rng(seed)
         batch = workspace.batch(f"{night}-{seed:08x}")
         records, tables = [], []
@@ -110,8 +111,8 @@ def seal_tracks() -> Callable[..., list[ClipRecord]]:
             digest = hashlib.sha256(f"{seed}/{i}".encode()).hexdigest()
             record = ClipRecord(
                 clip_id=digest[:20], sha256=digest, batch_id=batch.batch_id, source_path=f"{i}.mp4", label=labels(i),  # type: ignore[arg-type]
-                source_group=f"s{seed}g{i // per_group:02d}", width=640, height=360, fps=15.0, frame_count=36, duration_s=2.4,
-                size_bytes=1000, perceptual_hash=digest[20:36], status="accepted", **facts,  # type: ignore[arg-type]
+                source_group=group_of or f"s{seed}g{i // per_group:02d}", width=640, height=360, fps=15.0, frame_count=36, duration_s=2.4,
+                size_bytes=1000, perceptual_hash=perceptual_hash_of or digest[20:36], status="accepted",
             )  # fmt: skip
             records.append(record)
             tables.append(moving_people(record, rng, fighting=i % 2 == 1).to_table())
@@ -143,3 +144,34 @@ def moving_people(clip: ClipRecord, rng: np.random.Generator, *, fighting: bool)
         keypoint_scores=np.full((count, 17), 0.75, np.float32), track_id=person, rank=person,
         involvement=np.full(count, 0.6, np.float32), components=np.full((count, 6), 0.6, np.float32),
     )  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def write_annotations() -> Callable[[Workspace, str], None]:
+    """Write poses and tracks of two walking people for every accepted clip of an open batch, as the stages would."""
+    import numpy as np
+
+    from violence_ops.records import ClipTracks
+    from violence_ops.stages import batches
+    from violence_ops.workspace import write_table
+
+    def write(workspace: Workspace, batch_id: str) -> None:
+        batch = workspace.batch(batch_id)
+        for clip in batches.accepted_clips(batch):
+            random, rows = np.random.default_rng(int(clip.clip_id[:8], 16)), 2 * (clip.frame_count or 0)
+            corner = random.uniform(0, 60, (rows, 2))
+            people = ClipTracks(
+                clip_id=clip.clip_id, frame_count=clip.frame_count or 0, width=clip.width or 0, height=clip.height or 0,
+                fps=clip.fps or 0.0, frame=np.repeat(np.arange(rows // 2, dtype=np.int32), 2),
+                bboxes=np.hstack([corner, corner + 30]).astype(np.float32),
+                scores=random.random(rows).astype(np.float32),
+                keypoints=random.uniform(0, 100, (rows, 17, 2)).astype(np.float32),
+                keypoint_scores=random.random((rows, 17)).astype(np.float32),
+                track_id=np.tile(np.array([1, 2], np.int32), rows // 2), rank=np.tile(np.array([2, 1], np.int32), rows // 2),
+                involvement=np.full(rows, 0.5, np.float32), components=np.full((rows, 6), 0.5, np.float32),
+            )  # fmt: skip
+            tracks = people.to_table()
+            write_table(batch.part("poses", clip.clip_id), tracks.select(tracks.schema.names[:6]), "test")
+            write_table(batch.part("tracks", clip.clip_id), tracks, "test")
+
+    return write

@@ -130,6 +130,7 @@ def _loop(
     )  # fmt: skip
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(params.lr_steps), gamma=0.1)
     history: list[Epoch] = []
+    last_gain = 0
     best: tuple[Epoch, dict[str, Tensor], FloatArray] | None = None
     for number in range(1, params.epochs + 1):
         rate = optimiser.param_groups[0]["lr"]
@@ -141,10 +142,12 @@ def _loop(
         history.append(epoch)
         if on_epoch:
             on_epoch(epoch)
+        if best is None or epoch.val.f1 > best[0].val.f1 + 1e-9:
+            last_gain = number
         if best is None or _rank(epoch) > _rank(best[0]):
             state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
             best = (epoch, state, probabilities)
-        if number >= params.min_epochs and number - best[0].epoch >= params.patience:
+        if number >= params.min_epochs and number - last_gain >= params.patience:
             break
     assert best is not None
     return Trained(

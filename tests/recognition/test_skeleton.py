@@ -1,0 +1,82 @@
+"""Windows, and the skeletons of the most involved persons."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from violence_ops.params import WindowParams
+from violence_ops.recognition.skeleton import from_tracks, presence, read_table, to_table, windows
+from violence_ops.records import ClipTracks
+
+
+def fixed(size: int = 30, stride: int = 10) -> WindowParams:
+    return WindowParams(mode="fixed", size=size, stride=stride, persons=2)
+
+
+def tracks(frame: list[int], rank: list[int], frame_count: int = 40, movement: float = 0.6) -> ClipTracks:
+    """Rows at the given frames and ranks; row i has all joints at (i + 1, i + 2)."""
+    count = len(frame)
+    row = np.arange(count, dtype=np.float32)
+    return ClipTracks(
+        clip_id="0" * 20, frame_count=frame_count, width=640, height=360, fps=30.0, frame=np.array(frame, np.int32),
+        bboxes=np.zeros((count, 4), np.float32), scores=np.ones(count, np.float32),
+        keypoints=np.broadcast_to(np.stack([row + 1, row + 2], -1)[:, None], (count, 17, 2)).astype(np.float32),
+        keypoint_scores=np.full((count, 17), 0.75, np.float32), track_id=np.array(rank, np.int32) + 1,
+        rank=np.array(rank, np.int32), involvement=np.zeros(count, np.float32),
+        components=np.full((count, 6), movement, np.float32),
+    )  # fmt: skip
+
+
+@given(st.integers(1, 2000), st.integers(4, 60), st.data())
+def test_windows_cover_every_frame_and_never_leave_the_clip(frames: int, size: int, data: st.DataObject) -> None:
+    stride = data.draw(st.integers(1, size))
+    cuts = windows(frames, 0.5, fixed(size, stride))
+    seen = np.zeros(frames, bool)
+    for start, end in cuts:
+        assert 0 <= start < end <= frames
+        assert end - start == min(size, frames)
+        seen[start:end] = True
+    assert seen.all()
+    assert cuts == sorted(set(cuts))
+
+
+@pytest.mark.parametrize(
+    ("intensity", "size", "stride"), [(0.81, 20, 5), (0.8, 30, 10), (0.51, 30, 10), (0.5, 45, 15), (0.0, 45, 15)]
+)
+def test_adaptive_windows_are_shorter_where_there_is_more_movement(intensity: float, size: int, stride: int) -> None:
+    cuts = windows(200, intensity, WindowParams(mode="adaptive", size=30, stride=10, persons=2))
+    assert cuts[0] == (0, size)
+    assert cuts[1][0] == stride
+
+
+def test_persons_come_in_order_of_rank_on_the_frames_that_were_looked_at() -> None:
+    found = from_tracks(tracks(frame=[0, 0, 2, 4], rank=[2, 1, 1, 0], frame_count=9), persons=2)
+    assert found.step == 2
+    assert found.keypoints.shape == (2, 5, 17, 2)
+    assert found.keypoints[0, :, 0, 0].tolist() == [2, 3, 0, 0, 0]
+    assert found.keypoints[1, :, 0, 0].tolist() == [1, 0, 0, 0, 0]
+    assert found.intensity == pytest.approx(0.6)
+
+
+def test_a_clip_without_ranked_persons_is_empty_and_keeps_its_length() -> None:
+    assert from_tracks(tracks([], [], frame_count=12), 2).is_empty
+    unranked = from_tracks(tracks([0, 1], [0, 0], frame_count=12), 2)
+    assert unranked.is_empty
+    assert unranked.frames == 12
+
+
+def test_skeletons_survive_their_table() -> None:
+    before = from_tracks(tracks([0, 2, 4, 4], [1, 1, 1, 2], frame_count=50), persons=2)
+    after = read_table(to_table([before]))[before.clip_id]
+    assert np.array_equal(before.keypoints, after.keypoints)
+    assert np.array_equal(before.keypoint_scores, after.keypoint_scores)
+    assert (before.step, before.width, before.height) == (after.step, after.width, after.height)
+    assert before.intensity == pytest.approx(after.intensity)
+
+
+def test_presence_is_the_share_of_a_windows_frames_that_show_somebody() -> None:
+    found = from_tracks(tracks([0, 1, 2], [1, 1, 1], frame_count=6), 1)
+    assert presence(found, [(0, 6), (0, 3), (3, 6)]).tolist() == [0.5, 1.0, 0.0]

@@ -1,0 +1,57 @@
+"""No source group and no near-duplicate on both sides."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from violence_ops.recognition.split import Member, choose, families
+
+hashes = st.one_of(st.none(), st.integers(0, 255).map(lambda value: f"{value:016x}"))
+
+
+@st.composite
+def clips(draw: st.DrawFn) -> list[Member]:
+    count = draw(st.integers(1, 40))
+    return [
+        Member(f"{i:020x}", draw(st.sampled_from(["Fight", "NonFight"])), f"g{draw(st.integers(0, 12))}", draw(hashes))
+        for i in range(count)
+    ]
+
+
+@given(clips(), st.integers(0, 3), st.floats(0.05, 0.95), st.integers(0, 5))
+def test_a_split_never_parts_a_source_group_or_near_duplicates(
+    members: list[Member], bits: int, share: float, seed: int
+) -> None:
+    chosen = {m.clip_id for family in choose(families(members, bits), share, seed, "test") for m in family}
+    inside = [m for m in members if m.clip_id in chosen]
+    outside = [m for m in members if m.clip_id not in chosen]
+    assert not {m.source_group for m in inside} & {m.source_group for m in outside}
+    for one in inside:
+        for other in outside:
+            if one.perceptual_hash and other.perceptual_hash:
+                assert (int(one.perceptual_hash, 16) ^ int(other.perceptual_hash, 16)).bit_count() > bits
+
+
+@given(clips(), st.randoms(use_true_random=False))
+def test_the_order_of_the_clips_does_not_matter(members: list[Member], random: object) -> None:
+    shuffled = members.copy()
+    random.shuffle(shuffled)  # type: ignore[attr-defined]
+    assert families(members, 0) == families(shuffled, 0)
+    assert choose(families(members, 0), 0.3, 1, "x") == choose(families(shuffled, 0), 0.3, 1, "x")
+
+
+def test_every_stratum_gives_one_and_keeps_one() -> None:
+    members = [Member(f"{i:020x}", label, f"{label}{i}") for label in ("Fight", "NonFight") for i in range(2)]
+    chosen = choose(families(members, 0), 0.01, 0, "x")
+    assert sorted(family[0].label for family in chosen) == ["Fight", "NonFight"]
+    assert len(choose(families(members, 0), 0.99, 0, "x")) == 2
+
+
+def test_the_share_is_met_about_and_new_groups_change_little() -> None:
+    members = [Member(f"{i:020x}", "Fight" if i % 2 else "NonFight", f"g{i // 4:03d}") for i in range(400)]
+    before = {family[0].source_group for family in choose(families(members, 0), 0.3, 7, "holdout")}
+    assert 28 <= len(before) <= 32
+    more = members + [Member(f"{i:020x}", "Fight" if i % 2 else "NonFight", f"h{i}") for i in range(400, 404)]
+    after = {family[0].source_group for family in choose(families(more, 0), 0.3, 7, "holdout")}
+    assert len(before & after) >= len(before) - 2

@@ -1,0 +1,48 @@
+"""The vote over windows and the choice of the threshold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from violence_ops.recognition import vote
+
+shares = st.floats(0, 1, width=32)
+
+
+@given(st.lists(st.tuples(shares, shares), min_size=1, max_size=20))
+def test_the_vote_lies_between_the_windows_and_more_fight_never_lowers_it(pairs: list[tuple[float, float]]) -> None:
+    p, weights = np.array(pairs, np.float64).T
+    found = vote.clip_probability(p, weights)
+    if weights.sum() > 0:
+        assert p[weights > 0].min() - 1e-6 <= found <= p[weights > 0].max() + 1e-6
+        assert vote.clip_probability(np.minimum(p + 0.1, 1), weights) >= found - 1e-9
+    else:
+        assert found == 0
+
+
+def test_a_sure_window_counts_more_than_an_unsure_one_and_an_empty_one_not_at_all() -> None:
+    p = np.array([1.0, 0.4])
+    assert vote.clip_probability(p, vote.confidences(p, np.ones(2))) == pytest.approx((1.0 + 0.4 * 0.6) / 1.6)
+    assert vote.clip_probability(p, vote.confidences(p, np.array([0.0, 1.0]))) == pytest.approx(0.4)
+
+
+def test_f1_precision_and_recall_by_hand() -> None:
+    found = vote.scores_at(0.5, np.array([0.9, 0.6, 0.5, 0.1]), np.array([True, False, True, True]))
+    assert (found.precision, found.recall) == (0.5, pytest.approx(1 / 3))
+    assert found.f1 == pytest.approx(0.4)
+    assert found.accuracy == 0.25
+
+
+def test_without_fights_nothing_divides_by_zero() -> None:
+    found = vote.scores_at(0.5, np.array([0.1, 0.2]), np.array([False, False]))
+    assert (found.f1, found.precision, found.recall, found.accuracy) == (0, 0, 0, 1)
+
+
+def test_the_threshold_is_the_middle_of_the_equally_good_ones() -> None:
+    scores = vote.sweep(np.array([0.1, 0.2, 0.9]), np.array([False, False, True]))
+    assert [one.threshold for one in scores] == [0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7]
+    assert vote.best(scores).threshold == 0.5
+    assert vote.best(vote.sweep(np.array([0.32, 0.52]), np.array([False, True]))).threshold == 0.4

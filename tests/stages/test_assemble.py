@@ -1,0 +1,115 @@
+"""The training set: never anything of the holdout, the same bytes for the same data, clear words when it cannot be made."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pyarrow.parquet as pq
+import pytest
+
+from violence_ops.errors import UserError
+from violence_ops.records import ClipRecord
+from violence_ops.stages import assemble, holdout, labels
+from violence_ops.workspace import Workspace
+
+Seal = Callable[..., list[ClipRecord]]
+
+
+def sides(workspace: Workspace) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    train, val = (pq.read_table(workspace.dataset / f"{name}.parquet").to_pylist() for name in ("train", "val"))
+    return train, val
+
+
+def test_no_source_group_is_on_two_sides(workspace: Workspace, seal_tracks: Seal) -> None:
+    seal_tracks(workspace)
+    frozen = holdout.ensure(workspace, workspace.params())
+    assert frozen is not None
+    result = assemble.run(workspace, workspace.params())
+    train, val = sides(workspace)
+    groups = [{row["source_group"] for row in side} for side in (train, val)]
+    assert not groups[0] & groups[1]
+    assert not set(frozen.groups) & (groups[0] | groups[1])
+    assert (result.train, result.val, result.held_out) == (len(train), len(val), sum(frozen.clips.values()))
+    assert result.train + result.val + result.held_out == 24
+    for side in (train, val):
+        assert {row["label"] for row in side} == {"Fight", "NonFight"}
+
+
+def test_the_same_data_gives_the_same_bytes(workspace: Workspace, seal_tracks: Seal) -> None:
+    seal_tracks(workspace)
+    holdout.ensure(workspace, workspace.params())
+    first = assemble.run(workspace, workspace.params())
+    before = {path.name: path.read_bytes() for path in workspace.dataset.iterdir()}
+    assert set(before) == {"train.parquet", "val.parquet", "skeletons.parquet", "split.json", "pose_dataset.pkl"}
+    assert assemble.run(workspace, workspace.params()) == first
+    assert {path.name: path.read_bytes() for path in workspace.dataset.iterdir()} == before
+    assert json.loads(before["split.json"])["revision"] == first.revision
+
+
+def test_new_clips_of_held_out_groups_and_near_duplicates_of_held_out_clips_stay_out(
+    workspace: Workspace, seal_tracks: Seal
+) -> None:
+    seal_tracks(workspace)
+    frozen = holdout.ensure(workspace, workspace.params())
+    assert frozen is not None
+    held = pq.read_table(workspace.holdout("v1") / "clips.parquet").to_pylist()
+    before = assemble.run(workspace, workspace.params())
+    seal_tracks(workspace, clips=4, seed=1, perceptual_hash_of=held[0]["perceptual_hash"])
+    seal_tracks(workspace, clips=4, seed=2, group_of=frozen.groups[0])
+    after = assemble.run(workspace, workspace.params())
+    assert after.revision == before.revision
+    assert after.held_out == before.held_out + 8
+
+
+def test_unlabelled_clips_wait_and_enter_once_a_label_arrives(workspace: Workspace, seal_tracks: Seal) -> None:
+    records = seal_tracks(workspace, clips=26, labels=lambda i: ("NonFight", "Fight")[i % 2] if i < 24 else None)
+    holdout.ensure(workspace, workspace.params())
+    before = assemble.run(workspace, workspace.params())
+    late = [record for record in records if record.label is None]
+    labels.record(workspace, {late[0].clip_id: "Fight"}, "reviewer")
+    after = assemble.run(workspace, workspace.params())
+    assert after.train + after.val == before.train + before.val + 1
+    train, val = sides(workspace)
+    (row,) = [row for row in train + val if row["clip_id"] == late[0].clip_id]
+    assert (row["label"], row["label_source"]) == ("Fight", "review")
+
+
+@pytest.mark.parametrize(
+    ("labelled", "sentence"),
+    [
+        (lambda i: None, "No sealed batch holds a labelled clip"),
+        (lambda i: "Fight", "All 24 clips to train on are Fight: label clips of the other class too"),
+        (lambda i: "Fight" if i in (0, 3) else "NonFight", "Only 2 Fight clips to train on, dataset.min_clips_per_label asks for 4"),
+        (lambda i: "Fight" if i < 3 else "NonFight", "Only 3 Fight clips"),
+    ],
+    ids=["no-label", "one-class", "too-few", "too-few-in-one-group"],
+)  # fmt: skip
+def test_what_is_missing_is_said(
+    workspace: Workspace, seal_tracks: Seal, labelled: Callable[[int], str | None], sentence: str
+) -> None:
+    seal_tracks(workspace, labels=labelled)
+    with pytest.raises(UserError, match=sentence):
+        assemble.run(workspace, workspace.params())
+    assert not workspace.dataset.exists()
+
+
+def test_a_label_in_one_source_group_cannot_be_split(workspace: Workspace, seal_tracks: Seal) -> None:
+    seal_tracks(workspace, per_group=4, labels=lambda i: "Fight" if i < 4 else "NonFight")
+    with pytest.raises(UserError, match="Fight clips cannot be on both sides of the split"):
+        assemble.run(workspace, workspace.params())
+
+
+def test_all_groups_in_the_holdout_is_said(workspace: Workspace, seal_tracks: Seal) -> None:
+    seal_tracks(workspace, clips=12)
+    holdout.ensure(workspace, workspace.params())
+    path = workspace.holdout("v1") / "clips.parquet"
+    table = pq.read_table(path)
+    held = set(table.column("source_group").to_pylist())
+    for batch in workspace.sealed_batches():
+        clips = pq.read_table(batch.table("clips"))
+        keep = [row for row in clips.to_pylist() if row["source_group"] in held]
+        batch.table("clips").unlink()
+        pq.write_table(type(clips).from_pylist(keep, schema=clips.schema), batch.table("clips"))
+    with pytest.raises(UserError, match="labelled clips belong to source groups of the holdout"):
+        assemble.run(workspace, workspace.params())

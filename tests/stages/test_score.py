@@ -1,0 +1,83 @@
+"""The champion judges the clips of open batches."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute
+import pyarrow.parquet as pq
+import pytest
+
+from violence_ops.errors import WorkspaceError
+from violence_ops.records import CLIPS_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord
+from violence_ops.stages import assemble, batches, predict, score, train
+from violence_ops.stages.releases import open_registry
+from violence_ops.workspace import Batch, Workspace, read_fingerprint, write_table
+
+Seal = Callable[..., list[ClipRecord]]
+
+
+def reopen(workspace: Workspace, records: list[ClipRecord]) -> Batch:
+    """Turn a sealed batch into an open one whose clips are annotated."""
+    batch = workspace.batch(records[0].batch_id)
+    tracks = pq.read_table(batch.table("tracks"))
+    names = np.array(tracks.column("clip_id").to_pylist())
+    batches.write_manifest(batch, "2026-02-01", records)
+    for record in records:
+        rows = tracks.filter(pa.array(names == record.clip_id))
+        write_table(batch.part("clips", record.clip_id), pa.Table.from_pylist([record.to_dict()], CLIPS_SCHEMA), "c")
+        write_table(batch.part("tracks", record.clip_id), rows, f"tracks of {record.clip_id}")
+    batch.sealed.rename(workspace.root / "elsewhere")
+    return batch
+
+
+def rows(batch: Batch, records: list[ClipRecord]) -> pa.Table:
+    return pa.concat_tables([pq.read_table(batch.part("predictions", record.clip_id)) for record in records])
+
+
+def test_without_a_champion_nothing_is_judged_and_it_says_so(workspace: Workspace, seal_tracks: Seal) -> None:
+    records = seal_tracks(workspace, clips=4)
+    batch = reopen(workspace, records)
+    result = score.run(workspace, workspace.params(), batch_id=batch.batch_id)
+    assert (result.champion, result.scored, result.skipped) == (None, 0, 0)
+    assert result.lines() == ["There is no champion yet: no clip was judged."]
+    found = rows(batch, records)
+    assert found.schema.equals(PREDICTIONS_SCHEMA)
+    assert len(found) == 0
+    assert score.run(workspace, workspace.params(), batch_id=batch.batch_id).skipped == 4
+    with pytest.raises(WorkspaceError, match="There is no champion to judge videos"):
+        list(predict.run(workspace, workspace.params(), [workspace.params_file]))
+
+
+def test_the_champion_judges_each_clip_once_and_again_when_it_or_the_tracks_change(
+    new_workspace: Callable[..., Workspace], seal_tracks: Seal
+) -> None:
+    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 4, "train.learning_rate": 0.03})
+    params = workspace.params()
+    seal_tracks(workspace)
+    assemble.run(workspace, params)
+    version = train.run(workspace, params).model_version
+    open_registry(workspace).set_alias("champion", version, None)
+
+    records = seal_tracks(workspace, clips=6, seed=5)
+    batch = reopen(workspace, records)
+    first = score.run(workspace, params, batch_id=batch.batch_id, clip_ids=[r.clip_id for r in records[:2]])
+    assert (first.champion, first.scored, first.skipped) == (version, 2, 0)
+    rest = score.run(workspace, params)
+    assert (rest.scored, rest.skipped) == (4, 2)
+    found = rows(batch, records)
+    assert found.column("clip_id").unique().to_pylist() == [record.clip_id for record in records]
+    assert set(found.column("model_version").to_pylist()) == {version}
+    assert first.fights + rest.fights == len(
+        set(found.filter(pa.compute.equal(found.column("verdict"), "Fight")).column("clip_id").to_pylist())
+    )
+
+    changed = batch.part("tracks", records[0].clip_id)
+    write_table(changed, TRACKS_SCHEMA.empty_table(), "other tracks")
+    before = read_fingerprint(batch.part("predictions", records[0].clip_id))
+    again = score.run(workspace, params)
+    assert (again.scored, again.skipped) == (1, 5)
+    assert read_fingerprint(batch.part("predictions", records[0].clip_id)) != before
+    assert rows(batch, records[:1]).column("verdict").to_pylist() == ["NonFight"]

@@ -1,0 +1,80 @@
+"""Training as a stage: runs, versions, the alias `candidate`, and when training again is worth while."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+import pytest
+
+from violence_ops.errors import WorkspaceError
+from violence_ops.records import ClipRecord
+from violence_ops.stages import assemble, holdout, train
+from violence_ops.stages.releases import open_registry
+from violence_ops.workspace import Workspace
+
+Seal = Callable[..., list[ClipRecord]]
+
+
+def test_without_a_dataset_it_says_what_to_run(workspace: Workspace) -> None:
+    with pytest.raises(WorkspaceError, match="holds no dataset: run `violence-ops assemble` first"):
+        train.run(workspace, workspace.params())
+
+
+@pytest.mark.slow
+def test_every_training_is_a_run_and_a_version_and_the_newest_is_the_candidate(
+    new_workspace: Callable[..., Workspace], seal_tracks: Seal
+) -> None:
+    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 2})
+    params = workspace.params()
+    assert not train.worth_while(workspace, params)
+    seal_tracks(workspace)
+    assert train.worth_while(workspace, params).reason.startswith("Nothing was trained yet")
+    frozen = holdout.ensure(workspace, params)
+    assert frozen is not None
+    revision = assemble.run(workspace, params).revision
+    epochs: list[tuple[int, int]] = []
+    first = train.run(workspace, params, progress=lambda what, done, total: epochs.append((done, total)))
+    assert epochs == [(1, 2), (2, 2)]
+    assert not train.worth_while(workspace, params)
+    second = train.run(workspace, params)
+
+    assert (first.model_version, second.model_version) == ("1", "2")
+    assert first.run_id != second.run_id
+    assert first.metrics == second.metrics
+    registry = open_registry(workspace)
+    assert registry.alias("candidate") == "2"
+    assert registry.alias("champion") is None
+    tags = registry.tags("2")
+    assert tags["dataset_revision"] == revision == workspace.read_progress("train")["dataset_revision"]
+    assert (tags["holdout"], tags["holdout_revision"]) == ("v1", frozen.revision)
+    assert all(
+        tags[name] for name in ("code_revision", "workspace_revision", "pose_weights", "params_digest", "threshold")
+    )
+
+    folder = registry.download("2", workspace.model_package("2"))
+    training = json.loads((folder / "training.json").read_text())
+    assert training["dataset_revision"] == revision
+    assert not {row["source_group"] for row in training["clips"]} & set(frozen.groups)
+    _check_run(registry.uri, second.run_id)
+
+    seal_tracks(workspace, seed=1)
+    worth = train.worth_while(workspace, params)
+    assert worth
+    assert "24 labelled clips are new" in worth.reason
+    assert not train.worth_while(workspace, workspace.params({"train.min_new_clips": 25}))
+
+
+def _check_run(uri: str, run_id: str) -> None:
+    """What a data scientist looks for in a run."""
+    from mlflow.tracking import MlflowClient
+
+    client = MlflowClient(uri)
+    run = client.get_run(run_id)
+    assert run.info.status == "FINISHED"
+    assert run.data.params["train.epochs"] == "2"
+    assert {"train_loss", "val_f1", "val_precision", "val_recall", "val_accuracy"} <= run.data.metrics.keys()
+    assert [metric.step for metric in client.get_metric_history(run_id, "val_f1")] == [1, 2]
+    assert {one.path for one in client.list_artifacts(run_id, "plots")} == {
+        f"plots/{name}.png" for name in ("confusion_matrix", "curves", "threshold")
+    }
