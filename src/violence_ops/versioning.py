@@ -28,15 +28,14 @@ _IDENTITY: Final = (
     "-c", "core.hooksPath=/dev/null", "-c", "init.defaultBranch=main", "-c", "core.quotePath=false", "-c", "gc.auto=0",
 )  # fmt: skip
 
+# DVC looks for .dvc files in no folder that git ignores, and takes `data/batches/` itself to match `data/batches/*`
 GITIGNORE: Final = """\
 /inbox/*
 !/inbox/.gitkeep
 /work/
 /quarantine/
-/data/batches/*
-!/data/batches/*.dvc
-/data/holdout/*
-!/data/holdout/*.dvc
+/data/batches/[0-9]*/
+/data/holdout/[!.]*/
 /data/dataset
 /catalog.db*
 /mlflow.db*
@@ -131,6 +130,11 @@ def push(workspace: Workspace, targets: Iterable[Path] | None = None) -> int:
     """Send data to the default remote; returns how many files went. Raises ServiceUnavailable if it cannot be reached."""
     with _dvc(workspace) as repo:
         return _push(workspace, repo, targets)
+
+
+def has_commits(workspace: Workspace) -> bool:
+    """Whether the workspace's first commit has been made."""
+    return bool(_git(workspace, "rev-list", "--all", "--max-count=1"))
 
 
 def revision(workspace: Workspace) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
-from importlib.resources import files
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
@@ -43,13 +43,16 @@ def run(
     unfinished = (workspace.work / "locks" / "init.lock").exists()
     if not known and not unfinished and workspace.root.exists() and any(workspace.root.iterdir()):
         raise UsageError(f"{workspace.root} is not empty and is no workspace: choose a new or an empty folder.")
+    with as_file(files("violence_ops") / "template" / "params.yaml") as shipped:
+        load_params(shipped, params_overrides)
     with workspace.lock("init"):
         remote = remote_url or Deployment.from_environment().remote_url
         versioning.init(workspace, remote_url=remote, remote_endpoint=remote_endpoint)
         _write_files(workspace, params_overrides or {})
-        if not known:
+        created = not versioning.has_commits(workspace)
+        if created:
             versioning.git_commit(workspace, _first_commit(workspace), "New workspace")
-    return InitResult(str(workspace.root), not known, versioning.revision(workspace))
+    return InitResult(str(workspace.root), created, versioning.revision(workspace))
 
 
 def _write_files(workspace: Workspace, overrides: dict[str, Any]) -> None:
@@ -65,8 +68,8 @@ def _write_files(workspace: Workspace, overrides: dict[str, Any]) -> None:
     for path, content in first_texts.items():
         if not path.exists():
             write_text(path, content)
-    load_params(workspace.params_file, overrides)
     if overrides:
+        load_params(workspace.params_file, overrides)
         _override(workspace.params_file, overrides)
 
 

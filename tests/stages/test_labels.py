@@ -1,0 +1,62 @@
+"""Labels that arrive later."""
+
+from __future__ import annotations
+
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from violence_ops.errors import UsageError
+from violence_ops.stages import batches, ingest, labels
+from violence_ops.stages.index import open_catalog
+from violence_ops.workspace import Workspace
+
+
+@pytest.fixture
+def clips(workspace: Workspace) -> list[str]:
+    for name in ("a", "b", "c"):
+        (workspace.inbox / f"{name}.mp4").write_bytes(name.encode())
+    (workspace.inbox / "labels.csv").write_text("path,label\na.mp4,Fight\n")
+    (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 1, 1)).batch_ids
+    found = batches.read_manifest(workspace.batch(batch_id)).clips
+    return [clip.clip_id for clip in sorted(found, key=lambda clip: clip.source_path)]
+
+
+def test_the_last_label_counts_and_wins_over_that_of_the_inbox(workspace: Workspace, clips: list[str]) -> None:
+    a, b, _ = clips
+    assert labels.effective_labels(workspace) == {a: ("Fight", "inbox")}
+    labels.run(workspace, b, "fight", by="reviewer")
+    labels.run(workspace, b, "NonFight", by="reviewer")
+    assert labels.run(workspace, a, "NonFight", by="reviewer").labelled == 1
+    assert labels.run(workspace, a, "NonFight", by="reviewer").to_dict() == {"labelled": 0, "unchanged": 1}
+    assert labels.effective_labels(workspace) == {a: ("NonFight", "review"), b: ("NonFight", "review")}
+    with open_catalog(workspace) as catalog:
+        assert catalog.find([b])[b].label == "NonFight"
+
+
+@pytest.mark.parametrize("column", ["clip_id", "path"])
+def test_labels_come_from_a_file(workspace: Workspace, clips: list[str], tmp_path: Path, column: str) -> None:
+    keys = clips if column == "clip_id" else ["a.mp4", "b.mp4", "c.mp4"]
+    (tmp_path / "review.csv").write_text(f"{column},label\n{keys[1]},Fight\n{keys[2]},NonFight\n")
+    assert labels.import_file(workspace, tmp_path / "review.csv", by="reviewer").labelled == 2
+    assert labels.effective_labels(workspace)[clips[2]] == ("NonFight", "review")
+
+
+@pytest.mark.parametrize(
+    "text", ["clip_id,label\n{b},Brawl\n", "clip_id,label\n{b},Fight\nxyz,Fight\n", "clip,label\n{b},Fight\n", "path,label\nnone.mp4,Fight\n"],
+    ids=["label", "clip", "columns", "path"],
+)  # fmt: skip
+def test_a_file_with_a_mistake_changes_nothing(
+    workspace: Workspace, clips: list[str], tmp_path: Path, text: str
+) -> None:
+    before = workspace.labels_file.read_bytes()
+    (tmp_path / "review.csv").write_text(text.format(b=clips[1]))
+    with pytest.raises(UsageError):
+        labels.import_file(workspace, tmp_path / "review.csv", by="reviewer")
+    assert workspace.labels_file.read_bytes() == before
+
+
+def test_a_clip_that_is_not_there_is_refused(workspace: Workspace, clips: list[str]) -> None:
+    with pytest.raises(UsageError, match="No clip"):
+        labels.run(workspace, "0" * 20, "Fight", by="reviewer")

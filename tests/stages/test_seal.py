@@ -1,0 +1,177 @@
+"""From clips to a sealed batch: validation, expectations, sealing, and what DVC and git know afterwards."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from datetime import date
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from violence_ops import versioning
+from violence_ops.errors import ExpectationsFailed, ServiceUnavailable, WorkspaceError
+from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA
+from violence_ops.stages import batches, ingest, quarantine, seal, validate
+from violence_ops.stages.index import open_catalog
+from violence_ops.workspace import Workspace, sha256_file, write_table
+
+pytestmark = pytest.mark.slow  # Great Expectations alone takes longer to import than all else
+NIGHT = date(2026, 1, 1)
+STAGES = ["ingest", "validate", "extract-poses", "annotate", "score", "seal"]
+Annotate = Callable[[Workspace, str], None]
+
+
+def validated(workspace: Workspace, *folders: Path) -> str:
+    for folder in folders:
+        shutil.copytree(folder, workspace.inbox / folder.name)
+    (batch_id,) = ingest.run(workspace, workspace.params(), night=NIGHT).batch_ids
+    validate.run(workspace, workspace.params(), batch_id=batch_id)
+    return batch_id
+
+
+def test_a_night_with_broken_files_is_sealed_versioned_and_leaves_nothing_to_redo(
+    workspace: Workspace, clip_folder: Path, broken_folder: Path, write_annotations: Annotate
+) -> None:
+    params = workspace.params()
+    batch_id = validated(workspace, clip_folder, broken_folder)
+    batch = workspace.batch(batch_id)
+    validate.checkpoint(workspace, params, batch_id=batch_id)
+    write_annotations(workspace, batch_id)
+    for stage in ("extract-poses", "annotate", "score"):
+        batches.write_batch_progress(workspace, stage, [batch])
+    result = seal.run(workspace, params)
+    assert (result.batch_ids, result.clips) == ([batch_id], 6)
+
+    for name, schema in {
+        "clips": CLIPS_SCHEMA,
+        "poses": POSES_SCHEMA,
+        "tracks": TRACKS_SCHEMA,
+        "predictions": PREDICTIONS_SCHEMA,
+    }.items():
+        table = batch.table(name)
+        assert pq.read_schema(table).equals(schema)
+        described = json.loads(batch.manifest.read_text())["tables"][name]
+        assert described == {"rows": pq.read_metadata(table).num_rows, "sha256": sha256_file(table)}
+    clips = batches.read_clips(batch)
+    assert [clip.clip_id for clip in clips] == sorted(clip.clip_id for clip in clips)
+    assert {video.stem for video in batch.videos.iterdir()} == {
+        clip.clip_id for clip in clips if clip.status == "accepted"
+    }
+    assert batches.read_tracks(batch, batches.accepted_clips(batch)[0]).track_id.max() == 2
+
+    refused = {entry["source_path"].partition("/")[2]: entry for entry in quarantine.entries(workspace)}
+    assert {name.removesuffix(".mp4").partition("-")[0] for name in refused} == {
+        entry["reason"] for entry in refused.values()
+    }
+    for name, entry in refused.items():
+        original = workspace.quarantined(entry["clip_id"]) / entry["original"]
+        assert original.read_bytes() == (broken_folder / name).read_bytes()
+        assert name in entry["message"]
+
+    assert not batch.open.exists()
+    with open_catalog(workspace) as catalog:
+        assert catalog.batches("sealed") == [batch_id]
+        assert catalog.counts()["status"] == {"accepted": 6, "quarantined": len(refused)}
+    tags = subprocess.run(
+        ["git", "-C", workspace.root, "tag"], capture_output=True, text=True, check=True
+    ).stdout.split()
+    assert tags == [f"batch/{batch_id}"]
+    versioning.commit_stage(workspace, STAGES, "Night")
+    assert not versioning.status(workspace).keys() & {*STAGES, f"{batch_id}.dvc"}
+    assert versioning.push(workspace) == 0
+    assert not subprocess.run(
+        ["git", "-C", workspace.root, "status", "--short"], capture_output=True, check=True
+    ).stdout
+
+    before = sorted(batch.sealed.rglob("*"))
+    assert seal.run(workspace, params).batch_ids == []
+    assert seal.run(workspace, params, batch_id=batch_id).batch_ids == [batch_id]
+    assert sorted(batch.sealed.rglob("*")) == before
+    (workspace.inbox / "new.mp4").write_bytes(b"new")
+    assert "ingest" in versioning.status(workspace)
+
+
+def test_too_many_refused_clips_stop_the_batch_with_a_sentence_and_nothing_is_lost(
+    workspace: Workspace, clip_folder: Path, broken_folder: Path
+) -> None:
+    batch_id = validated(workspace, clip_folder, broken_folder)
+    before = sorted(workspace.batch(batch_id).open.rglob("*"))
+    strict = workspace.params({"expectations.max_share_quarantined": 0.2})
+    with pytest.raises(ExpectationsFailed) as failure:
+        validate.checkpoint(workspace, strict, batch_id=batch_id)
+    message = str(failure.value)
+    assert "share of clips in quarantine: observed 0.5" in message
+    assert "max value 0.2" in message
+    assert str(workspace.data_docs) in message
+    assert "share of clips in quarantine" in "".join(
+        page.read_text() for page in workspace.data_docs.parent.rglob("*.html")
+    )
+    assert sorted(workspace.batch(batch_id).open.rglob("*")) == before
+
+
+def test_tracks_that_cannot_be_stop_the_batch(
+    workspace: Workspace, clip_folder: Path, write_annotations: Annotate
+) -> None:
+    batch_id = validated(workspace, clip_folder)
+    batch = workspace.batch(batch_id)
+    write_annotations(workspace, batch_id)
+    part = batch.part("tracks", batches.accepted_clips(batch)[0].clip_id)
+    table = pq.read_table(part)
+    write_table(part, table.take([0, 0, 1]))
+    with pytest.raises(ExpectationsFailed, match="a track is at most once in a frame: observed 1"):
+        seal.run(workspace, workspace.params(), batch_id=batch_id)
+    write_table(part, table.drop_columns(["rank"]))
+    with pytest.raises(ExpectationsFailed, match="poses and tracks have their columns"):
+        seal.run(workspace, workspace.params(), batch_id=batch_id)
+    assert not batch.is_sealed
+
+
+def test_a_batch_without_poses_is_not_sealed(workspace: Workspace, clip_folder: Path) -> None:
+    batch_id = validated(workspace, clip_folder)
+    with pytest.raises(WorkspaceError, match="extract-poses"):
+        seal.run(workspace, workspace.params(), batch_id=batch_id)
+
+
+def test_a_remote_that_is_gone_refuses_and_a_second_run_sends_the_batch(
+    workspace: Workspace, clip_folder: Path, write_annotations: Annotate
+) -> None:
+    batch_id = validated(workspace, clip_folder)
+    write_annotations(workspace, batch_id)
+    shutil.rmtree(workspace.remote)
+    workspace.remote.write_text("a file where the remote was")
+    with pytest.raises(ServiceUnavailable):
+        seal.run(workspace, workspace.params())
+    workspace.remote.unlink()
+    workspace.remote.mkdir()
+    assert seal.run(workspace, workspace.params()).batch_ids == [batch_id]
+    assert versioning.push(workspace) == 0
+    assert versioning.versioned_batches(workspace) == {batch_id}
+
+
+def test_shards_in_any_order_give_the_same_batch(
+    new_workspace: Callable[..., Workspace], clip_folder: Path, broken_folder: Path, write_annotations: Annotate
+) -> None:
+    sealed = []
+    for name, size, backwards in (("one", 100, False), ("many", 2, True)):
+        workspace = new_workspace(name, **{"ingest.shard_size": size})
+        for folder in (clip_folder, broken_folder):
+            shutil.copytree(folder, workspace.inbox / folder.name)
+        params = workspace.params()
+        (batch_id,) = ingest.run(workspace, params, night=NIGHT).batch_ids
+        shards = ingest.shards(workspace, params, batch_id)
+        for shard in reversed(shards) if backwards else shards:
+            validate.run(workspace, params, batch_id=batch_id, clip_ids=shard)
+        write_annotations(workspace, batch_id)
+        seal.run(workspace, params)
+        sealed.append(
+            {
+                path.name: path.read_bytes()
+                for path in workspace.batch(batch_id).sealed.rglob("*.*")
+                if path.name != "batch.json"
+            }
+        )
+    assert sealed[0] == sealed[1]

@@ -1,0 +1,56 @@
+"""params.yaml: what is wrong is named with its key and what is allowed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from violence_ops.errors import ParamsError
+from violence_ops.params import load_params
+
+SHIPPED = Path(__file__).parents[1] / "params.yaml"
+
+
+def test_the_shipped_file_is_valid_and_frozen() -> None:
+    params = load_params(SHIPPED)
+    with pytest.raises(ValidationError):
+        params.train.epochs = 3
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "sentence"),
+    [
+        ("train.epochs", 0, "train.epochs is 0 but must be greater than or equal to 1"),
+        ("train.epochs", "many", "train.epochs is 'many'"),
+        ("gate.mode", "off", "'enabled', 'dry_run' or 'disabled'"),
+        ("train.epoch", 3, "train.epoch is not a known key"),
+        ("windows.stride", 31, "windows.stride must be at most windows.size"),
+        ("nothing.here", 1, "nothing.here is not a parameter"),
+        ("epochs", 1, "epochs is not a parameter"),
+    ],
+    ids=["range", "type", "choice", "unknown-key", "order", "unknown-section", "no-section"],
+)
+def test_a_bad_value_is_named(key: str, value: object, sentence: str) -> None:
+    with pytest.raises(ParamsError) as refusal:
+        load_params(SHIPPED, {key: value})
+    assert sentence in str(refusal.value)
+
+
+def test_a_missing_key_is_named(tmp_path: Path) -> None:
+    content = yaml.safe_load(SHIPPED.read_text())
+    del content["gate"]["min_f1"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(ParamsError, match=r"gate\.min_f1 is missing"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize("text", ["a: [1,", "- list\n", "", "\x00"], ids=["syntax", "list", "empty", "bytes"])
+def test_a_file_that_is_no_params_file_is_refused_in_a_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError):
+        load_params(tmp_path / "params.yaml")
+    with pytest.raises(ParamsError, match="does not exist"):
+        load_params(tmp_path / "none.yaml")

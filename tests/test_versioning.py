@@ -1,0 +1,128 @@
+"""DVC and git: a batch is one artifact and one tag, writers wait for each other, `dvc repro` agrees with what we recorded."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from violence_ops import versioning
+from violence_ops.errors import WorkspaceError
+from violence_ops.workspace import Batch, Workspace
+
+
+def sealed(workspace: Workspace, number: int) -> Batch:
+    batch = workspace.batch(f"2026-01-01-{number:08x}")
+    (batch.sealed / "videos").mkdir(parents=True)
+    (batch.sealed / "clips.parquet").write_bytes(b"table %d" % number)
+    (batch.sealed / "videos" / "a.mp4").write_bytes(b"video %d" % number * 1000)
+    return batch
+
+
+def git(folder: Path, *arguments: str) -> str:
+    return subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_a_batch_is_committed_tagged_linked_and_in_the_remote(workspace: Workspace, tmp_path: Path) -> None:
+    batch = sealed(workspace, 1)
+    revision = versioning.add_batch(workspace, batch)
+    assert git(workspace.root, "rev-parse", f"batch/{batch.batch_id}") == revision == versioning.revision(workspace)
+    video = batch.sealed / "videos" / "a.mp4"
+    assert video.stat().st_nlink == 2, "one copy in cache and workspace together"
+    assert not video.stat().st_mode & 0o222
+    assert versioning.add_batch(workspace, batch) == revision
+    assert git(workspace.root, "status", "--short") == ""
+    clone = tmp_path / "clone"
+    git(tmp_path, "clone", "-q", str(workspace.root), str(clone))
+    shutil.copytree(workspace.remote, clone / ".remote")
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "pull", "-q", f"data/batches/{batch.batch_id}.dvc"], cwd=clone, check=True
+    )
+    assert (clone / "data/batches" / batch.batch_id / "videos/a.mp4").read_bytes() == video.read_bytes()
+
+
+def test_a_change_in_a_sealed_batch_is_noticed(workspace: Workspace) -> None:
+    batch = sealed(workspace, 1)
+    versioning.add_batch(workspace, batch)
+    table = batch.sealed / "clips.parquet"
+    table.unlink()
+    table.write_bytes(b"forged")
+    assert f"{batch.batch_id}.dvc" in versioning.status(workspace)
+
+
+def test_writers_wait_for_each_other(workspace: Workspace) -> None:
+    batches = [sealed(workspace, number) for number in range(4)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda batch: versioning.add_batch(workspace, batch), batches))
+    assert versioning.versioned_batches(workspace) == {batch.batch_id for batch in batches}
+    assert git(workspace.root, "status", "--short") == ""
+
+
+def test_a_git_lock_that_a_killed_run_left_is_removed(workspace: Workspace) -> None:
+    (workspace.root / ".git" / "index.lock").touch()
+    versioning.add_batch(workspace, sealed(workspace, 1))
+    assert len(versioning.versioned_batches(workspace)) == 1
+
+
+def test_only_the_named_files_are_committed(workspace: Workspace) -> None:
+    (workspace.root / "mine.txt").write_text("not yours")
+    git(workspace.root, "add", "mine.txt")
+    before = versioning.revision(workspace)
+    assert versioning.git_commit(workspace, [workspace.labels_file], "nothing new") == before
+    workspace.labels_file.write_text("clip_id,label,by,at\nx\n")
+    versioning.git_commit(workspace, [workspace.labels_file], "labels")
+    assert git(workspace.root, "show", "--name-only", "--format=") == "data/labels.csv"
+    assert git(workspace.root, "status", "--short") == "A  mine.txt"
+
+
+def test_a_stage_run_outside_dvc_is_recorded_and_dvc_repro_has_nothing_to_do(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(WorkspaceError):
+        versioning.commit_stage(workspace, ["ingest"], "too early")
+    workspace.write_progress("ingest", {"batches": []})
+    versioning.commit_stage(workspace, ["ingest"], "Night")
+    assert "ingest" not in versioning.status(workspace)
+    monkeypatch.chdir(workspace.root)
+    reproduced = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", "ingest"], capture_output=True, text=True, check=True
+    )
+    assert "up to date" in reproduced.stdout + reproduced.stderr
+
+
+def test_inside_dvc_repro_a_batch_can_be_added_and_stages_are_left_to_dvc(workspace: Workspace) -> None:
+    batch = sealed(workspace, 1)
+    script = workspace.work / "stage.py"
+    script.write_text(
+        "from violence_ops import versioning\nfrom violence_ops.workspace import Workspace\n"
+        "workspace = Workspace.open()\n"
+        f"versioning.add_batch(workspace, workspace.batch({batch.batch_id!r}))\n"
+        "workspace.write_progress('ingest', {'batches': []})\n"
+        "versioning.commit_stage(workspace, ['ingest'], 'inside')\n"
+    )
+    pipeline = workspace.dvc_file.read_text().replace(
+        "cmd: violence-ops ingest", f"cmd: {sys.executable} work/stage.py"
+    )
+    workspace.dvc_file.write_text(pipeline)
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("DVC_")}
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", "-q", "ingest"],
+        cwd=workspace.root,
+        env=environment,
+        check=True,
+        timeout=300,
+    )
+    assert versioning.versioned_batches(workspace) == {batch.batch_id}
+    assert not versioning.status(workspace).keys() & {"ingest", f"{batch.batch_id}.dvc"}
+
+
+def test_the_code_revision_names_a_commit_of_this_checkout() -> None:
+    root = Path(__file__).parents[1]
+    if not (root / ".git").exists():
+        pytest.skip("not run from a checkout")
+    assert versioning.code_revision().removesuffix("-dirty") == git(root, "rev-parse", "HEAD")
