@@ -23,11 +23,16 @@ from violence_ops.orchestration import VERSIONING, default_args, stage
     },
 )
 def rollback():
-    @task(**VERSIONING)
-    def rollback(params, dag_run):
-        return stage("rollback", by=dag_run.triggering_user_name, reason=params["reason"])
+    @task
+    def champion():
+        return stage("rollback.live")
 
-    rollback()
+    @task(**VERSIONING)
+    def rollback(live, params, dag_run):
+        # naming the version makes a retry a no-op instead of a second step back
+        return stage("rollback", by=dag_run.triggering_user_name, reason=params["reason"], expected_champion=live)
+
+    rollback(champion())
 
 
 rollback()

@@ -44,6 +44,14 @@ def test_a_model_below_a_floor_is_refused_with_its_figures(
     assert any("0.400" in reason or "0.571" in reason for reason in verdict.reasons)
 
 
+def test_a_model_that_always_says_fight_is_refused_whatever_its_f1(
+    make_evaluation: Make, gate_params: GateParams
+) -> None:
+    verdict = judge(make_evaluation(LABELS, [0.9] * len(LABELS)), gate_params)
+    assert verdict.verdict == "refuse"
+    assert _outcome(verdict, "specificity floor") == "refuse"
+
+
 def test_too_few_clips_of_a_label_are_undecided_not_passed(make_evaluation: Make, gate_params: GateParams) -> None:
     verdict = judge(make_evaluation(LABELS[:8], RIGHT[:8]), gate_params)
     assert (verdict.verdict, _outcome(verdict, "support")) == ("undecided", "undecided")

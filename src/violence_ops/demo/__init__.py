@@ -29,6 +29,7 @@ QUICK: Final = {
     "train.base_channels": 16,
     "gate.min_f1": 0.5,
     "gate.min_recall": 0.4,
+    "gate.min_specificity": 0.2,
 }
 """The demo's parameters: a smaller recogniser trained for fewer epochs, and floors that suit its few clips."""
 

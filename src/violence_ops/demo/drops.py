@@ -17,7 +17,7 @@ CLIPS: Final = (64, 24)
 """Labelled synthetic clips of the first and the second night."""
 
 UNLABELLED: Final = (3, 2)
-GROUPS: Final = (16, 6)
+GROUPS: Final = (20, 8)
 DUPLICATES: Final = 5
 _VIDEO_SUFFIXES: Final = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 

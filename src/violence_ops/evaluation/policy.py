@@ -31,6 +31,7 @@ def judge(evaluation: Evaluation, policy: GateParams) -> Verdict:
         _support(evaluation, policy),
         _floor("F1", evaluation.candidate.metrics.f1, policy.min_f1, "gate.min_f1"),
         _floor("recall", evaluation.candidate.metrics.recall, policy.min_recall, "gate.min_recall"),
+        _floor("specificity", evaluation.candidate.metrics.specificity, policy.min_specificity, "gate.min_specificity"),
         _ceiling("calibration", "expected calibration error", evaluation.candidate.metrics.ece, policy.max_ece, "", "gate.max_ece"),
         _ceiling("latency", "95th percentile of the time per clip", evaluation.timings.candidate.p95_ms, policy.max_latency_ms, " ms", "gate.max_latency_ms"),
     ]  # fmt: skip

@@ -104,6 +104,14 @@ def run(
     )
 
 
+def live(workspace: Workspace, params: Params) -> str:
+    """The version that is champion now. Raises WorkspaceError if there is none."""
+    version = releases.open_registry(workspace).alias(releases.CHAMPION)
+    if version is None:
+        raise WorkspaceError("There is no champion, so there is nothing to roll back.")
+    return version
+
+
 def history(workspace: Workspace) -> LedgerResult:
     """Every line of the ledger. Raises LedgerBroken if the chain does not hold."""
     return LedgerResult(ledger.read(workspace))
