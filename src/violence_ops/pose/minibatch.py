@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import torch
 
+_log = logging.getLogger(__name__)
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
@@ -36,6 +38,7 @@ class Grower:
                     raise
                 self._ceiling = max(1, len(some) - 1)
                 self.size = max(1, len(some) - 2)
+                _log.warning("out of GPU memory with %d frames at once: going on with %d", len(some), self.size)
                 torch.cuda.empty_cache()
                 continue
             if len(some) == self.size:
