@@ -175,7 +175,8 @@ def test_two_who_struggle_in_the_middle_outrank_who_stands_by():
     rng = np.random.default_rng(0)
     fight = np.array([[320, 220], [360, 220]]) + np.cumsum(rng.normal(0, 6, (20, 2, 2)), axis=0)
     places = np.concatenate([fight, np.tile([[[60, 60], [590, 70]]], (20, 1, 1))], axis=1).reshape(-1, 2)
-    boxes = np.hstack([places - (30, 60), places + (30, 60)]).astype(np.float32)
+    half = np.array([30.0, 60.0])
+    boxes = np.hstack([places - half, places + half]).astype(np.float32)
     poses = ClipPoses(
         clip_id="0" * 20, frame_count=20, width=640, height=360, fps=10.0, frame=np.repeat(frames, 4), bboxes=boxes,
         scores=np.full(80, 0.8, np.float32), keypoint_scores=np.full((80, 17), 0.8, np.float32),

@@ -11,7 +11,9 @@ from violence_ops.workspace import write_table
 @pytest.fixture
 def annotated(workspace, params, open_batch):
     clips = open_batch(workspace, clips=2, people=lambda number: 3)
-    annotate.run(workspace, params)
+    for clip in clips:
+        common = {"root": str(workspace.root), "batch_id": clip.batch_id, "params": params.model_dump(mode="json")}
+        annotate.annotate_clip(common, clip.clip_id)
     return clips
 
 

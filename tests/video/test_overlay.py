@@ -15,10 +15,11 @@ def tracks(people=2, frames=range(0, FRAMES, 2)):
     frame = np.repeat(np.array(frames, np.int32), people)
     person = np.tile(np.arange(people), len(frames))
     middle = np.column_stack([80 + 60.0 * person, np.full(len(person), 140)])
+    half = np.array([18.0, 50.0])
     spread = np.random.default_rng(0).uniform(-1, 1, (JOINTS, 2)) * (15, 45)
     poses = ClipPoses(
         clip_id="0" * 20, frame_count=FRAMES, width=WIDTH, height=HEIGHT, fps=10.0, frame=frame,
-        bboxes=np.hstack([middle - (18, 50), middle + (18, 50)]).astype(np.float32), scores=np.full(len(frame), 0.9, np.float32),
+        bboxes=np.hstack([middle - half, middle + half]).astype(np.float32), scores=np.full(len(frame), 0.9, np.float32),
         keypoints=(middle[:, None] + spread).astype(np.float32), keypoint_scores=np.full((len(frame), JOINTS), 0.8, np.float32),
     )  # fmt: skip
     found = ClipTracks.from_poses(poses, person.astype(np.int32) + 1)
