@@ -36,6 +36,7 @@ VERSIONING: Final = {"pool": "versioning"}
 """For tasks that write to git and DVC: one at a time."""
 
 _PROGRESS_EVERY_S: Final = 5.0
+_CHATTY: Final = ("great_expectations", "alembic", "dvc", "httpx")
 
 
 @cache
@@ -72,6 +73,8 @@ def stage(name: str, **arguments: Any) -> Any:
     """
     from violence_ops.workspace import Workspace
 
+    for library in _CHATTY:
+        logging.getLogger(library).setLevel(logging.WARNING)
     module_name, _, function_name = name.partition(".")
     function = getattr(import_module(f"violence_ops.stages.{module_name}"), function_name or "run")
     if "progress" in signature(function).parameters:

@@ -174,7 +174,6 @@ def airflow_environment(workspace: Workspace, addresses: Addresses) -> dict[str,
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
         "DAG_PROCESSOR__REFRESH_INTERVAL": "60",
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
-        "LOGGING__NAMESPACE_LEVELS": "great_expectations=WARNING alembic=WARNING",
     }
     return (
         inherited

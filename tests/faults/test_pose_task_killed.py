@@ -98,10 +98,10 @@ def _tasks_of_our_scheduler(workspace: Workspace) -> set[int]:
 
 
 def _content(batch: Batch) -> dict[str, bytes | dict[str, Any]]:
-    """Every file of a sealed batch; `batch.json` without what tells one run from another."""
+    """Every file of a sealed batch; `batch.json` without what tells one run, or one commit of this checkout, from another."""
     files: dict[str, bytes | dict[str, Any]] = {
         str(path.relative_to(batch.sealed)): path.read_bytes() for path in batch.sealed.rglob("*") if path.is_file()
     }
     manifest = json.loads(batch.manifest.read_text("utf-8"))
-    manifest.pop("run")
+    del manifest["run"], manifest["code_revision"]
     return files | {"batch.json": manifest}
