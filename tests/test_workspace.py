@@ -128,10 +128,14 @@ def test_a_clip_id_never_names_another_folder(workspace: Workspace, name: str) -
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> None:
+    def write_half() -> None:
+        with atomic_path(tmp_path / "a.json") as temporary:
+            temporary.write_text("half")
+            raise RuntimeError
+
     write_json(tmp_path / "a.json", {"old": 1})
-    with pytest.raises(RuntimeError), atomic_path(tmp_path / "a.json") as temporary:
-        temporary.write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        write_half()
     assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
     assert (tmp_path / "a.json").read_text() == '{\n  "old": 1\n}\n'
 

@@ -74,7 +74,9 @@ def _clip_expectations(limits: ValidationParams, shares: ExpectationParams) -> l
         ),
         gxe.ExpectTableRowCountToBeBetween(min_value=1, description="number of clips"),
         gxe.ExpectColumnValuesToBeUnique(column="clip_id", description="every clip is there once"),
-        gxe.ExpectColumnValuesToMatchRegex(column="clip_id", regex="^[0-9a-f]{20}$", description="clip_id is 20 hex digits"),
+        gxe.ExpectColumnValuesToMatchRegex(
+            column="clip_id", regex="^[0-9a-f]{20}$", description="clip_id is 20 hex digits"
+        ),
         gxe.ExpectColumnValuesToBeInSet(column="label", value_set=list(LABELS), description="labels are known ones"),
         gxe.ExpectColumnValuesToBeInSet(
             column="status", value_set=["accepted", "quarantined"], description="every clip has been judged"
@@ -137,9 +139,7 @@ def _check(workspace: Workspace, name: str, batch_id: str, frame: pd.DataFrame, 
         outcome = checkpoint.run(
             batch_parameters={"dataframe": frame}, run_id=gx.RunIdentifier(run_name=f"{batch_id} {name}")
         )
-    failed = [
-        result for run in outcome.run_results.values() for result in run.results if not result.success
-    ]
+    failed = [result for run in outcome.run_results.values() for result in run.results if not result.success]
     if failed:
         sentences = "; ".join(_sentence(result) for result in failed)
         raise ExpectationsFailed(
@@ -171,7 +171,11 @@ def _sentence(result: Any) -> str:
     says = config.description or config.type
     if result.exception_info and result.exception_info.get("raised_exception"):
         return f"{says} could not be checked ({result.exception_info['exception_message']})"
-    settings = {key: value for key, value in config.kwargs.items() if key in ("min_value", "max_value", "value_set", "regex", "column_list")}
+    settings = {
+        key: value
+        for key, value in config.kwargs.items()
+        if key in ("min_value", "max_value", "value_set", "regex", "column_list")
+    }
     allowed = ", ".join(f"{key.replace('_', ' ')} {value}" for key, value in settings.items() if value is not None)
     observed = result.result.get("observed_value")
     if observed is None:

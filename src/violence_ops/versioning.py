@@ -286,4 +286,6 @@ def _configure_dvc(workspace: Workspace, remote_url: str | None, endpoint: str |
         if remote_url or _REMOTE not in config["remote"]:
             workspace.remote.mkdir(exist_ok=True)
             # DVC takes a relative path from the current folder and writes it down as seen from .dvc
-            config["remote"][_REMOTE] = {"url": remote_url or os.path.relpath(workspace.remote)} | ({"endpointurl": endpoint} if endpoint else {})
+            config["remote"][_REMOTE] = {"url": remote_url or os.path.relpath(workspace.remote)} | (
+                {"endpointurl": endpoint} if endpoint else {}
+            )

@@ -125,7 +125,9 @@ def test_shards_cover_the_batch_once(new_workspace: Callable[..., Workspace]) ->
     (batch_id,) = take_in(workspace).batch_ids
     shards = ingest.shards(workspace, workspace.params(), batch_id)
     assert [len(shard) for shard in shards] == [2, 2, 1]
-    assert sorted(sum(shards, [])) == [clip.clip_id for clip in batches.read_manifest(workspace.batch(batch_id)).clips]
+    assert sorted(clip_id for shard in shards for clip_id in shard) == [
+        clip.clip_id for clip in batches.read_manifest(workspace.batch(batch_id)).clips
+    ]
 
 
 def test_a_dry_run_takes_nothing(workspace: Workspace) -> None:

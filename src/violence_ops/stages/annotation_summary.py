@@ -18,7 +18,14 @@ def summary_row(clip: ClipRecord, poses: pa.Table, tracks: pa.Table) -> dict[str
     if any(differences):
         return row
     people, followed = ClipPoses.from_table(poses, clip), ClipTracks.from_table(tracks, clip)
-    everything = (people.bboxes, people.scores, people.keypoints, people.keypoint_scores, followed.involvement, followed.components)
+    everything = (
+        people.bboxes,
+        people.scores,
+        people.keypoints,
+        people.keypoint_scores,
+        followed.involvement,
+        followed.components,
+    )
     row |= {
         "without_person": float(len(people) == 0),
         "frames_outside": _outside(people.frame, clip) + _outside(followed.frame, clip),

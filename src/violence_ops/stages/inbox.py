@@ -93,11 +93,15 @@ def _scan_folder(inbox: Path, folder: Path, before: float, rows: dict[str, dict[
     try:
         entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
     except PermissionError:
-        found.notices.append(f"{printable(str(folder.relative_to(inbox)))} cannot be read: give the pipeline's user access.")
+        found.notices.append(
+            f"{printable(str(folder.relative_to(inbox)))} cannot be read: give the pipeline's user access."
+        )
         return
     except FileNotFoundError:
         return
-    table = next((entry for entry in entries if entry.name == LABELS_FILE and entry.is_file(follow_symlinks=False)), None)
+    table = next(
+        (entry for entry in entries if entry.name == LABELS_FILE and entry.is_file(follow_symlinks=False)), None
+    )
     if table is not None:
         if table.stat().st_ctime > before:
             found.left += len(entries) - 1
@@ -129,7 +133,7 @@ def _add(inbox: Path, entry: os.DirEntry[str], before: float, rows: dict[str, di
 
 def _drop(relative: str, row: dict[str, str], found: Scan) -> Drop:
     shown = printable(relative)
-    label = next(filter(None, map(parse_label, reversed(relative.split("/")[:-1]))), None)
+    label: Label | None = next(filter(None, map(parse_label, reversed(relative.split("/")[:-1]))), None)
     if given := row.get("label"):
         label = parse_label(given)
         if label is None:
@@ -165,7 +169,9 @@ def _read_table(inbox: Path, path: Path, found: Scan) -> dict[str, dict[str, str
         if "path" not in (reader.fieldnames or ()):
             found.notices.append(f"{shown} has no column 'path': its first line must name path,label,source_group,…")
             return {}
-        return {os.path.relpath(path.parent / row["path"].strip(), inbox): row for row in _rows(reader) if row.get("path")}
+        return {
+            os.path.relpath(path.parent / row["path"].strip(), inbox): row for row in _rows(reader) if row.get("path")
+        }
     except (UnicodeDecodeError, csv.Error) as error:
         found.notices.append(f"{shown} cannot be read as CSV in UTF-8 ({error}): its clips stay unlabelled.")
         return {}

@@ -119,16 +119,18 @@ def _look_at(path: Path, drop: inbox.Drop) -> tuple[ClipRecord, str | None]:
     }  # fmt: skip
 
     def record(sha256: str, reason: str | None) -> ClipRecord:
-        clip_id, state = clip_id_of(sha256), "quarantined" if reason else "claimed"
-        group = drop.source_group or clip_id
-        return ClipRecord(
-            clip_id=clip_id, sha256=sha256, size_bytes=status.st_size, source_group=group, status=state, reason=reason, **known
-        )  # type: ignore[arg-type]
+        clip_id = clip_id_of(sha256)
+        clip = ClipRecord(
+            clip_id=clip_id, sha256=sha256, size_bytes=status.st_size, source_group=drop.source_group or clip_id, **known
+        )  # fmt: skip
+        return clip.with_(status="quarantined", reason=reason) if reason else clip
 
     if not stat.S_ISREG(status.st_mode):
         kind = f"a link to {inbox.printable(os.readlink(path))}" if stat.S_ISLNK(status.st_mode) else "no regular file"
         sentence = f"{drop.source_path} is {kind}: only regular files are taken, and links are never followed."
-        return record(hashlib.sha256(f"{drop.source_path}\0{kind}".encode()).hexdigest(), "not_a_regular_file"), sentence
+        return record(
+            hashlib.sha256(f"{drop.source_path}\0{kind}".encode()).hexdigest(), "not_a_regular_file"
+        ), sentence
     try:
         sha256 = sha256_file(path)
     except PermissionError:

@@ -53,7 +53,9 @@ def import_file(workspace: Workspace, path: Path, by: str | None = None) -> Labe
     for number, row in enumerate(rows, start=2):
         clip_id = (row.get("clip_id") or by_path.get(row.get("path") or "") or "").strip()
         if not clip_id:
-            raise UsageError(f"{path} line {number}: no clip came from {row.get('path')!r}; `violence-ops status` lists the clips.")
+            raise UsageError(
+                f"{path} line {number}: no clip came from {row.get('path')!r}; `violence-ops status` lists the clips."
+            )
         wanted[check_clip_id(clip_id)] = checked_label(row["label"], f"{path} line {number}")
     return _apply(workspace, wanted, by)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -41,7 +41,7 @@ def record(workspace: Workspace, labels: Mapping[str, Label], by: str) -> int:
     return len(new)
 
 
-def _append(path: Path, rows: list[tuple[str, str, str, str]]) -> None:
+def _append(path: Path, rows: Sequence[tuple[str, str, str, str]]) -> None:
     before = path.read_text("utf-8-sig") if path.is_file() else ",".join(_HEADER) + "\n"
     out = io.StringIO()
     csv.writer(out, lineterminator="\n").writerows(rows)

@@ -122,7 +122,9 @@ def _check(workspace: Workspace, params: Params, batch: Batch, accepted: list[Cl
     import pandas as pd
 
     rows = [
-        summary_row(clip, pq.read_table(batch.part("poses", clip.clip_id)), pq.read_table(batch.part("tracks", clip.clip_id)))
+        summary_row(
+            clip, pq.read_table(batch.part("poses", clip.clip_id)), pq.read_table(batch.part("tracks", clip.clip_id))
+        )
         for clip in accepted
     ]
     expectations.check_annotations(workspace, batch.batch_id, pd.DataFrame(rows), params.expectations)
@@ -140,7 +142,9 @@ def _link_videos(batch: Batch, accepted: list[ClipRecord], staging: Path) -> Non
 
 def _write_clips(clips: list[ClipRecord], path: Path) -> int:
     with atomic_path(path) as temporary:
-        pq.write_table(pa.Table.from_pylist([clip.to_dict() for clip in clips], CLIPS_SCHEMA), temporary, compression="zstd")
+        pq.write_table(
+            pa.Table.from_pylist([clip.to_dict() for clip in clips], CLIPS_SCHEMA), temporary, compression="zstd"
+        )
     return len(clips)
 
 

@@ -69,7 +69,9 @@ def _check_clips(workspace: Workspace, params: Params, batch: Batch) -> expectat
     manifest = batches.read_manifest(batch)
     clips = batches.read_clips(batch)
     if missing := {clip.clip_id for clip in manifest.clips} - {clip.clip_id for clip in clips}:
-        raise WorkspaceError(f"{len(missing)} clips of batch {batch.batch_id} are not validated yet: run `violence-ops validate`.")
+        raise WorkspaceError(
+            f"{len(missing)} clips of batch {batch.batch_id} are not validated yet: run `violence-ops validate`."
+        )
     if params.validation.near_duplicate_bits:
         clips = _refuse_near_duplicates(workspace, params, batch, manifest.night, clips)
     frame = pa.Table.from_pylist([clip.to_dict() for clip in clips], CLIPS_SCHEMA).to_pandas()
@@ -143,7 +145,14 @@ def _refuse_near_duplicates(
         for clip in clips:
             if clip.status == "accepted":
                 value = int(clip.perceptual_hash or "0", 16)
-                first = next((other for known, other in seen if _distance(known, value) <= params.validation.near_duplicate_bits), None)
+                first = next(
+                    (
+                        other
+                        for known, other in seen
+                        if _distance(known, value) <= params.validation.near_duplicate_bits
+                    ),
+                    None,
+                )
                 if first is None:
                     seen.append((value, clip.clip_id))
                 else:

@@ -14,9 +14,7 @@ from violence_ops.errors import Rejected
 Frame = NDArray[np.uint8]
 """`(H, W, 3)`, BGR."""
 
-FORMATS: Final = (
-    "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,mpegvideo,flv,asf,ogg,dhav,mxf,h264,hevc,m4v,mjpeg,dv,gif,wav,mp3,aac"
-)
+FORMATS: Final = "mov,mp4,m4a,3gp,3g2,mj2,avi,matroska,webm,mpegts,mpeg,mpegvideo,flv,asf,ogg,dhav,mxf,h264,hevc,m4v,mjpeg,dv,gif,wav,mp3,aac"
 """Demuxers that may be used: none that follows references to other files or addresses (hls, concat, dash, image2, …)."""
 
 
@@ -24,7 +22,9 @@ def open_video(path: Path) -> Any:
     """The opened `av` container. Raises `av.FFmpegError` or OSError; the caller closes it."""
     import av
 
-    return av.open(str(path), options={"format_whitelist": FORMATS, "protocol_whitelist": "file"}, metadata_errors="replace")
+    return av.open(
+        str(path), options={"format_whitelist": FORMATS, "protocol_whitelist": "file"}, metadata_errors="replace"
+    )
 
 
 def frames(path: Path, indices: Iterable[int] | None = None) -> Iterator[Frame]:
@@ -72,6 +72,8 @@ def decoded(container: Any, name: str, failures: list[str] | None = None) -> Ite
             return
         except av.error.EOFError:
             return
+        except MemoryError:
+            raise
         except av.FFmpegError as error:
             if failures is not None:
                 failures.append(str(error.strerror or error))

@@ -82,12 +82,19 @@ def examine(path: Path, limits: ValidationParams) -> VideoFacts:
     if size_bytes == 0:
         raise Rejected("unreadable", f"{name} is an empty file: copy it again from its source.")
     if size_bytes > limits.max_size_mb * 2**20:
-        raise Rejected("too_large", f"{name} has {size_bytes / 2**20:.1f} MB; validation.max_size_mb allows {limits.max_size_mb:g}.")
+        raise Rejected(
+            "too_large",
+            f"{name} has {size_bytes / 2**20:.1f} MB; validation.max_size_mb allows {limits.max_size_mb:g}.",
+        )
     try:
         container = open_video(path)
+    except MemoryError:
+        raise
     except (av.FFmpegError, OSError, ValueError) as error:
         if _is_mp4_without_index(path):
-            raise Rejected("truncated", f"{name} ends before its index (moov): the copy was cut off, copy it again.") from None
+            raise Rejected(
+                "truncated", f"{name} ends before its index (moov): the copy was cut off, copy it again."
+            ) from None
         raise Rejected("unreadable", f"{name} is no video that can be read ({_plain(error)}).") from None
     with container:
         return _examine_opened(container, name, size_bytes, limits)
@@ -101,7 +108,9 @@ def _examine_opened(container: Any, name: str, size_bytes: int, limits: Validati
     promised = stream.frames or int(promised_s * float(stream.average_rate or 0))
     _check_size(name, stream.codec_context.width, stream.codec_context.height, limits, known=False)
     if promised_s > limits.max_duration_s * 1.1:
-        raise Rejected("too_long", f"{name} lasts {promised_s:.0f} s; validation.max_duration_s allows {limits.max_duration_s:g}.")
+        raise Rejected(
+            "too_long", f"{name} lasts {promised_s:.0f} s; validation.max_duration_s allows {limits.max_duration_s:g}."
+        )
     failures: list[str] = []
     samples = _Samples()
     count, first_s, last_s, width, height = 0, None, 0.0, 0, 0
@@ -115,7 +124,10 @@ def _examine_opened(container: Any, name: str, size_bytes: int, limits: Validati
         samples.add(count, frame)
         count += 1
         if count > limits.max_frames:
-            raise Rejected("too_long", f"{name} has more than {limits.max_frames} frames, which is what validation.max_frames allows.")
+            raise Rejected(
+                "too_long",
+                f"{name} has more than {limits.max_frames} frames, which is what validation.max_frames allows.",
+            )
     _check_complete(name, count, promised, failures)
     fps = _frame_rate(name, stream, count, last_s - (first_s or 0.0))
     duration = count / fps
@@ -142,16 +154,25 @@ def _check_complete(name: str, count: int, promised: int, failures: list[str]) -
     if count == 0 and failures:
         raise Rejected("decode_error", f"{name}: no frame decodes ({failures[0]}).")
     if count == 0 and promised:
-        raise Rejected("truncated", f"{name} announces {promised} frames and holds none: the copy was cut off, copy it again.")
+        raise Rejected(
+            "truncated", f"{name} announces {promised} frames and holds none: the copy was cut off, copy it again."
+        )
     if count == 0:
         raise Rejected("no_frames", f"{name} holds a video stream without a frame.")
     missing = promised - count
     if promised and count < _COMPLETE * promised and missing > 2:
         if len(failures) >= missing / 2:
-            raise Rejected("decode_error", f"{name}: {len(failures)} of {promised} frames do not decode ({failures[0]}).")
-        raise Rejected("truncated", f"{name} announces {promised} frames and ends after {count}: the copy was cut off, copy it again.")
+            raise Rejected(
+                "decode_error", f"{name}: {len(failures)} of {promised} frames do not decode ({failures[0]})."
+            )
+        raise Rejected(
+            "truncated",
+            f"{name} announces {promised} frames and ends after {count}: the copy was cut off, copy it again.",
+        )
     if len(failures) > (1 - _COMPLETE) * (count + len(failures)):
-        raise Rejected("decode_error", f"{name}: {len(failures)} packets do not decode beside {count} frames ({failures[0]}).")
+        raise Rejected(
+            "decode_error", f"{name}: {len(failures)} packets do not decode beside {count} frames ({failures[0]})."
+        )
 
 
 def _check_length(name: str, count: int, duration: float, limits: ValidationParams) -> None:
@@ -161,7 +182,9 @@ def _check_length(name: str, count: int, duration: float, limits: ValidationPara
             f"{name} has {count} frames in {duration:.2f} s; at least {limits.min_frames} frames and {limits.min_duration_s:g} s are needed.",
         )
     if duration > limits.max_duration_s:
-        raise Rejected("too_long", f"{name} lasts {duration:.0f} s; validation.max_duration_s allows {limits.max_duration_s:g}.")
+        raise Rejected(
+            "too_long", f"{name} lasts {duration:.0f} s; validation.max_duration_s allows {limits.max_duration_s:g}."
+        )
 
 
 def _promised_seconds(container: Any, stream: Any) -> float:
@@ -179,13 +202,16 @@ def _frame_rate(name: str, stream: Any, count: int, span_s: float) -> float:
             return float(rate)
     if span_s > 0 and 0 < (count - 1) / span_s <= _MAX_FPS:
         return (count - 1) / span_s
-    raise Rejected("decode_error", f"{name} does not say how many frames a second it has, and neither do its time stamps.")
+    raise Rejected(
+        "decode_error", f"{name} does not say how many frames a second it has, and neither do its time stamps."
+    )
 
 
 def _is_mp4_without_index(path: Path) -> bool:
     """Whether the file begins like an mp4 and none of its top boxes is `moov`."""
     with path.open("rb") as handle:
-        start, names = 0, []
+        start = 0
+        names: list[bytes] = []
         while len(names) < 64 and len(head := handle.read(16)) >= 8:
             size, kind = int.from_bytes(head[:4]), head[4:8]
             size = int.from_bytes(head[8:16]) if size == 1 and len(head) == 16 else size

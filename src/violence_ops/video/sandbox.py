@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final, Self
+from typing import IO, Any, Final, NoReturn, Self
 
 import numpy as np
 
@@ -26,6 +26,17 @@ from violence_ops.video.facts import VideoFacts
 
 _START_S: Final = 60.0
 _CHILD: Final = "violence_ops.video.child"
+
+
+class _Crashed(Exception):
+    """The child ended in the middle of its work."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+    def rejected(self, name: str) -> Rejected:
+        return Rejected("decode_error", f"{name} crashed the decoder twice (exit code {self.code}).")
 
 
 @dataclass(slots=True)
@@ -43,14 +54,33 @@ class Sandbox:
 
     def validate(self, path: Path) -> VideoFacts:
         """What the video is. Raises Rejected with a reason code of SPEC 1, `timeout` and a crashed decoder included."""
-        answer = self._ask({"do": "examine", "path": str(path)}, path.name)
+        request = {"do": "examine", "path": str(path)}
+        try:
+            answer = self._ask(request, path.name)
+        except _Crashed:  # once more, as something else may have killed the child
+            try:
+                answer = self._ask(request, path.name)
+            except _Crashed as crash:
+                raise crash.rejected(path.name) from None
         return VideoFacts(**answer["facts"])
 
     def frames(self, path: Path, step: int = 1) -> Iterator[tuple[int, Frame]]:
         """Every `step`-th frame with its index, `(H, W, 3)` uint8 BGR, one at a time.
 
-        Raises Rejected if the decoder crashes, or takes longer than `limits.timeout_s` for one frame.
+        Raises Rejected if the decoder crashes twice, or takes longer than `limits.timeout_s` for one frame.
         """
+        last = -1
+        try:
+            for index, frame in self._stream(path, step):
+                yield index, frame
+                last = index
+        except _Crashed:
+            try:
+                yield from ((index, frame) for index, frame in self._stream(path, step) if index > last)
+            except _Crashed as crash:
+                raise crash.rejected(path.name) from None
+
+    def _stream(self, path: Path, step: int) -> Iterator[tuple[int, Frame]]:
         answer = self._ask({"do": "frames", "path": str(path), "step": step}, path.name)
         try:
             while "index" in answer:
@@ -67,6 +97,7 @@ class Sandbox:
         self._kill()
 
     def _ask(self, request: dict[str, Any], name: str) -> dict[str, Any]:
+        self._forget_dead()
         child = self._running()
         assert child.stdin is not None
         try:
@@ -106,18 +137,23 @@ class Sandbox:
             data += piece
         return data
 
-    def _died(self, name: str) -> None:
+    def _died(self, name: str) -> NoReturn:
         assert self._child is not None
         code = self._child.wait()
         self._kill()
         if code == -signal.SIGXCPU:
             raise Rejected("timeout", f"{name} took more processor time than validation.timeout_s allows.")
-        raise Rejected("decode_error", f"{name} crashed the decoder (exit code {code}); it is not decoded again.")
+        raise _Crashed(code)
 
     def _running(self) -> subprocess.Popen[bytes]:
         if self._child is None:
             self._child = _start(self.limits)
         return self._child
+
+    def _forget_dead(self) -> None:
+        """Drop a child that died since the last answer; that is no fault of the next clip."""
+        if self._child is not None and self._child.poll() is not None:
+            self._kill()
 
     def _kill(self) -> None:
         if self._child is None:
@@ -147,7 +183,9 @@ def _start(limits: ValidationParams) -> subprocess.Popen[bytes]:
     if not ready or os.read(child.stdout.fileno(), 1) != b"\n":
         child.kill()
         child.wait()
-        raise RuntimeError("the decoding process did not start: see that memory is free and validation.memory_mb is not too small")
+        raise RuntimeError(
+            "the decoding process did not start: see that memory is free and validation.memory_mb is not too small"
+        )
     return child
 
 
@@ -157,5 +195,3 @@ def _close(pipe: IO[bytes] | None) -> None:
             pipe.close()
         except BrokenPipeError:
             return
-
-

@@ -28,7 +28,9 @@ class VideoWriter:
     Leaving the block by an exception leaves no file. Raises ValueError for a suffix other than .mp4, .mov and .avi.
     """
 
-    def __init__(self, path: Path, *, width: int, height: int, fps: float, codecs: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self, path: Path, *, width: int, height: int, fps: float, codecs: tuple[str, ...] | None = None
+    ) -> None:
         container = _CONTAINERS.get(path.suffix.lower())
         if container is None:
             raise ValueError(f"{path.suffix} is no container that can be written; use one of {', '.join(_CONTAINERS)}")
@@ -83,7 +85,9 @@ class VideoWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if kind is None:
             self.close()
             return
