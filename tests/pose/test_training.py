@@ -10,7 +10,11 @@ import torch
 
 from violence_ops.pose import config, samples, training, weights
 from violence_ops.pose.loss import assign, forward, losses
-from violence_ops.synthetic.stills import stills
+from violence_ops.synthetic.stills import stills as drawn_stills
+
+
+def stills(rng: np.random.Generator) -> list[samples.Sample]:
+    return [samples.sample(*picture) for picture in drawn_stills(rng)]
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -20,14 +24,26 @@ def _one_thread() -> None:
 
 def test_augmented_samples_keep_joints_and_boxes_together() -> None:
     rng = np.random.default_rng(0)
-    for picture in stills(rng, 4):
-        sample = samples.augment(samples.sample(*picture), (352, 224), rng)
+    for picture in stills(rng):
+        sample = samples.augment(picture, (352, 224), rng)
         assert sample.image.shape == (224, 352, 3)
         seen = sample.visibility > 0
         x, y = sample.keypoints[..., 0], sample.keypoints[..., 1]
         assert ((x >= 0) & (x < 352) & (y >= 0) & (y < 224))[seen].all()
         low, high = sample.bboxes[:, None, :2] - 3, sample.bboxes[:, None, 2:] + 3
         assert ((sample.keypoints >= low) & (sample.keypoints <= high)).all(axis=-1)[seen].mean() > 0.97
+
+
+def test_somebody_known_by_the_box_alone_is_wanted_and_the_unsure_stay_ignored() -> None:
+    rng = np.random.default_rng(3)
+    boxes = np.array([[50, 50, 120, 200], [160, 40, 220, 180]], np.float32)
+    joints = np.zeros((2, 17, 2), np.float32), np.zeros((2, 17), np.uint8)
+    real = samples.Sample(np.zeros((240, 320, 3), np.uint8), *joints, boxes, np.array([False, True]))
+    sample = samples.augment(real, (320, 256), np.random.default_rng(1))
+    assert len(sample.ignored) == 2
+    assert sample.ignored.tolist() == [False, True]
+    images, targets = training.collate([sample, samples.augment(stills(rng)[0], (320, 256), rng)])
+    assert all(torch.isfinite(value) for value in losses(config.build().train(), images.float(), targets).values())
 
 
 def test_a_mirrored_person_has_its_sides_exchanged() -> None:

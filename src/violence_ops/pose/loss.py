@@ -19,6 +19,9 @@ from violence_ops.pose.quality import SIGMAS
 WEIGHTS = {"score": 1.0, "box": 5.0, "visible": 1.0, "bins": 1.0, "joint": 6.0, "oks": 6.0}
 _CANDIDATES = 10  # cells considered for a person
 _SOFTENING = 2.5  # of the OKS deviations
+_UNKNOWN_POSE = 0.7  # assumed similarity where the pose is not compared
+_POSED_CELLS = 112  # of a mini-batch whose joints are compared
+_WEIGHT_OF_VISIBILITY = torch.tensor([0.0, 0.5, 1.0])  # outside, occluded, visible
 
 
 @dataclass(frozen=True)
@@ -118,32 +121,50 @@ def assign(predictions: Predictions, number: int, target: Targets, counted: Tens
 def _person_losses(
     model: Any, predictions: Predictions, image: Tensor, place: Tensor, person: Targets
 ) -> tuple[dict[str, Tensor], Tensor]:
-    boxes = predictions.boxes[image, place]
-    overlap = paired_iou(boxes, person.bboxes)
-    fixed = boxes.detach()
+    """Loss terms of the cells that answer for somebody, and how good each answer is, in [0, 1]."""
+    overlap = paired_iou(predictions.boxes[image, place], person.bboxes)
+    known = (person.visibility > 0).any(dim=1).float()
+    shown = _WEIGHT_OF_VISIBILITY.to(known.device)[person.visibility.long()]
+    terms = {
+        "box": (1 - overlap**2).mean(),
+        "visible": (_uncertainty(predictions.visible[image, place], shown) * known).sum() / known.sum().clamp(min=1.0),
+    }
+    # the coordinate classifier costs more than all the rest: a random part of the cells stands for all of them
+    some = torch.randperm(len(image), device=image.device)[:_POSED_CELLS]
+    joints, similarity = _joint_losses(model, predictions, image[some], place[some], _take(person, some))
+    posed = torch.full_like(known, _UNKNOWN_POSE)
+    posed[some] = torch.where(known[some] > 0, similarity, _UNKNOWN_POSE)
+    return terms | joints, (overlap * (0.5 + 0.5 * posed)).detach().clamp(0, 1).sqrt()
+
+
+def _joint_losses(
+    model: Any, predictions: Predictions, image: Tensor, place: Tensor, person: Targets
+) -> tuple[dict[str, Tensor], Tensor]:
+    """Loss terms of the joints, and each cell's softened OKS (N,)."""
+    fixed = predictions.boxes[image, place].detach()
     frame = torch.cat([(fixed[:, 2:] + fixed[:, :2]) / 2, (fixed[:, 2:] - fixed[:, :2]) * model.head.bbox_padding], 1)
     joints, bins, sigmas = model.head.dcc.forward_train(
         predictions.poses[image, place], frame, predictions.centres[place]
     )
-    size = person.bboxes[:, 2:] - person.bboxes[:, :2]
-    area = (size[:, 0] * size[:, 1]).clamp(min=64.0)
-    weight = torch.tensor([0.0, 0.5, 1.0], device=joints.device)[person.visibility.long()]
+    area = (person.bboxes[:, 2:] - person.bboxes[:, :2]).prod(dim=1).clamp(min=64.0)
+    weight = _WEIGHT_OF_VISIBILITY.to(joints.device)[person.visibility.long()]
     share = weight / weight.sum().clamp(min=1.0)
     wanted_bins = model.head.dcc.generate_target_heatmap(person.keypoints, frame, sigmas, area)
-    likelihood = [(is_ * should).sum(dim=-1).clamp(min=1e-4) for is_, should in zip(bins, wanted_bins, strict=True)]
+    likelihood = [(found * wanted).sum(dim=-1).clamp(min=1e-4) for found, wanted in zip(bins, wanted_bins, strict=True)]
     distance = (joints - person.keypoints).norm(dim=-1) / area.sqrt()[:, None]
     deviation = 2 * torch.as_tensor(SIGMAS, dtype=joints.dtype, device=joints.device)
     similarity = torch.exp(-(distance**2) / (2 * (_SOFTENING * deviation) ** 2))
-    shown = torch.tensor([0.0, 0.5, 1.0], device=joints.device)[person.visibility.long()]
     terms = {
-        "box": (1 - overlap**2).mean(),
-        "visible": functional.binary_cross_entropy_with_logits(predictions.visible[image, place], shown),
         "bins": -(torch.log(likelihood[0] * likelihood[1]) * share).sum(),
         "joint": (distance.clamp(max=1.5) * share).sum(),
         "oks": ((1 - similarity) * share).sum(),
     }
-    posed = (similarity * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=0.5)
-    return terms, (overlap * (0.5 + 0.5 * posed)).detach().clamp(0, 1).sqrt()
+    return terms, (similarity * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=0.5)
+
+
+def _uncertainty(logits: Tensor, shown: Tensor) -> Tensor:
+    """(N,) cross-entropy of the joints' visibility, averaged over joints."""
+    return functional.binary_cross_entropy_with_logits(logits, shown, reduction="none").mean(dim=1)
 
 
 def _score_loss(logits: Tensor, wanted: Tensor, counted: Tensor) -> Tensor:

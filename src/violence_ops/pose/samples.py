@@ -9,7 +9,6 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-Draw = Callable[[np.random.Generator], list[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]]
 SHAPES = ((416, 256), (352, 224), (320, 256))  # width, height of a mini-batch's images, px
 _SHAPE_SHARES = (0.3, 0.45, 0.25)
 _MIRRORED = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
@@ -20,13 +19,19 @@ MIN_JOINTS = 4
 
 @dataclass(frozen=True)
 class Sample:
-    """image (H, W, 3) uint8 BGR; keypoints (P, 17, 2), bboxes (P, 4) px; visibility (P, 17) 0/1/2; ignored (P,) bool."""
+    """image (H, W, 3) uint8 BGR; keypoints (P, 17, 2), bboxes (P, 4) px; visibility (P, 17) 0/1/2; ignored (P,) bool.
+
+    A person whose joints are all 0 and who is not ignored is known by the box alone.
+    """
 
     image: np.ndarray
     keypoints: np.ndarray
     visibility: np.ndarray
     bboxes: np.ndarray
     ignored: np.ndarray
+
+
+Draw = Callable[[np.random.Generator], list[Sample]]
 
 
 def sample(image: np.ndarray, keypoints: np.ndarray, visibility: np.ndarray, bboxes: np.ndarray) -> Sample:
@@ -36,21 +41,24 @@ def sample(image: np.ndarray, keypoints: np.ndarray, visibility: np.ndarray, bbo
 
 def ignored(visibility: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """(P,) persons too small or too hidden to be asked for."""
-    size = np.maximum(boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0])
-    return np.asarray(((visibility == 2).sum(axis=1) < MIN_JOINTS) | (size < MIN_SIZE))
+    return np.asarray(((visibility == 2).sum(axis=1) < MIN_JOINTS) | _tiny(boxes))
+
+
+def _tiny(boxes: np.ndarray) -> np.ndarray:
+    return np.asarray(np.maximum(boxes[:, 3] - boxes[:, 1], boxes[:, 2] - boxes[:, 0]) < MIN_SIZE)
 
 
 def mini_batches(draw: Draw, seed: int, size: int, start: int = 0) -> Iterator[list[Sample]]:
     """Endless mini-batches of `size` augmented samples of one shape; number n depends on `seed` and n alone.
 
-    `draw` gives some labelled pictures (image, keypoints, visibility, bboxes) for a random generator.
+    `draw` gives some samples in their own pixels for a random generator.
     """
     for number in itertools.count(start):
         rng = np.random.default_rng([seed, number, 5])
         shape = SHAPES[rng.choice(len(SHAPES), p=_SHAPE_SHARES)]
         batch: list[Sample] = []
         while len(batch) < size:
-            batch += [augment(sample(*picture), shape, rng) for picture in draw(rng)]
+            batch += [augment(drawn, shape, rng) for drawn in draw(rng)]
         yield batch[:size]
 
 
@@ -71,13 +79,15 @@ def augment(sample: Sample, shape: tuple[int, int], rng: np.random.Generator) ->
     boxes = np.clip(boxes, 0, [shape[0], shape[1]] * 2)
     outside = (keypoints < 0).any(axis=-1) | (keypoints >= shape).any(axis=-1)
     visibility[outside] = 0
+    left_out = sample.ignored | _tiny(boxes)
+    left_out |= (sample.visibility == 2).any(axis=1) & ignored(visibility, boxes)
     kept = (boxes[:, 2] - boxes[:, 0] > 2) & (boxes[:, 3] - boxes[:, 1] > 2)
     return Sample(
         _recolour(_cover(image, rng), rng),
         keypoints[kept].astype(np.float32),
         visibility[kept],
         boxes[kept].astype(np.float32),
-        ignored(visibility[kept], boxes[kept]),
+        left_out[kept],
     )
 
 

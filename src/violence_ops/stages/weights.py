@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from violence_ops.pose.samples import Draw
+
+_FRAMES_OF_A_CLIP = (5, 25)  # that are rehearsed
 
 
 def path(name: str = "rtmo_small") -> dict[str, str]:
@@ -24,14 +31,15 @@ def train(
     seed: int = 0,
     device: str = "cpu",
     soften: bool = False,
+    clips: Path | None = None,
 ) -> dict[str, Any]:
     """Train the small RTMO on synthetic clips and write `out` (.safetensors, with its JSON beside it).
 
     Continues the run whose checkpoint lies in `<out>.run/` if there is one; otherwise starts from the weights `start`
     (None: from scratch, which needs ten times as long). `soften` resets the coordinate classifier's start.
+    `clips` is a folder of real clips, unlabelled: a quarter of the pictures are then frames of them (`pose.rehearsal`).
     """
     from violence_ops.pose import config, training, weights
-    from violence_ops.synthetic.stills import stills
 
     model = config.build()
     if start is not None:
@@ -42,9 +50,29 @@ def train(
         training.soften_start(model)
     settings = training.TrainingSettings(steps=steps, size=size, learning_rate=learning_rate, seed=seed)
     folder = out.with_suffix(".run")
-    average = training.train(model, stills, settings, folder, device=device)
+    average = training.train(model, _drawer(clips, start), settings, folder, device=device)
     written = weights.save(average, out, settings=asdict(settings), start=start)
     return {"path": str(written.path), "sha256": written.sha256, "steps": steps, "log": str(folder / "log.jsonl")}
+
+
+def _drawer(clips: Path | None, start: str | None) -> Draw:
+    """What draws training pictures: synthetic stills, and one time in four real frames if there are any."""
+    from violence_ops.pose import rehearsal, samples, weights
+    from violence_ops.synthetic.stills import stills
+    from violence_ops.video import decode
+
+    real: list[samples.Sample] = []
+    if clips is not None and start is not None:
+        files = sorted(file for file in clips.rglob("*") if file.suffix in {".mp4", ".avi", ".mov", ".mkv"})
+        frames = (frame for file in files for frame in decode.frames(file, indices=_FRAMES_OF_A_CLIP))
+        real = rehearsal.rehearse(weights.find(start), frames)
+
+    def draw(rng: np.random.Generator) -> list[samples.Sample]:
+        if real and rng.random() < 0.25:
+            return [real[index] for index in rng.integers(0, len(real), 4)]
+        return [samples.sample(*picture) for picture in stills(rng)]
+
+    return draw
 
 
 def evaluate(name: str = "rtmo_small", clips: int = 150, seed: int = 0, score_threshold: float = 0.3) -> dict[str, Any]:
