@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from violence_ops.video.sandbox import Sandbox
 
 _FRAMES_PER_CALL = 16
+_NO_VIDEOS = {".csv", ".json", ".md", ".txt"}
 
 
 def run(
@@ -52,12 +53,12 @@ def run(
 
 
 def _files(sources: Sequence[Path]) -> list[Path]:
-    """The files named, and all files of the folders named, in order; hidden ones and links are left out of folders."""
+    """The files named, and all files of the folders named, in order; of folders without hidden files, links and texts."""
     found = []
     for source in sources:
         if source.is_dir():
             inside = (path for path in source.rglob("*") if path.is_file() and not path.is_symlink())
-            found += sorted(path for path in inside if not path.name.startswith("."))
+            found += sorted(p for p in inside if not p.name.startswith(".") and p.suffix.lower() not in _NO_VIDEOS)
         elif source.is_file():
             found.append(source)
         else:

@@ -97,6 +97,8 @@ def worth_while(workspace: Workspace, params: Params) -> Worth:
     last = workspace.read_progress("train").get("dataset_revision")
     if last is None:
         return Worth(True, f"Nothing was trained yet; {len(now)} labelled clips are there.")
+    if not (workspace.dataset / "split.json").is_file():
+        return Worth(True, "The dataset of the last training is gone.")
     dataset = _Dataset.read(workspace)
     if dataset.revision != last:
         return Worth(True, f"Dataset {dataset.revision[:12]} was assembled and not trained on.")
