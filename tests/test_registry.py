@@ -21,7 +21,10 @@ from violence_ops.registry import MODEL, Registry
 def package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An untrained classifier's package."""
     settings = Settings(
-        family="stgcnpp", base_channels=8, dropout=0.0, windows=WindowParams(mode="fixed", size=30, stride=10, persons=2)
+        family="stgcnpp",
+        base_channels=8,
+        dropout=0.0,
+        windows=WindowParams(mode="fixed", size=30, stride=10, persons=2),
     )
     scores = vote.Scores(0.5, 1.0, 1.0, 1.0, 1.0)
     trained = Trained(
@@ -81,7 +84,9 @@ def test_the_download_is_the_package_that_was_registered(
     registry: Registry, version: str, package_folder: Path, tmp_path: Path
 ) -> None:
     fetched = registry.download(version, tmp_path / "fetched")
-    assert {p.name: p.read_bytes() for p in fetched.iterdir()} == {p.name: p.read_bytes() for p in package_folder.iterdir()}
+    assert {p.name: p.read_bytes() for p in fetched.iterdir()} == {
+        p.name: p.read_bytes() for p in package_folder.iterdir()
+    }
     assert package.load(fetched).threshold == 0.45
 
 
