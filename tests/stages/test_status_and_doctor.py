@@ -1,0 +1,99 @@
+"""`status` and `doctor`: what they say of a workspace, and that every fault comes with a remedy."""
+
+from __future__ import annotations
+
+import socket
+import time
+from datetime import date
+from pathlib import Path
+
+import pytest
+
+from violence_ops import services
+from violence_ops.errors import ServiceUnavailable, WorkspaceError
+from violence_ops.stages import doctor, ingest, status
+from violence_ops.workspace import Workspace
+
+
+def test_status_of_an_empty_workspace(workspace: Workspace) -> None:
+    result = status.run(workspace)
+    assert (result.sealed, result.open, result.champion, result.services) == ([], [], None, {})
+    assert any("not running" in line for line in result.lines())
+
+
+def test_status_counts_batches_and_quarantine(workspace: Workspace, clip_folder: Path) -> None:
+    import shutil
+
+    shutil.copytree(clip_folder, workspace.inbox / "Fight")
+    (workspace.inbox / "link.mp4").symlink_to("/etc/passwd")
+    (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 1, 31)).batch_ids
+    result = status.run(workspace)
+    assert result.open == [batch_id]
+    assert result.quarantine == {"not_a_regular_file": 1}
+    before = result.to_dict()
+    status.rebuild_catalog(workspace)
+    assert status.run(workspace).to_dict() == before
+
+
+def test_a_healthy_machine_has_no_fault(workspace: Workspace) -> None:
+    result = doctor.run(workspace.root)
+    assert [finding for finding in result.findings if not finding.ok] == []
+
+
+def test_doctor_names_the_bad_key_of_params(workspace: Workspace) -> None:
+    workspace.params_file.write_text(
+        workspace.params_file.read_text("utf-8").replace("shard_size:", "shard_sise:"), "utf-8"
+    )
+    result = doctor.run(workspace.root)
+    assert not result.healthy
+    assert any("ingest.shard_sise" in line for line in result.lines())
+
+
+def test_doctor_without_a_workspace_says_how_to_make_one(tmp_path: Path) -> None:
+    result = doctor.run(tmp_path)
+    assert not result.healthy
+    assert any("violence-ops init" in line for line in result.lines())
+
+
+def test_a_service_that_died_is_seen(workspace: Workspace) -> None:
+    from violence_ops import processes
+
+    for name in services.NAMES:
+        processes.start(workspace.services, name, ["true"], {"PATH": "/bin:/usr/bin"})
+    while any(service.is_alive for service in processes.recorded(workspace.services, services.NAMES)):
+        time.sleep(0.05)
+    assert set(services.inspect(workspace).dead) == set(services.NAMES)
+    assert not doctor.run(workspace.root).healthy
+    assert set(status.run(workspace).services) == set(services.NAMES)
+    services.down(workspace)
+    assert services.inspect(workspace).dead == ()
+
+
+def test_asking_airflow_that_is_not_up_says_how_to_start_it(workspace: Workspace) -> None:
+    with pytest.raises(ServiceUnavailable, match="violence-ops up"):
+        services.api(workspace)
+
+
+def test_a_port_that_is_taken_is_replaced() -> None:
+    with socket.socket() as taken:
+        taken.bind((services.HOST, 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert services._free_port(port) != port
+
+
+def test_airflow_inherits_no_setting_of_another_airflow(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AIRFLOW__CORE__LOAD_EXAMPLES", "True")
+    monkeypatch.setenv("AIRFLOW_CONN_PRODUCTION", "postgresql://elsewhere")
+    environment = services.airflow_environment(
+        workspace, services.Addresses("http://127.0.0.1:1", "http://127.0.0.1:2")
+    )
+    assert environment["AIRFLOW__CORE__LOAD_EXAMPLES"] == "False"
+    assert "AIRFLOW_CONN_PRODUCTION" not in environment
+    assert (workspace.services / "keys.json").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_wrong_dags_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("VIOLENCE_OPS_DAGS", str(tmp_path))
+    with pytest.raises(WorkspaceError, match="VIOLENCE_OPS_DAGS"):
+        services.dags_folder()
