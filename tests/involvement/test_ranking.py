@@ -185,3 +185,17 @@ def test_two_who_struggle_in_the_middle_outrank_who_stands_by():
     for preset in DEFAULTS.presets:
         got = by_track(rank(ClipTracks.from_poses(poses, np.tile(np.arange(1, 5, dtype=np.int32), 20)), with_(preset=preset), frames=frames))
         assert set(got[:2, 7]) == {1, 2}, preset
+
+
+@pytest.mark.parametrize("rows", [0, 1, 2, 9, 11])
+def test_a_clip_with_fewer_rows_than_the_history_is_ranked_like_any_other(rows):
+    tracks, frames = crowd(3)
+    names = ("frame", "bboxes", "scores", "keypoints", "keypoint_scores", "track_id", "rank", "involvement", "components")
+    few = replace(tracks, **{name: getattr(tracks, name)[:rows] for name in names})
+    params = with_(adaptive_regions=False)
+    weights = params.region_weights.model_dump()
+    expected = slow.components(few, params, weights, frames) if rows else {}
+    got = by_track(rank(few, params, frames=frames))
+    assert len(got) == len(expected)
+    if rows:
+        np.testing.assert_allclose(got[:, :6], [expected[track] for track in sorted(expected)], atol=2e-6)

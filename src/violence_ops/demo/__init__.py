@@ -25,8 +25,11 @@ from violence_ops.workspace import Workspace
 
 QUICK: Final = {
     "ingest.settle_s": 0.0,
-    "train.epochs": 16,
-    "train.base_channels": 16,
+    "train.epochs": 18,
+    "train.min_epochs": 18,
+    "train.base_channels": 8,
+    "train.learning_rate": 0.05,
+    "train.lr_steps": [14],
     "gate.min_f1": 0.5,
     "gate.min_recall": 0.4,
     "gate.min_specificity": 0.2,

@@ -110,9 +110,9 @@ def _place_in_track(track: Rows) -> Rows:
 def _earlier_rows(track: Rows, history: int) -> Rows:
     """`(R, history)` the rows of the same track before each row, the last one first; -1 where there is none."""
     order = np.argsort(track, kind="stable")
-    back = np.arange(len(track))[:, None] - np.arange(1, history + 1)
+    back = np.maximum(np.arange(len(track))[:, None] - np.arange(1, history + 1), 0)
     place = _place_in_track(track)[order][:, None]
-    rows = np.where(np.arange(1, history + 1) <= place, order[back] if len(track) else back, -1)
+    rows = np.where(np.arange(1, history + 1) <= place, order[back], -1)
     earlier = np.empty_like(rows)
     earlier[order] = rows
     return earlier
