@@ -360,9 +360,7 @@ def evaluate(
 
     opened, params = _open(workspace, settings)
     with _progress() as progress:
-        result = stage.run(
-            opened, params, candidate=candidate, holdout=holdout, force=force, progress=progress
-        )
+        result = stage.run(opened, params, candidate=candidate, holdout=holdout, force=force, progress=progress)
     _print(result, as_json)
 
 

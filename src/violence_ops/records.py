@@ -197,7 +197,10 @@ class ClipTracks(ClipPoses):
         constant = ("clip_id", "frame_count", "width", "height", "fps")
         return cls(
             **{name: getattr(poses, name) for name in constant},
-            **{name: getattr(poses, name)[rows] for name in ("frame", "bboxes", "scores", "keypoints", "keypoint_scores")},
+            **{
+                name: getattr(poses, name)[rows]
+                for name in ("frame", "bboxes", "scores", "keypoints", "keypoint_scores")
+            },
             track_id=track_id[rows].astype(np.int32),
             rank=np.zeros(len(rows), np.int32),
             involvement=np.zeros(len(rows), np.float32),

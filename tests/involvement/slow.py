@@ -66,7 +66,9 @@ def components(tracks, params, weights, frames):
             last = seen[-params.movement_history :]
             movement = 0.5
             if point and len(last) >= 2:
-                movement = min(sum(math.dist(point, other) for other in last) / len(last) / (params.movement_px * scale), 1)
+                movement = min(
+                    sum(math.dist(point, other) for other in last) / len(last) / (params.movement_px * scale), 1
+                )
             interaction = 0.0
             for other in range(len(tracks)):
                 if point and points[other] and other != row and tracks.frame[other] == tracks.frame[row]:
@@ -81,7 +83,9 @@ def components(tracks, params, weights, frames):
                 seen.append(point)
         means = [sum(column) / len(own) for column in zip(*values, strict=True)]
         if params.position_form == "track":
-            means[0] = track_position(tracks.bboxes[own].astype(float), tracks.width, tracks.height, weights, len(frames))
+            means[0] = track_position(
+                tracks.bboxes[own].astype(float), tracks.width, tracks.height, weights, len(frames)
+            )
         result[track] = [*means, len(own) / len(frames)]
     return result
 
@@ -94,7 +98,9 @@ def involvement(values, params):
 
 def adapted(tracks, params, weights, frames):
     for _ in range(params.adaptive_rounds):
-        scores = {track: involvement(values, params) for track, values in components(tracks, params, weights, frames).items()}
+        scores = {
+            track: involvement(values, params) for track, values in components(tracks, params, weights, frames).items()
+        }
         top = sorted(scores, key=lambda track: (-scores[track], track))[: params.adaptive_tracks]
         inside, count = dict.fromkeys(REGIONS, 0), 0
         for track, (left, top_, right, bottom) in zip(tracks.track_id, tracks.bboxes.astype(float), strict=True):

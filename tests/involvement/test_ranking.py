@@ -54,7 +54,9 @@ def by_track(ranked):
      pytest.param("frame", True, True, id="frame-scaled-adaptive")],
 )  # fmt: skip
 def test_every_preset_computes_what_the_spec_says(preset, regions, form, scaled, adaptive):
-    params = with_(preset=preset, regions=regions, position_form=form, scale_normalised=scaled, adaptive_regions=adaptive)
+    params = with_(
+        preset=preset, regions=regions, position_form=form, scale_normalised=scaled, adaptive_regions=adaptive
+    )
     tracks, frames = crowd(len(preset) + len(regions))
     weights = params.region_weights.model_dump()
     weights = slow.adapted(tracks, params, weights, frames) if adaptive else weights
@@ -64,11 +66,15 @@ def test_every_preset_computes_what_the_spec_says(preset, regions, form, scaled,
 
     assert len(got) == len(expected)
     np.testing.assert_allclose(got[:, :6], [expected[track] for track in sorted(expected)], atol=2e-6)
-    np.testing.assert_allclose(got[:, 6], [slow.involvement(expected[track], params) for track in sorted(expected)], atol=2e-6)
+    np.testing.assert_allclose(
+        got[:, 6], [slow.involvement(expected[track], params) for track in sorted(expected)], atol=2e-6
+    )
 
 
 def test_the_shipped_presets_are_those_of_the_spec():
-    prevention, accuracy, realtime = (tuple(DEFAULTS.presets[n].model_dump().values()) for n in ("prevention", "accuracy", "realtime"))
+    prevention, accuracy, realtime = (
+        tuple(DEFAULTS.presets[n].model_dump().values()) for n in ("prevention", "accuracy", "realtime")
+    )
     assert prevention == (0.2, 0.3, 0.35, 0.1, 0.05)
     assert accuracy == (0.4, 0.2, 0.2, 0.15, 0.05)
     assert realtime == (0.35, 0.35, 0.2, 0.05, 0.05)
@@ -107,7 +113,8 @@ def test_a_mirrored_video_gives_the_same_ranking(seed, chosen):
     mirrored = replace(
         tracks,
         keypoints=tracks.keypoints * np.float32([-1, 1]) + np.float32([tracks.width, 0]),
-        bboxes=np.float32([tracks.width, 0, tracks.width, 0]) + (tracks.bboxes * np.float32([-1, 1, -1, 1]))[:, [2, 1, 0, 3]],
+        bboxes=np.float32([tracks.width, 0, tracks.width, 0])
+        + (tracks.bboxes * np.float32([-1, 1, -1, 1]))[:, [2, 1, 0, 3]],
     )
     params = with_(**chosen)
     # rounding may move a point across a border of a region, where the score jumps: hence the median and not the maximum
@@ -124,7 +131,9 @@ def test_scaled_variants_do_not_depend_on_the_resolution(seed, factor, form):
         keypoints=tracks.keypoints * np.float32(factor), bboxes=tracks.bboxes * np.float32(factor),
     )  # fmt: skip
     params = with_(scale_normalised=True, position_form=form)
-    np.testing.assert_allclose(by_track(rank(larger, params, frames=frames)), by_track(rank(tracks, params, frames=frames)), atol=1e-6)
+    np.testing.assert_allclose(
+        by_track(rank(larger, params, frames=frames)), by_track(rank(tracks, params, frames=frames)), atol=1e-6
+    )
 
 
 @settings(max_examples=40, deadline=None)
@@ -133,16 +142,38 @@ def test_the_order_of_the_persons_does_not_matter(seed, chosen, random):
     tracks, frames = crowd(seed)
     order = list(range(len(tracks)))
     random.shuffle(order)
-    names = ("frame", "bboxes", "scores", "keypoints", "keypoint_scores", "track_id", "rank", "involvement", "components")
+    names = (
+        "frame",
+        "bboxes",
+        "scores",
+        "keypoints",
+        "keypoint_scores",
+        "track_id",
+        "rank",
+        "involvement",
+        "components",
+    )
     shuffled = replace(tracks, **{name: getattr(tracks, name)[order] for name in names})
     params = with_(**chosen)
-    assert np.array_equal(by_track(rank(shuffled, params, frames=frames)), by_track(rank(tracks, params, frames=frames)))
+    assert np.array_equal(
+        by_track(rank(shuffled, params, frames=frames)), by_track(rank(tracks, params, frames=frames))
+    )
 
 
 def test_who_is_seen_too_briefly_or_too_weakly_is_not_ranked():
     tracks, frames = crowd(1, persons=3, gaps=False)
     brief = (tracks.track_id != 1) | (tracks.frame < 2)
-    names = ("frame", "bboxes", "scores", "keypoints", "keypoint_scores", "track_id", "rank", "involvement", "components")
+    names = (
+        "frame",
+        "bboxes",
+        "scores",
+        "keypoints",
+        "keypoint_scores",
+        "track_id",
+        "rank",
+        "involvement",
+        "components",
+    )
     tracks = replace(tracks, **{name: getattr(tracks, name)[brief] for name in names})
     tracks.scores[tracks.track_id == 2] = 0.1
     ranked = rank(tracks, DEFAULTS, frames=frames)
@@ -152,7 +183,17 @@ def test_who_is_seen_too_briefly_or_too_weakly_is_not_ranked():
 
 def test_a_clip_with_nobody_has_an_empty_ranking():
     tracks, frames = crowd(0)
-    names = ("frame", "bboxes", "scores", "keypoints", "keypoint_scores", "track_id", "rank", "involvement", "components")
+    names = (
+        "frame",
+        "bboxes",
+        "scores",
+        "keypoints",
+        "keypoint_scores",
+        "track_id",
+        "rank",
+        "involvement",
+        "components",
+    )
     nobody = replace(tracks, **{name: getattr(tracks, name)[:0] for name in names})
     ranked = rank(nobody, DEFAULTS, frames=frames)
     assert len(ranked) == 0
@@ -183,14 +224,30 @@ def test_two_who_struggle_in_the_middle_outrank_who_stands_by():
         keypoints=np.repeat(places[:, None], 17, axis=1).astype(np.float32),
     )  # fmt: skip
     for preset in DEFAULTS.presets:
-        got = by_track(rank(ClipTracks.from_poses(poses, np.tile(np.arange(1, 5, dtype=np.int32), 20)), with_(preset=preset), frames=frames))
+        got = by_track(
+            rank(
+                ClipTracks.from_poses(poses, np.tile(np.arange(1, 5, dtype=np.int32), 20)),
+                with_(preset=preset),
+                frames=frames,
+            )
+        )
         assert set(got[:2, 7]) == {1, 2}, preset
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 9, 11])
 def test_a_clip_with_fewer_rows_than_the_history_is_ranked_like_any_other(rows):
     tracks, frames = crowd(3)
-    names = ("frame", "bboxes", "scores", "keypoints", "keypoint_scores", "track_id", "rank", "involvement", "components")
+    names = (
+        "frame",
+        "bboxes",
+        "scores",
+        "keypoints",
+        "keypoint_scores",
+        "track_id",
+        "rank",
+        "involvement",
+        "components",
+    )
     few = replace(tracks, **{name: getattr(tracks, name)[:rows] for name in names})
     params = with_(adaptive_regions=False)
     weights = params.region_weights.model_dump()

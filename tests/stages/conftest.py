@@ -107,12 +107,20 @@ def open_batch(clip_folder: Path) -> Callable[..., list[ClipRecord]]:
     With `people(number)` given, clip `number` has the poses of so many persons, as if `extract-poses` had run.
     """
 
-    def open_(workspace: Workspace, clips: int = 3, people: Callable[[int], int] | None = None, **facts: Any) -> list[ClipRecord]:
+    def open_(
+        workspace: Workspace, clips: int = 3, people: Callable[[int], int] | None = None, **facts: Any
+    ) -> list[ClipRecord]:
         batch, records = workspace.batch("2026-01-31-0000beef"), []
         for number in range(clips):
             content = (clip_folder / f"clip{number}.mp4").read_bytes()
             digest = hashlib.sha256(content).hexdigest()
-            known: dict[str, Any] = {"label": LABELS[number % 2], "width": 160, "height": 120, "fps": 15.0, "frame_count": 30}
+            known: dict[str, Any] = {
+                "label": LABELS[number % 2],
+                "width": 160,
+                "height": 120,
+                "fps": 15.0,
+                "frame_count": 30,
+            }
             record = ClipRecord(
                 clip_id=digest[:20], sha256=digest, batch_id=batch.batch_id, source_path=f"night/clip{number}.mp4",
                 source_group=f"g{number}", duration_s=2.0, size_bytes=len(content), status="accepted", **(known | facts),
@@ -121,9 +129,15 @@ def open_batch(clip_folder: Path) -> Callable[..., list[ClipRecord]]:
             video = batches.video_of(batch, record)
             video.parent.mkdir(parents=True, exist_ok=True)
             video.write_bytes(content)
-            write_table(batch.part("clips", record.clip_id), pa.Table.from_pylist([record.to_dict()], CLIPS_SCHEMA), "validated")
+            write_table(
+                batch.part("clips", record.clip_id), pa.Table.from_pylist([record.to_dict()], CLIPS_SCHEMA), "validated"
+            )
             if people:
-                write_table(batch.part("poses", record.clip_id), _walkers(record, people(number)).to_table(), f"poses of {number}")
+                write_table(
+                    batch.part("poses", record.clip_id),
+                    _walkers(record, people(number)).to_table(),
+                    f"poses of {number}",
+                )
         batches.write_manifest(batch, "2026-01-31", records)
         return records
 

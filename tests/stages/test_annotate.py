@@ -15,7 +15,9 @@ def test_everybody_is_followed_and_ranked_once(workspace, params, open_batch):
     result = annotate.run(workspace, params)
     assert (result.annotated, result.skipped, result.tracks, result.without_person) == (3, 0, 9, 0)
     tracks = batches.read_tracks(workspace.batch(clips[0].batch_id), clips[0])
-    assert {(int(t), int(r)) for t, r in zip(tracks.track_id, tracks.rank, strict=True)}.issubset({(t, r) for t in (1, 2, 3) for r in (1, 2, 3)})
+    assert {(int(t), int(r)) for t, r in zip(tracks.track_id, tracks.rank, strict=True)}.issubset(
+        {(t, r) for t in (1, 2, 3) for r in (1, 2, 3)}
+    )
     before = tables(workspace, clips)
     again = annotate.run(workspace, params)
     assert (again.annotated, again.skipped, again.tracks) == (0, 3, 9)
@@ -88,4 +90,6 @@ def test_overlays_are_made_for_fights_if_asked_for(workspace, open_batch):
     clips = open_batch(workspace, clips=2, people=lambda number: 2)
     result = annotate.run(workspace, workspace.params({"annotation.overlay": "fights"}))
     assert result.overlays == 1
-    assert [workspace.overlay(clip.clip_id, ".mp4").is_file() for clip in clips] == [clip.label == "Fight" for clip in clips]
+    assert [workspace.overlay(clip.clip_id, ".mp4").is_file() for clip in clips] == [
+        clip.label == "Fight" for clip in clips
+    ]

@@ -43,7 +43,9 @@ def test_it_says_who_is_ranked_first_and_what_the_model_made_of_it(workspace, pa
 
 def test_it_says_why_a_clip_was_refused(workspace, params, annotated):
     clip = annotated[0]
-    withdraw(workspace, workspace.batch(clip.batch_id), clip, Rejected("decode_error", "clip0.mp4 crashed the decoder."))
+    withdraw(
+        workspace, workspace.batch(clip.batch_id), clip, Rejected("decode_error", "clip0.mp4 crashed the decoder.")
+    )
     result = explain.run(workspace, params, clip.clip_id)
     assert result.status == "quarantined"
     assert result.to_dict()["refusal"]["reason"] == "decode_error"

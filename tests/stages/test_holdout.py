@@ -60,7 +60,9 @@ def test_a_frozen_version_is_never_changed(workspace: Workspace, seal_tracks: Se
 
 def test_a_label_in_one_source_group_only_cannot_be_held_out(workspace: Workspace, seal_tracks: Seal) -> None:
     seal_tracks(workspace, clips=12, labels=lambda i: "Fight" if i < 3 else "NonFight")
-    with pytest.raises(UserError, match=r"of 3 labelled Fight clips .* 0 would be held out.*at least two source groups"):
+    with pytest.raises(
+        UserError, match=r"of 3 labelled Fight clips .* 0 would be held out.*at least two source groups"
+    ):
         holdout.freeze(workspace, workspace.params())
     assert workspace.holdout_versions() == []
 

@@ -6,7 +6,7 @@ import pytest
 from violence_ops.errors import UserError
 from violence_ops.stages.workers import outcomes, worker_count
 
-TASKS = '''
+TASKS = """
 import os, pathlib, signal, time
 from violence_ops.errors import UserError
 
@@ -23,7 +23,7 @@ def work(common, item):
         raise ZeroDivisionError
     print("noise on stdout")
     return {"item": item, "pid": os.getpid()}
-'''
+"""
 
 
 @pytest.fixture
@@ -33,7 +33,10 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 
     def run(*items: str, workers: int = 2):
         target = "tasks_of_this_test:work"
-        return {found.item: found for found in outcomes(target, {"folder": str(tmp_path)}, items, workers=workers, timeout_s=2)}
+        return {
+            found.item: found
+            for found in outcomes(target, {"folder": str(tmp_path)}, items, workers=workers, timeout_s=2)
+        }
 
     return run
 

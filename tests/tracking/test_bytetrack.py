@@ -9,7 +9,9 @@ from violence_ops.params import TrackingParams
 from violence_ops.records import JOINTS, ClipPoses
 from violence_ops.tracking import ByteTrack
 
-PARAMS = TrackingParams(high_score=0.5, new_track_score=0.55, match_iou=0.2, second_match_iou=0.4, buffer_s=1.0, min_hits=2)
+PARAMS = TrackingParams(
+    high_score=0.5, new_track_score=0.55, match_iou=0.2, second_match_iou=0.4, buffer_s=1.0, min_hits=2
+)
 
 
 def people(rows, fps=10.0, frame_count=100):
@@ -54,7 +56,8 @@ def test_a_weak_box_carries_a_known_person_on_but_starts_nobody():
 
 
 @pytest.mark.parametrize(
-    ("gap", "expected"), [pytest.param(8, [1, 1, 1, 1, 1, 1], id="within"), pytest.param(12, [1, 1, 1, 2, 2, 2], id="beyond")]
+    ("gap", "expected"),
+    [pytest.param(8, [1, 1, 1, 1, 1, 1], id="within"), pytest.param(12, [1, 1, 1, 2, 2, 2], id="beyond")],
 )
 def test_someone_who_comes_back_within_the_buffer_is_the_same_person(gap, expected):
     rows = [(f, 100, 100, 0.9) for f in (0, 1, 2, 2 + gap, 3 + gap, 4 + gap)]

@@ -6,6 +6,7 @@ from violence_ops.tracking.kalman import Motion
 
 def textbook(measured, steps):
     """One box through the 8-state filter of SORT with matrices; returns mean (8,) and covariance (8, 8)."""
+
     def noise(height, position, velocity, aspect, aspect_velocity):
         return np.diag(np.square([position * height, position * height, aspect, position * height,
                                   velocity * height, velocity * height, aspect_velocity, velocity * height]))  # fmt: skip
@@ -18,7 +19,9 @@ def textbook(measured, steps):
         covariance = move @ covariance @ move.T + steps * noise(mean[3], 1 / 20, 1 / 160, 1e-2, 1e-5)
         mean = move @ mean
         height = mean[3]
-        uncertainty = observe @ covariance @ observe.T + np.diag(np.square([height / 20, height / 20, 1e-1, height / 20]))
+        uncertainty = observe @ covariance @ observe.T + np.diag(
+            np.square([height / 20, height / 20, 1e-1, height / 20])
+        )
         gain = covariance @ observe.T @ np.linalg.inv(uncertainty)
         mean, covariance = mean + gain @ (seen - observe @ mean), covariance - gain @ uncertainty @ gain.T
     return mean, covariance

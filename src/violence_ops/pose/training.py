@@ -77,9 +77,7 @@ def soften_start(model: Any) -> None:
             layer.bias.zero_()
 
 
-def train(
-    model: nn.Module, draw: Draw, settings: TrainingSettings, folder: Path, *, device: str = "cpu"
-) -> nn.Module:
+def train(model: nn.Module, draw: Draw, settings: TrainingSettings, folder: Path, *, device: str = "cpu") -> nn.Module:
     """Train `model` in place, from the checkpoint in `folder` when there is one; return the averaged model.
 
     Writes `folder/state.pt` (own tensors only, read with weights_only) and appends to `folder/log.jsonl`.

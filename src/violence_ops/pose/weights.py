@@ -39,7 +39,9 @@ def find(name: str | Path) -> Weights:
     path = FOLDER / f"{name}.safetensors" if not str(name).endswith(".safetensors") else Path(name)
     if not path.is_file():
         shipped = ", ".join(sorted(file.stem for file in FOLDER.glob("*.safetensors"))) or "none"
-        raise WeightsError(f"No pose weights at {path}; shipped ones are: {shipped}. Give a name or a .safetensors file.")
+        raise WeightsError(
+            f"No pose weights at {path}; shipped ones are: {shipped}. Give a name or a .safetensors file."
+        )
     card = path.with_suffix(".json")
     if not card.is_file():
         raise WeightsError(f"{card} is missing; weights are read only with the JSON that was written beside them.")

@@ -127,4 +127,6 @@ def _with_ball(first: Role, second: Role, times: np.ndarray, rng: np.random.Gene
     path = start * (1 - share) + end * share
     path[:, 2] += 1.2 * (share * (1 - share))[:, 0]
     colour = hsv(rng.uniform(0, 1), rng.uniform(0, 0.9), rng.uniform(0.3, 1))
-    return Role(first.action, first.motion, first.body, first.skeleton, first.surface, (*first.props, ball(path, colour)))
+    return Role(
+        first.action, first.motion, first.body, first.skeleton, first.surface, (*first.props, ball(path, colour))
+    )

@@ -176,7 +176,9 @@ def help_up(times: np.ndarray, place: Place, yaw: float, rng: np.random.Generato
     return lively(pair, times, rng)
 
 
-def strike(attacker: Motion, target: Motion, times: np.ndarray, at: float, distance: float, rng: np.random.Generator) -> None:
+def strike(
+    attacker: Motion, target: Motion, times: np.ndarray, at: float, distance: float, rng: np.random.Generator
+) -> None:
     """One blow or kick at time `at` that meets the target, and the target's recoil."""
     force = rng.uniform(0.5, 1.0)
     side = int(rng.integers(2))
@@ -281,7 +283,9 @@ def knock_down(times: np.ndarray, place: Place, yaw: float, rng: np.random.Gener
         strike(pair[0], pair[1], times, begin - rng.uniform(0.0, 0.1), distance, rng)
     actions.collapse(pair[1], times, begin, rng)
     cover = step(times, begin + 0.4, 0.4)[:, None, None]
-    pair[1].hands[:] += (np.array([[-0.08, 0.18, 0.08], [0.08, 0.18, 0.08]]) - pair[1].hands) * cover * rng.uniform(0.3, 1.0)
+    pair[1].hands[:] += (
+        (np.array([[-0.08, 0.18, 0.08], [0.08, 0.18, 0.08]]) - pair[1].hands) * cover * rng.uniform(0.3, 1.0)
+    )
     _beat_lying(pair[0], pair[1], times, begin + 0.5, rng)
     return lively(pair, times, rng)
 

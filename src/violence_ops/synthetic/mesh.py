@@ -108,8 +108,9 @@ def person(pose: Skeleton, body: Body, clothing: Clothing) -> Mesh:
             add(strip, albedo)
     if clothing.skirt:
         hem = (pose.coco[:, 13] + pose.coco[:, 14]) / 2
-        skirt = tube(pose.pelvis, hem, [0.15 * body.scale, 0.19 * body.scale, 0.23 * body.scale],
-                     pose.pelvis_axes[:, :, 0])
+        skirt = tube(
+            pose.pelvis, hem, [0.15 * body.scale, 0.19 * body.scale, 0.23 * body.scale], pose.pelvis_axes[:, :, 0]
+        )
         add(skirt, plain(skirt, clothing.trousers))
     mesh = join(strips, albedos)
     wrinkles = np.random.default_rng(clothing.wrinkle_seed).normal(1.0, 0.07, (len(mesh.quads), 1))
@@ -150,8 +151,10 @@ def _head(pose: Skeleton, body: Body) -> np.ndarray:
     size = body.scale
     up, forward, across = pose.head_axes[:, :, 2], pose.head_axes[:, :, 1], pose.head_axes[:, :, 0]
     chin = pose.neck + (pose.head_centre - pose.neck) * 0.35
-    rings = [ring(pose.neck, across, forward, 0.058 * size, 0.058 * size),
-             ring(chin, across, forward, 0.055 * size, 0.06 * size)]
+    rings = [
+        ring(pose.neck, across, forward, 0.058 * size, 0.058 * size),
+        ring(chin, across, forward, 0.055 * size, 0.06 * size),
+    ]
     for height, width in ((-0.10, 0.045), (-0.06, 0.07), (0.0, 0.082), (0.06, 0.078), (0.105, 0.05), (0.125, 0.01)):
         centre = pose.head_centre + (up * height + forward * 0.012) * size
         rings.append(ring(centre, across, forward, width * size, (width * 1.18) * size))
@@ -205,7 +208,5 @@ def column(centre: np.ndarray, heights: list[float], radii: list[float], colour:
     across = np.broadcast_to(np.array([1.0, 0.0, 0.0]), centre.shape)
     along = np.broadcast_to(np.array([0.0, 1.0, 0.0]), centre.shape)
     up = np.array([0.0, 0.0, 1.0])
-    strip = np.stack(
-        [ring(centre + up * h, across, along, r, r) for h, r in zip(heights, radii, strict=True)], axis=1
-    )
+    strip = np.stack([ring(centre + up * h, across, along, r, r) for h, r in zip(heights, radii, strict=True)], axis=1)
     return join([strip], [plain(strip, colour)])

@@ -79,8 +79,11 @@ def scene(seed: int, group: int) -> Scene:
         rng.integers(5)
     ]
     bodies = tuple(
-        Body(float(np.clip(rng.normal(1.72, 0.09), 1.45, 1.98)), float(np.clip(rng.normal(1.05, 0.13), 0.82, 1.5)),
-             float(np.clip(rng.normal(1.0, 0.07), 0.85, 1.18)))
+        Body(
+            float(np.clip(rng.normal(1.72, 0.09), 1.45, 1.98)),
+            float(np.clip(rng.normal(1.05, 0.13), 0.82, 1.5)),
+            float(np.clip(rng.normal(1.0, 0.07), 0.85, 1.18)),
+        )
         for _ in range(PEOPLE)
     )
     return Scene(
@@ -122,7 +125,9 @@ def expose(colours: np.ndarray, light: Light) -> np.ndarray:
 def background(rng: np.random.Generator, camera: Camera, light: Light, back: float, indoors: bool) -> np.ndarray:
     """(H, W, 3) uint8 picture of the empty scene: ground, walls or a facade at `back` m, furniture behind the people."""
     size = (camera.width, camera.height_px)
-    sky = hsv(0.58, rng.uniform(0, 0.5), rng.uniform(0.4, 1.0)) if not indoors else hsv(0.1, 0.05, rng.uniform(0.3, 0.9))
+    sky = (
+        hsv(0.58, rng.uniform(0, 0.5), rng.uniform(0.4, 1.0)) if not indoors else hsv(0.1, 0.05, rng.uniform(0.3, 0.9))
+    )
     image = np.broadcast_to(sky.astype(np.float32), (camera.height_px, camera.width, 3)).copy()
     reach = 30.0
     pixels = 640
@@ -149,9 +154,7 @@ def background(rng: np.random.Generator, camera: Camera, light: Light, back: flo
 
 def paint(image: np.ndarray, texture: np.ndarray, homography: np.ndarray, size: tuple[int, int]) -> None:
     """Draw a texture that lies in a plane onto the image, in place."""
-    cv2.warpPerspective(
-        texture, homography, size, dst=image, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_TRANSPARENT
-    )
+    cv2.warpPerspective(texture, homography, size, dst=image, flags=cv2.INTER_AREA, borderMode=cv2.BORDER_TRANSPARENT)
 
 
 def _wall(

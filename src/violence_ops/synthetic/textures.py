@@ -79,7 +79,9 @@ def _wall_piece(image: np.ndarray, rng: np.random.Generator) -> None:
             x = left + span * part // 2
             cv2.line(image, (x, top), (x, top + tall), (0.3, 0.3, 0.3), 3)
     elif kind <= 3:  # shelves full of goods, or posters
-        rows, columns = (int(rng.integers(3, 8)), int(rng.integers(4, 22))) if kind == 2 else (1, int(rng.integers(1, 4)))
+        rows, columns = (
+            (int(rng.integers(3, 8)), int(rng.integers(4, 22))) if kind == 2 else (1, int(rng.integers(1, 4)))
+        )
         top, cell = int(height * rng.uniform(0.15, 0.5)), max(4, int(height * rng.uniform(0.04, 0.12)))
         for row in range(rows):
             for column in range(columns):

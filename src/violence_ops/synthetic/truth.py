@@ -47,8 +47,11 @@ def visibility(
     starts, ends, radii, near = _capsules(camera, skeletons)
     for person in range(points.shape[1]):
         covered = _covered(points, depths, starts[:, person], ends[:, person], radii[:, person], near[:, person])
-        own = _covered(points[:, [person]], depths[:, [person]] - 0.12,
-                       *(part[:, person, 8:9] for part in (starts, ends, radii, near)))[:, 0]
+        own = _covered(
+            points[:, [person]],
+            depths[:, [person]] - 0.12,
+            *(part[:, person, 8:9] for part in (starts, ends, radii, near)),
+        )[:, 0]
         own[:, [5, 6, 11, 12]] = False
         covered[:, person] = own
         hidden |= covered
@@ -82,10 +85,20 @@ def _inside(points: np.ndarray, polygon: np.ndarray) -> np.ndarray:
 
 def _capsules(camera: Camera, skeletons: list[Skeleton]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Image capsules of everybody: starts, ends (F, P, B, 2), radii and depths (F, P, B); bone 8 is the trunk."""
-    first = np.stack([np.concatenate([s.coco[:, [a for a, _ in _BONES]], s.neck[:, None], s.head_centre[:, None]], 1)
-                      for s in skeletons], axis=1)
-    last = np.stack([np.concatenate([s.coco[:, [b for _, b in _BONES]], s.pelvis[:, None], s.head_centre[:, None]], 1)
-                     for s in skeletons], axis=1)
+    first = np.stack(
+        [
+            np.concatenate([s.coco[:, [a for a, _ in _BONES]], s.neck[:, None], s.head_centre[:, None]], 1)
+            for s in skeletons
+        ],
+        axis=1,
+    )
+    last = np.stack(
+        [
+            np.concatenate([s.coco[:, [b for _, b in _BONES]], s.pelvis[:, None], s.head_centre[:, None]], 1)
+            for s in skeletons
+        ],
+        axis=1,
+    )
     starts, start_depth = camera.project(first)
     ends, end_depth = camera.project(last)
     depth = (start_depth + end_depth) / 2
