@@ -525,16 +525,34 @@ def weights_list(as_json: JsonOption = False) -> None:
 
 @weights_app.command("train")
 def weights_train(
-    out: Annotated[Path, typer.Argument(help="Folder for checkpoints; an interrupted training goes on there.")],
+    out: Annotated[Path, typer.Argument(help="The .safetensors to write; an interrupted training goes on.")],
     steps: Annotated[int, typer.Option(min=1, help="Training iterations in all.")] = 20_000,
+    start: Annotated[str, typer.Option(help="Weights to start from, or `none`.")] = "rtmo_small",
+    clips: Annotated[
+        Path | None, typer.Option(help="A folder of real clips; part of the pictures are frames of them.")
+    ] = None,
+    device: str = "cpu",
     as_json: JsonOption = False,
 ) -> None:
-    """Train the small RTMO on synthetic images."""
+    """Train the small RTMO on synthetic images; its progress is in `OUT.run/log.jsonl`."""
     from violence_ops.stages import weights as stage
 
-    with _progress() as progress:
-        result = stage.train(out, steps=steps, progress=progress)
+    begin = None if start == "none" else start
+    with stderr.status(f"training for {steps} steps"):
+        result = stage.train(out, steps=steps, start=begin, clips=clips, device=device)
     _print(result, as_json)
+
+
+@weights_app.command("evaluate")
+def weights_evaluate(
+    name: Annotated[str, typer.Argument(help="A shipped name or a .safetensors file.")] = "rtmo_small",
+    clips: Annotated[int, typer.Option(min=1, help="Held-out synthetic scenes, two frames each.")] = 150,
+    as_json: JsonOption = False,
+) -> None:
+    """Average precision and recall on synthetic scenes that no training has seen."""
+    from violence_ops.stages import weights as stage
+
+    _print(stage.evaluate(name, clips=clips), as_json)
 
 
 catalog_app = typer.Typer(help="The index over all batches.", no_args_is_help=True)

@@ -89,9 +89,8 @@ def promises(workspace: Workspace, drops: Sequence[Drop], nights: Sequence[Night
             for night, drop in zip(nights, drops, strict=True)
         ),
         "people were found and followed on both nights": all(night.persons and night.tracks for night in nights),
-        "both batches are sealed, in DVC and tagged in git": all(
-            versioning.is_versioned(workspace, batch) for batch in workspace.sealed_batches()
-        ),
+        "both batches are sealed, in DVC and tagged in git": {night.batch for night in nights}
+        <= versioning.versioned_batches(workspace),
         "`dvc status` has nothing to redo": not versioning.status(workspace),
         "the first candidate met the floors, was approved over REST and became champion": first.verdict == "pass"
         and first.approved_by == "release-manager"

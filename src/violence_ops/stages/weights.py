@@ -22,6 +22,21 @@ def path(name: str = "rtmo_small") -> dict[str, str]:
     return {"name": name, "path": str(found.path), "sha256": found.sha256}
 
 
+def available() -> dict[str, str]:
+    """The shipped weights: name to size, hash and where they come from."""
+    import json
+
+    from violence_ops.pose import weights
+
+    rows = {}
+    for file in sorted(weights.FOLDER.glob("*.safetensors")):
+        found = weights.find(file.stem)
+        origin = json.loads(file.with_suffix(".json").read_text("utf-8")).get("origin", "see its model card")
+        size = found.path.stat().st_size / 2**20
+        rows[file.stem] = f"{size:.1f} MiB, Apache-2.0, sha256 {found.sha256[:16]}…, {origin}"
+    return rows
+
+
 def train(
     out: Path,
     steps: int,
