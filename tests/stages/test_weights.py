@@ -1,0 +1,45 @@
+"""`weights`: shipped weights are found, judged, and trained further."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from violence_ops.pose.weights import WeightsError, find
+from violence_ops.stages import synth, weights
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_the_shipped_weights_have_a_path_and_a_hash() -> None:
+    facts = weights.path("rtmo_small")
+    assert Path(facts["path"]).is_file()
+    assert len(facts["sha256"]) == 64
+    assert facts["sha256"][:16] in weights.available()["rtmo_small"]
+
+
+def test_unknown_weights_are_refused_in_a_sentence() -> None:
+    with pytest.raises(WeightsError, match="shipped ones are"):
+        weights.path("no_such")
+
+
+def test_the_shipped_weights_find_most_people_of_unseen_synthetic_scenes() -> None:
+    """The promise of the model card, with room for the chance of 40 frames."""
+    facts = weights.evaluate("rtmo_small", clips=20, seed=5)
+    assert facts["frames"] == 40
+    assert facts["box_recall_50"] > 0.7
+    assert facts["recall_50"] > 0.45
+    assert 0 < facts["ap"] < facts["ap_50"] < 1
+
+
+@pytest.mark.slow
+def test_training_writes_weights_that_load_and_differ(tmp_path: Path) -> None:
+    clips = tmp_path / "clips"
+    synth.run(clips, 2, seed=1, groups=1, with_truth=False)
+    out = tmp_path / "own.safetensors"
+    facts = weights.train(out, steps=2, size=4, clips=clips)
+    assert facts["sha256"] == find(out).sha256 != find("rtmo_small").sha256
+    assert weights.path(str(out))["path"] == str(out)
