@@ -58,7 +58,10 @@ class DemoResult:
     def lines(self) -> Iterator[str]:
         for number, night in enumerate(self.nights, 1):
             yield f"\nNight {number}"
-            yield from (f"  {key.replace('_', ' '):<22}{_text(value)}" for key, value in night.items())
+            for key, value in night.items():
+                first, *others = _texts(value)
+                yield f"  {key.replace('_', ' '):<22}{first}"
+                yield from (f"  {'':<22}{other}" for other in others)
         yield "\nTime"
         yield from (f"  {part:<40}{seconds:7.1f} s" for part, seconds in self.seconds.items())
         yield "\nPromises"
@@ -131,11 +134,10 @@ def _two_nights(
     )
 
 
-def _text(value: Any) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
+def _texts(value: Any) -> list[str]:
+    """A value as the lines that a person reads."""
     if isinstance(value, list):
-        return "; ".join(map(str, value)) or "none"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    return "none" if value is None else str(value)
+        return [str(item) for item in value] or ["none"]
+    if isinstance(value, dict):
+        return [", ".join(f"{name} {count}" for name, count in value.items()) or "none"]
+    return [f"{value:.3f}" if isinstance(value, float) else "none" if value is None else str(value)]

@@ -26,7 +26,7 @@ class Night:
     accepted: int
     duplicates: int
     quarantined: dict[str, int]
-    persons: int
+    persons_in_frames: int
     tracks: int
     candidate: str
     candidate_f1: float
@@ -60,7 +60,7 @@ def night(workspace: Workspace, date: str, drop: Drop, approver: str | None) -> 
         accepted=len(batches.accepted_clips(batch)),
         duplicates=refused.pop("duplicate", 0),
         quarantined=dict(sorted(refused.items())),
-        persons=pq.read_metadata(batch.table("poses")).num_rows,
+        persons_in_frames=pq.read_metadata(batch.table("poses")).num_rows,
         tracks=_tracks(batch),
         candidate=report.candidate.version,
         candidate_f1=report.candidate.metrics.f1,
@@ -88,7 +88,9 @@ def promises(workspace: Workspace, drops: Sequence[Drop], nights: Sequence[Night
             night.quarantined == dict(sorted(Counter(drop.broken.values()).items()))
             for night, drop in zip(nights, drops, strict=True)
         ),
-        "people were found and followed on both nights": all(night.persons and night.tracks for night in nights),
+        "people were found and followed on both nights": all(
+            night.persons_in_frames and night.tracks for night in nights
+        ),
         "both batches are sealed, in DVC and tagged in git": {night.batch for night in nights}
         <= versioning.versioned_batches(workspace),
         "`dvc status` has nothing to redo": not versioning.status(workspace),
