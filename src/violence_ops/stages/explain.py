@@ -78,6 +78,7 @@ def run(workspace: Workspace, params: Params, clip_id: str, *, image: Path | Non
         clip_id=clip_id,
         status="quarantined",
         batch_id=clip.batch_id or None,
+        sealed=bool(clip.batch_id) and workspace.batch(clip.batch_id).is_sealed,
         source_path=clip.source_path,
         source_group=clip.source_group,
         label=clip.label,
