@@ -15,7 +15,7 @@ Every task can be run again at any time: what is done already is skipped, and th
 A night without new clips ends green with everything after *ingest* skipped. A batch that an expectation stops stays open:
 mend the cause, then clear the failed task.
 
-Trigger it by hand for a night of your choice (field *night*), or backfill: `airflow backfill create --dag-id nightly_ingestion …`.
+Trigger it by hand for a night of your choice (field *night*), or backfill: `violence-ops airflow backfill create --dag-id nightly_ingestion …`.
 """
 
 from datetime import date, timedelta

@@ -597,6 +597,17 @@ def dvc_command(context: typer.Context) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "dvc", *context.args])
 
 
+@app.command(
+    "airflow", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def airflow_command(context: typer.Context) -> None:
+    """Airflow's own command line on the running workspace, e.g. `violence-ops airflow backfill create …`."""
+    from violence_ops.stages import services as stage
+
+    environment = stage.airflow_environment(Workspace.open())
+    os.execve(sys.executable, [sys.executable, "-m", "airflow", *context.args], environment)
+
+
 @app.command()
 def version() -> None:
     """The version of violence-ops."""

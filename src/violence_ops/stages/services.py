@@ -9,6 +9,7 @@ from typing import Any
 
 from violence_ops import services
 from violence_ops.airflow_api import AirflowApi
+from violence_ops.errors import WorkspaceError
 from violence_ops.workspace import Workspace
 
 
@@ -52,6 +53,14 @@ def up(workspace: Workspace, *, airflow_port: int = 8080, mlflow_port: int = 500
 def down(workspace: Workspace) -> DownResult:
     """Stop them; no process stays behind."""
     return DownResult(services.down(workspace))
+
+
+def airflow_environment(workspace: Workspace) -> dict[str, str]:
+    """The environment in which Airflow's own command line works on this workspace. Raises WorkspaceError if it is not up."""
+    addresses = services.inspect(workspace).addresses
+    if addresses is None:
+        raise WorkspaceError(f"Airflow is not running for {workspace.root}: start it with `violence-ops up`.")
+    return services.airflow_environment(workspace, addresses)
 
 
 def api(workspace: Workspace, username: str = "admin") -> AirflowApi:
