@@ -149,14 +149,12 @@ def moving_people(clip: ClipRecord, rng: np.random.Generator, *, fighting: bool)
 @pytest.fixture(scope="session")
 def write_annotations() -> Callable[[Workspace, str], None]:
     """Write poses and tracks of two walking people for every accepted clip of an open batch, as the stages would."""
-    import numpy as np
-
-    from violence_ops.records import ClipTracks
-    from violence_ops.stages import batches
-    from violence_ops.workspace import write_table
+    from violence_ops.pose import weights
+    from violence_ops.stages import annotate, batches, extract_poses
 
     def write(workspace: Workspace, batch_id: str) -> None:
-        batch = workspace.batch(batch_id)
+        batch, params = workspace.batch(batch_id), workspace.params()
+        weights_sha256 = weights.find(params.pose.weights).sha256
         for clip in batches.accepted_clips(batch):
             random, rows = np.random.default_rng(int(clip.clip_id[:8], 16)), 2 * (clip.frame_count or 0)
             corner = random.uniform(0, 60, (rows, 2))
@@ -171,7 +169,8 @@ def write_annotations() -> Callable[[Workspace, str], None]:
                 involvement=np.full(rows, 0.5, np.float32), components=np.full((rows, 6), 0.5, np.float32),
             )  # fmt: skip
             tracks = people.to_table()
-            write_table(batch.part("poses", clip.clip_id), tracks.select(tracks.schema.names[:6]), "test")
-            write_table(batch.part("tracks", clip.clip_id), tracks, "test")
+            mark = extract_poses.expected(clip, weights_sha256, params.pose)
+            write_table(batch.part("poses", clip.clip_id), tracks.select(tracks.schema.names[:6]), mark)
+            write_table(batch.part("tracks", clip.clip_id), tracks, annotate.expected(batch, clip, params))
 
     return write

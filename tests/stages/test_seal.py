@@ -17,7 +17,7 @@ from violence_ops.errors import ExpectationsFailed, ServiceUnavailable, Workspac
 from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA
 from violence_ops.stages import batches, ingest, quarantine, seal, validate
 from violence_ops.stages.index import open_catalog
-from violence_ops.workspace import Workspace, sha256_file, write_table
+from violence_ops.workspace import Workspace, read_fingerprint, sha256_file, write_table
 
 pytestmark = pytest.mark.slow  # Great Expectations alone takes longer to import than all else
 NIGHT = date(2026, 1, 1)
@@ -120,11 +120,11 @@ def test_tracks_that_cannot_be_stop_the_batch(
     batch = workspace.batch(batch_id)
     write_annotations(workspace, batch_id)
     part = batch.part("tracks", batches.accepted_clips(batch)[0].clip_id)
-    table = pq.read_table(part)
-    write_table(part, table.take([0, 0, 1]))
+    table, mark = pq.read_table(part), read_fingerprint(part)
+    write_table(part, table.take([0, 0, 1]), mark)
     with pytest.raises(ExpectationsFailed, match="a track is at most once in a frame: observed 1"):
         seal.run(workspace, workspace.params(), batch_id=batch_id)
-    write_table(part, table.drop_columns(["rank"]))
+    write_table(part, table.drop_columns(["rank"]), mark)
     with pytest.raises(ExpectationsFailed, match="poses and tracks have their columns"):
         seal.run(workspace, workspace.params(), batch_id=batch_id)
     assert not batch.is_sealed
@@ -134,6 +134,20 @@ def test_a_batch_without_poses_is_not_sealed(workspace: Workspace, clip_folder: 
     batch_id = validated(workspace, clip_folder)
     with pytest.raises(WorkspaceError, match="extract-poses"):
         seal.run(workspace, workspace.params(), batch_id=batch_id)
+
+
+@pytest.mark.parametrize(
+    ("change", "verb"), [({"pose.score_threshold": 0.4}, "extract-poses"), ({"tracking.min_hits": 4}, "annotate")]
+)
+def test_poses_and_tracks_of_other_parameters_than_those_recorded_are_not_sealed(
+    workspace: Workspace, clip_folder: Path, write_annotations: Annotate, change: dict[str, float], verb: str
+) -> None:
+    batch_id = validated(workspace, clip_folder)
+    write_annotations(workspace, batch_id)
+    first = batches.accepted_clips(workspace.batch(batch_id))[0].clip_id
+    with pytest.raises(WorkspaceError, match=f"Clip {first} .* of other weights or parameters: run `violence-ops {verb}`"):
+        seal.run(workspace, workspace.params(change), batch_id=batch_id)
+    assert not workspace.batch(batch_id).is_sealed
 
 
 def test_a_remote_that_is_gone_refuses_and_a_second_run_sends_the_batch(

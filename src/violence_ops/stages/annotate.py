@@ -70,7 +70,7 @@ def run(
         due = [
             clip
             for clip in clips
-            if read_fingerprint(batch.part("tracks", clip.clip_id)) != _expected(batch, clip, params)
+            if read_fingerprint(batch.part("tracks", clip.clip_id)) != expected(batch, clip, params)
         ]
         skipped += len(clips) - len(due)
         lost = _annotate(workspace, batch, due, params, progress)
@@ -129,11 +129,11 @@ def annotate_clip(common: dict[str, Any], clip_id: str) -> dict[str, Any]:
     frames = sampled_frames(clip, params.pose.max_frames_per_second)
     ids = ByteTrack(params.tracking).track(poses, frames)
     ranked = rank(ClipTracks.from_poses(poses, ids), params.involvement, frames=frames)
-    write_table(batch.part("tracks", clip_id), ranked.to_table(), _expected(batch, clip, params))
+    write_table(batch.part("tracks", clip_id), ranked.to_table(), expected(batch, clip, params))
     return {}
 
 
-def _expected(batch: Batch, clip: ClipRecord, params: Params) -> str:
+def expected(batch: Batch, clip: ClipRecord, params: Params) -> str:
     """The fingerprint of the tracks that these poses and parameters give."""
     poses = read_fingerprint(batch.part("poses", clip.clip_id))
     return fingerprint("tracks", poses, params.tracking.model_dump(), params.involvement.model_dump())

@@ -67,7 +67,7 @@ def run(
         due += [
             (batch, clip)
             for clip in clips
-            if read_fingerprint(batch.part("poses", clip.clip_id)) != _expected(clip, found.sha256, params.pose)
+            if read_fingerprint(batch.part("poses", clip.clip_id)) != expected(clip, found.sha256, params.pose)
         ]
     work = _Work(workspace, params, found.sha256, sum(len(_frames(clip, params)) for _, clip in due), progress)
     if due:
@@ -102,7 +102,7 @@ class _Work:
                     withdraw(self.workspace, batch, clip, refusal)
                     self.refused[refusal.reason] += 1
                     continue
-                mark = _expected(clip, self.weights_sha256, self.params.pose)
+                mark = expected(clip, self.weights_sha256, self.params.pose)
                 write_table(batch.part("poses", clip.clip_id), poses.to_table(), mark)
                 self.clips += 1
                 self.persons += len(poses)
@@ -150,7 +150,7 @@ def load_estimator(params: PoseParams) -> PoseEstimator:
     )
 
 
-def _expected(clip: ClipRecord, weights_sha256: str, params: PoseParams) -> str:
+def expected(clip: ClipRecord, weights_sha256: str, params: PoseParams) -> str:
     """The fingerprint of the poses that this content, these weights and these parameters give."""
     return fingerprint("poses", clip.sha256, weights_sha256, params.model_dump(exclude=_NO_MATTER))
 

@@ -17,11 +17,20 @@ from violence_ops import expectations, versioning
 from violence_ops.errors import WorkspaceError
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord
-from violence_ops.stages import batches
+from violence_ops.stages import annotate, batches, extract_poses
 from violence_ops.stages.annotation_summary import summary_row
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.index import open_catalog
-from violence_ops.workspace import Batch, Workspace, atomic_path, fingerprint, sha256_file, sync_folder, write_json
+from violence_ops.workspace import (
+    Batch,
+    Workspace,
+    atomic_path,
+    fingerprint,
+    read_fingerprint,
+    sha256_file,
+    sync_folder,
+    write_json,
+)
 
 _TABLES: Final = {"poses": POSES_SCHEMA, "tracks": TRACKS_SCHEMA, "predictions": PREDICTIONS_SCHEMA}
 _OPTIONAL: Final = "predictions"
@@ -45,8 +54,8 @@ def run(
 ) -> SealResult:
     """Seal one batch, or every open one. Already sealed: a no-op; killed half-way: it goes on where it stopped.
 
-    Raises ExpectationsFailed (everything stays in place), WorkspaceError if a stage before has not run for all clips,
-    ServiceUnavailable if the DVC remote cannot be reached (the batch is sealed then; run again to send it).
+    Raises ExpectationsFailed (everything stays in place), WorkspaceError if a stage before has not run for all clips, or ran with
+    other weights or parameters, ServiceUnavailable if the DVC remote cannot be reached (the batch is sealed then; run again to send it).
     """
     chosen = [workspace.batch(batch_id)] if batch_id else _unfinished(workspace)
     rows: Counter[str] = Counter()
@@ -71,8 +80,12 @@ def _unfinished(workspace: Workspace) -> list[Batch]:
 
 
 def _seal(workspace: Workspace, params: Params, batch: Batch, progress: Progress | None) -> None:
+    from violence_ops.pose import weights
+
     clips = _judged_clips(batch)
     accepted = [clip for clip in clips if clip.status == "accepted"]
+    weights_sha256 = weights.find(params.pose.weights).sha256
+    _refuse_outdated(params, weights_sha256, batch, accepted)
     if accepted:
         _check(workspace, params, batch, accepted)
     staging = workspace.work / "sealing" / batch.batch_id
@@ -85,7 +98,7 @@ def _seal(workspace: Workspace, params: Params, batch: Batch, progress: Progress
         counts[name] = _join(batch, name, schema, accepted, staging / f"{name}.parquet")
         if progress:
             progress(f"seal {batch.batch_id}", done, len(_TABLES))
-    _write_manifest(params, batch, clips, counts, staging)
+    _write_manifest(params, weights_sha256, batch, clips, counts, staging)
     sync_folder(staging)
     batch.sealed.parent.mkdir(parents=True, exist_ok=True)
     staging.rename(batch.sealed)
@@ -109,13 +122,23 @@ def _judged_clips(batch: Batch) -> list[ClipRecord]:
         raise WorkspaceError(
             f"{len(missing)} clips of batch {batch.batch_id} are not validated yet: run `violence-ops validate` first."
         )
-    for clip in clips:
-        for table, verb in (("poses", "extract-poses"), ("tracks", "annotate")):
-            if clip.status == "accepted" and not batch.part(table, clip.clip_id).is_file():
-                raise WorkspaceError(
-                    f"Clip {clip.clip_id} of batch {batch.batch_id} has no {table} yet: run `violence-ops {verb}` first."
-                )
     return clips
+
+
+def _refuse_outdated(params: Params, weights_sha256: str, batch: Batch, accepted: list[ClipRecord]) -> None:
+    """Refuse poses and tracks that are not those of the present weights and parameters, which batch.json will name."""
+    for clip in accepted:
+        wanted = {
+            ("poses", "extract-poses"): extract_poses.expected(clip, weights_sha256, params.pose),
+            ("tracks", "annotate"): annotate.expected(batch, clip, params),
+        }
+        for (table, verb), mark in wanted.items():
+            part = batch.part(table, clip.clip_id)
+            if read_fingerprint(part) != mark:
+                state = f"{table} of other weights or parameters" if part.is_file() else f"no {table} yet"
+                raise WorkspaceError(
+                    f"Clip {clip.clip_id} of batch {batch.batch_id} has {state}: run `violence-ops {verb}` and what follows it."
+                )
 
 
 def _check(workspace: Workspace, params: Params, batch: Batch, accepted: list[ClipRecord]) -> None:
@@ -164,10 +187,8 @@ def _join(batch: Batch, name: str, schema: pa.Schema, accepted: list[ClipRecord]
 
 
 def _write_manifest(
-    params: Params, batch: Batch, clips: list[ClipRecord], counts: dict[str, int], staging: Path
+    params: Params, weights_sha256: str, batch: Batch, clips: list[ClipRecord], counts: dict[str, int], staging: Path
 ) -> None:
-    from violence_ops.pose import weights
-
     draft = batches.read_manifest(batch)
     tables = {
         name: {"rows": number, "sha256": sha256_file(staging / f"{name}.parquet")} for name, number in counts.items()
@@ -177,7 +198,7 @@ def _write_manifest(
         "batch_id": batch.batch_id, "night": draft.night, "tables": tables, "params": params.model_dump(mode="json"),
         "accepted": len(clips) - refused.total(), "quarantined": dict(refused),
         "code_revision": versioning.code_revision(),
-        "pose_weights": {"name": params.pose.weights, "sha256": weights.find(params.pose.weights).sha256},
+        "pose_weights": {"name": params.pose.weights, "sha256": weights_sha256},
         "run": {"run_id": os.environ.get("AIRFLOW_CTX_DAG_RUN_ID"), "sealed_at": datetime.now(UTC).isoformat()},
     }  # fmt: skip
     write_json(staging / "batch.json", content)
