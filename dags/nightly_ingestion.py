@@ -28,7 +28,6 @@ from violence_ops.orchestration import (
     VERSIONING,
     default_args,
     params,
-    recorded_in_dvc,
     shards_of_night,
     stage,
 )
@@ -81,7 +80,6 @@ def nightly_ingestion():
         batch_ids = sorted({shard["batch_id"] for shard in shards})
         for batch_id in batch_ids:
             stage("seal", batch_id=batch_id)
-        recorded_in_dvc("ingest", "validate", "extract-poses", "annotate", "score", "seal")
         outlet_events[BATCHES].extra = {"batches": batch_ids}
 
     shards = ingest()

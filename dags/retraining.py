@@ -8,7 +8,7 @@ registered as *candidate*. Otherwise the run ends green with the rest skipped.
 
 from airflow.sdk import dag, task
 
-from violence_ops.orchestration import BATCHES, CANDIDATE, GPU, VERSIONING, default_args, recorded_in_dvc, stage
+from violence_ops.orchestration import BATCHES, CANDIDATE, GPU, VERSIONING, default_args, stage
 
 
 @dag(schedule=[BATCHES], catchup=False, max_active_runs=1, default_args=default_args(), doc_md=__doc__, tags=["model"])
@@ -19,14 +19,11 @@ def retraining():
 
     @task(**VERSIONING)
     def assemble():
-        stage("holdout.ensure")
         stage("assemble")
-        recorded_in_dvc("assemble")
 
     @task(outlets=[CANDIDATE], **GPU)
     def train(outlet_events):
         trained = stage("train")
-        recorded_in_dvc("train")
         outlet_events[CANDIDATE].extra = {key: trained[key] for key in ("model_version", "run_id")}
 
     enough_new() >> assemble() >> train()

@@ -64,6 +64,35 @@ def test_the_shards_of_a_night_are_those_of_its_open_batches(inside: Workspace, 
     assert shards_of_night("2026-02-01") == []
 
 
+@pytest.mark.slow
+def test_a_night_killed_between_sealing_and_announcing_is_finished_by_running_it_again(
+    inside: Workspace, clip_folder, write_annotations
+) -> None:
+    import shutil
+    import subprocess
+    from datetime import date
+
+    from violence_ops import versioning
+    from violence_ops.orchestration import shards_of_night, stage
+    from violence_ops.stages import seal
+
+    shutil.copytree(clip_folder, inside.inbox / "Fight")
+    (batch_id,) = ingest.run(inside, inside.params(), night=date(2026, 1, 31)).batch_ids
+    stage("validate", batch_id=batch_id)
+    write_annotations(inside, batch_id)
+    seal.run(inside, inside.params())
+    subprocess.run(["git", "-C", inside.root, "tag", "--delete", f"batch/{batch_id}"], check=True)
+
+    (shard,) = shards_of_night("2026-01-31")
+    assert shard == {"batch_id": batch_id, "clip_ids": []}
+    for task in ("validate", "extract_poses", "annotate", "score"):
+        stage(task, **shard)
+    stage("validate.checkpoint", batch_id=batch_id)
+    assert stage("seal", batch_id=batch_id)["batch_ids"] == [batch_id]
+    assert versioning.versioned_batches(inside) == {batch_id}
+    assert shards_of_night("2026-01-31") == []
+
+
 def test_a_failure_names_dag_task_shard_and_clips_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     from violence_ops.orchestration import say_what_failed
 

@@ -92,27 +92,22 @@ def stage(name: str, **arguments: Any) -> Any:
 
 
 def shards_of_night(night: str) -> list[dict[str, Any]]:
-    """The open batches of a night in pieces: `batch_id` and `clip_ids` of each.
+    """The unfinished batches of a night in pieces: `batch_id` and `clip_ids` of each.
 
-    Also a batch that an earlier run of the same night left open, so that clearing a whole run goes on with it.
+    Also a batch that an earlier run of the same night left, so that clearing a whole run goes on with it; if only the end of
+    its sealing is missing, as one piece without clips.
     """
-    from violence_ops.stages.batches import open_batch_ids
+    from violence_ops.stages import batches, seal
     from violence_ops.workspace import Workspace
 
-    batch_ids = [batch_id for batch_id in open_batch_ids(Workspace.open()) if batch_id.startswith(f"{night}-")]
+    workspace = Workspace.open()
+    found = [*batches.open_batch_ids(workspace), *(batch.batch_id for batch in seal.half_sealed(workspace))]
     return [
         {"batch_id": batch_id, "clip_ids": clip_ids}
-        for batch_id in batch_ids
-        for clip_ids in stage("ingest.shards", batch_id=batch_id)
+        for batch_id in sorted(found)
+        if batch_id.startswith(f"{night}-")
+        for clip_ids in stage("ingest.shards", batch_id=batch_id) or [[]]
     ]
-
-
-def recorded_in_dvc(*names: str) -> None:
-    """Tell DVC that these stages of dvc.yaml are done, so that `dvc status` has nothing to redo, and commit that to git."""
-    from violence_ops import versioning
-    from violence_ops.workspace import Workspace
-
-    versioning.commit_stage(Workspace.open(), names, f"Airflow: {', '.join(names)}")
 
 
 class LogProgress:

@@ -104,15 +104,18 @@ def versioned_batches(workspace: Workspace) -> set[str]:
 def commit_stage(workspace: Workspace, names: Iterable[str], message: str) -> str:
     """Record stages of dvc.yaml whose commands were run outside `dvc repro`, then commit what they left to git.
 
-    Afterwards `status` has nothing to say of them. Inside `dvc repro` nothing is done: DVC records the stage itself.
-    Returns the revision. Raises WorkspaceError if a stage has not left its outputs.
+    Afterwards `status` has nothing to say of them. A stage that never ran, or one before it, stays as it is to DVC.
+    Inside `dvc repro` nothing is done: DVC records the stage itself. Returns the revision.
     """
     if inside_repro(workspace):
         return revision(workspace)
     with _dvc(workspace) as repo:
         _refuse_special_files(workspace)
         for name in names:
-            _translated(workspace, lambda name=name: repo.commit(target=f"{workspace.dvc_file}:{name}", force=True))
+            target = f"{workspace.dvc_file}:{name}"
+            stages = _translated(workspace, lambda target=target: repo.stage.collect(target))
+            if all(item.exists for stage in stages for item in (*stage.deps, *stage.outs)):
+                _translated(workspace, lambda target=target: repo.commit(target=target, force=True))
         _commit(workspace, [workspace.root / path for path in _TRACKED], message)
     return revision(workspace)
 

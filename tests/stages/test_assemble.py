@@ -97,7 +97,7 @@ def test_what_is_missing_is_said(
 def test_a_label_in_one_source_group_cannot_be_split(workspace: Workspace, seal_tracks: Seal) -> None:
     seal_tracks(workspace, per_group=4, labels=lambda i: "Fight" if i < 4 else "NonFight")
     with pytest.raises(UserError, match="Fight clips cannot be on both sides of the split"):
-        assemble.run(workspace, workspace.params())
+        assemble.run(workspace, workspace.params({"holdout.auto_freeze": False}))
 
 
 def test_all_groups_in_the_holdout_is_said(workspace: Workspace, seal_tracks: Seal) -> None:
@@ -113,3 +113,10 @@ def test_all_groups_in_the_holdout_is_said(workspace: Workspace, seal_tracks: Se
         pq.write_table(type(clips).from_pylist(keep, schema=clips.schema), batch.table("clips"))
     with pytest.raises(UserError, match="labelled clips belong to source groups of the holdout"):
         assemble.run(workspace, workspace.params())
+
+
+def test_the_first_dataset_freezes_a_holdout_and_leaves_it_out(workspace: Workspace, seal_tracks: Seal) -> None:
+    seal_tracks(workspace)
+    result = assemble.run(workspace, workspace.params())
+    assert workspace.holdout_versions() == ["v1"]
+    assert result.held_out == sum(holdout.read(workspace, "v1").clips.values()) > 0

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from violence_ops import versioning
 from violence_ops.errors import UserError
 from violence_ops.params import Params
 from violence_ops.records import LABELS
@@ -42,12 +43,14 @@ class AssembleResult:
 
 
 def run(workspace: Workspace, params: Params, *, progress: Progress | None = None) -> AssembleResult:
-    """Write `data/dataset`: train and val tables, split.json, the skeletons, and the export for MMAction2's PoseDataset.
+    """Write `data/dataset`, after freezing a holdout if there is none and `holdout.auto_freeze` is set: train and val tables, split.json, the skeletons, and the export for MMAction2's PoseDataset.
 
     The same sealed batches, labels, holdouts and params give the same bytes. Raises UserError, saying what is missing, if
     there is no labelled clip, only one label, too few clips of one, or nothing outside the holdout.
     """
     clips = labelled_clips(workspace)
+    _check(clips, trainable(workspace, params, clips), params)
+    holdout.ensure(workspace, params)
     usable = trainable(workspace, params, clips)
     _check(clips, usable, params)
     train, val = _split(usable, params)
@@ -67,6 +70,7 @@ def run(workspace: Workspace, params: Params, *, progress: Progress | None = Non
     )
     _write_split(workspace, params, result, train, val, hashes)
     workspace.write_progress("assemble", result.to_dict())
+    versioning.commit_stage(workspace, ["assemble"], f"Dataset {revision[:12]}")
     return result
 
 

@@ -17,7 +17,7 @@ from violence_ops import expectations, versioning
 from violence_ops.errors import WorkspaceError
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord
-from violence_ops.stages import annotate, batches, extract_poses
+from violence_ops.stages import annotate, batches, extract_poses, inbox
 from violence_ops.stages.annotation_summary import summary_row
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.index import open_catalog
@@ -34,6 +34,7 @@ from violence_ops.workspace import (
 
 _TABLES: Final = {"poses": POSES_SCHEMA, "tracks": TRACKS_SCHEMA, "predictions": PREDICTIONS_SCHEMA}
 _OPTIONAL: Final = "predictions"
+_NIGHT: Final = ("ingest", "validate", "extract-poses", "annotate", "score", "seal")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +58,9 @@ def run(
     Raises ExpectationsFailed (everything stays in place), WorkspaceError if a stage before has not run for all clips, or ran with
     other weights or parameters, ServiceUnavailable if the DVC remote cannot be reached (the batch is sealed then; run again to send it).
     """
-    chosen = [workspace.batch(batch_id)] if batch_id else _unfinished(workspace)
+    chosen = (
+        [workspace.batch(batch_id)] if batch_id else half_sealed(workspace) + batches.chosen_batches(workspace, None)
+    )
     rows: Counter[str] = Counter()
     clips = 0
     for batch in chosen:
@@ -69,14 +72,15 @@ def run(
         rows.update({name: table["rows"] for name, table in facts["tables"].items()})
         clips += facts["accepted"]
     _write_progress(workspace)
+    if not batches.open_batch_ids(workspace):
+        _record_night(workspace, params, chosen)
     return SealResult([batch.batch_id for batch in chosen], clips, dict(rows), versioning.revision(workspace))
 
 
-def _unfinished(workspace: Workspace) -> list[Batch]:
-    """Open batches, and sealed ones whose sealing was interrupted before the end."""
+def half_sealed(workspace: Workspace) -> list[Batch]:
+    """The sealed batches whose sealing was interrupted before all of it was done."""
     versioned = versioning.versioned_batches(workspace)
-    half = [b for b in workspace.sealed_batches() if b.batch_id not in versioned or b.open.exists()]
-    return half + batches.chosen_batches(workspace, None)
+    return [b for b in workspace.sealed_batches() if b.batch_id not in versioned or b.open.exists()]
 
 
 def _seal(workspace: Workspace, params: Params, batch: Batch, progress: Progress | None) -> None:
@@ -113,6 +117,14 @@ def _announce(workspace: Workspace, batch: Batch) -> None:
         catalog.seal_batch(batch.batch_id)
     if batch.open.exists():
         shutil.rmtree(batch.open)
+
+
+def _record_night(workspace: Workspace, params: Params, sealed: list[Batch]) -> None:
+    """Tell DVC that the night's stages are done; ingestion only if no file that came meanwhile waits for it."""
+    waiting = inbox.scan(workspace.inbox, params.ingest.settle_s)
+    done = _NIGHT[1:] if waiting.drops or waiting.left else _NIGHT
+    names = ", ".join(batch.batch_id for batch in sealed) or "nothing new"
+    versioning.commit_stage(workspace, done, f"Night: {names}")
 
 
 def _judged_clips(batch: Batch) -> list[ClipRecord]:

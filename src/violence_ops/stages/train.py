@@ -85,6 +85,7 @@ def run(
         shutil.rmtree(trained)
     progress_of = {"dataset_revision": dataset.revision, "params": facts["params_digest"], "model_version": version}
     workspace.write_progress("train", progress_of)
+    versioning.commit_stage(workspace, ["train"], f"Candidate {version}")
     return TrainResult(version, run_id, registry.run_url(run_id), dataset.revision, record["metrics"])
 
 
@@ -151,7 +152,18 @@ def _facts(workspace: Workspace, params: Params, dataset: _Dataset) -> dict[str,
         "holdout": versions[-1] if versions else "none",
         "holdout_revision": holdout.read(workspace, versions[-1]).revision if versions else "none",
         "family": params.train.family,
+        "start": _start(params),
     }
+
+
+def _start(params: Params) -> str:
+    """What the network begins with: `none`, or the start's name and hash."""
+    from violence_ops.recognition import starts
+
+    if params.train.start is None:
+        return "none"
+    start = starts.find(params.train.start)
+    return f"{start.name} sha256:{start.sha256}"
 
 
 def _trained(
@@ -159,7 +171,7 @@ def _trained(
 ) -> Path:
     """The folder with what training gave: `package/`, `plots/`, `record.json`. Trains unless a lost attempt left it."""
     home = workspace.cache / "training"
-    folder = home / fingerprint(dataset.revision, facts["params_digest"], facts["code_revision"])
+    folder = home / fingerprint(dataset.revision, facts["params_digest"], facts["start"], facts["code_revision"])
     if folder.is_dir():
         return folder
     shutil.rmtree(home, ignore_errors=True)

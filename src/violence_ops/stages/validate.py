@@ -18,6 +18,7 @@ from violence_ops.records import CLIPS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, quarantine
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.index import open_catalog
+from violence_ops.stages.parts import record_progress
 from violence_ops.video.sandbox import Sandbox
 from violence_ops.workspace import Batch, Workspace, fingerprint, read_fingerprint, sha256_file, write_table
 
@@ -50,7 +51,7 @@ def run(
     with open_catalog(workspace) as catalog, Sandbox(params.validation) as sandbox:
         for batch in chosen:
             judged += _validate_batch(workspace, params, batch, clip_ids, catalog, sandbox, progress)
-    batches.write_batch_progress(workspace, "validate", chosen)
+    record_progress(workspace, "validate", "clips")
     reasons = Counter(clip.reason or "" for clip in judged if clip.status == "quarantined")
     return ValidateResult(sum(clip.status == "accepted" for clip in judged), dict(sorted(reasons.items())))
 
