@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 import yaml
 
+from violence_ops import services
 from violence_ops.errors import ParamsError, UsageError, WorkspaceError
 from violence_ops.stages import init
 from violence_ops.workspace import Workspace, atomic_path, read_fingerprint, write_json, write_table
@@ -159,3 +160,15 @@ def test_a_lock_is_freed_when_its_holder_is_killed(workspace: Workspace) -> None
     started = time.monotonic()
     with workspace.lock("x"):
         assert time.monotonic() - started < 60
+
+
+def test_mlflow_is_the_deployments_else_the_running_server_else_the_database(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert workspace.mlflow_uri == workspace.mlflow_database
+    write_json(workspace.service_addresses, {"airflow": "http://127.0.0.1:1", "mlflow": "http://127.0.0.1:2"})
+    assert workspace.mlflow_uri == "http://127.0.0.1:2"
+    monkeypatch.setenv("VIOLENCE_OPS_MLFLOW_URI", "http://mlflow.example:5000")
+    assert Workspace(workspace.root).mlflow_uri == "http://mlflow.example:5000"
+    services.down(workspace)
+    assert workspace.mlflow_uri == workspace.mlflow_database

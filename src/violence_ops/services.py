@@ -88,7 +88,7 @@ def inspect(workspace: Workspace) -> State:
     services = processes.recorded(workspace.services, NAMES)
     alive = tuple(service.name for service in services if service.is_alive)
     dead = tuple(service.name for service in services if service.name not in alive)
-    file = _addresses_file(workspace)
+    file = workspace.service_addresses
     return State(Addresses(**json.loads(file.read_text("utf-8"))) if file.is_file() else None, alive, dead)
 
 
@@ -206,13 +206,13 @@ def _start(workspace: Workspace, addresses: Addresses) -> None:
     _migrate(workspace, environment)
     for name, options in _AIRFLOW.items():
         processes.start(workspace.services, name, [sys.executable, "-m", "airflow", name, *options], environment)
-    write_json(_addresses_file(workspace), asdict(addresses))
+    write_json(workspace.service_addresses, asdict(addresses))
     _await_health(workspace, addresses)
 
 
 def _start_mlflow(workspace: Workspace, addresses: Addresses) -> None:
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", addresses.mlflow.rpartition(":")[2]]
-    command += ["--backend-store-uri", f"sqlite:///{workspace.root / 'mlflow.db'}", "--workers", "1"]
+    command += ["--backend-store-uri", workspace.mlflow_database, "--workers", "1"]
     command += ["--artifacts-destination", str(workspace.mlflow_artifacts)]
     environment = dict(os.environ) | _shared_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     processes.start(workspace.services, "mlflow", command, environment)
@@ -270,12 +270,8 @@ def _refuse_broken_dags(client: AirflowApi) -> bool:
 def _stop(workspace: Workspace) -> int:
     services = processes.recorded(workspace.services, NAMES)
     count = processes.stop(workspace.services, services, workspace=workspace.root, patience_s=_STOP_PATIENCE_S)
-    _addresses_file(workspace).unlink(missing_ok=True)
+    workspace.service_addresses.unlink(missing_ok=True)
     return count
-
-
-def _addresses_file(workspace: Workspace) -> Path:
-    return workspace.services / "addresses.json"
 
 
 def _secret(workspace: Workspace, name: str, keys: Sequence[str]) -> dict[str, str]:

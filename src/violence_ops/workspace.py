@@ -145,6 +145,11 @@ class Workspace:
         return self.gx / "uncommitted" / "data_docs" / "local_site" / "index.html"
 
     @property
+    def data_docs_styles(self) -> Path:
+        """The style sheet that Great Expectations puts into its pages."""
+        return self.gx / "plugins" / "custom_data_docs" / "styles" / "data_docs_custom_styles.css"
+
+    @property
     def cache(self) -> Path:
         """Can be deleted at any time: downloaded model packages, exported engines."""
         return self.root / ".cache"
@@ -159,6 +164,11 @@ class Workspace:
         return self.root / ".services"
 
     @property
+    def service_addresses(self) -> Path:
+        """`{"airflow": URL, "mlflow": URL}` from `violence-ops up` to `down`."""
+        return self.services / "addresses.json"
+
+    @property
     def remote(self) -> Path:
         """The default DVC remote; `VIOLENCE_OPS_REMOTE_URL` names another."""
         return self.root / ".remote"
@@ -168,8 +178,18 @@ class Workspace:
         return self.deployment.catalog_url or f"sqlite:///{self.root / 'catalog.db'}"
 
     @property
+    def mlflow_database(self) -> str:
+        """What MLflow keeps its records in, with a server or without."""
+        return f"sqlite:///{self.root / 'mlflow.db'}"
+
+    @property
     def mlflow_uri(self) -> str:
-        return self.deployment.mlflow_uri or f"sqlite:///{self.root / 'mlflow.db'}"
+        """The deployment's MLflow, else the server that `violence-ops up` started, else the database itself."""
+        if self.deployment.mlflow_uri:
+            return self.deployment.mlflow_uri
+        if self.service_addresses.is_file():
+            return str(json.loads(self.service_addresses.read_text("utf-8"))["mlflow"])
+        return self.mlflow_database
 
     @property
     def mlflow_artifacts(self) -> Path:
