@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 from violence_ops.errors import ExpectationsFailed
 from violence_ops.params import ExpectationParams, ValidationParams
 from violence_ops.records import CLIPS_SCHEMA, COMPONENTS, LABELS, REASONS
-from violence_ops.workspace import Workspace
+from violence_ops.workspace import Workspace, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
 
 _DERIVED: Final = ("is_quarantined", "is_unlabelled")
+_STYLES: Final = "footer { display: none; }\n"
 _ACCEPTED: Final = 'status == "accepted"'
 
 
@@ -132,6 +133,7 @@ def _check(workspace: Workspace, name: str, batch_id: str, frame: pd.DataFrame, 
     with workspace.lock("expectations"):
         context = gx.get_context(mode="file", project_root_dir=str(workspace.root))
         context.variables.progress_bars = {"globally": False}
+        _hide_advertising(workspace, context)
         context.suites.add_or_update(gx.ExpectationSuite(name=name, expectations=expectations))
         definition = _definition(context, name)
         checkpoint = gx.Checkpoint(name=name, validation_definitions=[definition], actions=[_data_docs()])
@@ -147,6 +149,15 @@ def _check(workspace: Workspace, name: str, batch_id: str, frame: pd.DataFrame, 
             f"see {workspace.data_docs}, then mend the input or the limits in params.yaml and run the stage again."
         )
     return CheckResult(name, len(expectations), workspace.data_docs)
+
+
+def _hide_advertising(workspace: Workspace, context: Any) -> None:
+    """Take the product's own buttons and footers off the data docs; the newsletter's has no switch but the style sheet."""
+    if not workspace.data_docs_styles.is_file() or workspace.data_docs_styles.read_text("utf-8") != _STYLES:
+        write_text(workspace.data_docs_styles, _STYLES)
+    for name, site in dict(context.variables.data_docs_sites).items():
+        if site["show_how_to_buttons"]:
+            context.update_data_docs_site(name, {**site, "show_how_to_buttons": False})
 
 
 def _definition(context: Any, name: str) -> Any:

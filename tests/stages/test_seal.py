@@ -107,9 +107,10 @@ def test_too_many_refused_clips_stop_the_batch_with_a_sentence_and_nothing_is_lo
     assert "share of clips in quarantine: observed 0.5" in message
     assert "max value 0.2" in message
     assert str(workspace.data_docs) in message
-    assert "share of clips in quarantine" in "".join(
-        page.read_text() for page in workspace.data_docs.parent.rglob("*.html")
-    )
+    pages = "".join(page.read_text() for page in workspace.data_docs.parent.rglob("*.html"))
+    assert "share of clips in quarantine" in pages
+    assert "To disable this footer" not in pages
+    assert "footer { display: none; }" in pages
     assert sorted(workspace.batch(batch_id).open.rglob("*")) == before
 
 
