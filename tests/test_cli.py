@@ -15,9 +15,11 @@ from violence_ops.workspace import Workspace
 PROGRAM = [sys.executable, "-m", "violence_ops.cli"]
 
 
-def run(*arguments: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
     env = {key: value for key, value in os.environ.items() if not key.startswith("VIOLENCE_OPS_")} | environment
-    return subprocess.run([*PROGRAM, *arguments], cwd=cwd, env=env, capture_output=True, text=True, timeout=120)
+    return subprocess.run(
+        [*PROGRAM, *arguments], cwd=cwd, env=env, input=stdin, capture_output=True, text=True, timeout=120
+    )
 
 
 @pytest.mark.parametrize(
@@ -74,3 +76,13 @@ def test_every_verb_explains_itself(tmp_path: Path) -> None:
     for verb in ("ingest", "validate", "extract-poses", "annotate", "score", "seal", "assemble", "train", "evaluate", "gate",
                  "promote", "rollback", "init", "demo", "up", "down", "status", "doctor", "explain", "predict", "synth", "weights"):  # fmt: skip
         assert f" {verb} " in text, verb
+
+
+def test_weights_are_listed_by_the_names_under_which_they_are_used(tmp_path: Path) -> None:
+    assert run("weights", "list", cwd=tmp_path).stdout.startswith("rtmo_small ")
+
+
+def test_predict_reads_paths_from_stdin(workspace: Workspace) -> None:
+    done = run("predict", "-", cwd=workspace.root, stdin="nowhere.mp4\n")
+    assert (done.returncode, "nowhere.mp4 does not exist" in done.stderr) == (2, True), done.stderr
+    assert "Nothing was read from stdin" in run("predict", "-", cwd=workspace.root).stderr

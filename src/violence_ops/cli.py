@@ -91,23 +91,24 @@ def _open(workspace: Path | None, settings: Sequence[str] | None = None) -> tupl
     return opened, opened.params(overrides)
 
 
-def _print(result: Result | dict[str, Any], as_json: bool) -> None:
+def _print(result: Result | dict[str, Any], as_json: bool, *, names: bool = False) -> None:
+    """Print a result for people or as JSON; `names` says that its keys are names, to be printed as they are."""
     content = result if isinstance(result, dict) else result.to_dict()
     lines = getattr(result, "lines", None)
     if as_json:
         print(json.dumps(content, indent=2, default=str, ensure_ascii=False))
     else:
-        print("\n".join(lines() if lines else _plain(content)))
+        print("\n".join(lines() if lines else _plain(content, names)))
 
 
-def _plain(content: dict[str, Any]) -> Iterator[str]:
+def _plain(content: dict[str, Any], names: bool) -> Iterator[str]:
     width = max((len(key) for key in content), default=0)
     for key, value in content.items():
         if isinstance(value, dict):
             value = ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
         elif isinstance(value, (list, tuple)):
             value = ", ".join(map(str, value)) or "none"
-        yield f"{key.replace('_', ' '):<{width}}  {'none' if value is None else value}"
+        yield f"{key if names else key.replace('_', ' '):<{width}}  {'none' if value is None else value}"
 
 
 @contextmanager
@@ -121,6 +122,13 @@ def _progress() -> Iterator[Callable[[str, int, int], None]]:
             bars.update(task, description=what, completed=done, total=total)
 
         yield advance
+
+
+def _lines_of_stdin() -> list[Path]:
+    paths = [Path(line.rstrip("\n")) for line in sys.stdin if line.strip()]
+    if not paths:
+        raise UsageError("Nothing was read from stdin: give paths, a line each.")
+    return paths
 
 
 def _night(value: str | None) -> date:
@@ -371,6 +379,9 @@ ReportOption = Annotated[Path | None, typer.Option(help="An evaluation's folder;
 def gate(
     workspace: WorkspaceOption = None,
     report: ReportOption = None,
+    verdict_only: Annotated[
+        bool, typer.Option("--verdict-only", help="Exit with 0 whatever the verdict: for `dvc repro`.")
+    ] = False,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -380,7 +391,7 @@ def gate(
     opened, params = _open(workspace, settings)
     result = stage.run(opened, params, report=report)
     _print(result, as_json)
-    if result.verdict != "pass":
+    if result.verdict != "pass" and not verdict_only:
         raise RefusedByGate(f"The gate says {result.verdict}: {' '.join(result.reasons)}")
 
 
@@ -479,7 +490,9 @@ def label(
 
 @app.command()
 def predict(
-    sources: Annotated[list[Path], typer.Argument(help="Video files or folders.")],
+    sources: Annotated[
+        list[Path], typer.Argument(help="Video files or folders; `-` reads their paths from stdin, a line each.")
+    ],
     workspace: WorkspaceOption = None,
     settings: SetOption = None,
 ) -> None:
@@ -487,8 +500,9 @@ def predict(
     from violence_ops.stages import predict as stage
 
     opened, params = _open(workspace, settings)
+    named = [path for source in sources for path in (_lines_of_stdin() if str(source) == "-" else [source])]
     with _progress() as progress:
-        for row in stage.run(opened, params, sources, progress=progress):
+        for row in stage.run(opened, params, named, progress=progress):
             print(json.dumps(row, ensure_ascii=False), flush=True)
 
 
@@ -520,7 +534,7 @@ def weights_list(as_json: JsonOption = False) -> None:
     """Which weights are there, with size, hash and licence."""
     from violence_ops.stages import weights as stage
 
-    _print(stage.available(), as_json)
+    _print(stage.available(), as_json, names=True)
 
 
 @weights_app.command("train")
