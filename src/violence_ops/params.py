@@ -157,6 +157,7 @@ class HoldoutParams(_Section):
 
 class TrainParams(_Section):
     family: str
+    start: Annotated[str, Field(min_length=1)] | None
     epochs: Count
     mini_batch: Count
     learning_rate: Positive

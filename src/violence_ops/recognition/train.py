@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from violence_ops.errors import UserError
 from violence_ops.params import TrainParams, WindowParams
-from violence_ops.recognition import vote
+from violence_ops.recognition import starts, vote
 from violence_ops.recognition.dataset import WindowDataset
 from violence_ops.recognition.model import Recogniser, Settings, Windows, bounded_threads, device, load_config
 from violence_ops.recognition.skeleton import Skeleton
@@ -72,12 +72,14 @@ def fit(
 ) -> Trained:
     """Train on `train`, choose epoch and threshold on `val`; `labels` maps clip_id to Fight or NonFight.
 
-    Raises UserError if the loss stops being a number or if no clip of the training side shows a person.
+    The network begins with the weights `params.start`, or with random ones when that is None. Raises ParamsError if the start
+    does not fit, UserError if the loss stops being a number or if no clip of the training side shows a person.
     """
     settings = Settings.of(params, windows)
     config = load_config(settings)
+    start = starts.load(starts.find(params.start), settings) if params.start else None
     with _reproducible(params.seed):
-        recogniser = Recogniser(settings)
+        recogniser = Recogniser(settings, start)
         data = WindowDataset(
             skeletons=train, labels=labels, params=windows, max_windows_per_clip=config.max_windows_per_clip,
             pipeline=config.train_pipeline,
