@@ -355,6 +355,27 @@ _learning_command("train", "Train a candidate and register it.")
 
 
 @app.command()
+def pretrain(
+    out: Annotated[Path, typer.Argument(help="The .safetensors to write, for train.start.")],
+    clips: Annotated[int, typer.Option(min=8, help="Synthetic clips to train on; they are never drawn.")] = 1500,
+    measured: Annotated[
+        int, typer.Option(min=8, help="Clips that are drawn, to measure what the pose weights do.")
+    ] = 80,
+    seed: int = 0,
+    workspace: WorkspaceOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train a start for `train` on synthetic skeletons as coarse as the pose weights in use find them."""
+    from violence_ops.stages import pretrain as stage
+
+    _, params = _open(workspace, settings)
+    with _progress() as progress:
+        result = stage.run(params, out=out, clips=clips, measured=measured, seed=seed, progress=progress)
+    _print(result, as_json)
+
+
+@app.command()
 def evaluate(
     workspace: WorkspaceOption = None,
     candidate: Annotated[str | None, typer.Option(help="A model version; default: the alias `candidate`.")] = None,
