@@ -85,7 +85,7 @@ def run(directory: Path, *, clips: Path | None = None, stop: bool = False) -> De
         running = services.up(workspace)
         clock.add("start Airflow and MLflow", running.seconds)
         try:
-            result = _two_nights(workspace, preparing, clock)
+            result = _two_nights(workspace, preparing, clock, must_release=clips is None)
         finally:
             shutil.rmtree(dropped, ignore_errors=True)
             if stop:
@@ -107,7 +107,11 @@ def _fresh_workspace(root: Path, clock: watch.Clock) -> Workspace:
 
 
 def _two_nights(
-    workspace: Workspace, preparing: Future[tuple[drops.Drop, drops.Drop]], clock: watch.Clock
+    workspace: Workspace,
+    preparing: Future[tuple[drops.Drop, drops.Drop]],
+    clock: watch.Clock,
+    *,
+    must_release: bool,
 ) -> DemoResult:
     started = time.monotonic()
     dropped = preparing.result()
@@ -128,7 +132,7 @@ def _two_nights(
     return DemoResult(
         str(workspace.root),
         facts,
-        account.promises(workspace, dropped, nights),
+        account.promises(workspace, dropped, nights, must_release=must_release),
         clock.seconds,
         account.pages(workspace),
     )
