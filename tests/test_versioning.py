@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from violence_ops import versioning
+from violence_ops.errors import WorkspaceError
 from violence_ops.workspace import Batch, Workspace
 
 
@@ -92,6 +93,23 @@ def test_a_stage_run_outside_dvc_is_recorded_and_dvc_repro_has_nothing_to_do(
         [sys.executable, "-m", "dvc", "repro", "ingest"], capture_output=True, text=True, check=True
     )
     assert "up to date" in reproduced.stdout + reproduced.stderr
+
+
+def test_a_stage_that_ran_with_other_params_than_the_workspaces_stays_to_be_done(workspace: Workspace) -> None:
+    workspace.write_progress("ingest", {"batches": []})
+    versioning.commit_stage(workspace, ["ingest"], "Night", workspace.params({"ingest.shard_size": 3}))
+    assert "ingest" in versioning.status(workspace)
+    versioning.commit_stage(workspace, ["ingest"], "Night", workspace.params())
+    assert "ingest" not in versioning.status(workspace)
+
+
+def test_a_link_dropped_while_a_night_runs_stops_only_the_recording_of_ingest(workspace: Workspace) -> None:
+    for stage in ("ingest", "validate"):
+        workspace.write_progress(stage, {})
+    (workspace.inbox / "link.mp4").symlink_to("/dev/zero")
+    versioning.commit_stage(workspace, ["validate"], "Night")
+    with pytest.raises(WorkspaceError, match="not a regular file"):
+        versioning.commit_stage(workspace, ["ingest"], "Night")
 
 
 def test_inside_dvc_repro_a_batch_can_be_added_and_stages_are_left_to_dvc(workspace: Workspace) -> None:

@@ -19,6 +19,7 @@ from typing import Any, Final
 import psutil
 
 from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
+from violence_ops.params import Params
 from violence_ops.workspace import Batch, Workspace, write_text
 
 _WAIT_S: Final = 120.0
@@ -101,17 +102,19 @@ def versioned_batches(workspace: Workspace) -> set[str]:
     return {tag.removeprefix("batch/") for tag in _git(workspace, "tag", "--list", "batch/*").splitlines()}
 
 
-def commit_stage(workspace: Workspace, names: Iterable[str], message: str) -> str:
+def commit_stage(workspace: Workspace, names: Iterable[str], message: str, params: Params | None = None) -> str:
     """Record stages of dvc.yaml whose commands were run outside `dvc repro`, then commit what they left to git.
 
     Afterwards `status` has nothing to say of them. A stage that never ran, or one before it, stays as it is to DVC.
     Inside `dvc repro` nothing is done: DVC records the stage itself. Returns the revision.
+    If the stages ran with other `params` than params.yaml's, which DVC would record, it is told nothing of them.
     """
     if inside_repro(workspace):
         return revision(workspace)
     with _dvc(workspace) as repo:
-        _refuse_special_files(workspace)
-        for name in names:
+        for name in names if params in (None, workspace.params()) else ():
+            if name == "ingest":
+                _refuse_special_files(workspace)
             target = f"{workspace.dvc_file}:{name}"
             stages = _translated(workspace, lambda target=target: repo.stage.collect(target))
             if all(item.exists for stage in stages for item in (*stage.deps, *stage.outs)):

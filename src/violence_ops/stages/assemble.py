@@ -70,7 +70,7 @@ def run(workspace: Workspace, params: Params, *, progress: Progress | None = Non
     )
     _write_split(workspace, params, result, train, val, hashes)
     workspace.write_progress("assemble", result.to_dict())
-    versioning.commit_stage(workspace, ["assemble"], f"Dataset {revision[:12]}")
+    versioning.commit_stage(workspace, ["assemble"], f"Dataset {revision[:12]}", params)
     return result
 
 

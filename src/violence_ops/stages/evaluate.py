@@ -127,7 +127,7 @@ def run(
     if not reused or registry.tags(version).get(REPORT_TAG) != files.name:
         registry.log_report(version, files.folder, _logged(evaluation))
         registry.set_tag(version, REPORT_TAG, files.name)
-    _record(workspace, evaluation)
+    _record(workspace, params, evaluation)
     return EvaluateResult(
         report=files.name, report_path=str(files.page), json_path=str(files.evaluation), headline=headline(evaluation),
         candidate=version, champion=live, holdout=frozen.facts.version, f1=evaluation.candidate.metrics.f1, reused=reused,
@@ -264,11 +264,11 @@ def _logged(evaluation: Evaluation) -> dict[str, float]:
     return numbers | {"latency_p95_ms": evaluation.timings.candidate.p95_ms}
 
 
-def _record(workspace: Workspace, evaluation: Evaluation) -> None:
+def _record(workspace: Workspace, params: Params, evaluation: Evaluation) -> None:
     champion = evaluation.champion
     content = {
         "report": evaluation.name, "holdout": evaluation.holdout.to_dict(), "candidate": evaluation.candidate.version,
         "champion": champion.version if champion else None, "f1": evaluation.candidate.metrics.f1,
     }  # fmt: skip
     workspace.write_progress("evaluate", content)
-    versioning.commit_stage(workspace, ["evaluate"], f"Evaluation {evaluation.name}")
+    versioning.commit_stage(workspace, ["evaluate"], f"Evaluation {evaluation.name}", params)

@@ -53,7 +53,7 @@ def run(
             ledger.append(workspace, actor="gate", event="verdict", payload=payload)
     workspace.write_progress("gate", {"report": chosen.files.name, "verdict": verdict.verdict, "mode": verdict.mode})
     message = f"Gate: {chosen.files.name} {verdict.verdict}"
-    versioning.commit_stage(workspace, ["gate"], message)
+    versioning.commit_stage(workspace, ["gate"], message, params)
     # inside `dvc repro` the line above leaves everything to DVC, which knows nothing of the ledger
     versioning.git_commit(workspace, [workspace.ledger, chosen.files.folder], message)
     evaluation = chosen.evaluation

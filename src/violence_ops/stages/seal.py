@@ -124,7 +124,7 @@ def _record_night(workspace: Workspace, params: Params, sealed: list[Batch]) -> 
     waiting = inbox.scan(workspace.inbox, params.ingest.settle_s)
     done = _NIGHT[1:] if waiting.drops or waiting.left else _NIGHT
     names = ", ".join(batch.batch_id for batch in sealed) or "nothing new"
-    versioning.commit_stage(workspace, done, f"Night: {names}")
+    versioning.commit_stage(workspace, done, f"Night: {names}", params)
 
 
 def _judged_clips(batch: Batch) -> list[ClipRecord]:

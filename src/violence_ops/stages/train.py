@@ -82,10 +82,11 @@ def run(
         with workspace.lock("release"):
             registry.set_alias(CANDIDATE, version, registry.alias(CANDIDATE))
         record = json.loads((trained / "record.json").read_text("utf-8"))
+        progress_of = {"dataset_revision": dataset.revision, "params": facts["params_digest"], "model_version": version}
+        workspace.write_progress("train", progress_of)
+        versioning.commit_stage(workspace, ["train"], f"Candidate {version}", params)
+        # last: until then a retry finds what was trained
         shutil.rmtree(trained)
-    progress_of = {"dataset_revision": dataset.revision, "params": facts["params_digest"], "model_version": version}
-    workspace.write_progress("train", progress_of)
-    versioning.commit_stage(workspace, ["train"], f"Candidate {version}")
     return TrainResult(version, run_id, registry.run_url(run_id), dataset.revision, record["metrics"])
 
 
