@@ -9,7 +9,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export DVC_NO_ANALYTICS := 1
 export GX_ANALYTICS_ENABLED := False
 
-.PHONY: help setup demo test test-fast test-slow lint check up down lock clean
+.PHONY: help setup demo test test-fast test-slow lint up down lock
 
 help:            ## what can be made
 	@grep -hE '^[a-z-]+: .*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## */\1\t/' | expand -t 14
@@ -46,6 +46,3 @@ down: setup      ## stop them
 lock: setup      ## resolve requirements.lock again from pyproject.toml
 	UV_FIND_LINKS="$$PIP_FIND_LINKS" $(BIN)/uv pip compile pyproject.toml --extra dev --no-header --no-annotate -q --upgrade -o requirements.lock
 	sed -i 's/^\(torch==[0-9.]*\)+cpu/\1/' requirements.lock
-
-clean:           ## remove the demo's workspace (stop it with `make down` first)
-	rm -rf -- "$(WORKSPACE)"

@@ -169,6 +169,11 @@ class Workspace:
         return self.services / "addresses.json"
 
     @property
+    def demo_marker(self) -> Path:
+        """There if a demo made this workspace, and so may replace it."""
+        return self.services / "demo"
+
+    @property
     def remote(self) -> Path:
         """The default DVC remote; `VIOLENCE_OPS_REMOTE_URL` names another."""
         return self.root / ".remote"

@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from violence_ops import demo
 from violence_ops.demo import drops
 from violence_ops.errors import UsageError
 from violence_ops.stages import synth
+from violence_ops.workspace import Workspace
 
 
 def groups(folder: Path) -> set[str]:
@@ -68,3 +70,9 @@ def test_a_table_that_names_a_missing_file_is_refused(real_clips: Path, tmp_path
     next(real_clips.glob("syn_*")).unlink()
     with pytest.raises(UsageError, match="is not there"):
         drops.prepare(tmp_path / "drops", real_clips)
+
+
+def test_a_workspace_that_no_demo_made_is_never_deleted(workspace: Workspace) -> None:
+    with pytest.raises(UsageError, match="nothing was deleted"):
+        demo.run(workspace.root)
+    assert workspace.params_file.is_file()

@@ -21,7 +21,7 @@ from rich.console import Console
 from violence_ops.demo import account, drops, watch
 from violence_ops.errors import UsageError
 from violence_ops.stages import init, services
-from violence_ops.workspace import Workspace
+from violence_ops.workspace import Workspace, write_text
 
 QUICK: Final = {
     "ingest.settle_s": 0.0,
@@ -94,16 +94,18 @@ def run(directory: Path, *, clips: Path | None = None, stop: bool = False) -> De
 
 
 def _fresh_workspace(root: Path, clock: watch.Clock) -> Workspace:
-    """An empty workspace with the demo's parameters; nothing but an earlier workspace is ever deleted."""
+    """An empty workspace with the demo's parameters; nothing but an earlier demo's workspace is ever deleted."""
+    workspace = Workspace(root)
     if root.exists() and any(root.iterdir()):
-        if not (root / ".dvc").is_dir() or not (root / "params.yaml").is_file():
-            raise UsageError(f"{root} holds something that is no workspace: name another folder; nothing was deleted.")
+        if not workspace.demo_marker.is_file():
+            raise UsageError(f"{root} was not made by a demo: name another folder; nothing was deleted.")
         clock.say("stopping and removing the last demo's workspace")
-        services.down(Workspace.open(root))
+        services.down(workspace)
         shutil.rmtree(root)
     clock.say(f"making a workspace in {root}")
     init.run(root, params_overrides=dict(QUICK))
-    return Workspace.open(root)
+    write_text(workspace.demo_marker, "This workspace was made by `violence-ops demo`, which may replace it.\n")
+    return workspace
 
 
 def _two_nights(
