@@ -1,0 +1,93 @@
+"""Training that goes on from a pretrained classifier."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from violence_ops.errors import ParamsError
+from violence_ops.params import Params, load_params
+from violence_ops.recognition import starts
+from violence_ops.recognition.model import Recogniser, Settings
+from violence_ops.recognition.skeleton import Skeleton
+from violence_ops.recognition.train import fit
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+SHIPPED = "synthetic_fights"
+
+
+def params(**overrides: object) -> Params:
+    small = {"train.epochs": 1, "train.start": SHIPPED}
+    return load_params(PARAMS, small | {key.replace("__", "."): value for key, value in overrides.items()})
+
+
+def clip(number: int, fighting: bool) -> Skeleton:
+    """Two persons: jerking limbs, or calm ones."""
+    rng = np.random.default_rng(number)
+    limbs = rng.normal(size=(2, 30, 17, 2)) * (8 if fighting else 1.5)
+    return Skeleton(
+        clip_id=f"{number:020x}", width=640, height=360, step=1, intensity=0.6,
+        keypoints=(rng.normal(size=(2, 1, 17, 2)) * 30 + limbs + 200).astype(np.float32),
+        keypoint_scores=np.full((2, 30, 17), 0.75, np.float32),
+    )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def trained_start(tmp_path_factory: pytest.TempPathFactory) -> starts.Start:
+    """A start that has learnt the toy motions."""
+    chosen = params(train__start=None, train__base_channels=8, train__epochs=4, train__learning_rate=0.03)
+    trained = fit(CLIPS[:14], CLIPS[14:], LABELS, chosen.train, chosen.windows)
+    return starts.save(trained.state, trained.settings, tmp_path_factory.mktemp("s") / "toy.safetensors", note="toy")
+
+
+CLIPS = [clip(i, fighting=i % 2 == 1) for i in range(20)]
+LABELS = {one.clip_id: "Fight" if i % 2 else "NonFight" for i, one in enumerate(CLIPS)}
+
+
+def first_loss(start: str | None) -> float:
+    chosen = params(train__start=start, train__base_channels=8, train__learning_rate=0.001)
+    return fit(CLIPS[:14], CLIPS[14:], LABELS, chosen.train, chosen.windows).history[0].train_loss
+
+
+def test_training_that_goes_on_begins_at_a_lower_loss_than_from_scratch(trained_start: starts.Start) -> None:
+    assert first_loss(str(trained_start.path)) < 0.7 * first_loss(None)
+
+
+def test_the_shipped_start_fits_the_default_network_and_is_small() -> None:
+    start = starts.find(SHIPPED)
+    chosen = load_params(PARAMS)
+    settings = Settings.of(chosen.train, chosen.windows)
+    network = Recogniser(settings, starts.load(start, settings)).network
+    assert all(bool(torch.isfinite(value).all()) for value in network.state_dict().values())
+    assert start.path.stat().st_size < 3 * 2**20
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [({"train__base_channels": 8}, "train.base_channels 16"), ({"windows__size": 24}, "windows.size 30")],
+)
+def test_a_start_of_another_width_or_window_is_refused_in_one_sentence(override: dict[str, int], wanted: str) -> None:
+    chosen = params(**override)
+    with pytest.raises(ParamsError, match=wanted) as refused:
+        fit(CLIPS[:14], CLIPS[14:], LABELS, chosen.train, chosen.windows)
+    assert "\n" not in str(refused.value)
+
+
+def test_an_unknown_start_is_refused_with_the_names_of_the_shipped_ones() -> None:
+    with pytest.raises(ParamsError, match=SHIPPED):
+        starts.find("nothing")
+
+
+def test_a_damaged_start_is_refused(trained_start: starts.Start, tmp_path: Path) -> None:
+    path = tmp_path / "toy.safetensors"
+    path.write_bytes(trained_start.path.read_bytes()[:-1] + b"x")
+    path.with_suffix(".json").write_bytes(trained_start.path.with_suffix(".json").read_bytes())
+    with pytest.raises(ParamsError, match="SHA-256"):
+        starts.find(path)
+    path.with_suffix(".json").write_text(json.dumps({"sha256": "0"}))
+    with pytest.raises(ParamsError, match="does not describe a start"):
+        starts.find(path)
