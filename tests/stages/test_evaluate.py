@@ -65,18 +65,18 @@ def test_a_first_and_a_second_model_are_evaluated_judged_and_released(
 
     again = params.model_copy(update={"train": params.train.model_copy(update={"seed": 1})})
     train.run(workspace, again)
-    second = evaluate.run(workspace, again)
+    second = evaluate.run(workspace, params)
     assert second.report == "2-vs-1"
     content = _untimed(workspace.report("2-vs-1").evaluation)
     assert content["champion"]["holdout_revision"] == content["candidate"]["holdout_revision"]
     assert all(clip["champion"] for clip in content["clips"])
-    result = gate.run(workspace, again)
+    result = gate.run(workspace, params)
     assert result.champion == "1"
     assert [entry.event for entry in ledger.read(workspace)][-1] == "verdict"
     assert not {"evaluate", "gate"} & set(versioning.status(workspace))
 
-    _leaking_training_data_is_refused(workspace, again)
-    _a_changed_holdout_is_refused(workspace, again)
+    _leaking_training_data_is_refused(workspace, params)
+    _a_changed_holdout_is_refused(workspace, params)
 
 
 def _leaking_training_data_is_refused(workspace: Workspace, params: Params) -> None:
