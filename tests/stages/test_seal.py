@@ -146,7 +146,9 @@ def test_poses_and_tracks_of_other_parameters_than_those_recorded_are_not_sealed
     batch_id = validated(workspace, clip_folder)
     write_annotations(workspace, batch_id)
     first = batches.accepted_clips(workspace.batch(batch_id))[0].clip_id
-    with pytest.raises(WorkspaceError, match=f"Clip {first} .* of other weights or parameters: run `violence-ops {verb}`"):
+    with pytest.raises(
+        WorkspaceError, match=f"Clip {first} .* of other weights or parameters: run `violence-ops {verb}`"
+    ):
         seal.run(workspace, workspace.params(change), batch_id=batch_id)
     assert not workspace.batch(batch_id).is_sealed
 
