@@ -4,7 +4,8 @@
 Started by the asset *candidate*. Candidate and champion are judged on the same frozen clips (**evaluate**), and the **gate** applies
 its policy (`gate:` in params.yaml). If it passes, a release manager is asked (**approve**, see *Required Actions*); nobody's answer
 within `gate.approval_timeout_h` means no. **promote** makes the candidate the champion in the name of the person who approved.
-**outcome** says what became of the candidate and why; a refused candidate is a green run with *promote* skipped.
+**outcome** says what became of the candidate and why; a refused candidate is a green run with *promote* skipped. With `gate.mode`
+`dry_run` nobody is asked and nothing moves.
 
 Every run keeps to the candidate of its asset event and to its own report, so several may wait for an answer. The champion is moved
 only if it is still the one that the report compares with.
@@ -32,7 +33,7 @@ def gated_evaluation():
     def gate(evaluation, ti):
         verdict = stage("gate", report=evaluation["report"])
         ti.xcom_push("verdict", verdict)
-        return "approve" if verdict["verdict"] == "pass" else None
+        return "approve" if verdict["verdict"] == "pass" and verdict["mode"] != "dry_run" else None
 
     approve = ApprovalOperator(
         task_id="approve",
@@ -54,7 +55,8 @@ def gated_evaluation():
         if promotion:
             said = f"Version {promotion['version']} is champion, approved by {promotion['approved_by']}."
         elif not answer:
-            said = f"The gate says {verdict['verdict']}: {' '.join(verdict['reasons'])}"
+            dry = " in a dry run, which releases nothing" if verdict["mode"] == "dry_run" else ""
+            said = f"The gate says {verdict['verdict']}{dry}: {' '.join(verdict['reasons'])}"
         elif not answer["responded_by_user"]:
             said = "Nobody answered in time, so the candidate is not released."
         else:

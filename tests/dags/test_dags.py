@@ -122,6 +122,37 @@ def test_only_approvers_are_asked_and_silence_is_a_no(dags: dict[str, Any]) -> N
     assert approve.response_timeout == timedelta(hours=PARAMS["gate"]["approval_timeout_h"])
 
 
+class _Run:
+    """What the tasks of gated_evaluation ask of their task instance."""
+
+    def __init__(self, **pushed: Any) -> None:
+        self.pushed = pushed
+
+    def xcom_push(self, key: str, value: Any) -> None:
+        self.pushed[key] = value
+
+    def xcom_pull(self, task_id: str, key: str = "") -> Any:
+        return self.pushed.get(key or task_id)
+
+
+@pytest.mark.parametrize(
+    ("mode", "verdict", "asked"),
+    [("enabled", "pass", "approve"), ("enabled", "refuse", None), ("dry_run", "pass", None), ("dry_run", "refuse", None)],
+)
+def test_a_person_is_asked_only_after_a_pass_that_counts_and_outcome_names_a_dry_run(
+    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, mode: str, verdict: str, asked: str | None
+) -> None:
+    gate, outcome = (dags["gated_evaluation"].get_task(name).python_callable for name in ("gate", "outcome"))
+    judged = {"verdict": verdict, "mode": mode, "reasons": ["F1 is 0.9."]}
+    monkeypatch.setitem(gate.__globals__, "stage", lambda name, **arguments: judged)
+    run = _Run()
+    assert gate({"report": "1-vs-none"}, run) == asked
+    if asked is None:
+        said = outcome({"report": "1-vs-none"}, None, run)
+        assert said.startswith(f"The gate says {verdict}")
+        assert ("dry run, which releases nothing" in said) == (mode == "dry_run")
+
+
 @pytest.mark.parametrize(
     ("reason", "confirm", "fits"),
     [
