@@ -179,6 +179,7 @@ class GateParams(_Section):
     min_f1: Share
     min_recall: Share
     min_specificity: Share
+    min_auc: Share
     min_clips: Count
     min_f1_difference: Annotated[float, Field(ge=-1, le=1)]
     confidence: Annotated[float, Field(gt=0.5, lt=1)]

@@ -52,6 +52,34 @@ def test_a_model_that_always_says_fight_is_refused_whatever_its_f1(
     assert _outcome(verdict, "specificity floor") == "refuse"
 
 
+@given(st.floats(0, 1), st.booleans())
+@settings(deadline=None, max_examples=20)
+def test_a_model_that_cannot_tell_the_classes_apart_is_refused_whatever_its_other_figures(
+    make_evaluation: Make, gate_params: GateParams, probability: float, lenient: bool
+) -> None:
+    policy = _policy(gate_params, min_f1=0.0, min_recall=0.0, min_specificity=0.0, max_ece=1.0)
+    verdict = judge(make_evaluation(LABELS, [probability] * len(LABELS)), policy if lenient else gate_params)
+    assert verdict.verdict == "refuse"
+    assert _outcome(verdict, "AUC floor") == "refuse"
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=20)
+def test_more_probability_on_a_fight_never_fails_the_auc_floor(
+    make_evaluation: Make, gate_params: GateParams, data: st.DataObject
+) -> None:
+    own = data.draw(st.lists(st.floats(0, 1), min_size=len(LABELS), max_size=len(LABELS)))
+    index = data.draw(st.sampled_from([i for i, label in enumerate(LABELS) if label]))
+    raised = [data.draw(st.floats(value, 1)) if i == index else value for i, value in enumerate(own)]
+    before, after = (_outcome(judge(make_evaluation(LABELS, made), gate_params), "AUC floor") for made in (own, raised))
+    assert RANK[after] >= RANK[before]
+
+
+def test_one_label_alone_leaves_the_auc_undecided(make_evaluation: Make, gate_params: GateParams) -> None:
+    verdict = judge(make_evaluation([True] * 20, [0.9] * 20), gate_params)
+    assert _outcome(verdict, "AUC floor") == "undecided"
+
+
 def test_too_few_clips_of_a_label_are_undecided_not_passed(make_evaluation: Make, gate_params: GateParams) -> None:
     verdict = judge(make_evaluation(LABELS[:8], RIGHT[:8]), gate_params)
     assert (verdict.verdict, _outcome(verdict, "support")) == ("undecided", "undecided")
@@ -60,7 +88,7 @@ def test_too_few_clips_of_a_label_are_undecided_not_passed(make_evaluation: Make
 def test_a_clearly_better_candidate_passes_and_a_clearly_worse_one_is_refused(
     make_evaluation: Make, gate_params: GateParams
 ) -> None:
-    policy = _policy(gate_params, max_slice_loss=1.0, min_f1=0.0, min_recall=0.0)
+    policy = _policy(gate_params, max_slice_loss=1.0, min_f1=0.0, min_recall=0.0, min_auc=0.0)
     bad = _wrong(*range(12))
     assert judge(make_evaluation(LABELS, RIGHT, bad), policy).verdict == "pass"
     assert judge(make_evaluation(LABELS, bad, RIGHT), policy).verdict == "refuse"

@@ -30,6 +30,7 @@ _SMALL = {
     "gate.min_f1": 0.0,
     "gate.min_recall": 0.0,
     "gate.min_specificity": 0.0,
+    "gate.min_auc": 0.0,
     "gate.min_clips": 1,
     "gate.max_ece": 1.0,
     "gate.max_latency_ms": 60_000.0,

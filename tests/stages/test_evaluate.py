@@ -14,7 +14,7 @@ from violence_ops.workspace import Workspace
 
 QUICK = {
     "train.epochs": 6, "train.min_epochs": 2, "train.base_channels": 16, "dataset.min_clips_per_label": 2, "gate.min_clips": 4,
-    "gate.min_f1": 0.0, "gate.min_recall": 0.0, "gate.min_specificity": 0.0, "gate.max_slice_loss": 1.0, "gate.max_ece": 1.0, "gate.resamples": 500,
+    "gate.min_f1": 0.0, "gate.min_recall": 0.0, "gate.min_specificity": 0.0, "gate.min_auc": 0.0, "gate.max_slice_loss": 1.0, "gate.max_ece": 1.0, "gate.resamples": 500,
     "gate.max_interval_loss": 1.0, "gate.max_latency_ms": 100000.0,
 }  # fmt: skip
 

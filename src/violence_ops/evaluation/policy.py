@@ -32,6 +32,7 @@ def judge(evaluation: Evaluation, policy: GateParams) -> Verdict:
         _floor("F1", evaluation.candidate.metrics.f1, policy.min_f1, "gate.min_f1"),
         _floor("recall", evaluation.candidate.metrics.recall, policy.min_recall, "gate.min_recall"),
         _floor("specificity", evaluation.candidate.metrics.specificity, policy.min_specificity, "gate.min_specificity"),
+        _floor("AUC", evaluation.candidate.metrics.auc, policy.min_auc, "gate.min_auc"),
         _ceiling("calibration", "expected calibration error", evaluation.candidate.metrics.ece, policy.max_ece, "", "gate.max_ece"),
         _ceiling("latency", "95th percentile of the time per clip", evaluation.timings.candidate.p95_ms, policy.max_latency_ms, " ms", "gate.max_latency_ms"),
     ]  # fmt: skip
@@ -97,7 +98,12 @@ def _support(evaluation: Evaluation, policy: GateParams) -> Check:
     )  # fmt: skip
 
 
-def _floor(name: str, value: float, floor: float, key: str) -> Check:
+def _floor(name: str, value: float | None, floor: float, key: str) -> Check:
+    if value is None:
+        return Check(
+            name=f"{name} floor", outcome="undecided",
+            sentence=f"The candidate has no {name}, because the holdout has clips of one label only; at least {floor:.3f} is wanted ({key}).",
+        )  # fmt: skip
     passed = value >= floor
     return Check(
         name=f"{name} floor", outcome="pass" if passed else "refuse",
