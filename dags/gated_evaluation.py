@@ -41,6 +41,7 @@ def gated_evaluation():
         body="{{ ti.xcom_pull('gate', key='verdict')['headline'] }}\n\n{{ ti.xcom_pull('gate', key='verdict')['report'] }}",
         params={"reason": Param("", type="string", description="Why you refuse; it is written to the ledger.")},
         defaults=ApprovalOperator.REJECT,
+        execution_timeout=None,  # else Airflow takes it for the time a person has
         response_timeout=timedelta(hours=params().gate.approval_timeout_h),
         assigned_users=[{"id": name, "name": name} for name in params().gate.approvers],
     )

@@ -52,7 +52,7 @@ def params() -> Params:
 
 
 def default_args() -> dict[str, Any]:
-    """Retries with exponential back-off, and a line in the log that says what failed and on which clips."""
+    """Retries with exponential back-off, an end to a task that hangs, and a line in the log that says what failed and on which clips."""
     schedule = params().schedule
     return {
         "owner": "violence-ops",
@@ -60,6 +60,7 @@ def default_args() -> dict[str, Any]:
         "retry_delay": timedelta(seconds=schedule.retry_delay_s),
         "retry_exponential_backoff": True,
         "max_retry_delay": timedelta(seconds=schedule.max_retry_delay_s),
+        "execution_timeout": timedelta(hours=schedule.task_timeout_h),
         "on_retry_callback": say_what_failed,
         "on_failure_callback": say_what_failed,
     }

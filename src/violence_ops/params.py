@@ -204,6 +204,7 @@ class ScheduleParams(_Section):
     retries: Annotated[int, Field(ge=0, le=20)]
     retry_delay_s: Positive
     max_retry_delay_s: Positive
+    task_timeout_h: Positive
 
 
 class Params(_Section):

@@ -62,6 +62,13 @@ def test_every_dag_explains_itself_and_retries_with_back_off(dags: dict[str, Any
         assert task.has_on_failure_callback
 
 
+def test_a_task_that_hangs_is_ended_but_waiting_for_a_person_is_not(dags: dict[str, Any]) -> None:
+    limit = timedelta(hours=PARAMS["schedule"]["task_timeout_h"])
+    limits = {f"{dag_id}.{task.task_id}": task.execution_timeout for dag_id, dag in dags.items() for task in dag.tasks}
+    assert limits.pop("gated_evaluation.approve") is None
+    assert set(limits.values()) == {limit}
+
+
 def test_a_shard_goes_from_poses_to_score_on_its_own(dags: dict[str, Any]) -> None:
     dag = dags["nightly_ingestion"]
     order = ["ingest", "validate", "checkpoint", "shard.extract_poses", "shard.annotate", "shard.score", "seal"]
