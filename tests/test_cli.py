@@ -51,6 +51,11 @@ def test_a_bad_parameter_names_its_key(workspace: Workspace) -> None:
     assert "train.epochs is -1" in done.stderr
 
 
+@pytest.mark.parametrize("verb", ["gate", "evaluate"])
+def test_judging_takes_its_policy_from_params_yaml_only(verb: str, workspace: Workspace) -> None:
+    assert run(verb, "-S", "gate.min_f1=0", cwd=workspace.root).returncode == 2
+
+
 def test_a_release_needs_a_name_and_an_approval(workspace: Workspace) -> None:
     assert "needs a name" in run("promote", "--approve", cwd=workspace.root).stderr
     assert "needs an approval" in run("promote", "--by", "ann", cwd=workspace.root).stderr

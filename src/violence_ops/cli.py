@@ -381,13 +381,12 @@ def evaluate(
     candidate: Annotated[str | None, typer.Option(help="A model version; default: the alias `candidate`.")] = None,
     holdout: Annotated[str | None, typer.Option(help="A holdout version; default: the newest.")] = None,
     force: Annotated[bool, typer.Option("--force", help="Judge again although the report is there.")] = False,
-    settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Judge the candidate and the champion on the same frozen clips and write the report."""
     from violence_ops.stages import evaluate as stage
 
-    opened, params = _open(workspace, settings)
+    opened, params = _open(workspace)
     with _progress() as progress:
         result = stage.run(opened, params, candidate=candidate, holdout=holdout, force=force, progress=progress)
     _print(result, as_json)
@@ -403,13 +402,12 @@ def gate(
     verdict_only: Annotated[
         bool, typer.Option("--verdict-only", help="Exit with 0 whatever the verdict: for `dvc repro`.")
     ] = False,
-    settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Say whether the candidate may be released. Exit code 3 if not."""
     from violence_ops.stages import gate as stage
 
-    opened, params = _open(workspace, settings)
+    opened, params = _open(workspace)
     result = stage.run(opened, params, report=report)
     _print(result, as_json)
     if result.verdict != "pass" and not verdict_only:

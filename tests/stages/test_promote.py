@@ -51,6 +51,18 @@ def test_a_second_run_is_a_no_op(passed: Workspace, params: Params) -> None:
     assert passed.ledger.read_bytes() == before
 
 
+def test_a_pass_under_another_policy_releases_nothing_but_who_may_approve_can_change(
+    passed: Workspace, params: Params, registry: Registry
+) -> None:
+    def changed(**gate_params: object) -> Params:
+        return params.model_copy(update={"gate": params.gate.model_copy(update=gate_params)})
+
+    with pytest.raises(RefusedByGate, match="another policy"):
+        promote.run(passed, changed(min_f1=0.7), approved_by="admin")
+    assert registry.alias("champion") == "1"
+    assert promote.run(passed, changed(approvers=("grace",)), approved_by="grace").moved
+
+
 def test_a_dry_run_changes_nothing(passed: Workspace, params: Params, registry: Registry) -> None:
     before = passed.ledger.read_bytes()
     result = promote.run(passed, params, approved_by="admin", dry_run=True)

@@ -12,7 +12,7 @@ from violence_ops.evaluation.report import headline
 from violence_ops.params import Params
 from violence_ops.stages import reports
 from violence_ops.stages.batches import Progress
-from violence_ops.workspace import Workspace, write_json
+from violence_ops.workspace import Workspace, fingerprint, write_json
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,7 @@ def run(
     chosen = reports.find(workspace, report)
     verdict = reports.write_page(chosen.files, chosen.evaluation, params)
     write_json(chosen.files.gate, {"evaluation": chosen.digest, **verdict.to_dict()})
-    payload = _payload(chosen, verdict)
+    payload = _payload(chosen, verdict) | {"policy": policy_digest(params)}
     with workspace.lock("gate"):
         last = latest(ledger.read(workspace), chosen.files.name)
         if last is None or last.payload != payload:
@@ -72,6 +72,11 @@ def latest(entries: list[ledger.Entry], report: str) -> ledger.Entry | None:
     """The last verdict that the ledger holds for a report."""
     found = [entry for entry in entries if entry.event == "verdict" and entry.payload.get("report") == report]
     return found[-1] if found else None
+
+
+def policy_digest(params: Params) -> str:
+    """A hash of what a verdict depends on in `gate:`; who may approve it, and for how long, is asked when it is released."""
+    return fingerprint(params.gate.model_dump(exclude={"approvers", "approval_timeout_h"}))
 
 
 def _payload(chosen: reports.Report, verdict: Verdict) -> dict[str, Any]:

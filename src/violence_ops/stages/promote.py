@@ -61,7 +61,7 @@ def approve(workspace: Workspace, params: Params, report: Path | str | None = No
     """Write a person's approval of a passed report to the ledger, once. Moves nothing. Raises RefusedByGate as `run` does."""
     with workspace.lock("release"):
         chosen = reports.find(workspace, report)
-        _check_verdict(workspace, chosen)
+        _check_verdict(workspace, params, chosen)
         return _decide(workspace, params, chosen, "approval", by, {})
 
 
@@ -87,14 +87,14 @@ def run(
 ) -> PromoteResult:
     """Make the candidate of a report (default: the newest) the champion.
 
-    Raises RefusedByGate if the gate did not pass that very report, `approved_by` is no approver, or the champion is not the
+    Raises RefusedByGate if the gate did not pass that very report under the policy of `params`, `approved_by` is no approver, or the champion is not the
     one that the report compares with (or not `expected_champion`, where given); LedgerBroken if the ledger does not verify.
     Nothing moves then. A second run is a no-op, also after a crash in the middle of the first.
     """
     with workspace.lock("release"):
         registry = releases.open_registry(workspace)
         chosen = reports.find(workspace, report)
-        _check_verdict(workspace, chosen)
+        _check_verdict(workspace, params, chosen)
         _check_approver(params, approved_by)
         if not dry_run:
             releases.recover(workspace, registry)
@@ -121,7 +121,7 @@ def _champion_of(chosen: reports.Report) -> str | None:
     return chosen.evaluation.champion.version if chosen.evaluation.champion else None
 
 
-def _check_verdict(workspace: Workspace, chosen: reports.Report) -> None:
+def _check_verdict(workspace: Workspace, params: Params, chosen: reports.Report) -> None:
     """The ledger, not the file beside the report, says what the gate decided."""
     name, entries = chosen.files.name, ledger.read(workspace)
     judged = gate.latest(entries, name)
@@ -138,6 +138,10 @@ def _check_verdict(workspace: Workspace, chosen: reports.Report) -> None:
     if found["mode"] == "dry_run":
         raise RefusedByGate(
             f"The gate judged {name} in a dry run, which releases nothing: set gate.mode to enabled and run `violence-ops gate`."
+        )
+    if found.get("policy") != gate.policy_digest(params):
+        raise RefusedByGate(
+            f"The gate judged {name} by another policy than `gate:` in params.yaml is now: run `violence-ops gate` again."
         )
     if releases.was_rolled_back(entries, found["candidate"], since=judged.seq):
         raise RefusedByGate(
