@@ -30,8 +30,9 @@ QUICK: Final = {
     "train.min_epochs": 4,
     "train.learning_rate": 0.003,
     "train.lr_steps": [6],
+    "gate.min_recall": 0.5,
 }
-"""The demo's parameters: its few clips fine-tune a pretrained recogniser; the gate is the default one."""
+"""The demo's parameters: its few clips fine-tune a pretrained recogniser; ten Fight clips make recall a coarse figure."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,7 +92,7 @@ class Degradation:
         if not sum(map(len, inputs)):
             raise ValueError("no person of these clips was found: there is nothing to measure")
         x, y = np.concatenate(inputs), np.concatenate(outputs)
-        mapping = np.linalg.solve(x.T @ x + _RIDGE * np.eye(x.shape[1]), x.T @ y)
+        mapping = np.asarray(np.linalg.solve(x.T @ x + _RIDGE * np.eye(x.shape[1]), x.T @ y), np.float64)
         donors = [donor for truth, rows, ghosts in clips for donor in _donors(truth, rows, ghosts, mapping)]
         return cls(mapping, tuple(donors))
 
@@ -148,7 +148,7 @@ def _matched(truth: Truth, found: list[FramePoses]) -> tuple[Float, list[tuple[i
 
 def _donors(truth: Truth, rows: Float, ghosts: list[tuple[int, int, Float]], mapping: Float) -> list[Donor]:
     """The persons of a clip, each over the frames in which he was present."""
-    found, present, crowding = rows.any(-1), truth.present(), truth.crowding()
+    found, present, crowding = np.asarray(rows.any(-1)), truth.present(), truth.crowding()
     residuals = np.where(found[..., None], rows - truth.features() @ mapping, 0.0)
     donors = []
     for person in np.flatnonzero(present.any(axis=0)):

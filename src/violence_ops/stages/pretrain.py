@@ -21,10 +21,11 @@ if TYPE_CHECKING:
 
     from violence_ops.recognition.degradation import Degradation, Truth
     from violence_ops.recognition.skeleton import Skeleton
+    from violence_ops.recognition.train import Epoch
     from violence_ops.records import ClipRecord, FramePoses
     from violence_ops.synthetic import SyntheticClip
 
-WORLD = 21
+WORLD, HELD_OUT_WORLD = 21, 22
 _CLIPS_PER_GROUP = 4
 _VIEWS = 2
 """How often a clip is degraded, each time by other borrowed errors."""
@@ -79,32 +80,54 @@ def run(
             train.append(skeleton)
         if progress:
             progress("degrade", number + 1, clips)
-    usable = [[one for one in side if not one.is_empty] for side in (train, val)]
-    trained = fit(
-        *usable,
-        labels,
-        params.train,
-        params.windows,
-        lambda epoch: progress("pretrain", epoch.epoch, params.train.epochs) if progress else None,
-    )
+    train, val = ([one for one in side if not one.is_empty] for side in (train, val))
+
+    def on_epoch(epoch: Epoch) -> None:
+        if progress:
+            progress("pretrain", epoch.epoch, params.train.epochs)
+
+    trained = fit(train, val, labels, params.train, params.windows, on_epoch)
     best = trained.history[trained.best_epoch - 1]
     facts = {"clips": clips, "views": _VIEWS, "measured": measured, "seed": seed, "world": WORLD}
     recipe = {"pose_weights": params.pose.weights, "train": params.train.model_dump(mode="json")}
     start = starts.save(trained.state, trained.settings, out, **facts, **recipe)
     return PretrainResult(
-        str(start.path), start.sha256, len(usable[0]), len(usable[1]), best.epoch, round(best.val.f1, 4), round(best.val_loss, 4)
+        str(start.path), start.sha256, len(train), len(val), best.epoch, round(best.val.f1, 4), round(best.val_loss, 4)
     )  # fmt: skip
 
 
-def _clip(number: int, seed: int, *, drawn: bool) -> SyntheticClip:
-    """Clip `number`; those that are drawn and those that are not have no scene in common."""
+def evaluate(params: Params, *, start: str, clips: int = 120, seed: int = 0, threshold: float = 0.4) -> dict[str, Any]:
+    """Figures of a start, not fine-tuned, on `clips` drawn and really extracted clips of a world that no training has seen."""
+    import numpy as np
+
+    from violence_ops.evaluation.metrics import metrics
+    from violence_ops.recognition import starts
+    from violence_ops.recognition.model import Recogniser, Settings
+    from violence_ops.recognition.package import Package
+    from violence_ops.recognition.predict import predict_skeleton
+
+    found = starts.find(start)
+    settings = Settings.of(params.train, params.windows)
+    judge = Package(settings, threshold, Recogniser(settings, starts.load(found, settings)))
+    labels, probabilities = [], []
+    for clip, record, _, poses in _extracted(params, clips, seed, None, HELD_OUT_WORLD):
+        labels.append(clip.label == "Fight")
+        probabilities.append(predict_skeleton(judge, _skeleton(record, poses, params)).probability)
+    fights, scores = np.array(labels), np.array(probabilities)
+    figures = metrics(fights, scores, scores > threshold)
+    names = ("auc", "f1", "precision", "recall", "specificity", "ece")
+    rounded = {name: round(float(getattr(figures, name)), 3) for name in names}
+    return {"start": found.name, "clips": clips, "threshold": threshold} | rounded
+
+
+def _clip(number: int, seed: int, *, drawn: bool, world: int = WORLD) -> SyntheticClip:
+    """Clip `number`; those that are drawn and those that are not have no scene and no motion in common."""
     from violence_ops import synthetic
 
-    group = (0 if drawn else 10_000) + number // _CLIPS_PER_GROUP
-    # the seed decides the motion: world 0's clips are drawn with seeds below 2^31
-    return synthetic.clip(
-        2**31 + seed * 1_000_003 + number + (0 if drawn else 500_000), _LABELS[number % 2], group=group, world=WORLD
-    )
+    apart = 0 if drawn else 10_000
+    motion = 2**31 + seed * 1_000_003 + 50 * apart + number  # the clips of `synth` are drawn with seeds below 2^31
+    group = apart + number // _CLIPS_PER_GROUP
+    return synthetic.clip(motion, _LABELS[number % 2], group=group, world=world)
 
 
 def _record(clip: SyntheticClip, clip_id: str) -> ClipRecord:
@@ -123,7 +146,7 @@ def _truth(clip: SyntheticClip, frames: np.ndarray) -> Truth:
 
 
 def _extracted(
-    params: Params, count: int, seed: int, progress: Progress | None
+    params: Params, count: int, seed: int, progress: Progress | None, world: int = WORLD
 ) -> Iterator[tuple[SyntheticClip, ClipRecord, Truth, list[FramePoses]]]:
     """Clips with their true poses and those that the pose weights find in their pictures."""
     import torch
@@ -138,7 +161,7 @@ def _extracted(
         mini_batch=pose.mini_batch, max_mini_batch=pose.max_mini_batch,
     )  # fmt: skip
     for number in range(count):
-        clip = _clip(number, seed, drawn=True)
+        clip = _clip(number, seed, drawn=True, world=world)
         record = _record(clip, f"m{number}")
         frames = sampled_frames(record, pose.max_frames_per_second)
         found = estimator.estimate([clip.frame(int(index)) for index in frames])
