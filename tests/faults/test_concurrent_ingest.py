@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from datetime import date
@@ -14,7 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from violence_ops.stages import batches, ingest
+from violence_ops.stages import batches, claims, ingest
+from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
 RUN = """
@@ -57,6 +59,17 @@ def test_two_processes_claim_every_file_of_an_inbox_of_500_once(workspace: Works
     manifests = [batches.read_manifest(workspace.batch(name)) for name in batches.open_batch_ids(workspace)]
     ids = [clip.clip_id for manifest in manifests for clip in manifest.clips]
     assert len(ids) == len(set(ids)) == 500
+    assert list(workspace.claims.iterdir()) == []
+
+
+def test_a_claim_is_not_removed_while_another_run_looks_for_abandoned_ones(workspace: Workspace) -> None:
+    with open_catalog(workspace) as catalog, claims.held(workspace, "2026-01-01", catalog) as (own, _):
+        done = threading.Thread(target=own.release, args=(workspace,))
+        with workspace.lock("claims"):
+            done.start()
+            done.join(0.3)
+            assert own.folder.is_dir()
+        done.join()
     assert list(workspace.claims.iterdir()) == []
 
 

@@ -61,6 +61,37 @@ def test_a_labels_csv_in_a_subfolder_speaks_of_its_own_files(workspace: Workspac
     assert clip.label == "Fight"
 
 
+def test_rows_of_labels_csv_go_with_their_files_and_the_others_wait(workspace: Workspace) -> None:
+    table = workspace.inbox / "labels.csv"
+    table.write_text("path,label,note\na.mp4,Fight,\"x, y\"\nb.mp4,NonFight,later\n")
+    (workspace.inbox / "a.mp4").write_bytes(b"first")
+    take_in(workspace)
+    assert table.read_text() == "path,label,note\nb.mp4,NonFight,later\n"
+    (workspace.inbox / "a.mp4").write_bytes(b"another clip of the same name")
+    (workspace.inbox / "b.mp4").write_bytes(b"second")
+    clips = clips_of(workspace, take_in(workspace).batch_ids[0])
+    assert {path: clip.label for path, clip in clips.items()} == {"a.mp4": None, "b.mp4": "NonFight"}
+    assert not table.exists()
+
+
+def test_rows_that_a_killed_run_left_behind_do_not_label_a_later_clip(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace.inbox / "labels.csv").write_text("path,label\na.mp4,Fight\n")
+    (workspace.inbox / "a.mp4").write_bytes(b"first")
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(ingest.inbox, "spend", killed)
+        take_in(workspace)
+    (workspace.inbox / "a.mp4").write_bytes(b"another clip of the same name")
+    batch = workspace.batch(take_in(workspace).batch_ids[0])
+    assert sorted(str(clip.label) for clip in batches.read_manifest(batch).clips) == ["Fight", "None"]
+    assert not (workspace.inbox / "labels.csv").exists()
+
+
 def test_files_that_are_still_written_wait_for_the_next_run(new_workspace: Callable[..., Workspace]) -> None:
     workspace = new_workspace(**{"ingest.settle_s": 3600})
     for name in ("young.mp4", "upload.mp4.part", ".hidden.mp4", "x.tmp"):

@@ -70,11 +70,12 @@ class Claim:
         """Write the decision down: from here on it is carried out, whoever adopts the claim."""
         write_json(self.folder / "decision.json", decision)
 
-    def release(self) -> None:
-        """Remove the claim; its files have found their places."""
+    def release(self, workspace: Workspace) -> None:
+        """Remove the claim; its files have found their places. Under the lock, as other runs look for abandoned claims."""
         done = self.folder.with_name(f".done-{self.name}")
-        self.folder.rename(done)
-        shutil.rmtree(done)
+        with workspace.lock("claims"):
+            self.folder.rename(done)
+            shutil.rmtree(done)
 
     def _write_plan(self) -> None:
         drops = {str(number): drop.to_dict() for number, drop in self.drops.items()}
@@ -105,7 +106,7 @@ def _new(workspace: Workspace, night: str, locks: ExitStack) -> Claim:
 def _adopt(folder: Path, locks: ExitStack) -> Claim | None:
     """The claim in `folder` if nobody holds it; an empty one is removed."""
     if folder.name.startswith(".done-"):
-        shutil.rmtree(folder, ignore_errors=True)
+        shutil.rmtree(folder)
         return None
     if (lock := _lock(folder, locks)) is None:
         return None

@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import os
 import stat
 import time
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
 from violence_ops.records import LABELS, Label
+from violence_ops.workspace import write_text
 
 LABELS_FILE: Final = "labels.csv"
 _UNFINISHED: Final = (".part", ".tmp", ".partial", ".crdownload")
@@ -45,19 +47,51 @@ class Scan:
     drops: list[tuple[Path, Drop]] = field(default_factory=list)
     left: int = 0
     notices: list[str] = field(default_factory=list)
+    spent: frozenset[str] = frozenset()
+    tables: list[tuple[Path, os.stat_result]] = field(default_factory=list)
 
 
-def scan(inbox: Path, settle_s: float) -> Scan:
+def scan(inbox: Path, settle_s: float, spent: Collection[str] = ()) -> Scan:
     """List what can be taken. Opens nothing but labels.csv files, follows no link.
 
     Left for the next run: hidden and unfinished names, files changed less than `settle_s` seconds ago, and the files of a
-    folder whose labels.csv is that young.
+    folder whose labels.csv is that young. Rows about the `spent` paths (as `Drop.source_path`) are passed over: they spoke
+    of files that a killed run has taken.
     """
-    found = Scan()
+    found = Scan(spent=frozenset(spent))
     before = time.time() - settle_s
     _scan_folder(inbox, inbox, before, {}, found)
     found.drops.sort(key=lambda item: item[1].source_path)
     return found
+
+
+def spend(inbox: Path, scanned: Scan, taken: Collection[str]) -> None:
+    """Take the rows of the files that were `taken` (as `Drop.source_path`) out of the labels.csv files that were read.
+
+    Rows of files still to come stay; a table without any goes. One that changed since the scan is somebody's new word and
+    is left alone.
+    """
+    gone = scanned.spent | set(taken)
+    for path, read in scanned.tables:
+        try:
+            if _version(path.lstat()) != _version(read):
+                continue
+            head, *rows = [row for row in csv.reader(io.StringIO(path.read_text("utf-8-sig"))) if any(row)]
+        except FileNotFoundError:
+            continue
+        column = head.index("path")
+        named = [row for row in rows if len(row) > column and row[column].strip()]
+        kept = [row for row in named if printable(_of_row(inbox, path, row[column])) not in gone]
+        if not kept:
+            path.unlink()
+        elif len(kept) < len(named):
+            text = io.StringIO()
+            csv.writer(text, lineterminator="\n").writerows([head, *kept])
+            write_text(path, text.getvalue())
+
+
+def _version(status: os.stat_result) -> tuple[int, int, int]:
+    return status.st_ino, status.st_size, status.st_ctime_ns
 
 
 def parse_label(text: str | None) -> Label | None:
@@ -103,10 +137,11 @@ def _scan_folder(inbox: Path, folder: Path, before: float, rows: dict[str, dict[
         (entry for entry in entries if entry.name == LABELS_FILE and entry.is_file(follow_symlinks=False)), None
     )
     if table is not None:
-        if table.stat().st_ctime > before:
-            found.left += len(entries) - 1
-            return
-        rows = rows | _read_table(inbox, Path(table.path), found)
+        status = table.stat(follow_symlinks=False)
+        if status.st_ctime > before:
+            before = -math.inf  # what lies here and below waits for its table
+        else:
+            rows = rows | _read_table(inbox, Path(table.path), status, found)
     for entry in entries:
         hidden = entry.name.startswith(".") and not entry.name.startswith("..")
         if hidden or entry is table:
@@ -158,10 +193,15 @@ def _is_time(text: str) -> bool:
     return True
 
 
-def _read_table(inbox: Path, path: Path, found: Scan) -> dict[str, dict[str, str]]:
+def _of_row(inbox: Path, table: Path, path: str) -> str:
+    """The path relative to the inbox that a row of `table` speaks of."""
+    return os.path.relpath(table.parent / path.strip(), inbox)
+
+
+def _read_table(inbox: Path, path: Path, status: os.stat_result, found: Scan) -> dict[str, dict[str, str]]:
     """The rows of a labels.csv by path relative to the inbox, without empty cells."""
     shown = printable(str(path.relative_to(inbox)))
-    if path.stat().st_size > _MAX_CSV_BYTES:
+    if status.st_size > _MAX_CSV_BYTES:
         found.notices.append(f"{shown} is larger than {_MAX_CSV_BYTES >> 20} MB and was not read.")
         return {}
     try:
@@ -169,9 +209,9 @@ def _read_table(inbox: Path, path: Path, found: Scan) -> dict[str, dict[str, str
         if "path" not in (reader.fieldnames or ()):
             found.notices.append(f"{shown} has no column 'path': its first line must name path,label,source_group,…")
             return {}
-        return {
-            os.path.relpath(path.parent / row["path"].strip(), inbox): row for row in _rows(reader) if row.get("path")
-        }
+        rows = {_of_row(inbox, path, row["path"]): row for row in _rows(reader) if row.get("path")}
+        found.tables.append((path, status))
+        return {name: row for name, row in rows.items() if printable(name) not in found.spent}
     except (UnicodeDecodeError, csv.Error) as error:
         found.notices.append(f"{shown} cannot be read as CSV in UTF-8 ({error}): its clips stay unlabelled.")
         return {}

@@ -55,18 +55,14 @@ def run(
         open_catalog(workspace) as catalog,
         claims.held(workspace, night.isoformat(), catalog) as (own, abandoned),
     ):
-        scan = inbox.scan(workspace.inbox, params.ingest.settle_s)
-        room = max(0, params.ingest.max_clips - len(own.drops))
-        own.take(scan.drops[:room])
-        result.left = scan.left + len(scan.drops[room:])
-        result.notices += scan.notices
+        _take(workspace, params, own, abandoned, result)
         for claim in (*abandoned, own):
             decision = claim.decision()
             if decision is None:
                 decision = _decide(claim, catalog, progress)
                 claim.decide(decision)
             _carry_out(workspace, catalog, claim, decision, result)
-            claim.release()
+            claim.release(workspace)
     # every open batch, so that one whose run was killed right here is seen by the stages after it
     batches.write_batch_progress(workspace, "ingest", batches.chosen_batches(workspace, None))
     return result
@@ -78,6 +74,22 @@ def shards(workspace: Workspace, params: Params, batch_id: str) -> list[list[str
     clip_ids = [] if batch.is_sealed else [clip.clip_id for clip in batches.read_manifest(batch).clips]
     size = params.ingest.shard_size
     return [clip_ids[start : start + size] for start in range(0, len(clip_ids), size)]
+
+
+def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[Claim], result: IngestResult) -> None:
+    """Move what lies in the inbox into the claim, and take the rows that spoke of it out of the labels.csv files.
+
+    One run at a time, so that none writes over another's table. A killed run may have left the rows of its files behind.
+    """
+    with workspace.lock("inbox"):
+        undecided = [claim for claim in (*abandoned, own) if claim.decision() is None]
+        spent = [drop.source_path for claim in undecided for drop in claim.drops.values()]
+        scan = inbox.scan(workspace.inbox, params.ingest.settle_s, spent)
+        room = max(0, params.ingest.max_clips - len(own.drops))
+        own.take(scan.drops[:room])
+        inbox.spend(workspace.inbox, scan, [drop.source_path for drop in own.drops.values()])
+    result.left = scan.left + len(scan.drops[room:])
+    result.notices += scan.notices
 
 
 def _decide(claim: Claim, catalog: Catalog, progress: Progress | None) -> dict[str, Any]:
