@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord, ClipTracks
+from violence_ops.records import CLIPS_SCHEMA, LABELS, PREDICTIONS_SCHEMA, ClipRecord, ClipTracks
 from violence_ops.stages import init
 from violence_ops.workspace import Workspace, write_json, write_table
 
@@ -148,7 +148,8 @@ def moving_people(clip: ClipRecord, rng: np.random.Generator, *, fighting: bool)
 
 @pytest.fixture(scope="session")
 def write_annotations() -> Callable[[Workspace, str], None]:
-    """Write poses and tracks of two walking people for every accepted clip of an open batch, as the stages would."""
+    """Write poses and tracks of two walking people, and predictions without a champion, for every accepted clip of an open
+    batch, as the stages would."""
     from violence_ops.pose import weights
     from violence_ops.stages import annotate, batches, extract_poses
 
@@ -172,5 +173,6 @@ def write_annotations() -> Callable[[Workspace, str], None]:
             mark = extract_poses.expected(clip, weights_sha256, params.pose)
             write_table(batch.part("poses", clip.clip_id), tracks.select(tracks.schema.names[:6]), mark)
             write_table(batch.part("tracks", clip.clip_id), tracks, annotate.expected(batch, clip, params))
+            write_table(batch.part("predictions", clip.clip_id), PREDICTIONS_SCHEMA.empty_table())
 
     return write

@@ -137,6 +137,17 @@ def test_a_batch_without_poses_is_not_sealed(workspace: Workspace, clip_folder: 
         seal.run(workspace, workspace.params(), batch_id=batch_id)
 
 
+def test_a_batch_that_nobody_scored_is_not_sealed(
+    workspace: Workspace, clip_folder: Path, write_annotations: Annotate
+) -> None:
+    batch = workspace.batch(validated(workspace, clip_folder))
+    write_annotations(workspace, batch.batch_id)
+    batch.part("predictions", batches.accepted_clips(batch)[-1].clip_id).unlink()
+    with pytest.raises(WorkspaceError, match=r"no predictions yet: run `violence-ops score`"):
+        seal.run(workspace, workspace.params())
+    assert not batch.is_sealed
+
+
 @pytest.mark.parametrize(
     ("change", "verb"), [({"pose.score_threshold": 0.4}, "extract-poses"), ({"tracking.min_hits": 4}, "annotate")]
 )

@@ -33,7 +33,6 @@ from violence_ops.workspace import (
 )
 
 _TABLES: Final = {"poses": POSES_SCHEMA, "tracks": TRACKS_SCHEMA, "predictions": PREDICTIONS_SCHEMA}
-_OPTIONAL: Final = "predictions"
 _NIGHT: Final = ("ingest", "validate", "extract-poses", "annotate", "score", "seal")
 
 
@@ -138,7 +137,8 @@ def _judged_clips(batch: Batch) -> list[ClipRecord]:
 
 
 def _refuse_outdated(params: Params, weights_sha256: str, batch: Batch, accepted: list[ClipRecord]) -> None:
-    """Refuse poses and tracks that are not those of the present weights and parameters, which batch.json will name."""
+    """Refuse poses and tracks that are not those of the present weights and parameters, which batch.json will name, and
+    clips that were not scored."""
     for clip in accepted:
         wanted = {
             ("poses", "extract-poses"): extract_poses.expected(clip, weights_sha256, params.pose),
@@ -151,6 +151,10 @@ def _refuse_outdated(params: Params, weights_sha256: str, batch: Batch, accepted
                 raise WorkspaceError(
                     f"Clip {clip.clip_id} of batch {batch.batch_id} has {state}: run `violence-ops {verb}` and what follows it."
                 )
+        if not batch.part("predictions", clip.clip_id).is_file():
+            raise WorkspaceError(
+                f"Clip {clip.clip_id} of batch {batch.batch_id} has no predictions yet: run `violence-ops score` first."
+            )
 
 
 def _check(workspace: Workspace, params: Params, batch: Batch, accepted: list[ClipRecord]) -> None:
@@ -170,9 +174,6 @@ def _link_videos(batch: Batch, accepted: list[ClipRecord], staging: Path) -> Non
     for clip in accepted:
         video = batches.video_of(batch, clip)
         os.link(video, staging / "videos" / video.name)
-    overlays = batch.open / "overlays"
-    if overlays.is_dir():
-        shutil.copytree(overlays, staging / "overlays", copy_function=os.link)
 
 
 def _write_clips(clips: list[ClipRecord], path: Path) -> int:
@@ -189,8 +190,6 @@ def _join(batch: Batch, name: str, schema: pa.Schema, accepted: list[ClipRecord]
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for clip in accepted:
             part = batch.part(name, clip.clip_id)
-            if name == _OPTIONAL and not part.is_file():
-                continue
             table = pq.read_table(part).replace_schema_metadata(None)
             if len(table):
                 writer.write_table(table, row_group_size=len(table))
