@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from violence_ops.errors import WorkspaceError
+from violence_ops.errors import UserError, WorkspaceError
 from violence_ops.records import ClipRecord
 from violence_ops.stages import assemble, holdout, train
 from violence_ops.stages.releases import open_registry
@@ -19,6 +19,29 @@ Seal = Callable[..., list[ClipRecord]]
 def test_without_a_dataset_it_says_what_to_run(workspace: Workspace) -> None:
     with pytest.raises(WorkspaceError, match="holds no dataset: run `violence-ops assemble` first"):
         train.run(workspace, workspace.params())
+
+
+@pytest.mark.parametrize(
+    ("clips", "per_group", "label", "why"),
+    [
+        (6, 3, lambda i: None, "No sealed batch holds a labelled clip"),
+        (6, 3, lambda i: "Fight", "label clips of the other class too"),
+        (6, 3, lambda i: ("Fight", "NonFight")[i % 2], "Only 3 "),
+        (12, 12, lambda i: ("Fight", "NonFight")[i % 2], "No holdout can be frozen"),
+        (12, 3, lambda i: ("Fight", "NonFight")[i % 2], None),
+    ],
+    ids=["none", "one class", "few", "one group", "enough"],
+)
+def test_training_is_not_worth_while_where_assembling_would_refuse(
+    workspace: Workspace, seal_tracks: Seal, clips: int, per_group: int, label: Callable[[int], str], why: str | None
+) -> None:
+    seal_tracks(workspace, clips=clips, per_group=per_group, labels=label)
+    worth = train.worth_while(workspace, workspace.params())
+    assert bool(worth) == (why is None)
+    assert (why or "Nothing was trained yet") in worth.reason
+    if why:
+        with pytest.raises(UserError, match=why):
+            assemble.run(workspace, workspace.params())
 
 
 @pytest.mark.slow

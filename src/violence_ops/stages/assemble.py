@@ -74,6 +74,21 @@ def run(workspace: Workspace, params: Params, *, progress: Progress | None = Non
     return result
 
 
+def obstacle(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -> str | None:
+    """Why `run` would refuse these labelled clips, in a sentence; None if it would not. Writes nothing."""
+    try:
+        usable = trainable(workspace, params, clips)
+        _check(clips, usable, params)
+        if params.holdout.auto_freeze and not workspace.holdout_versions():
+            held = {one.clip.clip_id for one in holdout.choose(clips, params, params.holdout.share)}
+            usable = [one for one in usable if one.clip.clip_id not in held]
+            _check(clips, usable, params)
+        _split(usable, params)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def trainable(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -> list[Labelled]:
     """Those of `clips` that share no source group, and are no near-duplicate, with any holdout version."""
     frozen = holdout.held_out(workspace)

@@ -51,7 +51,7 @@ def freeze(
         folder = workspace.holdout(name)
         if folder.exists():
             raise UsageError(f"Holdout {name} exists and is never changed: choose another --version.")
-        chosen = _choose(labelled_clips(workspace), params, share)
+        chosen = choose(labelled_clips(workspace), params, share)
         _write(folder, name, chosen, share, params.holdout.seed)
         return _publish(workspace, name)
 
@@ -86,11 +86,12 @@ def held_out(workspace: Workspace) -> list[ClipRecord]:
     return list(found.values())
 
 
-def _choose(clips: Sequence[Labelled], params: Params, share: float) -> list[Labelled]:
-    from violence_ops.recognition.split import choose
+def choose(clips: Sequence[Labelled], params: Params, share: float) -> list[Labelled]:
+    """The clips that `freeze` would hold out of these. Raises UserError if both labels cannot be on both sides."""
+    from violence_ops.recognition import split
 
     families = in_families((one.clip for one in clips), params)
-    groups = {m.source_group for family in choose(families, share, params.holdout.seed, "holdout") for m in family}
+    groups = {m.source_group for family in split.choose(families, share, params.holdout.seed, "holdout") for m in family}
     chosen = [one for one in clips if one.clip.source_group in groups]
     for label in LABELS:
         inside, all_of_it = (sum(one.label == label for one in some) for some in (chosen, clips))

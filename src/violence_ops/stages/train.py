@@ -22,7 +22,7 @@ from violence_ops.errors import WorkspaceError
 from violence_ops.params import Params
 from violence_ops.registry import MODEL, Registry, Run
 from violence_ops.stages import holdout
-from violence_ops.stages.assemble import trainable
+from violence_ops.stages.assemble import obstacle, trainable
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.labelled import labelled_clips
 from violence_ops.stages.releases import open_registry
@@ -91,11 +91,11 @@ def run(
 
 
 def worth_while(workspace: Workspace, params: Params) -> Worth:
-    """Whether `train.min_new_clips` labelled clips are new, or changed their label, since the last training."""
-    clips = trainable(workspace, params, labelled_clips(workspace))
-    now = {one.clip.clip_id: one.label for one in clips}
-    if not now:
-        return Worth(False, "No labelled clip outside the holdout is in a sealed batch.")
+    """Whether a dataset can be made and `train.min_new_clips` labelled clips are new, or changed their label, since the last training."""
+    clips = labelled_clips(workspace)
+    if missing := obstacle(workspace, params, clips):
+        return Worth(False, missing)
+    now = {one.clip.clip_id: one.label for one in trainable(workspace, params, clips)}
     last = workspace.read_progress("train").get("dataset_revision")
     if last is None:
         return Worth(True, f"Nothing was trained yet; {len(now)} labelled clips are there.")
