@@ -3,6 +3,8 @@
 import json
 from collections.abc import Callable
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from violence_ops import ledger, versioning
@@ -10,7 +12,7 @@ from violence_ops.errors import UserError, WorkspaceError
 from violence_ops.params import Params
 from violence_ops.records import LABELS
 from violence_ops.stages import assemble, evaluate, gate, holdout, promote, releases, train
-from violence_ops.workspace import Workspace
+from violence_ops.workspace import Workspace, sha256_file, write_json, write_table
 
 QUICK = {
     "train.epochs": 6, "train.min_epochs": 2, "train.base_channels": 16, "dataset.min_clips_per_label": 2, "gate.min_clips": 4,
@@ -32,6 +34,24 @@ def test_without_a_candidate_it_says_what_to_run(released: Workspace, params: Pa
 
 def test_without_a_holdout_it_says_what_to_run(released: Workspace, params: Params) -> None:
     with pytest.raises(WorkspaceError, match="holdout freeze"):
+        evaluate.run(released, params, candidate="1")
+
+
+def test_a_held_out_clip_without_a_label_is_refused_not_guessed(
+    released: Workspace, params: Params, seal_tracks: Callable[..., object]
+) -> None:
+    seal_tracks(released)
+    holdout.freeze(released, params)
+    folder = released.holdout("v1")
+    clips = pq.read_table(folder / "clips.parquet")
+    unlabelled = clips.set_column(
+        clips.schema.get_field_index("label"), "label", pa.nulls(len(clips), clips.schema.field("label").type)
+    )
+    write_table(folder / "clips.parquet", unlabelled)
+    content = json.loads((folder / "holdout.json").read_text("utf-8"))
+    content["sha256"]["clips.parquet"] = sha256_file(folder / "clips.parquet")
+    write_json(folder / "holdout.json", content)
+    with pytest.raises(WorkspaceError, match="has no label: freeze another"):
         evaluate.run(released, params, candidate="1")
 
 

@@ -32,7 +32,7 @@ from violence_ops.evaluation.records import (
 from violence_ops.evaluation.report import headline
 from violence_ops.evaluation.slices import slices_of
 from violence_ops.params import Params
-from violence_ops.records import ClipRecord, ClipTracks
+from violence_ops.records import ClipRecord, ClipTracks, Label
 from violence_ops.registry import Registry
 from violence_ops.stages import releases, reports
 from violence_ops.stages.batches import Progress
@@ -150,6 +150,11 @@ def _read_holdout(workspace: Workspace, version: str | None) -> _Holdout:
             )
     facts = HoldoutFacts(version=name, revision=content["revision"], batches=tuple(content["batches"]))
     clips = [ClipRecord.from_dict(row) for row in pq.read_table(folder / "clips.parquet").to_pylist()]
+    for clip in clips:
+        if clip.label is None:
+            raise WorkspaceError(
+                f"Clip {clip.clip_id} of holdout {name} has no label: freeze another one with `violence-ops holdout freeze`."
+            )
     return _Holdout(facts, clips, pq.read_table(folder / "tracks.parquet"))
 
 
@@ -181,7 +186,7 @@ def _judge(
     others, other_times = _predict(rival, holdout, "champion", progress) if rival else ({}, None)
     clips = [
         JudgedClip(
-            clip_id=clip.clip_id, label=clip.label or "NonFight", source_group=clip.source_group, batch_id=clip.batch_id,
+            clip_id=clip.clip_id, label=_label(clip), source_group=clip.source_group, batch_id=clip.batch_id,
             source_path=clip.source_path, slices=slices_of(clip, holdout.tracks_of(clip)),
             candidate=predictions[clip.clip_id], champion=others.get(clip.clip_id),
         )
@@ -196,6 +201,11 @@ def _judge(
         timings=Timings(candidate=times, champion=other_times),
         confidence=params.gate.confidence, resamples=params.gate.resamples,
     )  # fmt: skip
+
+
+def _label(clip: ClipRecord) -> Label:
+    assert clip.label is not None  # _read_holdout has looked
+    return clip.label
 
 
 def _predict(
