@@ -21,6 +21,17 @@ def test_status_of_an_empty_workspace(workspace: Workspace) -> None:
     assert any("not running" in line for line in result.lines())
 
 
+def test_status_counts_the_files_that_wait_in_the_inbox(workspace: Workspace) -> None:
+    assert status.run(workspace).inbox == 0
+    for name in ("Fight/a.mp4", "b.mp4", "c.mp4.part", "labels.csv"):
+        path = workspace.inbox / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("path\n")
+    result = status.run(workspace)
+    assert result.inbox == result.to_dict()["inbox"] == 3
+    assert "inbox       3 files wait" in list(result.lines())
+
+
 def test_status_counts_batches_and_quarantine(workspace: Workspace, clip_folder: Path) -> None:
     import shutil
 

@@ -8,16 +8,17 @@ from typing import Any
 
 from violence_ops import ledger, services
 from violence_ops.errors import ServiceUnavailable
-from violence_ops.stages import batches, releases
+from violence_ops.stages import batches, inbox, releases
 from violence_ops.stages.index import open_catalog, rebuild
 from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class StatusResult:
-    """Numbers of clips by status, reason and label, and what is released. `waiting` is filled on demand only."""
+    """Numbers of clips by status, reason and label, and what is released. `inbox` counts the files that no batch has claimed yet; `waiting` is filled on demand only."""
 
     workspace: str
+    inbox: int
     sealed: list[str]
     open: list[str]
     clips: dict[str, int]
@@ -39,6 +40,7 @@ class StatusResult:
             yield f"{len(self.waiting)} accepted clips wait for a label: `violence-ops label CLIP LABEL`."
             return
         yield f"workspace   {self.workspace}"
+        yield f"inbox       {self.inbox} files wait"
         yield f"batches     {len(self.sealed)} sealed, {len(self.open)} open{_list(self.open)}"
         yield f"clips       {_counts(self.clips)}"
         yield f"quarantine  {_counts(self.quarantine)}"
@@ -69,6 +71,7 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
     state = services.inspect(workspace)
     return StatusResult(
         workspace=str(workspace.root),
+        inbox=_files_in(workspace),
         sealed=[batch.batch_id for batch in workspace.sealed_batches()],
         open=batches.open_batch_ids(workspace),
         clips=counts["status"],
@@ -89,6 +92,11 @@ def rebuild_catalog(workspace: Workspace) -> RebuildResult:
         rebuild(workspace, catalog)
         counts = catalog.counts()
     return RebuildResult(counts["batches"], counts["status"])
+
+
+def _files_in(workspace: Workspace) -> int:
+    found = inbox.scan(workspace.inbox, settle_s=0)
+    return len(found.drops) + found.left
 
 
 def _clip(clip: Any) -> dict[str, str | None]:
