@@ -28,7 +28,7 @@ QUICK: Final = {
     "train.start": "synthetic_fights",
     "train.epochs": 8,
     "train.min_epochs": 4,
-    "train.learning_rate": 0.003,
+    "train.learning_rate": 0.001,
     "train.lr_steps": [6],
     "gate.min_recall": 0.5,
 }
