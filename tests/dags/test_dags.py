@@ -144,7 +144,12 @@ class _Run:
 
 @pytest.mark.parametrize(
     ("mode", "verdict", "asked"),
-    [("enabled", "pass", "approve"), ("enabled", "refuse", None), ("dry_run", "pass", None), ("dry_run", "refuse", None)],
+    [
+        ("enabled", "pass", "approve"),
+        ("enabled", "refuse", None),
+        ("dry_run", "pass", None),
+        ("dry_run", "refuse", None),
+    ],
 )
 def test_a_person_is_asked_only_after_a_pass_that_counts_and_outcome_names_a_dry_run(
     dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, mode: str, verdict: str, asked: str | None

@@ -91,7 +91,9 @@ def choose(clips: Sequence[Labelled], params: Params, share: float) -> list[Labe
     from violence_ops.recognition import split
 
     families = in_families((one.clip for one in clips), params)
-    groups = {m.source_group for family in split.choose(families, share, params.holdout.seed, "holdout") for m in family}
+    groups = {
+        m.source_group for family in split.choose(families, share, params.holdout.seed, "holdout") for m in family
+    }
     chosen = [one for one in clips if one.clip.source_group in groups]
     for label in LABELS:
         inside, all_of_it = (sum(one.label == label for one in some) for some in (chosen, clips))
