@@ -38,9 +38,14 @@ class ValidationParams(_Section):
     min_side_px: Count
     max_pixels: Count
     timeout_s: Positive
+    seconds_per_video_second: Annotated[float, Field(ge=0)]
     memory_mb: Annotated[int, Field(ge=256)]
     near_duplicate_bits: Annotated[int, Field(ge=0, le=64)]
     require_label: bool
+
+    def allowance_s(self, promised_s: float) -> float:
+        """How long the check of a clip may take whose header promises this many seconds."""
+        return self.timeout_s + self.seconds_per_video_second * min(promised_s, self.max_duration_s)
 
 
 class PoseParams(_Section):

@@ -123,6 +123,37 @@ def test_a_decoder_that_hangs_is_killed_and_replaced(clip_folder: Path, limits: 
         assert sandbox.validate(clip_folder / "clip2.mp4").frame_count == 30
 
 
+def test_a_long_clip_may_take_longer_and_sending_frames_as_long_as_it_takes(
+    clip_folder: Path, limits: ValidationParams
+) -> None:
+    limits = limits.model_copy(update={"timeout_s": 50.0, "seconds_per_video_second": 100.0})
+    assert limits.allowance_s(2.0) == 250.0
+    assert limits.allowance_s(1e9) == 50.0 + 100.0 * limits.max_duration_s
+
+    def processor_seconds(sandbox: Sandbox) -> str:
+        line = next(one for one in Path(f"/proc/{sandbox._child.pid}/limits").read_text().splitlines() if "cpu" in one)
+        return line.split()[3]
+
+    with Sandbox(limits) as sandbox:
+        sandbox.validate(clip_folder / "clip0.mp4")  # 2 s long
+        assert 250 < int(processor_seconds(sandbox)) < 300
+        assert len(list(sandbox.frames(clip_folder / "clip0.mp4"))) == 30
+        assert processor_seconds(sandbox) == "unlimited"
+
+
+def test_the_time_that_the_header_earns_a_clip_is_waited_for(
+    clip_folder: Path, limits: ValidationParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waited: list[float] = []
+    left_s = sandbox_module._Deadline.left_s
+    monkeypatch.setattr(
+        sandbox_module._Deadline, "left_s", lambda self: waited.append(self.seconds) or left_s(self)
+    )
+    with Sandbox(limits) as sandbox:
+        sandbox.validate(clip_folder / "clip0.mp4")
+    assert (min(waited), max(waited)) == (limits.timeout_s, limits.timeout_s + 2 * limits.seconds_per_video_second)
+
+
 def test_memory_of_the_decoder_is_bounded(tmp_path: Path, limits: ValidationParams) -> None:
     from violence_ops.video.write import VideoWriter
 

@@ -34,9 +34,9 @@ def main() -> None:
 def _serve(request: dict[str, Any], limits: ValidationParams, out: BinaryIO) -> None:
     try:
         if request["do"] == "examine":
-            _allow_seconds(limits.timeout_s)
-            _say(out, {"facts": asdict(facts.examine(Path(request["path"]), limits))})
+            _say(out, {"facts": asdict(_examine(Path(request["path"]), limits, out))})
         else:
+            _allow_seconds(None)  # frames come at the pace of who wants them, who bounds the time of each
             _send_frames(Path(request["path"]), request["step"], out)
     except Rejected as refusal:
         _say(out, {"reason": refusal.reason, "message": str(refusal)})
@@ -44,6 +44,15 @@ def _serve(request: dict[str, Any], limits: ValidationParams, out: BinaryIO) -> 
         name = Path(request["path"]).name
         message = f"{name} needs more memory to decode than validation.memory_mb allows ({limits.memory_mb} MB)."
         _say(out, {"reason": "too_large", "message": message})
+
+
+def _examine(path: Path, limits: ValidationParams, out: BinaryIO) -> facts.VideoFacts:
+    def promised(seconds: float) -> None:
+        _allow_seconds(limits.allowance_s(seconds))
+        _say(out, {"promised_s": seconds})
+
+    _allow_seconds(limits.timeout_s)
+    return facts.examine(path, limits, promised)
 
 
 def _send_frames(path: Path, step: int, out: BinaryIO) -> None:
@@ -60,10 +69,10 @@ def _say(out: BinaryIO, answer: dict[str, Any]) -> None:
     out.flush()
 
 
-def _allow_seconds(seconds: float) -> None:
-    """Let the process use this much processor time from now; more ends it with SIGXCPU."""
+def _allow_seconds(seconds: float | None) -> None:
+    """Let the process use this much processor time from now (None: any); more ends it with SIGXCPU."""
     used = resource.getrusage(resource.RUSAGE_SELF)
-    soft = int(used.ru_utime + used.ru_stime + seconds) + 1
+    soft = resource.RLIM_INFINITY if seconds is None else int(used.ru_utime + used.ru_stime + seconds) + 1
     resource.setrlimit(resource.RLIMIT_CPU, (soft, resource.RLIM_INFINITY))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -73,8 +74,13 @@ def hash_of(thumb: NDArray[np.uint8]) -> str:
     return f"{int(''.join('1' if bit else '0' for bit in bits), 2):016x}"
 
 
-def examine(path: Path, limits: ValidationParams) -> VideoFacts:
-    """Decode the whole video. Raises Rejected with a reason code of SPEC 1."""
+def examine(
+    path: Path, limits: ValidationParams, on_promise: Callable[[float], None] = lambda seconds: None
+) -> VideoFacts:
+    """Decode the whole video. Raises Rejected with a reason code of SPEC 1.
+
+    `on_promise` hears, before the decoding, how many seconds the header promises (0: it says nothing).
+    """
     import av
 
     size_bytes = path.stat().st_size
@@ -97,10 +103,12 @@ def examine(path: Path, limits: ValidationParams) -> VideoFacts:
             ) from None
         raise Rejected("unreadable", f"{name} is no video that can be read ({_plain(error)}).") from None
     with container:
-        return _examine_opened(container, name, size_bytes, limits)
+        return _examine_opened(container, name, size_bytes, limits, on_promise)
 
 
-def _examine_opened(container: Any, name: str, size_bytes: int, limits: ValidationParams) -> VideoFacts:
+def _examine_opened(
+    container: Any, name: str, size_bytes: int, limits: ValidationParams, on_promise: Callable[[float], None]
+) -> VideoFacts:
     if not container.streams.video:
         raise Rejected("no_video_stream", f"{name} holds no video stream: drop a file with pictures.")
     stream = container.streams.video[0]
@@ -111,6 +119,7 @@ def _examine_opened(container: Any, name: str, size_bytes: int, limits: Validati
         raise Rejected(
             "too_long", f"{name} lasts {promised_s:.0f} s; validation.max_duration_s allows {limits.max_duration_s:g}."
         )
+    on_promise(promised_s)
     failures: list[str] = []
     samples = _Samples()
     count, first_s, last_s, width, height = 0, None, 0.0, 0, 0

@@ -39,6 +39,17 @@ class _Crashed(Exception):
         return Rejected("decode_error", f"{name} crashed the decoder twice (exit code {self.code}).")
 
 
+class _Deadline:
+    """`seconds` from now."""
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self._end = time.monotonic() + seconds
+
+    def left_s(self) -> float:
+        return max(0.0, self._end - time.monotonic())
+
+
 @dataclass(slots=True)
 class Sandbox:
     """Decodes many videos, one after the other, in one child while that behaves. Use it as a context manager."""
@@ -54,14 +65,18 @@ class Sandbox:
 
     def validate(self, path: Path) -> VideoFacts:
         """What the video is. Raises Rejected with a reason code of SPEC 1, `timeout` and a crashed decoder included."""
-        request = {"do": "examine", "path": str(path)}
         try:
-            answer = self._ask(request, path.name)
+            return self._examine(path)
         except _Crashed:  # once more, as something else may have killed the child
             try:
-                answer = self._ask(request, path.name)
+                return self._examine(path)
             except _Crashed as crash:
                 raise crash.rejected(path.name) from None
+
+    def _examine(self, path: Path) -> VideoFacts:
+        answer = self._ask({"do": "examine", "path": str(path)}, path.name)
+        if "promised_s" in answer:
+            answer = self._answer(path.name, self.limits.allowance_s(answer["promised_s"]))
         return VideoFacts(**answer["facts"])
 
     def frames(self, path: Path, step: int = 1) -> Iterator[tuple[int, Frame]]:
@@ -85,7 +100,7 @@ class Sandbox:
         try:
             while "index" in answer:
                 shape = (answer["height"], answer["width"], 3)
-                pixels = self._read(shape[0] * shape[1] * 3, self._deadline(), path.name)
+                pixels = self._read(shape[0] * shape[1] * 3, _Deadline(self.limits.timeout_s), path.name)
                 yield answer["index"], np.frombuffer(pixels, np.uint8).reshape(shape)
                 answer = self._answer(path.name)
         finally:
@@ -107,8 +122,9 @@ class Sandbox:
             self._died(name)
         return self._answer(name)
 
-    def _answer(self, name: str) -> dict[str, Any]:
-        deadline, line = self._deadline(), bytearray()
+    def _answer(self, name: str, seconds: float | None = None) -> dict[str, Any]:
+        """The child's next answer, within `seconds` (default: `limits.timeout_s`)."""
+        deadline, line = _Deadline(seconds or self.limits.timeout_s), bytearray()
         while not line.endswith(b"\n"):
             line += self._read(1, deadline, name)
         answer: dict[str, Any] = json.loads(line)
@@ -116,20 +132,17 @@ class Sandbox:
             raise Rejected(answer["reason"], answer["message"])
         return answer
 
-    def _deadline(self) -> float:
-        return time.monotonic() + self.limits.timeout_s
-
-    def _read(self, size: int, deadline: float, name: str) -> bytearray:
+    def _read(self, size: int, deadline: _Deadline, name: str) -> bytearray:
         """Exactly `size` bytes of the child's output. Raises Rejected if it dies or the deadline passes."""
         child = self._running()
         assert child.stdout is not None
         data = bytearray()
         while len(data) < size:
-            ready, _, _ = select.select([child.stdout], [], [], max(0.0, deadline - time.monotonic()))
+            ready, _, _ = select.select([child.stdout], [], [], deadline.left_s())
             if not ready:
                 self._kill()
                 raise Rejected(
-                    "timeout", f"{name} took longer than {self.limits.timeout_s:g} s to decode (validation.timeout_s)."
+                    "timeout", f"{name} took longer than {deadline.seconds:g} s to decode (validation.timeout_s)."
                 )
             piece = os.read(child.stdout.fileno(), min(size - len(data), 1 << 20))
             if not piece:
