@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -42,6 +43,17 @@ def test_training_is_not_worth_while_where_assembling_would_refuse(
     if why:
         with pytest.raises(UserError, match=why):
             assemble.run(workspace, workspace.params())
+
+
+def test_a_dataset_of_which_a_part_is_another_is_not_trained_on(workspace: Workspace, seal_tracks: Seal) -> None:
+    seal_tracks(workspace)
+    assemble.run(workspace, workspace.params())
+    shutil.copyfile(workspace.dataset / "val.parquet", workspace.root / "other")
+    (workspace.root / "other").replace(workspace.dataset / "train.parquet")  # as if assembling had been killed half-way
+    with pytest.raises(WorkspaceError, match=r"train.parquet is not what split.json describes: run `violence-ops assemble`"):
+        train.run(workspace, workspace.params())
+    workspace.write_progress("train", {"dataset_revision": "x"})
+    assert "run `violence-ops assemble` again" in train.worth_while(workspace, workspace.params()).reason
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ from violence_ops.stages.assemble import obstacle, trainable
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.labelled import labelled_clips
 from violence_ops.stages.releases import open_registry
-from violence_ops.workspace import Workspace, fingerprint, write_json
+from violence_ops.workspace import Workspace, fingerprint, sha256_file, write_json
 
 if TYPE_CHECKING:
     from violence_ops.recognition.train import Epoch, Trained
@@ -99,9 +99,10 @@ def worth_while(workspace: Workspace, params: Params) -> Worth:
     last = workspace.read_progress("train").get("dataset_revision")
     if last is None:
         return Worth(True, f"Nothing was trained yet; {len(now)} labelled clips are there.")
-    if not (workspace.dataset / "split.json").is_file():
-        return Worth(True, "The dataset of the last training is gone.")
-    dataset = _Dataset.read(workspace)
+    try:
+        dataset = _Dataset.read(workspace)
+    except WorkspaceError as error:
+        return Worth(True, str(error))
     if dataset.revision != last:
         return Worth(True, f"Dataset {dataset.revision[:12]} was assembled and not trained on.")
     new = len(now.items() - dataset.labels.items())
@@ -125,6 +126,11 @@ class _Dataset:
         if not path.is_file():
             raise WorkspaceError(f"{workspace.dataset} holds no dataset: run `violence-ops assemble` first.")
         split = json.loads(path.read_text("utf-8"))
+        for name, expected in split["sha256"].items():
+            if not (workspace.dataset / name).is_file() or sha256_file(workspace.dataset / name) != expected:
+                raise WorkspaceError(
+                    f"{workspace.dataset / name} is not what split.json describes: run `violence-ops assemble` again."
+                )
         train, val = (pq.read_table(workspace.dataset / name) for name in ("train.parquet", "val.parquet"))
         return cls(workspace.dataset, split["revision"], train, val, split)
 
