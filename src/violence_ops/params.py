@@ -152,6 +152,7 @@ class WindowParams(_Section):
 class DatasetParams(_Section):
     validation_share: Annotated[float, Field(gt=0, lt=1)]
     min_clips_per_label: Count
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=16)]
 
 
 class HoldoutParams(_Section):

@@ -192,7 +192,7 @@ def _judge(
         )
         for clip in holdout.clips
     ]  # fmt: skip
-    bits = params.validation.near_duplicate_bits
+    bits = params.dataset.near_duplicate_bits
     return judgement.evaluate(
         clips, name=name, holdout=holdout.facts, candidate=own.facts, champion=rival.facts if rival else None,
         checks=DataChecks(
@@ -257,7 +257,7 @@ def _is_for(found: Evaluation, own: _Contestant, rival: _Contestant | None, hold
     )
     settings = (found.difference.confidence, found.difference.resamples) if found.difference else None
     wanted = (params.gate.confidence, params.gate.resamples) if rival else None
-    same_bits = found.checks.near_duplicate_bits == params.validation.near_duplicate_bits
+    same_bits = found.checks.near_duplicate_bits == params.dataset.near_duplicate_bits
     return same_models and settings == wanted and found.holdout == holdout.facts and same_bits
 
 

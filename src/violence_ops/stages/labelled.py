@@ -50,7 +50,7 @@ def members(clips: Iterable[ClipRecord]) -> list[Member]:
 
 def in_families(clips: Iterable[ClipRecord], params: Params) -> list[list[Member]]:
     """Clips that must stay on one side: same source group or near-duplicates."""
-    return families(members(clips), params.validation.near_duplicate_bits)
+    return families(members(clips), params.dataset.near_duplicate_bits)
 
 
 def track_rows(chosen: Iterable[Labelled]) -> Iterator[tuple[Labelled, pa.Table]]:
