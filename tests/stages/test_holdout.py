@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,7 +12,7 @@ import pytest
 from violence_ops import versioning
 from violence_ops.errors import UsageError, UserError
 from violence_ops.records import LABELS, ClipRecord
-from violence_ops.stages import holdout
+from violence_ops.stages import assemble, holdout
 from violence_ops.workspace import Workspace, sha256_file
 
 Seal = Callable[..., list[ClipRecord]]
@@ -37,14 +38,46 @@ def test_a_holdout_holds_whole_groups_of_both_labels_with_their_tracks_and_is_ve
 
 
 def test_the_same_clips_and_seed_freeze_the_same_bytes_whatever_the_version_is_called(
+    new_workspace: Callable[..., Workspace], seal_tracks: Seal
+) -> None:
+    def frozen(name: str, version: str, share: float | None = None, **changed: object) -> holdout.HoldoutResult:
+        workspace = new_workspace(name)
+        seal_tracks(workspace)
+        return holdout.freeze(workspace, workspace.params(changed), share=share, version=version)
+
+    first, second = frozen("a", "v1"), frozen("b", "again")
+    assert (first.revision, first.groups) == (second.revision, second.groups)
+    third = frozen("c", "other", 0.5, **{"holdout.seed": 12345})
+    assert third.revision != first.revision
+
+
+def test_a_further_holdout_keeps_the_earlier_groups_and_takes_none_that_was_trained_on(
     workspace: Workspace, seal_tracks: Seal
 ) -> None:
     seal_tracks(workspace)
     first = holdout.freeze(workspace, workspace.params())
-    second = holdout.freeze(workspace, workspace.params(), version="again")
-    assert (first.revision, first.groups) == (second.revision, second.groups)
-    third = holdout.freeze(workspace, workspace.params({"holdout.seed": 12345}), share=0.5, version="other")
-    assert third.revision != first.revision
+    assert workspace.read_progress("holdout") == {"versions": {"v1": first.revision}}
+    assemble.run(workspace, workspace.params())
+    with pytest.raises(UserError, match="No further holdout can be frozen"):
+        holdout.freeze(workspace, workspace.params())
+    seal_tracks(workspace, seed=1)
+    second = holdout.freeze(workspace, workspace.params())
+    assert set(first.groups) < set(second.groups)
+    assert all(group.startswith("s1") for group in set(second.groups) - set(first.groups))
+    assert versioning.status(workspace)["assemble"]
+
+
+def test_groups_of_any_registered_model_stay_out_of_a_further_holdout(workspace: Workspace, seal_tracks: Seal) -> None:
+    records = seal_tracks(workspace)
+    trained = {record.source_group for record in records[:6]}
+    package = workspace.model_package("1")
+    registry = SimpleNamespace(versions=lambda: [SimpleNamespace(version="1")], download=lambda version, into: into)
+    package.mkdir(parents=True)
+    rows = [{"clip_id": "gone", "source_group": group} for group in trained]
+    (package / "training.json").write_text(json.dumps({"clips": rows}))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(holdout, "open_registry", lambda workspace: registry)
+        assert not trained & set(holdout.freeze(workspace, workspace.params()).groups)
 
 
 def test_a_frozen_version_is_never_changed(workspace: Workspace, seal_tracks: Seal) -> None:

@@ -80,7 +80,7 @@ def obstacle(workspace: Workspace, params: Params, clips: Sequence[Labelled]) ->
         usable = trainable(workspace, params, clips)
         _check(clips, usable, params)
         if params.holdout.auto_freeze and not workspace.holdout_versions():
-            held = {one.clip.clip_id for one in holdout.choose(clips, params, params.holdout.share)}
+            held = {one.clip.clip_id for one in holdout.choose(workspace, params, clips, params.holdout.share)}
             usable = [one for one in usable if one.clip.clip_id not in held]
             _check(clips, usable, params)
         _split(usable, params)

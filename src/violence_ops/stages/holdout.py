@@ -19,6 +19,7 @@ from violence_ops.errors import UsageError, UserError, WorkspaceError
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, TRACKS_SCHEMA, ClipRecord
 from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, track_rows
+from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace, sha256_file, sync_folder, write_json, write_table
 
 
@@ -40,8 +41,10 @@ def freeze(
 ) -> HoldoutResult:
     """Freeze about `share` of the labelled clips, in whole source groups, as holdout `version` (default: the next of v1, v2, …).
 
-    The same clips and `holdout.seed` give the same groups; with more clips most of an earlier version's groups are chosen again.
-    Raises UserError if both labels cannot be on both sides, UsageError if the version exists or the share is no share.
+    The same clips and `holdout.seed` give the same groups. A further version holds the groups of all earlier ones and about
+    `share` of the clips of groups that no model and no dataset has seen. Raises UserError if both labels cannot be on both
+    sides or nothing new is left, UsageError if the version exists or the share is no share, ServiceUnavailable if MLflow,
+    which knows what models were trained on, cannot be reached.
     """
     share = params.holdout.share if share is None else share
     if not 0 < share < 1:
@@ -51,7 +54,7 @@ def freeze(
         folder = workspace.holdout(name)
         if folder.exists():
             raise UsageError(f"Holdout {name} exists and is never changed: choose another --version.")
-        chosen = choose(labelled_clips(workspace), params, share)
+        chosen = choose(workspace, params, labelled_clips(workspace), share)
         _write(folder, name, chosen, share, params.holdout.seed)
         return _publish(workspace, name)
 
@@ -86,14 +89,21 @@ def held_out(workspace: Workspace) -> list[ClipRecord]:
     return list(found.values())
 
 
-def choose(clips: Sequence[Labelled], params: Params, share: float) -> list[Labelled]:
-    """The clips that `freeze` would hold out of these. Raises UserError if both labels cannot be on both sides."""
+def choose(workspace: Workspace, params: Params, clips: Sequence[Labelled], share: float) -> list[Labelled]:
+    """The clips that `freeze` would hold out of these. Raises UserError as it does."""
     from violence_ops.recognition import split
 
+    kept = {clip.source_group for clip in held_out(workspace)}
+    seen = _seen(workspace)
     families = in_families((one.clip for one in clips), params)
-    groups = {
-        m.source_group for family in split.choose(families, share, params.holdout.seed, "holdout") for m in family
-    }
+    free = [f for f in families if not any({m.clip_id, m.source_group} & seen or m.source_group in kept for m in f)]
+    new = {m.source_group for family in split.choose(free, share, params.holdout.seed, "holdout") for m in family}
+    if (kept or seen) and not new:
+        raise UserError(
+            "No further holdout can be frozen: too few source groups are left that no model was trained on and no holdout "
+            "holds; bring labelled clips of at least two new ones, and freeze before training on them."
+        )
+    groups = kept | new
     chosen = [one for one in clips if one.clip.source_group in groups]
     for label in LABELS:
         inside, all_of_it = (sum(one.label == label for one in some) for some in (chosen, clips))
@@ -103,6 +113,18 @@ def choose(clips: Sequence[Labelled], params: Params, share: float) -> list[Labe
                 f"but both sides need some; bring clips of at least two source groups per label ({len(families)} groups now)."
             )
     return chosen
+
+
+def _seen(workspace: Workspace) -> set[str]:
+    """Clip ids and source groups in the present dataset, or in what any registered model was trained and tuned on."""
+    registry = open_registry(workspace)
+    packages = [registry.download(one.version, workspace.model_package(one.version)) for one in registry.versions()]
+    records = [path for package in packages if (path := package / "training.json").is_file()]
+    rows = [row for path in records for row in json.loads(path.read_text("utf-8"))["clips"]]
+    for name in ("train.parquet", "val.parquet"):
+        if (table := workspace.dataset / name).is_file():
+            rows += pq.read_table(table, columns=["clip_id", "source_group"]).to_pylist()
+    return {row[key] for row in rows for key in ("clip_id", "source_group")}
 
 
 def _write(folder: Path, version: str, chosen: Sequence[Labelled], share: float, seed: int) -> None:
@@ -134,9 +156,17 @@ def _write(folder: Path, version: str, chosen: Sequence[Labelled], share: float,
 def _publish(workspace: Workspace, version: str) -> HoldoutResult:
     """Put the holdout under version control, unless a run before this one has."""
     folder = workspace.holdout(version)
+    record_versions(workspace)
     if not folder.with_name(f"{folder.name}.dvc").is_file():
+        versioning.git_commit(workspace, [workspace.progress / "holdout.json"], f"Holdout {version} is frozen")
         versioning.add_artifact(workspace, folder, f"Holdout {version}", f"holdout/{version}")
     return read(workspace, version)
+
+
+def record_versions(workspace: Workspace) -> None:
+    """Write down which holdouts there are, for the stages of dvc.yaml that depend on them."""
+    versions = {name: read(workspace, name).revision for name in workspace.holdout_versions()}
+    workspace.write_progress("holdout", {"versions": versions})
 
 
 def _next_version(workspace: Workspace) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 from violence_ops import versioning
 from violence_ops.errors import UsageError
 from violence_ops.params import load_params
+from violence_ops.stages import holdout
 from violence_ops.workspace import Deployment, Workspace, write_text
 
 
@@ -68,6 +69,8 @@ def _write_files(workspace: Workspace, overrides: dict[str, Any]) -> None:
     for path, content in first_texts.items():
         if not path.exists():
             write_text(path, content)
+    if not (workspace.progress / "holdout.json").exists():
+        holdout.record_versions(workspace)
     if overrides:
         load_params(workspace.params_file, overrides)
         _override(workspace.params_file, overrides)
@@ -91,5 +94,6 @@ def _override(params_file: Path, overrides: dict[str, Any]) -> None:
 
 
 def _first_commit(workspace: Workspace) -> list[Path]:
-    names = (".gitignore", ".dvcignore", ".dvc/.gitignore", ".dvc/config", "inbox/.gitkeep", "params.yaml", "dvc.yaml")
+    names = (".gitignore", ".dvcignore", ".dvc/.gitignore", ".dvc/config", "inbox/.gitkeep", "params.yaml", "dvc.yaml",
+             "data/progress/holdout.json")  # fmt: skip
     return [*(workspace.root / name for name in names), workspace.labels_file]
