@@ -50,7 +50,9 @@ def test_a_dataset_of_which_a_part_is_another_is_not_trained_on(workspace: Works
     assemble.run(workspace, workspace.params())
     shutil.copyfile(workspace.dataset / "val.parquet", workspace.root / "other")
     (workspace.root / "other").replace(workspace.dataset / "train.parquet")  # as if assembling had been killed half-way
-    with pytest.raises(WorkspaceError, match=r"train.parquet is not what split.json describes: run `violence-ops assemble`"):
+    with pytest.raises(
+        WorkspaceError, match=r"train.parquet is not what split.json describes: run `violence-ops assemble`"
+    ):
         train.run(workspace, workspace.params())
     workspace.write_progress("train", {"dataset_revision": "x"})
     assert "run `violence-ops assemble` again" in train.worth_while(workspace, workspace.params()).reason

@@ -146,9 +146,7 @@ def test_the_time_that_the_header_earns_a_clip_is_waited_for(
 ) -> None:
     waited: list[float] = []
     left_s = sandbox_module._Deadline.left_s
-    monkeypatch.setattr(
-        sandbox_module._Deadline, "left_s", lambda self: waited.append(self.seconds) or left_s(self)
-    )
+    monkeypatch.setattr(sandbox_module._Deadline, "left_s", lambda self: waited.append(self.seconds) or left_s(self))
     with Sandbox(limits) as sandbox:
         sandbox.validate(clip_folder / "clip0.mp4")
     assert (min(waited), max(waited)) == (limits.timeout_s, limits.timeout_s + 2 * limits.seconds_per_video_second)
