@@ -1,0 +1,62 @@
+"""Pictures of the pages for docs/, from a workspace whose services are up: `python tools/screenshots.py WORKSPACE docs`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+from violence_ops import services
+from violence_ops.stages import releases, reports
+from violence_ops.workspace import Workspace
+
+_CHROMIUM = "/usr/bin/chromium"
+_FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-sync",
+]
+
+
+def main(root: Path, out: Path) -> None:
+    """Sign in to Airflow and take its grid, a finished night, the MLflow run page and the report."""
+    workspace = Workspace.open(root)
+    addresses = services.inspect(workspace).addresses
+    assert addresses, "run `violence-ops up` first"
+    password = json.loads(services.password_file(workspace).read_text())["admin"]
+    night = services.api(workspace).runs("nightly_ingestion")[-1]["dag_run_id"]
+    registry = releases.open_registry(workspace)
+    run_url = registry.run_url(registry.version(registry.alias("candidate") or "1").run_id)
+    report = reports.find(workspace, None).files.page
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=_CHROMIUM, args=_FLAGS)
+        page = browser.new_page(viewport={"width": 1500, "height": 900})
+        page.goto(f"{addresses.airflow}/auth/login", wait_until="networkidle")
+        page.fill('input[name="username"]', "admin")
+        page.fill('input[name="password"]', password)
+        page.keyboard.press("Enter")
+        page.wait_for_timeout(4000)
+        take(page, f"{addresses.airflow}/dags/nightly_ingestion/runs/{night}", out / "airflow-grid.png", 8000)
+        take(page, f"{addresses.airflow}/dags/gated_evaluation", out / "airflow-gate.png", 6000)
+        # without the assistant that MLflow opens on the right
+        take(page, run_url, out / "mlflow-run.png", 9000, width=1105)
+        take(page, f"{run_url}/model-metrics", out / "mlflow-metrics.png", 9000, width=1105)
+        take(page, report.as_uri(), out / "report.png", 1000)
+        take(page, workspace.data_docs.as_uri(), out / "data-docs.png", 1500)
+        browser.close()
+
+
+def take(page: Page, address: str, path: Path, wait_ms: int, width: int | None = None) -> None:
+    """Open an address, let it draw, and keep what is seen (its left `width` px)."""
+    page.goto(address)
+    page.wait_for_timeout(wait_ms)
+    page.screenshot(path=path, clip={"x": 0, "y": 0, "width": width or 1500, "height": 900})
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
