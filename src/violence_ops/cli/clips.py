@@ -1,0 +1,178 @@
+"""Verbs that look at clips, label them, judge them and make them; the pose weights and the catalog."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from violence_ops.cli.common import (
+    ByOption,
+    JsonOption,
+    SetOption,
+    WorkspaceOption,
+    app,
+    open_workspace,
+    progress_bar,
+    show,
+    stderr,
+)
+from violence_ops.errors import UsageError
+from violence_ops.workspace import Workspace
+
+
+def _lines_of_stdin() -> list[Path]:
+    paths = [Path(line.rstrip("\n")) for line in sys.stdin if line.strip()]
+    if not paths:
+        raise UsageError("Nothing was read from stdin: give paths, a line each.")
+    return paths
+
+
+# looking and asking
+
+
+@app.command()
+def explain(
+    clip: Annotated[str, typer.Argument(help="A clip id.")],
+    workspace: WorkspaceOption = None,
+    image: Annotated[
+        Path | None, typer.Option(help="Also write a picture here: best frame, regions, tracks, components.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Why a clip was refused, who was ranked first and why, what the classifier saw."""
+    from violence_ops.stages import explain as stage
+
+    opened, params = open_workspace(workspace)
+    show(stage.run(opened, params, clip, image=image), as_json)
+
+
+@app.command()
+def overlay(
+    clip: Annotated[str, typer.Argument(help="A clip id.")],
+    workspace: WorkspaceOption = None,
+    regions: Annotated[bool, typer.Option("--regions", help="Draw the five regions.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write a video with skeletons, ids, ranks and verdicts drawn over the clip."""
+    from violence_ops.stages import overlay as stage
+
+    opened, params = open_workspace(workspace)
+    show(stage.run(opened, params, clip, regions=regions), as_json)
+
+
+@app.command()
+def label(
+    clip: Annotated[str | None, typer.Argument(help="A clip id.")] = None,
+    value: Annotated[str | None, typer.Argument(metavar="LABEL", help="Fight or NonFight.")] = None,
+    file: Annotated[Path | None, typer.Option("--from", help="A CSV with clip_id,label or path,label.")] = None,
+    workspace: WorkspaceOption = None,
+    by: ByOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Give clips a label; it wins over the folder's and enters the next dataset."""
+    from violence_ops.stages import labels as stage
+
+    opened, _ = open_workspace(workspace)
+    if file is not None and clip is None:
+        show(stage.import_file(opened, file, by=by), as_json)
+    elif clip and value and file is None:
+        show(stage.run(opened, clip, value, by=by), as_json)
+    else:
+        raise UsageError("Say which clip: `violence-ops label CLIP Fight`, or `violence-ops label --from labels.csv`.")
+
+
+@app.command()
+def predict(
+    sources: Annotated[
+        list[Path], typer.Argument(help="Video files or folders; `-` reads their paths from stdin, a line each.")
+    ],
+    workspace: WorkspaceOption = None,
+    settings: SetOption = None,
+) -> None:
+    """Let the champion judge videos that are in no batch; a JSON line each."""
+    from violence_ops.stages import predict as stage
+
+    opened, params = open_workspace(workspace, settings)
+    named = [path for source in sources for path in (_lines_of_stdin() if str(source) == "-" else [source])]
+    with progress_bar() as progress:
+        for row in stage.run(opened, params, named, progress=progress):
+            print(json.dumps(row, ensure_ascii=False), flush=True)
+
+
+@app.command()
+def synth(
+    directory: Path,
+    clips: Annotated[int, typer.Option(min=1, help="How many.")] = 40,
+    seed: int = 0,
+    groups: Annotated[
+        int, typer.Option(min=1, help="Source groups: clips of one share scene, camera and people.")
+    ] = 10,
+    unlabelled: Annotated[int, typer.Option(min=0, help="How many of them come without a label.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Make labelled synthetic clips with ground truth, ready to drop into an inbox."""
+    from violence_ops.stages import synth as stage
+
+    with stderr.status(f"making {clips + unlabelled} clips"):
+        result = stage.run(directory, clips=clips, seed=seed, groups=groups, unlabelled=unlabelled)
+    show(result, as_json)
+
+
+weights_app = typer.Typer(help="The pose model's weights.", no_args_is_help=True)
+app.add_typer(weights_app, name="weights")
+
+
+@weights_app.command("list")
+def weights_list(as_json: JsonOption = False) -> None:
+    """Which weights are there, with size, hash and licence."""
+    from violence_ops.stages import weights as stage
+
+    show(stage.available(), as_json, names=True)
+
+
+@weights_app.command("train")
+def weights_train(
+    out: Annotated[Path, typer.Argument(help="The .safetensors to write; an interrupted training goes on.")],
+    steps: Annotated[int, typer.Option(min=1, help="Training iterations in all.")] = 20_000,
+    start: Annotated[str, typer.Option(help="Weights to start from, or `none`.")] = "rtmo_small",
+    clips: Annotated[
+        Path | None, typer.Option(help="A folder of real clips; part of the pictures are frames of them.")
+    ] = None,
+    device: str = "cpu",
+    as_json: JsonOption = False,
+) -> None:
+    """Train the small RTMO on synthetic images; its progress is in `OUT.run/log.jsonl`."""
+    from violence_ops.stages import weights as stage
+
+    begin = None if start == "none" else start
+    with stderr.status(f"training for {steps} steps"):
+        result = stage.train(out, steps=steps, start=begin, clips=clips, device=device)
+    show(result, as_json)
+
+
+@weights_app.command("evaluate")
+def weights_evaluate(
+    name: Annotated[str, typer.Argument(help="A shipped name or a .safetensors file.")] = "rtmo_small",
+    clips: Annotated[int, typer.Option(min=1, help="Held-out synthetic scenes, two frames each.")] = 150,
+    as_json: JsonOption = False,
+) -> None:
+    """Average precision and recall on synthetic scenes that no training has seen."""
+    from violence_ops.stages import weights as stage
+
+    show(stage.evaluate(name, clips=clips), as_json)
+
+
+catalog_app = typer.Typer(help="The index over all batches.", no_args_is_help=True)
+app.add_typer(catalog_app, name="catalog")
+
+
+@catalog_app.command("rebuild")
+def catalog_rebuild(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Make the catalog again from the batches and the quarantine."""
+    from violence_ops.stages import status as stage
+
+    show(stage.rebuild_catalog(Workspace.open(workspace)), as_json)

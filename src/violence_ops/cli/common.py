@@ -1,0 +1,113 @@
+"""What every verb shares: the program, its common options, how results, progress and errors are printed."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn, Protocol
+
+import typer
+import yaml
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from typer.core import TyperGroup
+
+from violence_ops.errors import UsageError, UserError
+from violence_ops.params import Params
+from violence_ops.workspace import Workspace
+
+
+class _Group(TyperGroup):
+    """Turns errors that a user can act on into one sentence and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            _fail(str(error), error.exit_code)
+        except KeyboardInterrupt:
+            _fail("Interrupted.", 130)
+
+
+app = typer.Typer(
+    name="violence-ops",
+    cls=_Group,
+    help="From nightly CCTV clips to a released violence classifier.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+)
+stderr = Console(stderr=True)
+
+WorkspaceOption = Annotated[
+    Path | None, typer.Option("--workspace", "-w", help="The workspace; default: the one around the current folder.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", "-S", metavar="KEY=VALUE", help="A parameter that wins over params.yaml.")
+]
+BatchOption = Annotated[str | None, typer.Option("--batch", "-b", help="One batch; default: every open one.")]
+ByOption = Annotated[
+    str | None, typer.Option("--by", envvar="VIOLENCE_OPS_USER", help="Who does this; it is written to the ledger.")
+]
+DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and change nothing.")]
+
+
+class Result(Protocol):
+    """What every stage returns."""
+
+    def to_dict(self) -> dict[str, Any]: ...
+
+
+def _fail(message: str, code: int) -> NoReturn:
+    if "--json" in sys.argv:
+        print(json.dumps({"error": message, "exit_code": code}))
+    stderr.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    sys.exit(code)
+
+
+def open_workspace(workspace: Path | None, settings: Sequence[str] | None = None) -> tuple[Workspace, Params]:
+    opened = Workspace.open(workspace)
+    overrides = {}
+    for setting in settings or ():
+        key, separator, value = setting.partition("=")
+        if not separator:
+            raise UsageError(f"{setting!r} is no setting: write --set SECTION.KEY=VALUE.")
+        overrides[key] = yaml.safe_load(value)
+    return opened, opened.params(overrides)
+
+
+def show(result: Result | dict[str, Any], as_json: bool, *, names: bool = False) -> None:
+    """Print a result for people or as JSON; `names` says that its keys are names, to be printed as they are."""
+    content = result if isinstance(result, dict) else result.to_dict()
+    lines = getattr(result, "lines", None)
+    if as_json:
+        print(json.dumps(content, indent=2, default=str, ensure_ascii=False))
+    else:
+        print("\n".join(lines() if lines else _plain(content, names)))
+
+
+def _plain(content: dict[str, Any], names: bool) -> Iterator[str]:
+    width = max((len(key) for key in content), default=0)
+    for key, value in content.items():
+        if isinstance(value, dict):
+            value = ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
+        elif isinstance(value, (list, tuple)):
+            value = ", ".join(map(str, value)) or "none"
+        yield f"{key if names else key.replace('_', ' '):<{width}}  {'none' if value is None else value}"
+
+
+@contextmanager
+def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
+    """A progress bar on stderr, fed by `(what, done, total)`."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=stderr, transient=True) as bars:
+        task = bars.add_task("starting", total=None)
+
+        def advance(what: str, done: int, total: int) -> None:
+            bars.update(task, description=what, completed=done, total=total)
+
+        yield advance

@@ -1,0 +1,119 @@
+"""The night's verbs, from the inbox to a sealed batch."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import Annotated
+
+import typer
+
+from violence_ops.cli.common import (
+    BatchOption,
+    DryRunOption,
+    JsonOption,
+    SetOption,
+    WorkspaceOption,
+    app,
+    open_workspace,
+    progress_bar,
+    show,
+)
+from violence_ops.errors import InputUnusable, UsageError
+
+
+def night_date(value: str | None) -> date:
+    if value is None:
+        return datetime.now(UTC).date()
+    try:
+        return date.fromisoformat(value)
+    except ValueError:
+        raise UsageError(f"{value!r} is no date: write --night YYYY-MM-DD.") from None
+
+
+# the night
+
+
+@app.command()
+def ingest(
+    workspace: WorkspaceOption = None,
+    night: Annotated[
+        str | None, typer.Option(help="The night the batch belongs to, YYYY-MM-DD; default: today, UTC.")
+    ] = None,
+    dry_run: DryRunOption = False,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Claim what lies in the inbox as a new batch; every file exactly once."""
+    from violence_ops.stages import ingest as stage
+
+    opened, params = open_workspace(workspace, settings)
+    with progress_bar() as progress:
+        result = stage.run(opened, params, night=night_date(night), dry_run=dry_run, progress=progress)
+    show(result, as_json)
+
+
+def _batch_command(verb: str, module: str, help_text: str) -> None:
+    """A stage that works on one batch or on every open one."""
+
+    def command(
+        workspace: WorkspaceOption = None,
+        batch: BatchOption = None,
+        settings: SetOption = None,
+        as_json: JsonOption = False,
+    ) -> None:
+        from importlib import import_module
+
+        stage = import_module(f"violence_ops.stages.{module}")
+        opened, params = open_workspace(workspace, settings)
+        with progress_bar() as progress:
+            result = stage.run(opened, params, batch_id=batch, progress=progress)
+        show(result, as_json)
+
+    app.command(verb, help=help_text)(command)
+
+
+@app.command()
+def validate(
+    workspace: WorkspaceOption = None,
+    batch: BatchOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every clip of a batch by decoding it; bad ones go to quarantine, and the table must meet expectations."""
+    from violence_ops.stages import validate as stage
+
+    opened, params = open_workspace(workspace, settings)
+    with progress_bar() as progress:
+        result = stage.run(opened, params, batch_id=batch, progress=progress)
+    stage.checkpoint(opened, params, batch_id=batch)
+    show(result, as_json)
+    if result.quarantined and not result.accepted:
+        raise InputUnusable(
+            f"All {sum(result.quarantined.values())} clips are in quarantine: `violence-ops explain CLIP` says why."
+        )
+
+
+_batch_command("extract-poses", "extract_poses", "Find the people in every frame (RTMO).")
+_batch_command("annotate", "annotate", "Follow the people and rank who is most involved.")
+_batch_command("score", "score", "Let the champion judge every clip.")
+_batch_command("seal", "seal", "Check, version and announce a finished batch.")
+
+
+@app.command()
+def night(
+    workspace: WorkspaceOption = None,
+    night: Annotated[str | None, typer.Option(help="YYYY-MM-DD; default: today, UTC.")] = None,
+    settings: SetOption = None,
+) -> None:
+    """The whole night without Airflow: ingest, validate, extract-poses, annotate, score, seal."""
+    from violence_ops.stages import annotate, extract_poses, ingest, score, seal
+    from violence_ops.stages import validate as validation
+
+    opened, params = open_workspace(workspace, settings)
+    with progress_bar() as progress:
+        print(f"ingest  {ingest.run(opened, params, night=night_date(night), progress=progress).to_dict()}")
+        print(f"validate  {validation.run(opened, params, batch_id=None, progress=progress).to_dict()}")
+        validation.checkpoint(opened, params, batch_id=None)
+        for stage in (extract_poses, annotate, score, seal):
+            result = stage.run(opened, params, batch_id=None, progress=progress)
+            print(f"{stage.__name__.rpartition('.')[2]}  {result.to_dict()}")

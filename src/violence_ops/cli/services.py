@@ -1,0 +1,128 @@
+"""Verbs that make a workspace, start and stop its services, and look at its state."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from violence_ops import __version__
+from violence_ops.cli.common import JsonOption, WorkspaceOption, app, open_workspace, show, stderr
+from violence_ops.errors import UserError
+from violence_ops.workspace import Workspace
+
+# a workspace and its services
+
+
+@app.command()
+def init(
+    directory: Path,
+    remote: Annotated[
+        str | None, typer.Option(help="DVC remote, e.g. s3://bucket/path; default: a folder in the workspace.")
+    ] = None,
+    endpoint: Annotated[str | None, typer.Option(help="Address of an S3-compatible service.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make a workspace: a git and DVC repository with params.yaml, dvc.yaml and an inbox."""
+    from violence_ops.stages import init as stage
+
+    show(stage.run(directory, remote_url=remote, remote_endpoint=endpoint), as_json)
+
+
+@app.command()
+def up(
+    workspace: WorkspaceOption = None,
+    airflow_port: Annotated[int, typer.Option(help="Port of the Airflow page; the next free one if taken.")] = 8080,
+    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow page; the next free one if taken.")] = 5000,
+    as_json: JsonOption = False,
+) -> None:
+    """Start Airflow and MLflow on loopback and print their addresses."""
+    from violence_ops.stages import services as stage
+
+    opened, _ = open_workspace(workspace)
+    with stderr.status("starting Airflow and MLflow"):
+        result = stage.up(opened, airflow_port=airflow_port, mlflow_port=mlflow_port)
+    show(result, as_json)
+
+
+@app.command()
+def down(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Stop what `up` started; no process stays behind."""
+    from violence_ops.stages import services as stage
+
+    opened = Workspace.open(workspace)
+    with stderr.status("stopping"):
+        result = stage.down(opened)
+    show(result, as_json)
+
+
+@app.command()
+def status(
+    workspace: WorkspaceOption = None,
+    unlabelled: Annotated[bool, typer.Option("--unlabelled", help="List the clips that wait for a label.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Batches, quarantine, labels, models and services at a glance."""
+    from violence_ops.stages import status as stage
+
+    opened, _ = open_workspace(workspace)
+    show(stage.run(opened, unlabelled=unlabelled), as_json)
+
+
+@app.command()
+def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Check this machine and workspace; each fault comes with its remedy."""
+    from violence_ops.stages import doctor as stage
+
+    result = stage.run(workspace)
+    show(result, as_json)
+    if not result.healthy:
+        raise typer.Exit(1)
+
+
+@app.command()
+def demo(
+    directory: Annotated[
+        Path, typer.Argument(help="Where the demo's workspace is made; an earlier one is replaced.")
+    ] = Path("demo-workspace"),
+    clips: Annotated[Path | None, typer.Option(help="A folder of real clips: labels.csv or <Label>/ folders.")] = None,
+    stop: Annotated[bool, typer.Option("--stop", help="Stop Airflow and MLflow at the end.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Two nights end to end under a real Airflow: ingestion, training, gate, approval, release."""
+    from violence_ops import demo as face
+
+    result = face.run(directory, clips=clips, stop=stop)
+    show(result, as_json)
+    if result.broken:
+        raise UserError(f"The demo did not keep {len(result.broken)} of its promises: {'; '.join(result.broken)}.")
+
+
+@app.command(
+    "dvc", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def dvc_command(context: typer.Context) -> None:
+    """DVC itself, e.g. `violence-ops dvc repro`, with this installation's programs on its path."""
+    folder = str(Path(sys.executable).parent)
+    os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
+    os.execv(sys.executable, [sys.executable, "-m", "dvc", *context.args])
+
+
+@app.command(
+    "airflow", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
+)
+def airflow_command(context: typer.Context) -> None:
+    """Airflow's own command line on the running workspace, e.g. `violence-ops airflow backfill create …`."""
+    from violence_ops.stages import services as stage
+
+    environment = stage.airflow_environment(Workspace.open())
+    os.execve(sys.executable, [sys.executable, "-m", "airflow", *context.args], environment)
+
+
+@app.command()
+def version() -> None:
+    """The version of violence-ops."""
+    print(__version__)
