@@ -17,7 +17,7 @@ import pytest
 from violence_ops.errors import ServiceUnavailable
 from violence_ops.records import ClipRecord
 from violence_ops.registry import MODEL
-from violence_ops.stages import assemble, holdout, train
+from violence_ops.stages import assemble, train
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
 
@@ -65,18 +65,27 @@ def server(tmp_path: Path) -> Iterator[Server]:
     made.stop()
 
 
+@pytest.fixture
+def with_dataset(seal_tracks: Callable[..., list[ClipRecord]]) -> Callable[[Workspace], Workspace]:
+    """Fills a workspace up to its dataset, before any server is named."""
+
+    def fill(workspace: Workspace) -> Workspace:
+        seal_tracks(workspace)
+        assemble.run(workspace, workspace.params())
+        return workspace
+
+    return fill
+
+
 def test_a_training_survives_the_loss_of_mlflow_before_during_and_after_it(
     server: Server,
     new_workspace: Callable[..., Workspace],
-    seal_tracks: Callable[..., list[ClipRecord]],
+    with_dataset: Callable[[Workspace], Workspace],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    workspace = with_dataset(new_workspace(**{"train.base_channels": 8, "train.epochs": 3}))
     monkeypatch.setenv("VIOLENCE_OPS_MLFLOW_URI", server.url)
-    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 3})
-    params = workspace.params()
-    seal_tracks(workspace)
-    holdout.ensure(workspace, params)
-    assemble.run(workspace, params)
+    workspace, params = Workspace.open(workspace.root), workspace.params()
 
     with pytest.raises(ServiceUnavailable, match=rf"MLflow at {server.url} cannot be reached"):
         train.run(workspace, params)
@@ -111,17 +120,14 @@ def test_a_training_survives_the_loss_of_mlflow_before_during_and_after_it(
 def test_a_server_that_dies_while_it_takes_the_model_leaves_no_version_without_files(
     server: Server,
     new_workspace: Callable[..., Workspace],
-    seal_tracks: Callable[..., list[ClipRecord]],
+    with_dataset: Callable[[Workspace], Workspace],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from mlflow.tracking import MlflowClient
 
+    workspace = with_dataset(new_workspace(**{"train.base_channels": 8, "train.epochs": 1}))
     monkeypatch.setenv("VIOLENCE_OPS_MLFLOW_URI", server.url)
-    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1})
-    params = workspace.params()
-    seal_tracks(workspace)
-    holdout.ensure(workspace, params)
-    assemble.run(workspace, params)
+    workspace, params = Workspace.open(workspace.root), workspace.params()
     server.start()
 
     create = MlflowClient.create_model_version
