@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -140,3 +141,14 @@ def nobody_there() -> Iterator[str]:
 def test_an_mlflow_that_is_down_is_said_at_once_and_in_one_sentence(nobody_there: str, tmp_path: Path) -> None:
     with pytest.raises(ServiceUnavailable, match=r"MLflow at .* cannot be reached .*: start it with `violence-ops up`"):
         Registry(nobody_there, tmp_path).check()
+
+
+def test_a_version_whose_package_is_lost_is_refused_in_one_sentence(tmp_path: Path, package_folder: Path) -> None:
+    registry = Registry(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+    with registry.start_run("try", {}) as run:
+        version = registry.register(run.run_id, package_folder, {})
+    for folder in list((tmp_path / "artifacts").rglob("package")):
+        shutil.rmtree(folder)
+    with pytest.raises(WorkspaceError, match="has no package in MLflow's artifact store"):
+        registry.download(version, tmp_path / "cache" / version)
+    assert not (tmp_path / "cache" / version).exists()

@@ -214,7 +214,10 @@ class Registry:
             run.log_files(folder, f"evaluation/{folder.name}")
 
     def download(self, version: str, into: Path) -> Path:
-        """Fetch the package folder of a version into `into`, which appears only when it is complete; returns it."""
+        """Fetch the package folder of a version into `into`, which appears only when it is complete; returns it.
+
+        Raises WorkspaceError if the artifact store has lost the package.
+        """
         import tempfile
 
         if into.is_dir():
@@ -227,7 +230,12 @@ class Registry:
             fetched = mlflow.artifacts.download_artifacts(
                 artifact_uri=f"models:/{MODEL}/{version}", dst_path=temporary, tracking_uri=self.uri
             )
-            (package,) = (Path(fetched) / "artifacts").iterdir()
+            packages = list((Path(fetched) / "artifacts").glob("*"))
+            if len(packages) != 1:
+                raise WorkspaceError(
+                    f"Version {version} of {MODEL} has no package in MLflow's artifact store: restore the store, or train again."
+                )
+            (package,) = packages
             try:
                 package.rename(into)
             except OSError:

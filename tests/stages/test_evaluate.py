@@ -1,7 +1,9 @@
 """Two real models, trained and registered, judged on one frozen holdout: from evaluation to release."""
 
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -38,11 +40,12 @@ def test_without_a_holdout_it_says_what_to_run(released: Workspace, params: Para
 
 
 def test_a_held_out_clip_without_a_label_is_refused_not_guessed(
-    released: Workspace, params: Params, seal_tracks: Callable[..., object]
+    workspace: Workspace, registry_template: Path, params: Params, seal_tracks: Callable[..., object]
 ) -> None:
-    seal_tracks(released)
-    holdout.freeze(released, params)
-    folder = released.holdout("v1")
+    seal_tracks(workspace)
+    holdout.freeze(workspace, params)
+    shutil.copy(registry_template, workspace.root / "mlflow.db")
+    folder = workspace.holdout("v1")
     clips = pq.read_table(folder / "clips.parquet")
     unlabelled = clips.set_column(
         clips.schema.get_field_index("label"), "label", pa.nulls(len(clips), clips.schema.field("label").type)
@@ -52,7 +55,7 @@ def test_a_held_out_clip_without_a_label_is_refused_not_guessed(
     content["sha256"]["clips.parquet"] = sha256_file(folder / "clips.parquet")
     write_json(folder / "holdout.json", content)
     with pytest.raises(WorkspaceError, match="has no label: freeze another"):
-        evaluate.run(released, params, candidate="1")
+        evaluate.run(workspace, params, candidate="1")
 
 
 @pytest.mark.slow
