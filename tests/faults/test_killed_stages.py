@@ -61,7 +61,8 @@ def content(workspace: Workspace) -> dict[str, Any]:
         str(path.relative_to(workspace.root)): path.read_bytes()
         for folder in (workspace.batches, workspace.quarantine, workspace.progress)
         for path in folder.rglob("*")
-        if path.is_file() and path.name != "batch.json" and path.suffix != ".dvc"
+        # a writer that is killed may leave its hidden temporary file, which nothing reads
+        if path.is_file() and path.name != "batch.json" and path.suffix not in (".dvc", ".tmp")
     }
     (batch,) = workspace.sealed_batches()
     manifest = json.loads(batch.manifest.read_text())

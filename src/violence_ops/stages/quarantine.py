@@ -31,6 +31,8 @@ def put(
     with workspace.lock("quarantine"):
         known = read(folder) or {}
         folder.mkdir(parents=True, exist_ok=True)
+        for left_by_a_kill in folder.glob(".reason.json.*.tmp"):
+            left_by_a_kill.unlink()
         name = known.get("original")
         if original is not None and name is None:
             name = f"original{suffix}"
