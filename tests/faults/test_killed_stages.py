@@ -61,8 +61,11 @@ def content(workspace: Workspace) -> dict[str, Any]:
         str(path.relative_to(workspace.root)): path.read_bytes()
         for folder in (workspace.batches, workspace.quarantine, workspace.progress)
         for path in folder.rglob("*")
-        # a writer that is killed may leave its hidden temporary file, which nothing reads
-        if path.is_file() and path.name != "batch.json" and path.suffix not in (".dvc", ".tmp")
+        # killed while it records progress, a stage may leave its hidden temporary file there, which nothing reads
+        if path.is_file()
+        and path.name != "batch.json"
+        and path.suffix != ".dvc"
+        and not (folder == workspace.progress and path.suffix == ".tmp")
     }
     (batch,) = workspace.sealed_batches()
     manifest = json.loads(batch.manifest.read_text())
