@@ -94,7 +94,7 @@ def test_frames_are_fitted_into_the_input_without_distortion(width: int, height:
     size = config.input_size(width, height)
     matrix = letterbox(width, height, size)
     corners = np.array([[0, 0], [width, height]]) @ matrix[:, :2].T + matrix[:, 2]
-    assert max(size) == config.LONG_SIDE
+    assert max(size) == config.NETWORKS[config.OWN].long_side
     assert all(side % config.MULTIPLE == 0 for side in size)
     assert (corners[0] >= -1e-6).all()
     assert (corners[1] <= np.array(size) + 1e-6).all()

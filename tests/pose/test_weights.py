@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from violence_ops.pose import config, weights
+from violence_ops.pose import config, loss, weights
 
 
 @pytest.fixture
@@ -55,16 +55,28 @@ def test_weights_without_their_json_are_refused(own: Path) -> None:
 
 def test_weights_of_another_network_are_refused(own: Path) -> None:
     card = own.with_suffix(".json")
-    card.write_text(json.dumps(json.loads(card.read_text()) | {"network": "rtmo_l"}))
-    with pytest.raises(weights.WeightsError, match="rtmo_l"):
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"network": "rtmo_huge"}))
+    with pytest.raises(
+        weights.WeightsError, match="holds weights of rtmo_huge; known networks are: rtmo_small, rtmo_t"
+    ):
         weights.find(own)
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"network": "rtmo_t"}))
+    with pytest.raises(weights.WeightsError, match="does not fit the network rtmo_t"):
+        weights.load(config.build("rtmo_t"), weights.find(own))
+
+
+def test_a_damaged_json_is_refused_in_a_sentence(own: Path) -> None:
+    for content in ('{"network": ', "[]"):
+        own.with_suffix(".json").write_text(content)
+        with pytest.raises(weights.WeightsError, match="again"):
+            weights.find(own)
 
 
 def test_a_missing_or_misshapen_tensor_is_refused(own: Path) -> None:
     tensors = load_file(own)
     name = next(name for name in tensors if name.endswith("weight"))
     _rewrite(own, {key: value for key, value in tensors.items() if key != name})
-    with pytest.raises(weights.WeightsError, match="1 tensors are missing"):
+    with pytest.raises(weights.WeightsError, match="1 tensors are missing, 0 are unknown"):
         weights.load(config.build(), weights.find(own))
     _rewrite(own, tensors | {name: torch.zeros(3, 3)})
     with pytest.raises(weights.WeightsError, match="does not fit"):
@@ -77,3 +89,34 @@ def test_saving_and_loading_keeps_the_model(tmp_path: Path) -> None:
     again = weights.load(config.build(), weights.find(saved.path))
     for name, value in again.state_dict().items():
         assert torch.allclose(value.float(), model.state_dict()[name].float(), atol=2e-3, rtol=2e-3), name
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_value_beyond_half_precision_survives(tmp_path: Path) -> None:
+    model = config.build()
+    name = next(name for name in model.state_dict() if name.endswith("running_var"))
+    model.state_dict()[name].fill_(1e5)
+    again = weights.load(config.build(), weights.save(model, tmp_path / "x.safetensors"))
+    assert (again.state_dict()[name] == 1e5).all()
+
+
+@pytest.mark.parametrize(("network", "long_side"), [("rtmo_t", 416), ("rtmo_s", 640)])
+def test_an_official_network_is_built_from_mmposes_own_configuration(network: str, long_side: int) -> None:
+    width, height = config.input_size(1280, 720, network)
+    assert (width, height % config.MULTIPLE) == (long_side, 0)
+    with torch.inference_mode():
+        found = loss.forward(config.build(network), torch.zeros(2, 3, height, width))
+    cells = sum(-(-width // stride) * -(-height // stride) for stride in (16, 32))
+    assert found.boxes.shape == (2, cells, 4)
+    assert found.visible.shape == (2, cells, 17)
+
+
+def test_a_pulled_name_is_found_with_a_hyphen_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that `pose.weights: rtmo-t` works after a pull."""
+    monkeypatch.setenv("VIOLENCE_OPS_WEIGHTS", str(tmp_path))
+    saved = weights.save(config.build("rtmo_t"), tmp_path / "rtmo_t.safetensors", network="rtmo_t")
+    assert weights.find("rtmo-t") == weights.find("rtmo_t") == saved
+    assert weights.find("rtmo_small").path.parent == weights.FOLDER
+    model = weights.load(config.build(saved.network), saved)
+    with torch.inference_mode():
+        assert loss.forward(model, torch.zeros(1, 3, 64, 64)).scores.shape == (1, 20)

@@ -1,41 +1,77 @@
-"""The mmengine configuration of the small RTMO, and the model built from it."""
+"""The RTMO networks by name: their mmengine configurations, input sizes, and the models built from them."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import violence_ops.openmmlab  # noqa: F401  (before mmpose)
 
 if TYPE_CHECKING:
     from mmengine.config import Config
 
-_FILE = Path(__file__).parent / "configs" / "rtmo_small.py"
-LONG_SIDE, MULTIPLE = 416, 32
+OWN = "rtmo_small"
+"""The network that is trained and shipped here."""
+MULTIPLE = 32
+_FOLDER = Path(__file__).parent / "configs"
 
 
-def config() -> Config:
-    """The small RTMO as an mmengine Config."""
-    import mmpose
+@dataclass(frozen=True)
+class Network:
+    """One architecture: its configuration's file name, and the long side (px) of the input it was trained for."""
+
+    file: str
+    long_side: int
+
+
+NETWORKS = {
+    OWN: Network("rtmo_small.py", 416),
+    "rtmo_t": Network("rtmo-t_8xb32-600e_body7-416x416.py", 416),
+    "rtmo_s": Network("rtmo-s_8xb32-600e_body7-640x640.py", 640),
+    "rtmo_m": Network("rtmo-m_16xb16-600e_body7-640x640.py", 640),
+    "rtmo_l": Network("rtmo-l_16xb16-600e_body7-640x640.py", 640),
+}
+
+
+def config(network: str = OWN) -> Config:
+    """A network's mmengine Config: ours for `rtmo_small`, for the others the one that MMPose ships.
+
+    Nothing in it would fetch a file: the official configurations start from a backbone behind an address, which is taken out.
+    """
     from mmengine.config import Config
 
-    metafile = Path(mmpose.__file__).parent / ".mim" / "configs" / "_base_" / "datasets" / "coco.py"
-    text = _FILE.read_text().replace("{{$COCO_METAFILE}}", metafile.as_posix())
-    return Config.fromstring(text, ".py")
+    import violence_ops.openmmlab  # noqa: F401  (before mmpose)
+
+    shipped = _shipped()
+    metafile = (shipped / "_base_" / "datasets" / "coco.py").as_posix()
+    if network == OWN:
+        text = (_FOLDER / NETWORKS[OWN].file).read_text().replace("{{$COCO_METAFILE}}", metafile)
+        return Config.fromstring(text, ".py")
+    settings = Config.fromfile(shipped / "body_2d_keypoint" / "rtmo" / "body7" / NETWORKS[network].file)
+    settings.model.backbone.init_cfg = None
+    settings.model.head.assigner.oks_calculator.metainfo = metafile
+    settings.model.head.loss_oks.metainfo = metafile
+    return settings
 
 
-def build() -> Any:
-    """The small RTMO (MMPose's BottomupPoseEstimator, which is untyped) with random weights, in evaluation mode."""
+def _shipped() -> Path:
+    """Where MMPose keeps its configurations."""
+    import mmpose
+
+    return Path(mmpose.__file__).parent / ".mim" / "configs"
+
+
+def build(network: str = OWN) -> Any:
+    """That RTMO (MMPose's BottomupPoseEstimator, which is untyped) with random weights, in evaluation mode."""
+    settings = config(network)
     from mmengine.registry import init_default_scope
     from mmpose.registry import MODELS
 
-    settings = config()
     init_default_scope("mmpose")
     return MODELS.build(settings.model).eval()
 
 
-def input_size(width: int, height: int) -> tuple[int, int]:
-    """Width and height (px, multiples of 32) of the model's input for frames of this size: the long side becomes 416 px."""
-    scale = LONG_SIDE / max(width, height)
+def input_size(width: int, height: int, network: str = OWN) -> tuple[int, int]:
+    """Width and height (px, multiples of 32) of the network's input for frames of this size: its long side is the network's."""
+    scale = NETWORKS[network].long_side / max(width, height)
     sides = (max(MULTIPLE, -(-round(side * scale) // MULTIPLE) * MULTIPLE) for side in (width, height))
     return tuple(sides)  # type: ignore[return-value]

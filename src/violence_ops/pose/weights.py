@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_ops.errors import UserError
+from violence_ops.pose.config import NETWORKS, OWN
 
 if TYPE_CHECKING:
     from torch import nn
 
 FOLDER = Path(__file__).parent / "weights"
-NETWORK = "rtmo_small"
 
 
 class WeightsError(UserError):
@@ -24,34 +24,67 @@ class WeightsError(UserError):
 
 @dataclass(frozen=True)
 class Weights:
-    """A verified weights file: its path and SHA-256 (64 hex digits), which fingerprints use."""
+    """A verified weights file: its path, its SHA-256 (64 hex digits), which fingerprints use, and its network's name."""
 
     path: Path
     sha256: str
+    network: str
+
+
+def cache_folder() -> Path:
+    """Where `weights pull` puts what it fetched: $VIOLENCE_OPS_WEIGHTS, or a folder of the user's cache."""
+    if own := os.environ.get("VIOLENCE_OPS_WEIGHTS"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "violence-ops" / "weights"
 
 
 def find(name: str | Path) -> Weights:
-    """The shipped weights of that name, or those at that path; verified against the JSON beside them.
+    """The shipped or pulled weights of that name (`rtmo-s` is `rtmo_s`), or those at that path; verified against their JSON.
 
     Raises:
-        WeightsError: no such file, no JSON beside it, another network, or a hash that does not match.
+        WeightsError: no such file, no JSON beside it, an unknown network, or a hash that does not match.
     """
-    path = FOLDER / f"{name}.safetensors" if not str(name).endswith(".safetensors") else Path(name)
-    if not path.is_file():
-        shipped = ", ".join(sorted(file.stem for file in FOLDER.glob("*.safetensors"))) or "none"
-        raise WeightsError(
-            f"No pose weights at {path}; shipped ones are: {shipped}. Give a name or a .safetensors file."
-        )
+    path = _locate(str(name))
     card = path.with_suffix(".json")
     if not card.is_file():
         raise WeightsError(f"{card} is missing; weights are read only with the JSON that was written beside them.")
-    facts = json.loads(card.read_text())
+    facts = read_card(path)
     digest = file_sha256(path)
     if facts.get("sha256") != digest:
         raise WeightsError(f"{path} has SHA-256 {digest[:12]}…, not {str(facts.get('sha256'))[:12]}…: fetch it again.")
-    if facts.get("network") != NETWORK:
-        raise WeightsError(f"{path} holds weights of {facts.get('network')}, not of {NETWORK}.")
-    return Weights(path, digest)
+    if facts.get("network") not in NETWORKS:
+        raise WeightsError(
+            f"{path} holds weights of {facts.get('network')}; known networks are: {', '.join(NETWORKS)}."
+        )
+    return Weights(path, digest, facts["network"])
+
+
+def read_card(path: Path) -> dict[str, Any]:
+    """What the JSON beside a weights file says. Raises WeightsError if it is not readable."""
+    card = path.with_suffix(".json")
+    try:
+        facts = json.loads(card.read_text("utf-8"))
+    except ValueError as error:
+        raise WeightsError(f"{card} is not readable as JSON ({error}): fetch the weights again.") from error
+    if not isinstance(facts, dict):
+        raise WeightsError(f"{card} does not describe weights: fetch them again.")
+    return facts
+
+
+def _locate(name: str) -> Path:
+    """The file that a name or path means. Raises WeightsError if there is none."""
+    if name.endswith(".safetensors"):
+        places = [Path(name)]
+    else:
+        places = [folder / f"{name.replace('-', '_')}.safetensors" for folder in (FOLDER, cache_folder())]
+    for path in places:
+        if path.is_file():
+            return path
+    shipped = ", ".join(sorted(file.stem for file in FOLDER.glob("*.safetensors"))) or "none"
+    raise WeightsError(
+        f"No pose weights at {' or '.join(map(str, places))}; shipped ones are: {shipped}. "
+        "Give a name or a .safetensors file, or fetch official ones: `violence-ops weights pull`."
+    )
 
 
 def file_sha256(path: Path) -> str:
@@ -60,28 +93,45 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def save(model: nn.Module, path: Path, **facts: Any) -> Weights:
-    """Write the model's weights as fp16 safetensors and the JSON beside them, each complete or not at all."""
+def save(model: nn.Module, path: Path, *, network: str = OWN, **facts: Any) -> Weights:
+    """Write the model's weights as fp16 safetensors and the JSON beside them, each complete or not at all.
+
+    A tensor that fp16 cannot hold (variances of raw pixels may pass 65504) stays fp32.
+    """
     import torch
-    from safetensors.torch import save_file
+    from safetensors.torch import save as to_bytes
 
     tensors = {
-        name: (value.half() if value.dtype.is_floating_point else value).cpu().contiguous()
+        name: _narrow(value).cpu().contiguous()
         for name, value in model.state_dict().items()
         if value.dtype != torch.int64 or "num_batches_tracked" not in name
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(".tmp")
-    save_file(tensors, fresh)
-    digest = file_sha256(fresh)
-    card = path.with_suffix(".json.tmp")
-    card.write_text(json.dumps({"network": NETWORK, "sha256": digest, **facts}, indent=2) + "\n")
-    for done in (fresh, card):
-        with done.open("rb") as file:
-            os.fsync(file.fileno())
-    fresh.replace(path)
-    card.replace(path.with_suffix(".json"))
-    return Weights(path, digest)
+    content = to_bytes(tensors)
+    digest = hashlib.sha256(content).hexdigest()
+    card = json.dumps({"network": network, "sha256": digest, **facts}, indent=2, ensure_ascii=False) + "\n"
+    parts = {path: content, path.with_suffix(".json"): card.encode()}
+    fresh = {target: target.with_name(f".{target.name}.tmp") for target in parts}
+    try:
+        for target, temporary in fresh.items():
+            with temporary.open("wb") as file:
+                file.write(parts[target])
+                file.flush()
+                os.fsync(file.fileno())
+        for target, temporary in fresh.items():
+            temporary.replace(target)
+    finally:
+        for temporary in fresh.values():
+            temporary.unlink(missing_ok=True)
+    return Weights(path, digest, network)
+
+
+def _narrow(value: Any) -> Any:
+    """A tensor as fp16, if that holds all its values."""
+    if not value.dtype.is_floating_point:
+        return value
+    half = value.half()
+    return half if half.isfinite().all() else value.float()
 
 
 def load(model: Any, weights: Weights) -> Any:
@@ -94,10 +144,12 @@ def load(model: Any, weights: Weights) -> Any:
 
     state = {name: value.float() for name, value in load_file(weights.path).items()}
     counters = {name for name in model.state_dict() if name.endswith("num_batches_tracked")}
+    unfit = f"{weights.path} does not fit the network {weights.network}"
     try:
         missing, unknown = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise WeightsError(f"{weights.path} does not fit the network {NETWORK}: {error}") from error
-    if unknown or set(missing) - counters:
-        raise WeightsError(f"{weights.path} does not fit the network {NETWORK}: {len(missing)} tensors are missing.")
+        raise WeightsError(f"{unfit}: {error}") from error
+    absent = set(missing) - counters
+    if unknown or absent:
+        raise WeightsError(f"{unfit}: {len(absent)} tensors are missing, {len(unknown)} are unknown.")
     return model
