@@ -128,10 +128,33 @@ app.add_typer(weights_app, name="weights")
 
 @weights_app.command("list")
 def weights_list(as_json: JsonOption = False) -> None:
-    """Which weights are there, with size, hash and licence."""
-    from violence_ops.stages import weights as stage
+    """Which weights are there or can be pulled, with size, hash, licence and origin."""
+    from violence_ops.stages import pull as stage
 
-    show(stage.available(), as_json, names=True)
+    show(stage.available(), as_json)
+
+
+@weights_app.command("pull")
+def weights_pull(
+    name: Annotated[str, typer.Argument(help="rtmo-t, rtmo-s, rtmo-m or rtmo-l.")],
+    source: Annotated[
+        str | None, typer.Option("--from", help="A mirror: an address or a folder that holds the published file.")
+    ] = None,
+    to: Annotated[
+        Path | None, typer.Option(help="A folder; default: $VIOLENCE_OPS_WEIGHTS or the user's cache.")
+    ] = None,
+    sha256: Annotated[
+        str | None,
+        typer.Option(help="The published file's whole SHA-256; without it, its name's 8 digits are checked."),
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Fetch official RTMO weights (OpenMMLab, body7), check and convert them; an interrupted pull goes on."""
+    from violence_ops.stages import pull as stage
+
+    with progress_bar() as progress:
+        result = stage.run(name, source=source, to=to, sha256=sha256, progress=progress)
+    show(result, as_json)
 
 
 @weights_app.command("train")
