@@ -117,7 +117,7 @@ def _append(
     with part.open("r+b" if start else "wb") as file:
         file.seek(start)
         file.truncate()
-        for piece in response.iter_raw(1 << 16):
+        for piece in response.iter_raw():
             end += len(piece)
             if end > limit:
                 break
