@@ -52,7 +52,7 @@ def find(name: str | Path) -> Weights:
     digest = file_sha256(path)
     if facts.get("sha256") != digest:
         raise WeightsError(f"{path} has SHA-256 {digest[:12]}…, not {str(facts.get('sha256'))[:12]}…: fetch it again.")
-    if facts.get("network") not in NETWORKS:
+    if str(facts.get("network")) not in NETWORKS:
         raise WeightsError(
             f"{path} holds weights of {facts.get('network')}; known networks are: {', '.join(NETWORKS)}."
         )
