@@ -49,7 +49,12 @@ class ValidationParams(_Section):
 
 
 class PoseParams(_Section):
+    source: Literal["rtmo", "topdown"]
     weights: str
+    detector: str | None
+    keypoints: str | None
+    backend: Literal["auto", "torch", "openvino", "onnxruntime"]
+    precision: Literal["fp32", "fp16", "bf16", "int8"]
     score_threshold: Share
     nms_threshold: Share
     mini_batch: Count

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -300,6 +300,10 @@ class Batch:
         """One clip's rows of `clips`, `poses`, `tracks` or `predictions` while the batch is open."""
         return self.open / table / f"{check_clip_id(clip_id)}.parquet"
 
+    def cost(self, clip_id: str) -> Path:
+        """What finding the poses of a clip cost, while the batch is open."""
+        return self.open / "costs" / f"{check_clip_id(clip_id)}.json"
+
     def table(self, name: str) -> Path:
         """A whole table of the sealed batch."""
         return self.sealed / f"{name}.parquet"
@@ -370,13 +374,24 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def write_table(path: Path, table: pa.Table, fingerprint: str | None = None) -> None:
-    """Write a Parquet file at once, with the fingerprint of what it was made from in its metadata."""
-    metadata = {key: value for key, value in (table.schema.metadata or {}).items() if key != _FINGERPRINT}
+@contextmanager
+def table_writer(path: Path, schema: pa.Schema, fingerprint: str | None = None) -> Iterator[Callable[[pa.Table], None]]:
+    """A function that appends to a Parquet file, which is there when the block succeeds and not before.
+
+    The file's metadata hold the fingerprint of what it was made from.
+    """
+    metadata = {key: value for key, value in (schema.metadata or {}).items() if key != _FINGERPRINT}
     if fingerprint:
         metadata[_FINGERPRINT] = fingerprint.encode()
-    with atomic_path(path) as temporary:
-        pq.write_table(table.replace_schema_metadata(metadata or None), temporary, compression="zstd")
+    marked = schema.with_metadata(metadata or None)
+    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, marked, compression="zstd") as writer:
+        yield lambda table: writer.write_table(table.cast(marked))
+
+
+def write_table(path: Path, table: pa.Table, fingerprint: str | None = None) -> None:
+    """Write a Parquet file at once, with the fingerprint of what it was made from in its metadata."""
+    with table_writer(path, table.schema, fingerprint) as append:
+        append(table)
 
 
 def read_fingerprint(path: Path) -> str | None:

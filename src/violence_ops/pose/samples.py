@@ -9,10 +9,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from violence_ops.letterbox import PADDING
+
 SHAPES = ((416, 256), (352, 224), (320, 256))  # width, height of a mini-batch's images, px
 _SHAPE_SHARES = (0.3, 0.45, 0.25)
-_MIRRORED = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
-PADDING = 114
+MIRRORED = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
 MIN_SIZE = 14.0  # px; a person who is smaller, or shows fewer than 4 joints, is neither wanted nor wrong
 MIN_JOINTS = 4
 
@@ -72,7 +73,7 @@ def augment(sample: Sample, shape: tuple[int, int], rng: np.random.Generator) ->
     visibility = sample.visibility.copy()
     if rng.random() < 0.5:
         image = np.ascontiguousarray(image[:, ::-1])
-        keypoints, visibility = keypoints[:, _MIRRORED], visibility[:, _MIRRORED]
+        keypoints, visibility = keypoints[:, MIRRORED], visibility[:, MIRRORED]
         keypoints[..., 0] = shape[0] - keypoints[..., 0]
         corners[..., 0] = shape[0] - corners[..., 0]
     boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1)

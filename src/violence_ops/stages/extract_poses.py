@@ -5,25 +5,33 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from violence_ops.errors import Rejected
+from violence_ops.errors import Rejected, UsageError
 from violence_ops.params import Params, PoseParams
-from violence_ops.records import ClipPoses, ClipRecord, IntArray, sampled_frames
+from violence_ops.records import POSES_SCHEMA, ClipPoses, ClipRecord, FramePoses, IntArray, sampled_frames
 from violence_ops.stages import batches
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.parts import record_progress, withdraw
-from violence_ops.workspace import Batch, Workspace, fingerprint, read_fingerprint, write_table
+from violence_ops.workspace import Batch, Workspace, fingerprint, read_fingerprint, table_writer, write_json
 
 if TYPE_CHECKING:
     from violence_ops.pose.rtmo import PoseEstimator
-    from violence_ops.video.decode import Frame
-    from violence_ops.video.sandbox import Sandbox
+    from violence_ops.pose.stream import Decoder, Poses, PoseStream
+    from violence_ops.pose.topdown import TopDown
 
-_NO_MATTER: Final = {"weights", "mini_batch", "max_mini_batch", "device"}
-"""Parameters that do not change what is found (the weights count by their hash)."""
+    Source = PoseEstimator | TopDown
+
+Video = tuple[Path, IntArray]
+"""A video file and the frames of it that are looked at."""
+
+_NO_MATTER: Final = {"weights", "detector", "keypoints", "mini_batch", "max_mini_batch", "device", "backend"}
+"""Parameters that do not change what is found (the weights and models count by their hash)."""
+_FRAMES_AT_ONCE: Final = 1024  # of a clip whose rows are written together
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +44,7 @@ class ExtractResult:
     persons: int = 0
     without_person: int = 0
     frames_per_second: float | None = None
+    engine_s: float = 0.0
     quarantined: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -55,10 +64,8 @@ def run(
     The model is loaded once, and only if there is something to do. A clip whose decoder crashes or hangs goes to quarantine.
     Raises WeightsError if the weights are not there or damaged.
     """
-    from violence_ops.pose import weights
-
     chosen = None if clip_ids is None else list(clip_ids)
-    found = weights.find(params.pose.weights)
+    sha256 = source_sha256(params.pose)
     due: list[tuple[Batch, ClipRecord]] = []
     total = 0
     for batch in batches.chosen_batches(workspace, batch_id):
@@ -67,9 +74,9 @@ def run(
         due += [
             (batch, clip)
             for clip in clips
-            if read_fingerprint(batch.part("poses", clip.clip_id)) != expected(clip, found.sha256, params.pose)
+            if read_fingerprint(batch.part("poses", clip.clip_id)) != expected(clip, sha256, params.pose)
         ]
-    work = _Work(workspace, params, found.sha256, sum(len(_frames(clip, params)) for _, clip in due), progress)
+    work = _Work(workspace, params, sha256, sum(len(_frames(clip, params)) for _, clip in due), progress)
     if due:
         work.run(due)
     record_progress(workspace, "extract-poses", "poses")
@@ -77,7 +84,7 @@ def run(
 
 
 class _Work:
-    """The clips of one call, one after the other, with one model and one decoding process."""
+    """The clips of one call: decoded some at a time, looked at together, written in their order."""
 
     def __init__(
         self, workspace: Workspace, params: Params, weights_sha256: str, total: int, progress: Progress | None
@@ -85,69 +92,122 @@ class _Work:
         self.workspace, self.params, self.weights_sha256 = workspace, params, weights_sha256
         self.total, self.progress = total, progress
         self.clips = self.frames = self.persons = self.without_person = 0
-        self.seconds = 0.0
+        self.seconds = self.engine_s = 0.0
         self.refused: Counter[str] = Counter()
 
     def run(self, due: list[tuple[Batch, ClipRecord]]) -> None:
         """Write the poses of every clip, or withdraw it."""
-        from violence_ops.video.sandbox import Sandbox
-
-        estimator = load_estimator(self.params.pose)
+        source = open_source(self.params.pose)
         start = time.perf_counter()
-        with Sandbox(self.params.validation) as sandbox:
-            for batch, clip in due:
+        with pose_stream(source, self.params) as stream:
+            videos = [(batches.video_of(batch, clip), _frames(clip, self.params)) for batch, clip in due]
+            for (batch, clip), poses in zip(due, stream.over(videos), strict=True):
                 try:
-                    poses = self._poses(batch, clip, estimator, sandbox, start)
+                    found = self._write(batch, clip, poses, start)
                 except Rejected as refusal:
                     withdraw(self.workspace, batch, clip, refusal)
                     self.refused[refusal.reason] += 1
                     continue
-                mark = expected(clip, self.weights_sha256, self.params.pose)
-                write_table(batch.part("poses", clip.clip_id), poses.to_table(), mark)
                 self.clips += 1
-                self.persons += len(poses)
-                self.without_person += not len(poses)
+                self.persons += found
+                self.without_person += not found
+                self.engine_s += poses.engine_s
+                _write_cost(batch, clip, poses.engine_s, source.device)
         self.seconds = time.perf_counter() - start
 
-    def _poses(
-        self, batch: Batch, clip: ClipRecord, estimator: PoseEstimator, sandbox: Sandbox, start: float
-    ) -> ClipPoses:
-        """One clip's poses. Its frames meet only each other in a mini-batch, so the result is its own."""
-        indices = _frames(clip, self.params)
-        step = int(indices[1] - indices[0]) if len(indices) > 1 else max(clip.frame_count or 1, 1)
-        people = []
-        decoded = (frame for _, frame in sandbox.frames(batches.video_of(batch, clip), step))
-        for some in _chunks(decoded, self.params.pose.max_mini_batch):
-            people += estimator.estimate(some)
-            self.frames += len(some)
-            if self.progress:
-                rate = self.frames / (time.perf_counter() - start)
-                self.progress(f"extract-poses, {rate:.0f} frames/s", self.frames, self.total)
-        return ClipPoses.from_frames(clip, indices, people)
+    def _write(self, batch: Batch, clip: ClipRecord, poses: Poses[Video], start: float) -> int:
+        """Write one clip's poses as they come, some frames at a time; give the number of rows."""
+        mark, found = expected(clip, self.weights_sha256, self.params.pose), 0
+        with table_writer(batch.part("poses", clip.clip_id), POSES_SCHEMA, mark) as append:
+            for indices, some in _chunks(poses.video[1], poses):
+                rows = ClipPoses.from_frames(clip, indices, some)
+                if len(rows):
+                    append(rows.to_table())
+                found += len(rows)
+                self._tell(clip, len(some), start)
+        return found
+
+    def _tell(self, clip: ClipRecord, count: int, start: float) -> None:
+        self.frames += count
+        if self.progress:
+            rate = self.frames / (time.perf_counter() - start)
+            self.progress(f"extract-poses {clip.clip_id[:8]}, {rate:.0f} frames/s", self.frames, self.total)
 
     def result(self, skipped: int) -> ExtractResult:
         """What was done so far."""
         rate = round(self.frames / self.seconds, 1) if self.seconds else None
         refused = dict(sorted(self.refused.items()))
-        return ExtractResult(self.clips, skipped, self.frames, self.persons, self.without_person, rate, refused)
+        return ExtractResult(
+            self.clips, skipped, self.frames, self.persons, self.without_person, rate, round(self.engine_s, 3), refused
+        )
 
 
-def load_estimator(params: PoseParams) -> PoseEstimator:
-    """The pose model of these parameters; `device: auto` takes the GPU if there is one."""
-    import torch
+def open_source(params: PoseParams) -> Source:
+    """What finds people with these parameters: RTMO on a backend, or two models given as files.
 
-    from violence_ops.pose import weights
+    `auto` takes the GPU if there is one. Raises WeightsError for files that are missing or damaged, UsageError for settings
+    that do not go together.
+    """
+    if params.source == "topdown":
+        from violence_ops.pose.topdown import TopDown
+
+        if not (params.detector and params.keypoints):
+            raise UsageError("pose.source topdown needs two model files: set pose.detector and pose.keypoints.")
+        return TopDown(
+            params.detector, params.keypoints, score_threshold=params.score_threshold,
+            nms_threshold=params.nms_threshold,
+        )  # fmt: skip
     from violence_ops.pose.rtmo import PoseEstimator
 
-    device = params.device if params.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
+    device = _device(params)
+    backend = params.backend if params.backend != "auto" else "openvino" if device == "cpu" else "torch"
     return PoseEstimator(
-        weights.find(params.weights),
-        device=device,
-        score_threshold=params.score_threshold,
-        nms_threshold=params.nms_threshold,
-        mini_batch=params.mini_batch,
-        max_mini_batch=params.max_mini_batch,
-    )
+        params.weights, backend=backend, precision=params.precision, device=device,
+        score_threshold=params.score_threshold, nms_threshold=params.nms_threshold,
+        mini_batch=params.mini_batch, max_mini_batch=params.max_mini_batch,
+    )  # fmt: skip
+
+
+def _device(params: PoseParams) -> str:
+    if params.device != "auto":
+        return params.device
+    if params.backend == "openvino":
+        return "cpu"
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def pose_stream(source: Source, params: Params) -> PoseStream[Video]:
+    """A stream of the poses of videos, decoded in killable children; a context manager."""
+    from violence_ops.pose.stream import PoseStream
+    from violence_ops.video.sandbox import Sandbox
+
+    @contextmanager
+    def decoder() -> Iterator[Decoder[Video]]:
+        with Sandbox(params.validation) as sandbox:
+            yield lambda video: sandbox.pictures(video[0], video[1].tolist(), source.fit)
+
+    return PoseStream(source, decoder, decoders=max(2, source.lanes // 2))
+
+
+def source_sha256(params: PoseParams) -> str:
+    """The SHA-256 of the weights or model files that these parameters name, which poses are marked with."""
+    if params.source == "topdown":
+        return open_source(params).sha256
+    from violence_ops.pose import weights
+
+    return weights.find(params.weights).sha256
+
+
+def source_name(params: PoseParams) -> str:
+    """What these parameters find people with, for people."""
+    return params.weights if params.source == "rtmo" else f"{params.detector} + {params.keypoints}"
+
+
+def _write_cost(batch: Batch, clip: ClipRecord, engine_s: float, device: str) -> None:
+    """What the clip cost, for the batch's cost report."""
+    write_json(batch.cost(clip.clip_id), {"engine_s": round(engine_s, 4), "device": device})
 
 
 def expected(clip: ClipRecord, weights_sha256: str, params: PoseParams) -> str:
@@ -159,7 +219,9 @@ def _frames(clip: ClipRecord, params: Params) -> IntArray:
     return sampled_frames(clip, params.pose.max_frames_per_second)
 
 
-def _chunks(frames: Iterator[Frame], size: int) -> Iterator[list[Frame]]:
-    """The frames in lists of `size`, the last one shorter."""
-    while some := list(islice(frames, size)):
-        yield some
+def _chunks(indices: IntArray, poses: Iterable[FramePoses]) -> Iterator[tuple[IntArray, list[FramePoses]]]:
+    """The frames' indices and poses, some at a time, so that the rows of a long clip never lie in memory together."""
+    start, coming = 0, iter(poses)
+    while some := list(islice(coming, _FRAMES_AT_ONCE)):
+        yield indices[start : start + len(some)], some
+        start += len(some)

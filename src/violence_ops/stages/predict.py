@@ -15,10 +15,9 @@ from violence_ops.stages.score import load_version
 from violence_ops.workspace import Workspace, clip_id_of, sha256_file
 
 if TYPE_CHECKING:
-    from violence_ops.pose.rtmo import PoseEstimator
+    from violence_ops.stages.extract_poses import Source
     from violence_ops.video.sandbox import Sandbox
 
-_FRAMES_PER_CALL = 16
 _NO_VIDEOS = {".csv", ".json", ".md", ".txt"}
 
 
@@ -31,7 +30,7 @@ def run(
     ServiceUnavailable if MLflow cannot be reached.
     """
     from violence_ops.recognition.predict import predict_clip
-    from violence_ops.stages.extract_poses import load_estimator
+    from violence_ops.stages.extract_poses import open_source
     from violence_ops.video.sandbox import Sandbox
 
     files = _files(sources)
@@ -39,11 +38,11 @@ def run(
     if champion is None:
         raise WorkspaceError("There is no champion to judge videos: train a candidate and promote it first.")
     package = load_version(workspace, champion)
-    estimator = load_estimator(params.pose)
+    source = open_source(params.pose)
     with Sandbox(params.validation) as sandbox:
         for done, path in enumerate(files, start=1):
             try:
-                tracks = _tracks(path, params, estimator, sandbox)
+                tracks = _tracks(path, params, source, sandbox)
             except Rejected as refusal:
                 yield {"path": str(path), "reason": refusal.reason, "message": str(refusal)}
             else:
@@ -68,9 +67,10 @@ def _files(sources: Sequence[Path]) -> list[Path]:
     return found
 
 
-def _tracks(path: Path, params: Params, estimator: PoseEstimator, sandbox: Sandbox) -> ClipTracks:
+def _tracks(path: Path, params: Params, source: Source, sandbox: Sandbox) -> ClipTracks:
     """Validate a video and follow its people, as a night does. Raises Rejected."""
     from violence_ops.involvement import rank
+    from violence_ops.stages.extract_poses import pose_stream
     from violence_ops.tracking import ByteTrack
 
     facts = sandbox.validate(path)
@@ -80,14 +80,8 @@ def _tracks(path: Path, params: Params, estimator: PoseEstimator, sandbox: Sandb
         width=facts.width, height=facts.height, fps=facts.fps, frame_count=facts.frame_count,
     )  # fmt: skip
     frames = sampled_frames(clip, params.pose.max_frames_per_second)
-    step = int(frames[1]) if len(frames) > 1 else max(1, facts.frame_count)
-    people, waiting = [], []
-    for _, frame in sandbox.frames(path, step):
-        waiting.append(frame)
-        if len(waiting) == _FRAMES_PER_CALL:
-            people += estimator.estimate(waiting)
-            waiting = []
-    people += estimator.estimate(waiting) if waiting else []
+    with pose_stream(source, params) as stream:
+        people = [found for video in stream.over([(path, frames)]) for found in video]
     poses = ClipPoses.from_frames(clip, frames, people)
     tracks = ClipTracks.from_poses(poses, ByteTrack(params.tracking).track(poses, frames))
     return rank(tracks, params.involvement, frames=frames)

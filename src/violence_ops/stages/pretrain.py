@@ -149,22 +149,15 @@ def _extracted(
     params: Params, count: int, seed: int, progress: Progress | None, world: int = WORLD
 ) -> Iterator[tuple[SyntheticClip, ClipRecord, Truth, list[FramePoses]]]:
     """Clips with their true poses and those that the pose weights find in their pictures."""
-    import torch
-
-    from violence_ops.pose.rtmo import PoseEstimator
     from violence_ops.records import sampled_frames
+    from violence_ops.stages.extract_poses import open_source
 
-    pose = params.pose
-    device = pose.device if pose.device != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
-    estimator = PoseEstimator(
-        pose.weights, device=device, score_threshold=pose.score_threshold, nms_threshold=pose.nms_threshold,
-        mini_batch=pose.mini_batch, max_mini_batch=pose.max_mini_batch,
-    )  # fmt: skip
+    source = open_source(params.pose)
     for number in range(count):
         clip = _clip(number, seed, drawn=True, world=world)
         record = _record(clip, f"m{number}")
-        frames = sampled_frames(record, pose.max_frames_per_second)
-        found = estimator.estimate([clip.frame(int(index)) for index in frames])
+        frames = sampled_frames(record, params.pose.max_frames_per_second)
+        found = source.estimate([clip.frame(int(index)) for index in frames])
         yield clip, record, _truth(clip, frames), found
         if progress:
             progress("extract", number + 1, count)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections import Counter
@@ -83,11 +84,9 @@ def half_sealed(workspace: Workspace) -> list[Batch]:
 
 
 def _seal(workspace: Workspace, params: Params, batch: Batch, progress: Progress | None) -> None:
-    from violence_ops.pose import weights
-
     clips = _judged_clips(batch)
     accepted = [clip for clip in clips if clip.status == "accepted"]
-    weights_sha256 = weights.find(params.pose.weights).sha256
+    weights_sha256 = extract_poses.source_sha256(params.pose)
     _refuse_outdated(params, weights_sha256, batch, accepted)
     if accepted:
         _check(workspace, params, batch, accepted)
@@ -209,10 +208,23 @@ def _write_manifest(
         "batch_id": batch.batch_id, "night": draft.night, "tables": tables, "params": params.model_dump(mode="json"),
         "accepted": len(clips) - refused.total(), "quarantined": dict(refused),
         "code_revision": versioning.code_revision(),
-        "pose_weights": {"name": params.pose.weights, "sha256": weights_sha256},
-        "run": {"run_id": os.environ.get("AIRFLOW_CTX_DAG_RUN_ID"), "sealed_at": datetime.now(UTC).isoformat()},
+        "pose_weights": {"name": extract_poses.source_name(params.pose), "sha256": weights_sha256},
+        "run": {
+            "run_id": os.environ.get("AIRFLOW_CTX_DAG_RUN_ID"), "sealed_at": datetime.now(UTC).isoformat(),
+            "pose_costs": _costs(batch, clips),
+        },
     }  # fmt: skip
     write_json(staging / "batch.json", content)
+
+
+def _costs(batch: Batch, clips: list[ClipRecord]) -> dict[str, Any]:
+    """Seconds that the pose network took for each clip, by device, as measured when its poses were found."""
+    paths = {clip.clip_id: batch.cost(clip.clip_id) for clip in clips if clip.status == "accepted"}
+    costs = {clip_id: json.loads(path.read_text("utf-8")) for clip_id, path in paths.items() if path.is_file()}
+    seconds: Counter[str] = Counter()
+    for cost in costs.values():
+        seconds[cost["device"]] += cost["engine_s"]
+    return {"engine_s": {device: round(total, 3) for device, total in seconds.items()}, "clips": costs}
 
 
 def _write_progress(workspace: Workspace) -> None:

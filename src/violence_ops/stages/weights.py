@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from violence_ops.errors import UsageError
+
 if TYPE_CHECKING:
     import numpy as np
 
-    from violence_ops.pose.samples import Draw
+    from violence_ops.pose.samples import Draw, Sample
 
-_FRAMES_OF_A_CLIP = (5, 25)  # that are rehearsed
+_VIDEOS = {".mp4", ".avi", ".mov", ".mkv"}
+_LABELLED_EVERY, _LATER, _LABELLED_AT_MOST = 5, 2, 40  # frames of a real clip
 
 
 def path(name: str = "rtmo_small") -> dict[str, str]:
@@ -20,21 +24,6 @@ def path(name: str = "rtmo_small") -> dict[str, str]:
 
     found = weights.find(name)
     return {"name": name, "path": str(found.path), "sha256": found.sha256}
-
-
-def available() -> dict[str, str]:
-    """The shipped weights: name to size, hash and where they come from."""
-    import json
-
-    from violence_ops.pose import weights
-
-    rows = {}
-    for file in sorted(weights.FOLDER.glob("*.safetensors")):
-        found = weights.find(file.stem)
-        origin = json.loads(file.with_suffix(".json").read_text("utf-8")).get("origin", "see its model card")
-        size = found.path.stat().st_size / 2**20
-        rows[file.stem] = f"{size:.1f} MiB, Apache-2.0, sha256 {found.sha256[:16]}…, {origin}"
-    return rows
 
 
 def train(
@@ -47,12 +36,14 @@ def train(
     device: str = "cpu",
     soften: bool = False,
     clips: Path | None = None,
+    teachers: Path | None = None,
 ) -> dict[str, Any]:
     """Train the small RTMO on synthetic clips and write `out` (.safetensors, with its JSON beside it).
 
     Continues the run whose checkpoint lies in `<out>.run/` if there is one; otherwise starts from the weights `start`
     (None: from scratch, which needs ten times as long). `soften` resets the coordinate classifier's start.
-    `clips` is a folder of real clips, unlabelled: a quarter of the pictures are then frames of them (`pose.rehearsal`).
+    `clips` is a folder of real clips: a third of the pictures are then frames of them, labelled by the models in the
+    folder `teachers` (`pose.teacher`).
     """
     from violence_ops.pose import config, training, weights
 
@@ -65,29 +56,73 @@ def train(
         training.soften_start(model)
     settings = training.TrainingSettings(steps=steps, size=size, learning_rate=learning_rate, seed=seed)
     folder = out.with_suffix(".run")
-    average = training.train(model, _drawer(clips, start), settings, folder, device=device)
+    average = training.train(model, _lessons(folder, clips, teachers, start, seed), settings, folder, device=device)
     written = weights.save(average, out, settings=asdict(settings), start=start)
     return {"path": str(written.path), "sha256": written.sha256, "steps": steps, "log": str(folder / "log.jsonl")}
 
 
-def _drawer(clips: Path | None, start: str | None) -> Draw:
-    """What draws training pictures: synthetic stills, and one time in four real frames if there are any."""
-    from violence_ops.pose import rehearsal, samples, weights
+def _lessons(folder: Path, clips: Path | None, teachers: Path | None, start: str | None, seed: int) -> Draw:
+    """What draws training pictures; the real ones are labelled once and then kept in the run's folder."""
+    from violence_ops.pose import album
+    from violence_ops.pose.lessons import Lessons
+
+    if clips is None:
+        return Lessons(_drawn, seed=seed)
+    kept = folder / "real.npz"
+    if not kept.exists():
+        if teachers is None:
+            raise UsageError(
+                "Real clips need teachers: pass --teachers with the folder of yolox_nano.onnx and MoveNet."
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        album.save(map(album.Print.of, _real_samples(clips, teachers, start)), kept)
+    return Lessons(_drawn, album.load(kept), seed=seed)
+
+
+def _drawn(rng: np.random.Generator) -> list[Sample]:
+    """Stills of a new synthetic scene."""
+    from violence_ops.pose import samples
     from violence_ops.synthetic.stills import stills
+
+    return [samples.sample(*picture) for picture in stills(rng)]
+
+
+def _real_samples(clips: Path, teachers: Path, start: str | None) -> Iterator[Sample]:
+    """Frames of the clips, labelled by the teachers as far as they are sure."""
+    from violence_ops.pose import teacher, weights
+    from violence_ops.pose.rtmo import PoseEstimator
+    from violence_ops.pose.topdown import TopDown
+
+    guide = TopDown(*teacher_files(teachers), score_threshold=0.1, thorough=True)
+    student = PoseEstimator(weights.find(start), score_threshold=teacher.BELIEVED) if start else None
+    for file in sorted(file for file in clips.rglob("*") if file.suffix in _VIDEOS):
+        yield from teacher.labelled(guide, student, _pairs(file))
+
+
+def teacher_files(folder: Path) -> tuple[Path, Path]:
+    """The detector and the keypoint model in a folder: one .onnx, one .tflite.
+
+    Raises:
+        UsageError: there is not one of each.
+    """
+    files = tuple(sorted(folder.glob(pattern)) for pattern in ("*.onnx", "*.tflite"))
+    if not all(len(found) == 1 for found in files):
+        raise UsageError(f"{folder} must hold one .onnx detector and one .tflite keypoint model to be a teacher.")
+    return files[0][0], files[1][0]
+
+
+def _pairs(file: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every few frames of a clip, each with one a moment later."""
     from violence_ops.video import decode
 
-    real: list[samples.Sample] = []
-    if clips is not None and start is not None:
-        files = sorted(file for file in clips.rglob("*") if file.suffix in {".mp4", ".avi", ".mov", ".mkv"})
-        frames = (frame for file in files for frame in decode.frames(file, indices=_FRAMES_OF_A_CLIP))
-        real = rehearsal.rehearse(weights.find(start), frames)
-
-    def draw(rng: np.random.Generator) -> list[samples.Sample]:
-        if real and rng.random() < 0.25:
-            return [real[index] for index in rng.integers(0, len(real), 4)]
-        return [samples.sample(*picture) for picture in stills(rng)]
-
-    return draw
+    earlier = None
+    for number, frame in enumerate(decode.frames(file)):
+        if number >= _LABELLED_EVERY * _LABELLED_AT_MOST:
+            return
+        if number % _LABELLED_EVERY == 0:
+            earlier = frame
+        elif number % _LABELLED_EVERY == _LATER and earlier is not None:
+            yield earlier, frame
 
 
 def evaluate(name: str = "rtmo_small", clips: int = 150, seed: int = 0, score_threshold: float = 0.3) -> dict[str, Any]:

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import resource
 import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
+import numpy as np
+
 from violence_ops.errors import Rejected
+from violence_ops.letterbox import Fit, Letterbox
 from violence_ops.params import ValidationParams
 from violence_ops.video import decode, facts
+
+HEADER_BYTES = 4  # of an answer: its length
 
 
 def main() -> None:
@@ -37,7 +44,7 @@ def _serve(request: dict[str, Any], limits: ValidationParams, out: BinaryIO) -> 
             _say(out, {"facts": asdict(_examine(Path(request["path"]), limits, out))})
         else:
             _allow_seconds(None)  # frames come at the pace of who wants them, who bounds the time of each
-            _send_frames(Path(request["path"]), request["step"], out)
+            _send_frames(Path(request["path"]), request, out)
     except Rejected as refusal:
         _say(out, {"reason": refusal.reason, "message": str(refusal)})
     except MemoryError:
@@ -55,17 +62,28 @@ def _examine(path: Path, limits: ValidationParams, out: BinaryIO) -> facts.Video
     return facts.examine(path, limits, promised)
 
 
-def _send_frames(path: Path, step: int, out: BinaryIO) -> None:
-    for number, frame in enumerate(decode.frames(path, range(0, sys.maxsize, step))):
+def _send_frames(path: Path, request: dict[str, Any], out: BinaryIO) -> None:
+    fit = Fit(*request["fit"]) if request.get("fit") else None
+    for index, frame in zip(_wanted(request), decode.frames(path, _wanted(request)), strict=False):
         height, width = frame.shape[:2]
-        _say(out, {"index": number * step, "height": height, "width": width})
-        out.write(frame.tobytes())
-        out.flush()
+        picture = frame if fit is None else Letterbox.of(width, height, fit).apply(frame)
+        facts = {"index": index, "height": picture.shape[0], "width": picture.shape[1], "frame": [width, height]}
+        _say(out, facts, np.ascontiguousarray(picture).data)
     _say(out, {"done": True})
 
 
-def _say(out: BinaryIO, answer: dict[str, Any]) -> None:
-    out.write(json.dumps(answer).encode() + b"\n")
+def _wanted(request: dict[str, Any]) -> Iterator[int]:
+    """The indices of the frames that are asked for: every n-th, or those of some runs [first, last, step]."""
+    if "step" in request:
+        return itertools.count(0, request["step"])
+    return (index for first, last, step in request["indices"] for index in range(first, last + 1, step))
+
+
+def _say(out: BinaryIO, answer: dict[str, Any], pixels: memoryview | bytes = b"") -> None:
+    message = json.dumps(answer).encode()
+    out.write(len(message).to_bytes(HEADER_BYTES, "big") + message)
+    if pixels:
+        out.write(pixels)
     out.flush()
 
 
@@ -79,8 +97,10 @@ def _allow_seconds(seconds: float | None) -> None:
 def _load_libraries() -> None:
     """Import what examining needs before memory is bounded."""
     import av
+    import cv2
 
     av.logging.set_level(None)
+    cv2.setNumThreads(1)
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 """A child process that decodes what nobody has vouched for: bounded in memory and time, killed and replaced when it misbehaves.
 
-Parent and child talk over pipes: one line of JSON for a request and for an answer, raw bytes for frames.
+Parent and child talk over pipes: a line of JSON for a request; for an answer its length and JSON; raw bytes for frames.
 """
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import select
@@ -12,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, NoReturn, Self
@@ -20,11 +21,14 @@ from typing import IO, Any, Final, NoReturn, Self
 import numpy as np
 
 from violence_ops.errors import Rejected
+from violence_ops.letterbox import Fit, Letterbox
 from violence_ops.params import ValidationParams
+from violence_ops.video.child import HEADER_BYTES
 from violence_ops.video.decode import Frame
 from violence_ops.video.facts import VideoFacts
 
 _START_S: Final = 60.0
+_PIPE_BYTES: Final = 1 << 20  # a picture at a time, so that the child goes on decoding
 _CHILD: Final = "violence_ops.video.child"
 
 
@@ -84,24 +88,40 @@ class Sandbox:
 
         Raises Rejected if the decoder crashes twice, or takes longer than `limits.timeout_s` for one frame.
         """
+        return ((index, frame) for index, frame, _, _ in self._frames(path, {"step": step}))
+
+    def pictures(self, path: Path, indices: Sequence[int], fit: Fit | None) -> Iterator[tuple[Frame, Letterbox]]:
+        """The frames with these ascending indices, letterboxed in the child (None: as they are), and how each lies in its picture.
+
+        Fitting there means that a small picture goes through the pipe instead of a large frame. Raises as `frames` does.
+        """
+        wanted = {"indices": _runs(indices), "fit": None if fit is None else [fit.long_side, fit.multiple]}
+        for _, picture, width, height in self._frames(path, wanted):
+            yield picture, Letterbox(width, height, picture.shape[1], picture.shape[0])
+
+    def _frames(self, path: Path, wanted: dict[str, Any]) -> Iterator[tuple[int, Frame, int, int]]:
+        """Frames with their index and their width and height before they were fitted.
+
+        Raises Rejected if the decoder crashes twice, or takes longer than `limits.timeout_s` for one frame.
+        """
         last = -1
         try:
-            for index, frame in self._stream(path, step):
-                yield index, frame
-                last = index
+            for found in self._stream(path, wanted):
+                yield found
+                last = found[0]
         except _Crashed:
             try:
-                yield from ((index, frame) for index, frame in self._stream(path, step) if index > last)
+                yield from (found for found in self._stream(path, wanted) if found[0] > last)
             except _Crashed as crash:
                 raise crash.rejected(path.name) from None
 
-    def _stream(self, path: Path, step: int) -> Iterator[tuple[int, Frame]]:
-        answer = self._ask({"do": "frames", "path": str(path), "step": step}, path.name)
+    def _stream(self, path: Path, wanted: dict[str, Any]) -> Iterator[tuple[int, Frame, int, int]]:
+        answer = self._ask({"do": "frames", "path": str(path)} | wanted, path.name)
         try:
             while "index" in answer:
                 shape = (answer["height"], answer["width"], 3)
                 pixels = self._read(shape[0] * shape[1] * 3, _Deadline(self.limits.timeout_s), path.name)
-                yield answer["index"], np.frombuffer(pixels, np.uint8).reshape(shape)
+                yield answer["index"], np.frombuffer(pixels, np.uint8).reshape(shape), *answer["frame"]
                 answer = self._answer(path.name)
         finally:
             if "done" not in answer:  # left in the middle: the child still writes frames that nobody wants
@@ -124,10 +144,9 @@ class Sandbox:
 
     def _answer(self, name: str, seconds: float | None = None) -> dict[str, Any]:
         """The child's next answer, within `seconds` (default: `limits.timeout_s`)."""
-        deadline, line = _Deadline(seconds or self.limits.timeout_s), bytearray()
-        while not line.endswith(b"\n"):
-            line += self._read(1, deadline, name)
-        answer: dict[str, Any] = json.loads(line)
+        deadline = _Deadline(seconds or self.limits.timeout_s)
+        size = int.from_bytes(self._read(HEADER_BYTES, deadline, name), "big")
+        answer: dict[str, Any] = json.loads(self._read(size, deadline, name))
         if "reason" in answer:
             raise Rejected(answer["reason"], answer["message"])
         return answer
@@ -136,18 +155,18 @@ class Sandbox:
         """Exactly `size` bytes of the child's output. Raises Rejected if it dies or the deadline passes."""
         child = self._running()
         assert child.stdout is not None
-        data = bytearray()
-        while len(data) < size:
+        data, done = bytearray(size), 0
+        while done < size:
             ready, _, _ = select.select([child.stdout], [], [], deadline.left_s())
             if not ready:
                 self._kill()
                 raise Rejected(
                     "timeout", f"{name} took longer than {deadline.seconds:g} s to decode (validation.timeout_s)."
                 )
-            piece = os.read(child.stdout.fileno(), min(size - len(data), 1 << 20))
-            if not piece:
+            count = os.readv(child.stdout.fileno(), [memoryview(data)[done:]])
+            if not count:
                 self._died(name)
-            data += piece
+            done += count
         return data
 
     def _died(self, name: str) -> NoReturn:
@@ -184,6 +203,17 @@ def decoded_frames(path: Path, step: int, limits: ValidationParams) -> Iterator[
         yield from sandbox.frames(path, step)
 
 
+def _runs(indices: Sequence[int]) -> list[list[int]]:
+    """Ascending indices as [first, last, step] of runs of equal steps: a long video's fit into one short line."""
+    runs: list[list[int]] = []
+    for index in map(int, indices):
+        if runs and (runs[-1][0] == runs[-1][1] or index - runs[-1][1] == runs[-1][2]):
+            runs[-1][1:] = index, index - runs[-1][1]
+        else:
+            runs.append([index, index, 1])
+    return runs
+
+
 def _start(limits: ValidationParams) -> subprocess.Popen[bytes]:
     # one thread: every thread of a numeric library reserves address space, which is what the child has little of
     environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
@@ -192,6 +222,7 @@ def _start(limits: ValidationParams) -> subprocess.Popen[bytes]:
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, bufsize=0,
     )  # fmt: skip
     assert child.stdout is not None
+    fcntl.fcntl(child.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
     ready, _, _ = select.select([child.stdout], [], [], _START_S)
     if not ready or os.read(child.stdout.fileno(), 1) != b"\n":
         child.kill()

@@ -1,0 +1,61 @@
+"""How a frame is fitted into the input of a network and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+PADDING = 114
+"""Grey that fills what the frame leaves free, as in MMPose."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """What a network wants: its input's long side and what its sides are multiples of, px."""
+
+    long_side: int
+    multiple: int
+
+
+@dataclass(frozen=True, slots=True)
+class Letterbox:
+    """A frame of `width` × `height` centred in an input of `input_width` × `input_height`, px, without distortion."""
+
+    width: int
+    height: int
+    input_width: int
+    input_height: int
+
+    @classmethod
+    def of(cls, width: int, height: int, fit: Fit) -> Self:
+        """The long side becomes the network's; the other one the next multiple."""
+        scale = fit.long_side / max(width, height)
+        sides = (max(fit.multiple, -(-round(side * scale) // fit.multiple) * fit.multiple) for side in (width, height))
+        return cls(width, height, *sides)
+
+    @property
+    def scale(self) -> float:
+        """Input pixels per frame pixel."""
+        return min(self.input_width / self.width, self.input_height / self.height)
+
+    @property
+    def offset(self) -> NDArray[np.float64]:
+        """Where the frame's corner lies in the input, (x, y) px."""
+        sizes = np.array([[self.input_width, self.input_height], [self.width, self.height]])
+        return np.asarray((sizes[0] - self.scale * sizes[1]) / 2)
+
+    def apply(self, frame: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The input (input_height, input_width, 3) of a frame (height, width, 3), both uint8; as MMPose's BottomupResize."""
+        import cv2
+
+        matrix = np.column_stack([np.eye(2) * self.scale, self.offset])
+        size = (self.input_width, self.input_height)
+        fitted = cv2.warpAffine(frame, matrix, size, flags=cv2.INTER_LINEAR, borderValue=(PADDING,) * 3)
+        return np.asarray(fitted, np.uint8)
+
+    def to_frame(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Points (..., 2) of the input in pixels of the frame."""
+        return np.asarray((points - self.offset) / self.scale, np.float32)

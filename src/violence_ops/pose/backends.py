@@ -1,0 +1,259 @@
+"""Where RTMO runs: PyTorch (the reference; GPUs), OpenVINO (processors), ONNX Runtime (processors, CUDA, TensorRT).
+
+All behind one small interface, `Backend`: who may be in some pictures, and where the joints of those who are lie.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+
+from violence_ops.errors import UsageError
+from violence_ops.pose.weights import Weights
+
+BackendName = Literal["torch", "openvino", "onnxruntime"]
+Precision = Literal["fp32", "fp16", "bf16", "int8"]
+
+
+@dataclass(frozen=True)
+class Candidates:
+    """K cells that score above a threshold, of any of the pictures, in no order.
+
+    picture (K,) its number, scores (K,) and visible (K, 17) in [0, 1], boxes (K, 4) xyxy px and centres (K, 2) px of the
+    input, poses (K, C).
+    """
+
+    picture: np.ndarray
+    scores: np.ndarray
+    boxes: np.ndarray
+    visible: np.ndarray
+    poses: np.ndarray
+    centres: np.ndarray
+
+
+class Backend(Protocol):
+    """A loaded network; `lanes` calls may run at the same time."""
+
+    lanes: int
+
+    def candidates(self, pictures: np.ndarray, threshold: float) -> Candidates:
+        """Who may be in pictures (B, H, W, 3) uint8 BGR."""
+
+    def joints(self, poses: np.ndarray, frames: np.ndarray, centres: np.ndarray) -> np.ndarray:
+        """Joints (N, 17, 2) px of the input, of pose vectors (N, C) in frames (N, 4) (centre, size) at cells (N, 2)."""
+
+
+def open_backend(name: BackendName, weights: Weights, device: str, precision: Precision) -> Backend:
+    """The backend of that name with these weights.
+
+    Raises:
+        UsageError: it cannot run with that precision or on that device.
+    """
+    if precision not in _PRECISIONS[name]:
+        able = ", ".join(_PRECISIONS[name])
+        raise UsageError(
+            f"The backend {name} has no {precision}: set pose.precision to {able}, or another pose.backend."
+        )
+    if name == "torch":
+        return TorchBackend(weights, device, precision)
+    if name == "openvino":
+        return OpenVinoBackend(weights, precision)
+    return OnnxRuntimeBackend(weights, device)
+
+
+_PRECISIONS: dict[BackendName, tuple[Precision, ...]] = {
+    "torch": ("fp32", "fp16", "bf16"),
+    "openvino": ("fp32", "bf16", "int8"),
+    "onnxruntime": ("fp32",),
+}
+
+
+def processors() -> int:
+    """How many processors this process may use."""
+    return len(os.sched_getaffinity(0))
+
+
+class TorchBackend:
+    """MMPose's own modules. On a GPU in mini-batches and, with fp16, in half precision; what leaves it are the candidates."""
+
+    def __init__(self, weights: Weights, device: str, precision: Precision) -> None:
+        import torch
+
+        from violence_ops.pose import config
+        from violence_ops.pose.network import Joints
+        from violence_ops.pose.weights import load
+
+        self._torch, self._device = torch, torch.device(device)
+        self._autocast = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
+        self._model = load(config.build(weights.network), weights).to(self._device).eval()
+        self._joints = Joints(self._model).eval()
+        self._networks: dict[tuple[int, int], Any] = {}
+        self.lanes = 1
+
+    def candidates(self, pictures: np.ndarray, threshold: float) -> Candidates:
+        torch = self._torch
+        network = self._network(pictures.shape[2], pictures.shape[1])
+        images = torch.from_numpy(pictures)
+        if self._device.type == "cuda":
+            images = images.pin_memory().to(self._device, non_blocking=True)
+        with torch.inference_mode(), self._casting():
+            scores, boxes, visible, poses = network(images)
+            picture, cell = torch.nonzero(scores > threshold, as_tuple=True)
+            chosen = (
+                picture,
+                scores[picture, cell],
+                boxes[picture, cell],
+                visible[picture, cell],
+                poses[picture, cell],
+            )
+            arrays = [part.float().cpu().numpy() for part in (*chosen, network.centres[cell])]
+        return Candidates(arrays[0].astype(np.intp), *arrays[1:])
+
+    def joints(self, poses: np.ndarray, frames: np.ndarray, centres: np.ndarray) -> np.ndarray:
+        torch = self._torch
+        with torch.inference_mode():
+            inputs = [torch.from_numpy(part).to(self._device) for part in (poses, frames, centres)]
+            return np.asarray(self._joints(*inputs).cpu().numpy())
+
+    def _network(self, width: int, height: int) -> Any:
+        from violence_ops.pose.network import Dense
+
+        if (width, height) not in self._networks:
+            self._networks[width, height] = Dense(self._model, width, height).to(self._device).eval()
+        return self._networks[width, height]
+
+    def _casting(self) -> Any:
+        return self._torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None)
+
+
+class _Compiled:
+    """What OpenVINO and ONNX Runtime share: a network per input size, opened once, and picking the candidates."""
+
+    def __init__(self, weights: Weights) -> None:
+        self._weights = weights
+        self._networks: dict[tuple[int, int], Any] = {}
+        self._centres: dict[tuple[int, int], np.ndarray] = {}
+        self._opening = threading.Lock()
+
+    def _open(self, width: int, height: int) -> Any:
+        raise NotImplementedError
+
+    def _network(self, width: int, height: int) -> Any:
+        from violence_ops.pose.network import cells
+
+        size = (width, height)
+        with self._opening:
+            if size not in self._networks:
+                self._networks[size] = self._open(width, height)
+                self._centres[size] = cells(width, height)[0]
+        return self._networks[size]
+
+    def _candidates(self, outputs: list[np.ndarray], size: tuple[int, int], threshold: float) -> Candidates:
+        scores, boxes, visible, poses = outputs
+        picture, cell = np.nonzero(scores > threshold)
+        return Candidates(
+            picture, scores[picture, cell], boxes[picture, cell], visible[picture, cell], poses[picture, cell],
+            self._centres[size][cell],
+        )  # fmt: skip
+
+
+class OpenVinoBackend(_Compiled):
+    """OpenVINO on the processor: as many pictures at once as there are processors, each on one thread."""
+
+    def __init__(self, weights: Weights, precision: Precision) -> None:
+        import openvino
+
+        super().__init__(weights)
+        self._core = openvino.Core()
+        self.lanes = processors()
+        self._precision = precision
+        self._own = threading.local()
+        self._joints: Any = None
+
+    def candidates(self, pictures: np.ndarray, threshold: float) -> Candidates:
+        size = (pictures.shape[2], pictures.shape[1])
+        request = self._request(size, self._network(*size))
+        request.infer([pictures], share_inputs=True, share_outputs=True)
+        outputs = [request.get_output_tensor(number).data for number in range(4)]
+        return self._candidates(outputs, size, threshold)
+
+    def joints(self, poses: np.ndarray, frames: np.ndarray, centres: np.ndarray) -> np.ndarray:
+        request = self._request("joints", self._joints)
+        request.infer([poses, frames, centres], share_inputs=True)
+        return np.array(request.get_output_tensor(0).data)
+
+    def _open(self, width: int, height: int) -> Any:
+        from violence_ops.pose.export import exported
+
+        files = exported(self._weights, width, height)
+        if self._joints is None:
+            self._joints = self._compile(self._core.read_model(files.joints), "fp32")
+        if self._precision == "int8":
+            from violence_ops.pose.quantise import quantised
+
+            return self._compile(self._core.read_model(quantised(files, self._weights, width, height)), "fp32")
+        model = self._core.read_model(files.dense)
+        model.reshape({"pictures": [1, height, width, 3]})
+        return self._compile(model, self._precision)
+
+    def _compile(self, model: Any, precision: Precision) -> Any:
+        hint = {"fp32": "f32", "bf16": "bf16"}[precision]
+        settings = {
+            "INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": self.lanes, "INFERENCE_NUM_THREADS": self.lanes,
+            "ENABLE_CPU_PINNING": False,  # decoders share the processors
+        }  # fmt: skip
+        return self._core.compile_model(model, "CPU", settings)
+
+    def _request(self, key: Any, network: Any) -> Any:
+        """This thread's own request of a network."""
+        requests = self._own.__dict__.setdefault("requests", {})
+        if key not in requests:
+            requests[key] = network.create_infer_request()
+        return requests[key]
+
+
+class OnnxRuntimeBackend(_Compiled):
+    """ONNX Runtime: on a GPU with TensorRT or CUDA if its build has them, else on the processor."""
+
+    def __init__(self, weights: Weights, device: str) -> None:
+        import onnxruntime
+
+        super().__init__(weights)
+        there = onnxruntime.get_available_providers()
+        wanted = ["TensorrtExecutionProvider", "CUDAExecutionProvider"] if device.startswith("cuda") else []
+        self._providers = [name for name in wanted if name in there]
+        if wanted and not self._providers:
+            raise UsageError("This ONNX Runtime has no CUDA: install onnxruntime-gpu, or set pose.device to cpu.")
+        self._providers.append("CPUExecutionProvider")
+        self.lanes = 1 if wanted else processors()
+        self._joints: Any = None
+
+    def candidates(self, pictures: np.ndarray, threshold: float) -> Candidates:
+        size = (pictures.shape[2], pictures.shape[1])
+        outputs = self._network(*size).run(None, {"pictures": pictures})
+        return self._candidates(outputs, size, threshold)
+
+    def joints(self, poses: np.ndarray, frames: np.ndarray, centres: np.ndarray) -> np.ndarray:
+        inputs = {"poses": poses, "frames": frames, "centres": centres}
+        return np.asarray(self._joints.run(None, inputs)[0])
+
+    def _open(self, width: int, height: int) -> Any:
+        from violence_ops.pose.export import exported
+
+        files = exported(self._weights, width, height)
+        if self._joints is None:
+            self._joints = self._session(files.joints)
+        return self._session(files.dense)
+
+    def _session(self, path: Path) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        return onnxruntime.InferenceSession(path, options, providers=self._providers)

@@ -1,0 +1,90 @@
+"""RTMO as ONNX files: made once for weights and an input size, kept in the user's cache under the hash of both."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from violence_ops.pose.network import DENSE_OUTPUTS, Dense, Joints
+from violence_ops.pose.weights import Weights, cache_folder, load
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_OPSET = 17
+_VERSION = 1  # of what is exported: another one makes the files anew
+
+
+@dataclass(frozen=True)
+class Exported:
+    """The two networks of one input size: `dense` looks at pictures, `joints` places joints; `key` names the pair."""
+
+    dense: Path
+    joints: Path
+    key: str
+
+
+def engine_folder() -> Path:
+    """Where exported and compiled networks are kept; it can be deleted at any time."""
+    return cache_folder().parent / "engines"
+
+
+def exported(weights: Weights, width: int, height: int) -> Exported:
+    """The ONNX files of these weights for pictures of this size (px, multiples of 32), made if they are not there yet."""
+    text = f"{_VERSION} {_OPSET} {weights.network} {weights.sha256}"
+    key = hashlib.sha256(text.encode()).hexdigest()[:20]
+    folder = engine_folder() / key
+    found = Exported(folder / f"dense_{width}x{height}.onnx", folder / "joints.onnx", key)
+    if not (found.dense.is_file() and found.joints.is_file()):
+        _export(weights, width, height, found)
+    return found
+
+
+def fused(model: Any, width: int, height: int) -> Any:
+    """A copy of the model for pictures of one size, its re-parameterised branches merged (RepVGG, section 3.3)."""
+    merged = copy.deepcopy(model).eval()
+    for part in (merged.backbone, merged.neck):
+        for module in part.modules():
+            if module is not part and hasattr(module, "switch_to_deploy"):
+                module.switch_to_deploy(None)
+    merged.neck.switch_to_deploy({"input_size": (height, width)})
+    return merged
+
+
+def _export(weights: Weights, width: int, height: int, into: Exported) -> None:
+    import torch
+
+    from violence_ops.pose import config
+
+    model = load(config.build(weights.network), weights)
+    dense = Dense(fused(model, width, height), width, height).eval()
+    joints = Joints(model).eval()
+    with torch.inference_mode():
+        pictures = torch.zeros((1, height, width, 3), dtype=torch.uint8)
+        poses = dense(pictures)[3][0, :2].clone()
+        places = torch.tensor([[32.0, 32.0, 64.0, 64.0]] * 2), torch.tensor([[24.0, 24.0]] * 2)
+    inputs = ("poses", "frames", "centres")
+    _write(dense, (pictures,), ("pictures",), DENSE_OUTPUTS, into.dense)
+    _write(joints, (poses, *places), inputs, ("joints",), into.joints)
+
+
+def _write(
+    network: nn.Module, example: tuple[Any, ...], inputs: tuple[str, ...], outputs: tuple[str, ...], path: Path
+) -> None:
+    """Write the network with a free first dimension, complete or not at all."""
+    import torch
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(f".{os.getpid()}.tmp")
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network, example, str(fresh), input_names=list(inputs), output_names=list(outputs), opset_version=_OPSET,
+            dynamic_axes={name: {0: "count"} for name in (*inputs, *outputs)}, dynamo=False,
+        )  # fmt: skip
+    fresh.replace(path)

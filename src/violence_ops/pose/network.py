@@ -1,0 +1,80 @@
+"""RTMO as two plain functions, the form in which every backend runs it.
+
+`Dense` looks at whole pictures and answers for every cell of the feature maps; `Joints` places the joints of the few
+persons that suppression leaves. Cut there, because placing joints costs as much for each of 500 cells as for a person.
+Both compute what MMPose's head computes (RTMO paper, section 3; `RTMOHead.predict`), without its bookkeeping.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+STRIDES = (16, 32)  # px, of the two feature maps of every RTMO
+DENSE_OUTPUTS = ("scores", "boxes", "visible", "poses")
+
+
+class Dense(nn.Module):
+    """Pictures (B, H, W, 3) uint8 BGR to scores (B, A), boxes (B, A, 4) xyxy px, visible (B, A, 17), poses (B, A, C).
+
+    Scores and visibilities are in [0, 1]; A is the number of cells of `cells` for this H and W.
+    """
+
+    centres: Tensor
+    strides: Tensor
+
+    def __init__(self, model: Any, width: int, height: int) -> None:
+        super().__init__()
+        self.model = model
+        for name, values in zip(("centres", "strides"), cells(width, height), strict=True):
+            self.register_buffer(name, torch.from_numpy(values), persistent=False)
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        images = pictures.permute(0, 3, 1, 2).to(self.centres.dtype)
+        scores, boxes, _, visible, poses = self.model.head.head_module(self.model.extract_feat(images))
+        flat = [torch.cat([level.flatten(2) for level in levels], dim=2) for levels in (scores, boxes, visible, poses)]
+        offsets, sizes = flat[1].transpose(1, 2).split(2, dim=-1)
+        centres = offsets * self.strides[:, None] + self.centres
+        half = sizes.exp() * self.strides[:, None] / 2
+        corners = torch.cat([centres - half, centres + half], dim=-1)
+        return flat[0].squeeze(1).sigmoid(), corners, flat[2].transpose(1, 2).sigmoid(), flat[3].transpose(1, 2)
+
+
+class Joints(nn.Module):
+    """Pose vectors (N, C), frames (N, 4) of centre and size px, cell centres (N, 2) px to joints (N, 17, 2) px.
+
+    The dynamic coordinate classifier. Its bins' encodings go through a linear layer before they meet the joints'
+    features; applying that layer's transpose to the 17 joints instead of to 448 bins gives the same products, and its
+    bias is the same for every bin, which the softmax does not see.
+    """
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.dcc = model.head.dcc
+
+    def forward(self, poses: Tensor, frames: Tensor, centres: Tensor) -> Tensor:
+        features = self.dcc.pose_to_kpts(poses)
+        features = features.reshape(-1, self.dcc.num_keypoints, self.dcc.feat_channels)
+        if hasattr(self.dcc, "gau"):
+            features = self.dcc.gau(features, pos_enc=getattr(self.dcc, "pos_enc", None))
+        found = []
+        for axis, (bins, layer) in enumerate(((self.dcc.x_bins, self.dcc.x_fc), (self.dcc.y_bins, self.dcc.y_fc))):
+            places = bins * frames[:, 2 + axis, None] + frames[:, axis, None]
+            encoded = self.dcc.spe(position=places - centres[:, axis, None])
+            likelihood = (features @ layer.weight) @ encoded.transpose(1, 2)
+            found.append((likelihood.softmax(dim=-1) * places[:, None]).sum(dim=-1))
+        return torch.stack(found, dim=-1)
+
+
+def cells(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
+    """Centres (A, 2) px and strides (A,) px of the cells of a picture of this size, in the order of `Dense`'s outputs."""
+    centres, strides = [], []
+    for stride in STRIDES:
+        columns, rows = width // stride, height // stride
+        y, x = np.divmod(np.arange(rows * columns), columns)
+        centres.append((np.stack([x, y], axis=1) + 0.5) * stride)
+        strides.append(np.full(rows * columns, stride))
+    return np.concatenate(centres).astype(np.float32), np.concatenate(strides).astype(np.float32)

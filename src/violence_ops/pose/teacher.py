@@ -1,0 +1,81 @@
+"""Real frames with the labels of two larger models, for the small one to learn from.
+
+The teachers (`pose.topdown`) are good at upright, separate people and blind to grappling, falls and crowds. So only
+what they are sure of, and say again a moment later, becomes a person with joints; whatever else they, or the weights
+that training starts from, take for somebody is left alone: neither wanted nor wrong.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import cv2
+import numpy as np
+
+from violence_ops.pose.quality import overlaps
+from violence_ops.pose.rtmo import PoseEstimator
+from violence_ops.pose.samples import Sample
+from violence_ops.pose.topdown import TopDown
+from violence_ops.records import FramePoses
+
+LONG_SIDE = 512  # px that a frame is kept at
+SURE_JOINT, FAINT_JOINT = 0.3, 0.15  # a joint's score: seen; perhaps hidden
+SURE_PERSON, SURE_POSE, SURE_JOINTS = 0.45, 0.3, 6  # detection's score, mean joint score, joints seen
+BELIEVED = 0.4  # score of the student from which an unlabelled place may hold somebody
+_SAME = 0.5  # overlap of boxes that are one person
+_MOVED = 0.12  # of the square root of the box: how far a joint may go between two frames
+
+
+def labelled(
+    teacher: TopDown, student: PoseEstimator | None, pairs: Iterable[tuple[np.ndarray, np.ndarray]]
+) -> list[Sample]:
+    """Samples of the first frame of each pair; the second, a moment later, is where the teacher must agree with itself."""
+    samples = []
+    for first, second in pairs:
+        frame, later = _kept(first), _kept(second)
+        found, again = teacher.estimate([frame, later])
+        sample = _agreed(frame, found, again)
+        samples.append(_with_doubts(sample, student.estimate([frame])[0]) if student else sample)
+    return samples
+
+
+def _kept(frame: np.ndarray) -> np.ndarray:
+    scale = LONG_SIDE / max(frame.shape[:2])
+    if scale >= 1:
+        return frame
+    return cv2.resize(
+        frame, (round(frame.shape[1] * scale), round(frame.shape[0] * scale)), interpolation=cv2.INTER_AREA
+    )
+
+
+def _agreed(frame: np.ndarray, found: FramePoses, again: FramePoses) -> Sample:
+    """The found persons, those that are not sure of detection and pose marked as ignored."""
+    visibility = np.where(found.keypoint_scores >= SURE_JOINT, 2, np.where(found.keypoint_scores >= FAINT_JOINT, 1, 0))
+    partners = overlaps(found.bboxes, again.bboxes)
+    sizes = np.sqrt(np.maximum((found.bboxes[:, 2:] - found.bboxes[:, :2]).prod(axis=1), 1.0))
+    steady = np.zeros(len(found), bool)
+    for number in range(len(found)):
+        if not partners.shape[1] or partners[number].max() < _SAME:
+            continue
+        other = int(partners[number].argmax())
+        moved = np.linalg.norm(found.keypoints[number] - again.keypoints[other], axis=-1) / sizes[number]
+        visibility[number, moved > _MOVED] = 0
+        steady[number] = True
+    sure = steady & (found.scores >= SURE_PERSON) & (found.keypoint_scores.mean(axis=1) >= SURE_POSE)
+    sure &= (visibility == 2).sum(axis=1) >= SURE_JOINTS
+    return Sample(frame, found.keypoints, visibility.astype(np.uint8), found.bboxes, ~sure)
+
+
+def _with_doubts(sample: Sample, believed: FramePoses) -> Sample:
+    """The sample with the places added, as ignored, where the student sees somebody and no label is."""
+    new = believed.scores >= BELIEVED
+    if len(sample.bboxes):
+        new &= overlaps(believed.bboxes, sample.bboxes).max(axis=1) < _SAME
+    count = int(new.sum())
+    return Sample(
+        sample.image,
+        np.concatenate([sample.keypoints, np.zeros((count, 17, 2), np.float32)]),
+        np.concatenate([sample.visibility, np.zeros((count, 17), np.uint8)]),
+        np.concatenate([sample.bboxes, believed.bboxes[new]]),
+        np.concatenate([sample.ignored, np.ones(count, bool)]),
+    )
