@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from violence_ops.letterbox import Letterbox
 from violence_ops.pose import config, loss, weights
 
 
@@ -102,7 +103,8 @@ def test_a_value_beyond_half_precision_survives(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("network", "long_side"), [("rtmo_t", 416), ("rtmo_s", 640)])
 def test_an_official_network_is_built_from_mmposes_own_configuration(network: str, long_side: int) -> None:
-    width, height = config.input_size(1280, 720, network)
+    box = Letterbox.of(1280, 720, config.fit(network))
+    width, height = box.input_width, box.input_height
     assert (width, height % config.MULTIPLE) == (long_side, 0)
     with torch.inference_mode():
         found = loss.forward(config.build(network), torch.zeros(2, 3, height, width))

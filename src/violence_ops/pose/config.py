@@ -6,12 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from violence_ops.letterbox import Fit
+
 if TYPE_CHECKING:
     from mmengine.config import Config
 
 OWN = "rtmo_small"
 """The network that is trained and shipped here."""
-MULTIPLE = 32
+_MULTIPLE = 32
 _FOLDER = Path(__file__).parent / "configs"
 
 
@@ -70,8 +72,6 @@ def build(network: str = OWN) -> Any:
     return MODELS.build(settings.model).eval()
 
 
-def input_size(width: int, height: int, network: str = OWN) -> tuple[int, int]:
-    """Width and height (px, multiples of 32) of the network's input for frames of this size: its long side is the network's."""
-    scale = NETWORKS[network].long_side / max(width, height)
-    sides = (max(MULTIPLE, -(-round(side * scale) // MULTIPLE) * MULTIPLE) for side in (width, height))
-    return tuple(sides)  # type: ignore[return-value]
+def fit(network: str = OWN) -> Fit:
+    """What the network's input looks like: the long side it was trained with, sides that its coarsest cells divide."""
+    return Fit(NETWORKS[network].long_side, _MULTIPLE)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _OPSET = 17
-_VERSION = 1  # of what is exported: another one makes the files anew
+_VERSION = 3  # of what is exported: another one makes the files anew
 
 
 @dataclass(frozen=True)

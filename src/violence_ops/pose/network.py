@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 STRIDES = (16, 32)  # px, of the two feature maps of every RTMO
+_RUN = 16  # bins whose encodings are derived from one
 DENSE_OUTPUTS = ("scores", "boxes", "visible", "poses")
 
 
@@ -46,9 +47,10 @@ class Dense(nn.Module):
 class Joints(nn.Module):
     """Pose vectors (N, C), frames (N, 4) of centre and size px, cell centres (N, 2) px to joints (N, 17, 2) px.
 
-    The dynamic coordinate classifier. Its bins' encodings go through a linear layer before they meet the joints'
-    features; applying that layer's transpose to the 17 joints instead of to 448 bins gives the same products, and its
-    bias is the same for every bin, which the softmax does not see.
+    The dynamic coordinate classifier, with the same products in another order. Its bins' encodings go through a linear
+    layer before they meet the joints' features; the layer's transpose is applied to the 17 joints instead of to 448
+    bins (its bias is the same for every bin, which the softmax does not see). And because the bins are evenly spaced,
+    the sines and cosines of n bins follow from those of n / 16 and of 16 by the addition theorems.
     """
 
     def __init__(self, model: Any) -> None:
@@ -62,11 +64,23 @@ class Joints(nn.Module):
             features = self.dcc.gau(features, pos_enc=getattr(self.dcc, "pos_enc", None))
         found = []
         for axis, (bins, layer) in enumerate(((self.dcc.x_bins, self.dcc.x_fc), (self.dcc.y_bins, self.dcc.y_fc))):
-            places = bins * frames[:, 2 + axis, None] + frames[:, axis, None]
-            encoded = self.dcc.spe(position=places - centres[:, axis, None])
-            likelihood = (features @ layer.weight) @ encoded.transpose(1, 2)
-            found.append((likelihood.softmax(dim=-1) * places[:, None]).sum(dim=-1))
+            middle, size = frames[:, axis, None], frames[:, 2 + axis, None]
+            likelihood = self._likelihood(features @ layer.weight, middle - centres[:, axis, None], size, len(bins))
+            found.append((likelihood.softmax(dim=-1) * (bins * size + middle)[:, None]).sum(dim=-1))
         return torch.stack(found, dim=-1)
+
+    def _likelihood(self, queries: Tensor, middle: Tensor, size: Tensor, bins: int) -> Tensor:
+        """(N, 17, bins) logits of queries (N, 17, E) at evenly spaced places around `middle` (N, 1), `size` (N, 1) px wide."""
+        pace, count = size / (bins - 1), bins // _RUN
+        coarse = middle - size / 2 + pace * torch.arange(count, device=size.device) * _RUN
+        fine = pace * torch.arange(_RUN, device=size.device)
+        start, step = coarse[:, None, :, None] / self.dcc.spe.dim_t, fine[:, :, None] / self.dcc.spe.dim_t
+        even, odd = queries[:, :, None].chunk(2, dim=-1)
+        turned = [even * start.cos() + odd * start.sin(), odd * start.cos() - even * start.sin()]
+        turned = torch.cat(turned, dim=-1).flatten(1, 2)
+        return (turned @ torch.cat([step.cos(), step.sin()], dim=-1).transpose(1, 2)).reshape(
+            -1, queries.shape[1], bins
+        )
 
 
 def cells(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
@@ -75,6 +89,6 @@ def cells(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:
     for stride in STRIDES:
         columns, rows = width // stride, height // stride
         y, x = np.divmod(np.arange(rows * columns), columns)
-        centres.append((np.stack([x, y], axis=1) + 0.5) * stride)
+        centres.append(np.stack([x, y], axis=1) * stride + (stride - 1) / 2)
         strides.append(np.full(rows * columns, stride))
     return np.concatenate(centres).astype(np.float32), np.concatenate(strides).astype(np.float32)

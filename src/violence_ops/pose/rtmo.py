@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
-from violence_ops.letterbox import Fit, Letterbox
+from violence_ops.letterbox import Letterbox
 from violence_ops.pose.backends import BackendName, Candidates, Precision, open_backend
-from violence_ops.pose.config import MULTIPLE, NETWORKS
+from violence_ops.pose.config import fit
 from violence_ops.pose.minibatch import Grower
 from violence_ops.pose.suppression import suppress
 from violence_ops.pose.weights import Weights, find
@@ -47,7 +47,7 @@ class PoseEstimator:
             UsageError: the backend cannot run with that precision or on that device.
         """
         verified = weights if isinstance(weights, Weights) else find(weights)
-        self.sha256, self.fit = verified.sha256, Fit(NETWORKS[verified.network].long_side, MULTIPLE)
+        self.sha256, self.fit = verified.sha256, fit(verified.network)
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
         self.backend = open_backend(backend, verified, device, precision)
         self.lanes, self.device = self.backend.lanes, device

@@ -20,6 +20,7 @@ from violence_ops.stages.parts import record_progress, withdraw
 from violence_ops.workspace import Batch, Workspace, fingerprint, read_fingerprint, table_writer, write_json
 
 if TYPE_CHECKING:
+    from violence_ops.pose.backends import BackendName
     from violence_ops.pose.rtmo import PoseEstimator
     from violence_ops.pose.stream import Decoder, Poses, PoseStream
     from violence_ops.pose.topdown import TopDown
@@ -160,12 +161,19 @@ def open_source(params: PoseParams) -> Source:
     from violence_ops.pose.rtmo import PoseEstimator
 
     device = _device(params)
-    backend = params.backend if params.backend != "auto" else "openvino" if device == "cpu" else "torch"
+    backend = params.backend if params.backend != "auto" else _backend(params, device)
     return PoseEstimator(
         params.weights, backend=backend, precision=params.precision, device=device,
         score_threshold=params.score_threshold, nms_threshold=params.nms_threshold,
         mini_batch=params.mini_batch, max_mini_batch=params.max_mini_batch,
     )  # fmt: skip
+
+
+def _backend(params: PoseParams, device: str) -> BackendName:
+    """The fastest of those that have the wanted precision (`python -m benchmarks.pose_speed` prints all)."""
+    if device != "cpu":
+        return "torch"
+    return "onnxruntime" if params.precision == "fp32" else "openvino"
 
 
 def _device(params: PoseParams) -> str:
