@@ -60,9 +60,13 @@ class PoseQuality:
     persons: int
 
 
-def judge(found: FramePoses, truth: Sample) -> Judgement:
-    """Compare what was found in a frame with the truth, over the joints that can be seen."""
-    areas = AREA_SHARE * (truth.bboxes[:, 2:] - truth.bboxes[:, :2]).prod(axis=-1)
+def judge(found: FramePoses, truth: Sample, areas: np.ndarray | None = None) -> Judgement:
+    """Compare what was found in a frame with the truth, over the joints that can be seen.
+
+    `areas` (M,) px² of the persons' outlines, where they are known.
+    """
+    if areas is None:
+        areas = AREA_SHARE * (truth.bboxes[:, 2:] - truth.bboxes[:, :2]).prod(axis=-1)
     similarity = oks(found.keypoints, truth.keypoints, truth.visibility == 2, areas)
     return Judgement(similarity, overlaps(found.bboxes, truth.bboxes), found.scores, truth.ignored)
 
@@ -100,16 +104,30 @@ def _above(judgement: Judgement, threshold: float) -> Judgement:
 
 def match(similarity: np.ndarray, scores: np.ndarray, ignored: np.ndarray, threshold: float) -> np.ndarray:
     """(N,) for each found person 1 (hit), 0 (false), or -1 (matches somebody who does not count)."""
-    result = np.zeros(len(scores), int)
+    partners = _partners(similarity, scores, ignored, threshold)
+    near_ignored = (similarity[:, ignored] > 0.1).any(axis=1)
+    return np.where(partners >= 0, 1, np.where(near_ignored, -1, 0))
+
+
+def recalled(
+    similarity: np.ndarray, scores: np.ndarray, ignored: np.ndarray, score_threshold: float, threshold: float = 0.5
+) -> np.ndarray:
+    """(M,) whether each true person is matched (as by `match`) by somebody found with at least `score_threshold`."""
+    strong = scores >= score_threshold
+    partners = _partners(similarity[strong], scores[strong], ignored, threshold)
+    return np.isin(np.arange(len(ignored)), partners)
+
+
+def _partners(similarity: np.ndarray, scores: np.ndarray, ignored: np.ndarray, threshold: float) -> np.ndarray:
+    """(N,) the true person that each found one is matched to, or -1."""
+    partners = np.full(len(scores), -1)
     free = ~ignored
     for index in np.argsort(-scores, kind="stable"):
         row = np.where(free, similarity[index], -1.0)
         if row.size and row.max() >= threshold:
-            free[row.argmax()] = False
-            result[index] = 1
-        elif (similarity[index][ignored] > 0.1).any():
-            result[index] = -1
-    return result
+            partners[index] = row.argmax()
+            free[partners[index]] = False
+    return partners
 
 
 def _curve(hits: np.ndarray, scores: np.ndarray, persons: int) -> tuple[float, float, float]:

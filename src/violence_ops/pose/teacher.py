@@ -7,7 +7,7 @@ that training starts from, take for somebody is left alone: neither wanted nor w
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import cv2
 import numpy as np
@@ -18,6 +18,7 @@ from violence_ops.pose.samples import Sample
 from violence_ops.pose.topdown import TopDown
 from violence_ops.records import FramePoses
 
+LATER = 2  # frames until the teacher must agree with itself
 LONG_SIDE = 512  # px that a frame is kept at
 SURE_JOINT, FAINT_JOINT = 0.3, 0.15  # a joint's score: seen; perhaps hidden
 SURE_PERSON, SURE_POSE, SURE_JOINTS = 0.45, 0.3, 6  # detection's score, mean joint score, joints seen
@@ -32,11 +33,27 @@ def labelled(
     """Samples of the first frame of each pair; the second, a moment later, is where the teacher must agree with itself."""
     samples = []
     for first, second in pairs:
-        frame, later = _kept(first), _kept(second)
-        found, again = teacher.estimate([frame, later])
-        sample = _agreed(frame, found, again)
-        samples.append(_with_doubts(sample, student.estimate([frame])[0]) if student else sample)
+        sample = agreed(teacher, _kept(first), _kept(second))
+        samples.append(_with_doubts(sample, student.estimate([sample.image])[0]) if student else sample)
     return samples
+
+
+def pairs(frames: Iterable[np.ndarray], every: int, at_most: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Every `every`-th frame of a clip, each with one a moment later; `at_most` so many pairs."""
+    earlier, given = None, 0
+    for number, frame in enumerate(frames):
+        if given == at_most:
+            return
+        if number % every == 0:
+            earlier = frame
+        elif number % every == LATER and earlier is not None:
+            given += 1
+            yield earlier, frame
+
+
+def agreed(teacher: TopDown, frame: np.ndarray, later: np.ndarray) -> Sample:
+    """What the teacher finds in a frame; whoever it is not sure of, or does not find again `later`, is ignored."""
+    return _agreed(frame, *teacher.estimate([frame, later]))
 
 
 def _kept(frame: np.ndarray) -> np.ndarray:

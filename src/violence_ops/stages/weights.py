@@ -13,9 +13,11 @@ if TYPE_CHECKING:
     import numpy as np
 
     from violence_ops.pose.samples import Draw, Sample
+    from violence_ops.stages.extract_poses import Source
 
+LOWEST_SCORE = 0.05  # of what average precision is over
 _VIDEOS = {".mp4", ".avi", ".mov", ".mkv"}
-_LABELLED_EVERY, _LATER, _LABELLED_AT_MOST = 5, 2, 40  # frames of a real clip
+_LABELLED_EVERY, _LABELLED_AT_MOST = 5, 40  # frames of a real clip
 
 
 def path(name: str = "rtmo_small") -> dict[str, str]:
@@ -92,11 +94,13 @@ def _real_samples(clips: Path, teachers: Path, start: str | None) -> Iterator[Sa
     from violence_ops.pose import teacher, weights
     from violence_ops.pose.rtmo import PoseEstimator
     from violence_ops.pose.topdown import TopDown
+    from violence_ops.video import decode
 
     guide = TopDown(*teacher_files(teachers), score_threshold=0.1, thorough=True)
     student = PoseEstimator(weights.find(start), score_threshold=teacher.BELIEVED) if start else None
     for file in sorted(file for file in clips.rglob("*") if file.suffix in _VIDEOS):
-        yield from teacher.labelled(guide, student, _pairs(file))
+        frames = decode.frames(file)
+        yield from teacher.labelled(guide, student, teacher.pairs(frames, _LABELLED_EVERY, _LABELLED_AT_MOST))
 
 
 def teacher_files(folder: Path) -> tuple[Path, Path]:
@@ -111,41 +115,33 @@ def teacher_files(folder: Path) -> tuple[Path, Path]:
     return files[0][0], files[1][0]
 
 
-def _pairs(file: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-    """Every few frames of a clip, each with one a moment later."""
-    from violence_ops.video import decode
-
-    earlier = None
-    for number, frame in enumerate(decode.frames(file)):
-        if number >= _LABELLED_EVERY * _LABELLED_AT_MOST:
-            return
-        if number % _LABELLED_EVERY == 0:
-            earlier = frame
-        elif number % _LABELLED_EVERY == _LATER and earlier is not None:
-            yield earlier, frame
-
-
 def evaluate(name: str = "rtmo_small", clips: int = 150, seed: int = 0, score_threshold: float = 0.3) -> dict[str, Any]:
     """Figures of weights on frames of synthetic scenes that no training has seen: two frames of each of `clips` clips.
 
-    AP is over everything scored above 0.05; recall and precision are those at `score_threshold`.
+    AP is over everything scored above LOWEST_SCORE; recall and precision are those at `score_threshold`.
     """
+    from violence_ops.pose import weights
+    from violence_ops.pose.rtmo import PoseEstimator
+
+    estimator = PoseEstimator(weights.find(name), score_threshold=LOWEST_SCORE)
+    return {"weights": name} | evaluate_source(estimator, clips, seed, score_threshold)
+
+
+def evaluate_source(source: Source, clips: int, seed: int = 0, score_threshold: float = 0.3) -> dict[str, Any]:
+    """As `evaluate`, of a source that was opened with the score threshold LOWEST_SCORE."""
     import numpy as np
 
-    from violence_ops.pose import quality, samples, weights
-    from violence_ops.pose.rtmo import PoseEstimator
+    from violence_ops.pose import quality, samples
     from violence_ops.synthetic.stills import HELD_OUT_WORLD, stills
 
-    estimator = PoseEstimator(weights.find(name), score_threshold=0.05)
     judged = []
     for number in range(clips):
         for still in stills(np.random.default_rng([seed, number, 9]), 2, HELD_OUT_WORLD):
-            found = estimator.estimate([still[0]])[0]
+            found = source.estimate([still[0]])[0]
             judged.append(quality.judge(found, samples.sample(*still)))
-    overall = quality.measure(judged, 0.05)
+    overall = quality.measure(judged, LOWEST_SCORE)
     working = quality.measure(judged, score_threshold)
     return {
-        "weights": name,
         "frames": len(judged),
         "persons": overall.persons,
         "ap": round(overall.average_precision, 4),
