@@ -38,7 +38,9 @@ def labelled(
     return samples
 
 
-def pairs(frames: Iterable[np.ndarray], every: int, at_most: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def pairs(
+    frames: Iterable[np.ndarray], every: int, at_most: int | None = None
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Every `every`-th frame of a clip, each with one a moment later; `at_most` so many pairs."""
     earlier, given = None, 0
     for number, frame in enumerate(frames):

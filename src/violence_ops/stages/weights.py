@@ -12,8 +12,8 @@ from violence_ops.errors import UsageError
 if TYPE_CHECKING:
     import numpy as np
 
+    from violence_ops.pose.agreement import Source
     from violence_ops.pose.samples import Draw, Sample
-    from violence_ops.stages.extract_poses import Source
 
 LOWEST_SCORE = 0.05  # of what average precision is over
 _VIDEOS = {".mp4", ".avi", ".mov", ".mkv"}
