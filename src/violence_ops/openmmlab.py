@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import sys
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
 
@@ -40,8 +42,6 @@ def _bridge() -> None:
     import mmengine.dist
 
     _module("mmcv.ops", MultiScaleDeformableAttention=_missing("mmcv.ops.MultiScaleDeformableAttention"))
-    _module("torchvision")
-    _module("torchvision.transforms", ToPILImage=_missing("torchvision.transforms.ToPILImage"))
 
     def reduce_mean(tensor: Any) -> Any:
         """As mmpose.utils.dist_utils.reduce_mean, which cannot be imported before mmpose is."""
@@ -51,10 +51,21 @@ def _bridge() -> None:
     _module("mmdet.utils", ConfigType=dict, reduce_mean=reduce_mean)
     _module("mmaction.models.localizers.drn")
     _module("mmaction.models.localizers.drn.drn", DRN=_missing("mmaction.models.localizers.drn.DRN"))
-    import mmpose.models  # noqa: F401
+    with drawing():
+        import mmpose.models  # noqa: F401
 
-    for name in ("torchvision.transforms", "torchvision", "mmdet.utils", "mmdet"):
+    for name in ("mmdet.utils", "mmdet"):
         del sys.modules[name]  # others must still see that these are not installed
+
+
+@contextmanager
+def drawing() -> Iterator[None]:
+    """While this lasts, mmpose's parts that draw can be imported (`mmpose.apis`); what they miss raises when used."""
+    _module("torchvision")
+    _module("torchvision.transforms", ToPILImage=_missing("torchvision.transforms.ToPILImage"))
+    yield
+    for name in ("torchvision.transforms", "torchvision"):
+        del sys.modules[name]
 
 
 _bridge()

@@ -1,0 +1,336 @@
+"""How fast are poses found, and in how much memory? Ours against MMPose's inferencer, ONNX Runtime by hand, and the bare network.
+
+    .venv/bin/python -m benchmarks.pose_speed [--clips FOLDER] [--count 40] [--hour]
+
+All look at every frame of the same clips with the same weights at the same input size, one after the other, each in a
+process of its own, each after a warm-up; rates are frames per second from file to poses. Contenders:
+
+- `mmpose`: MMPose's own inferencer on the video files, with all processors.
+- `rtmlib_style`: OpenCV decodes, ONNX Runtime gets one picture per call with all processors, suppression in NumPy.
+- `ours_…`: `violence_ops.pose.stream` as a night runs it, per backend and precision.
+- `night_…`: the same for every second frame, as of 30 frames a second a night looks at 15.
+- `limit_…`: the bare network on pictures that lie in memory, as many at once as there are processors.
+
+Memory is the peak of the proportional set sizes of the process and its children, for some clips and for ten times as many;
+with --hour also for one video of 60 minutes, every second frame of it. Prints one JSON line last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import yaml
+
+from violence_ops.params import Params
+
+ROOT = Path(__file__).resolve().parent.parent
+PARAMS = Params.model_validate(yaml.safe_load((ROOT / "params.yaml").read_text()))
+OURS = ("onnxruntime:fp32", "openvino:fp32", "openvino:bf16", "torch:fp32")
+DEFAULT = "onnxruntime:fp32"  # what params.yaml and a processor give
+
+
+def sizes(files: list[Path]) -> dict[Path, tuple[int, int, int]]:
+    """Width, height and number of frames of each file."""
+    from violence_ops.video import facts
+
+    found = {}
+    for file in files:
+        seen = facts.examine(file, PARAMS.validation, lambda _: None)
+        found[file] = (seen.width, seen.height, seen.frame_count)
+    return found
+
+
+def same_shape(folder: Path, count: int) -> list[Path]:
+    """Clips of the commonest input size, so that the peers need only one network."""
+    from violence_ops.letterbox import Letterbox
+    from violence_ops.pose.config import fit
+
+    files = sorted(file for file in folder.rglob("*.mp4"))
+    if not files:
+        raise SystemExit(f"There is no .mp4 under {folder}: pass --clips with a folder of clips.")
+    shapes = {file: Letterbox.of(*size[:2], fit()) for file, size in sizes(files).items()}
+    inputs = [(box.input_width, box.input_height) for box in shapes.values()]
+    common = max(set(inputs), key=inputs.count)
+    chosen = [file for file, box in shapes.items() if (box.input_width, box.input_height) == common]
+    return [chosen[index] for index in np.linspace(0, len(chosen) - 1, min(count, len(chosen))).astype(int)]
+
+
+# contenders: each is a function of the files that gives the number of frames it looked at
+
+
+def ours(backend: str, precision: str, step: int = 1) -> Callable[[list[Path]], int]:
+    from violence_ops.stages.extract_poses import open_source, pose_stream
+
+    pose = PARAMS.pose.model_copy(update={"backend": backend, "precision": precision})
+    params = PARAMS.model_copy(update={"pose": pose})
+    source = open_source(pose)
+
+    def run(files: list[Path]) -> int:
+        videos = [(file, np.arange(0, size[2], step, dtype=np.int32)) for file, size in sizes(files).items()]
+        with pose_stream(source, params) as stream:
+            return sum(1 for video in stream.over(videos) for _ in video)
+
+    return run
+
+
+def limit(backend: str, precision: str) -> Callable[[list[Path]], int]:
+    """The bare network: candidates and the joints of the persons that are left, over pictures in memory."""
+    from violence_ops.stages.extract_poses import open_source
+    from violence_ops.video.sandbox import Sandbox
+
+    source = open_source(PARAMS.pose.model_copy(update={"backend": backend, "precision": precision}))
+    lanes: Any = source.lanes
+    pictures = []
+
+    def one(picture: np.ndarray) -> int:
+        found = source.backend.candidates(picture[None], source.score_threshold)  # type: ignore[union-attr]
+        if len(found.scores):
+            few = slice(0, 4)
+            source.backend.joints(found.poses[few], found.boxes[few], found.centres[few])  # type: ignore[union-attr]
+        return 1
+
+    def run(files: list[Path]) -> int:
+        if not pictures:
+            with Sandbox(PARAMS.validation) as sandbox:
+                pictures.extend(p for file in files[:20] for p, _ in sandbox.pictures(file, range(15), source.fit))
+        with ThreadPoolExecutor(lanes) as pool:
+            return sum(pool.map(one, pictures))
+
+    return run
+
+
+def mmpose() -> Callable[[list[Path]], int]:
+    import logging
+
+    import torch
+
+    from violence_ops.openmmlab import drawing
+    from violence_ops.pose import config, weights
+
+    with drawing():
+        from mmpose.apis.inferencers import Pose2DInferencer
+        from mmpose.datasets.datasets.utils import parse_pose_metainfo
+    found = weights.find(PARAMS.pose.weights)
+    state = weights.load(config.build(found.network), found).state_dict()
+    checkpoint = Path(tempfile.mkdtemp()) / "weights.pth"
+    torch.save({"state_dict": state, "meta": {}}, checkpoint)
+    settings = config.config(found.network)
+    made: list[Any] = []
+
+    def run(files: list[Path]) -> int:
+        if not made:
+            from violence_ops.letterbox import Letterbox
+
+            box = Letterbox.of(*sizes(files[:1])[files[0]][:2], config.fit(found.network))
+            resize = {
+                "type": "BottomupResize",
+                "input_size": (box.input_width, box.input_height),
+                "pad_val": (114,) * 3,
+            }
+            keys = ("id", "img_id", "img_path", "ori_shape", "img_shape", "input_size", "input_center", "input_scale")
+            pipeline = [{"type": "LoadImage"}, resize, {"type": "PackPoseInputs", "meta_keys": keys}]
+            dataset = {
+                "type": "CocoDataset",
+                "pipeline": pipeline,
+                "metainfo": {"from_file": "configs/_base_/datasets/coco.py"},
+            }
+            settings.data_mode = "bottomup"
+            settings.visualizer = {"type": "PoseLocalVisualizer", "name": "peer"}
+            settings.test_dataloader = {"dataset": dataset}
+            made.append(Pose2DInferencer(settings, str(checkpoint), device="cpu"))
+            made[0].model.dataset_meta = parse_pose_metainfo({"from_file": settings.model.head.loss_oks.metainfo})
+            logging.disable(logging.WARNING)
+        return sum(1 for file in files for _ in made[0](str(file), return_vis=False, show=False))
+
+    return run
+
+
+def rtmlib_style() -> Callable[[list[Path]], int]:
+    import cv2
+    import onnxruntime
+
+    from violence_ops.letterbox import Letterbox
+    from violence_ops.pose import config, network, weights
+    from violence_ops.pose.export import exported
+    from violence_ops.pose.suppression import suppress
+
+    found = weights.find(PARAMS.pose.weights)
+    made: list[Any] = []
+
+    def run(files: list[Path]) -> int:
+        frames = 0
+        for file in files:
+            capture = cv2.VideoCapture(str(file))
+            while (read := capture.read())[0]:
+                frame = read[1]
+                box = Letterbox.of(frame.shape[1], frame.shape[0], config.fit(found.network))
+                if not made:
+                    paths = exported(found, box.input_width, box.input_height)
+                    made.extend(onnxruntime.InferenceSession(path) for path in (paths.dense, paths.joints))
+                    made.append(network.cells(box.input_width, box.input_height)[0])
+                scores, boxes, _, poses = (part[0] for part in made[0].run(None, {"pictures": box.apply(frame)[None]}))
+                kept = np.flatnonzero(scores > PARAMS.pose.score_threshold)
+                kept = kept[np.argsort(-scores[kept])]
+                kept = kept[suppress(boxes[kept], PARAMS.pose.nms_threshold)]
+                if len(kept):
+                    corners = boxes[kept]
+                    places = [(corners[:, :2] + corners[:, 2:]) / 2, (corners[:, 2:] - corners[:, :2]) * 1.25]
+                    inputs = {"poses": poses[kept], "frames": np.concatenate(places, 1), "centres": made[2][kept]}
+                    box.to_frame(made[1].run(None, inputs)[0])
+                frames += 1
+            capture.release()
+        return frames
+
+    return run
+
+
+# measuring
+
+
+def contender(name: str) -> Callable[[list[Path]], int]:
+    kind, _, rest = name.partition("_")
+    if name == "mmpose":
+        return mmpose()
+    if name == "rtmlib_style":
+        return rtmlib_style()
+    backend, precision = rest.split(":")
+    if kind == "night":
+        return ours(backend, precision, step=2)
+    return {"ours": ours, "limit": limit}[kind](backend, precision)
+
+
+class PeakMemory:
+    """The largest proportional set size (MB) of this process and its children while it lasts."""
+
+    def __init__(self) -> None:
+        self.peak_mb, self._over = 0.0, threading.Event()
+        self._thread = threading.Thread(target=self._watch, daemon=True)
+
+    def __enter__(self) -> PeakMemory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
+        self._thread.join()
+
+    def _watch(self) -> None:
+        own = psutil.Process()
+        while not self._over.wait(0.25):
+            total = 0
+            for process in [own, *own.children(recursive=True)]:
+                try:
+                    total += process.memory_full_info().pss
+                except psutil.Error:
+                    continue
+            self.peak_mb = max(self.peak_mb, total / 2**20)
+
+
+def measure(name: str, files: list[Path]) -> dict[str, float]:
+    """Warm up on the first file, then run over all."""
+    run = contender(name)
+    run(files[:1])
+    with PeakMemory() as memory:
+        began, busy = time.perf_counter(), time.process_time()
+        frames = run(files)
+        seconds = time.perf_counter() - began
+    return {
+        "frames": frames, "fps": round(frames / seconds, 1), "seconds": round(seconds, 2), "peak_mb": round(memory.peak_mb),
+        "cpu_s": round(time.process_time() - busy, 2), "load": os.getloadavg()[0],
+    }  # fmt: skip
+
+
+def apart(name: str, files: list[Path]) -> dict[str, float]:
+    """`measure` in a process of its own."""
+    command = [sys.executable, "-m", "benchmarks.pose_speed", "--part", name]
+    done = subprocess.run(command, input="\n".join(map(str, files)), capture_output=True, text=True, cwd=ROOT)
+    if done.returncode:
+        raise SystemExit(f"{name} failed:\n{done.stderr[-3000:]}")
+    result: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    print(
+        f"{name:<24} {result['fps']:>7} frames/s   {result['frames']:>6} frames   peak {result['peak_mb']:>5} MB",
+        flush=True,
+    )
+    return result
+
+
+def hour(clip: Path, folder: Path) -> Path:
+    """A video of 60 minutes: the packets of a clip over and over, with later time stamps."""
+    import av
+
+    path = folder / "hour.mp4"
+    with av.open(str(clip)) as source:
+        packets = [packet for packet in source.demux(video=0) if packet.dts is not None]
+        stream = source.streams.video[0]
+        with av.open(str(path), "w") as target:
+            copy = target.add_stream_from_template(stream)
+            span = max(p.pts + (p.duration or 1) for p in packets) - min(p.dts for p in packets)
+            for turn in range(int(3600 / float(span * stream.time_base)) + 1):
+                for packet in _again(clip, turn * span):
+                    packet.stream = copy
+                    target.mux(packet)
+    return path
+
+
+def _again(clip: Path, later: int) -> Iterator[Any]:
+    import av
+
+    with av.open(str(clip)) as source:
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.pts, packet.dts = packet.pts + later, packet.dts + later
+                yield packet
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clips", type=Path, default=ROOT.parent / "shared" / "data" / "surv_fight")
+    parser.add_argument("--count", type=int, default=40, help="clips that are looked at")
+    parser.add_argument("--hour", action="store_true", help="also a video of 60 minutes")
+    parser.add_argument("--part", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.part:
+        print(json.dumps(measure(options.part, [Path(line) for line in sys.stdin.read().splitlines()])))
+        return
+    load = os.getloadavg()[0]
+    files = same_shape(options.clips, options.count)
+    print(f"{len(files)} clips; load before: {load:.2f}; processors: {len(os.sched_getaffinity(0))}")
+    names = ["mmpose", "rtmlib_style", *(f"{kind}_{each}" for each in OURS for kind in ("ours", "limit"))]
+    found = {name: apart(name, files) for name in names}
+    few = files[: max(4, len(files) // 5)]
+    memory = {count: apart(f"ours_{DEFAULT}", few * count)["peak_mb"] for count in (1, 10)}
+    long = None
+    if options.hour:
+        with tempfile.TemporaryDirectory() as folder:
+            long = apart(f"night_{DEFAULT}", [files[0], hour(files[0], Path(folder))])
+    best = max(found[f"limit_{each}"]["fps"] for each in OURS if each.endswith("fp32"))
+    rate = found[f"ours_{DEFAULT}"]["fps"]
+    result = {
+        "vs_mmpose": round(rate / found["mmpose"]["fps"], 2),
+        "vs_mmpose_fp32": round(max(found[f"ours_{e}"]["fps"] for e in OURS if e.endswith("fp32")) / found["mmpose"]["fps"], 2),
+        "vs_rtmlib_style": round(rate / found["rtmlib_style"]["fps"], 2),
+        "of_engine_limit": round(rate / best, 3),
+        "peak_rss_mb": found[f"ours_{DEFAULT}"]["peak_mb"],
+        "memory_growth_10x": round(memory[10] / memory[1] - 1, 3),
+        "hour_peak_mb": long and long["peak_mb"], "hour_fps": long and long["fps"],
+        "default": DEFAULT, "frames_per_second": {name: each["fps"] for name, each in found.items()},
+        "load_before": round(load, 2), "processors": len(os.sched_getaffinity(0)),
+    }  # fmt: skip
+    print(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main()
