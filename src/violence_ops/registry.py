@@ -12,17 +12,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from violence_ops import __version__
-from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
+from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
 
 MODEL: Final = "violence-detector"
 EXPERIMENT: Final = "violence-detector"
+POSE_EXPERIMENT: Final = "pose-weights"
 _REACH_S: Final = 5.0
 _SETTINGS: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -64,16 +65,16 @@ class Run:
 
     def log_metrics(self, series: Sequence[Mapping[str, float]], first_step: int = 1) -> None:
         """Log one mapping of metrics per step."""
+        self.log_curves(list(enumerate(series, first_step)))
+
+    def log_curves(self, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
+        """Log the metrics of some steps."""
         import time
 
         from mlflow.entities import Metric
 
         now = int(time.time() * 1000)
-        entities = [
-            Metric(key, float(value), now, step)
-            for step, metrics in enumerate(series, first_step)
-            for key, value in metrics.items()
-        ]
+        entities = [Metric(key, float(value), now, step) for step, metrics in points for key, value in metrics.items()]
         for start in range(0, len(entities), 1000):
             self.client.log_batch(self.run_id, metrics=entities[start : start + 1000])
 
@@ -92,19 +93,43 @@ class Run:
         """Add a tag to the run."""
         self.client.set_tag(self.run_id, key, value)
 
+    def set_status(self, status: Literal["RUNNING", "FINISHED", "FAILED"]) -> None:
+        """Say how far the run is."""
+        if status == "RUNNING":
+            self.client.update_run(self.run_id, status)
+        else:
+            self.client.set_terminated(self.run_id, status)
+
     def log_files(self, folder: Path, into: str) -> None:
         """Log all files of a folder as artifacts."""
         self.client.log_artifacts(self.run_id, str(folder), into)
+
+    def log_file(self, path: Path, into: str) -> None:
+        """Log one file as an artifact."""
+        self.client.log_artifact(self.run_id, str(path), into)
 
 
 class Registry:
     """Runs and versions of the model `violence-detector`."""
 
-    def __init__(self, uri: str, artifacts: Path) -> None:
-        """`artifacts` is the folder of the files if MLflow runs on this machine; a remote server keeps its own."""
+    def __init__(self, uri: str, artifacts: Path | None) -> None:
+        """`artifacts` is the folder of the files if MLflow runs on this machine; a remote server keeps its own.
+
+        None leaves them to the server.
+        """
         os.environ.update({key: value for key, value in _SETTINGS.items() if key not in os.environ})
         self.uri = uri.rstrip("/")
         self._artifacts = artifacts
+
+    @classmethod
+    def at(cls, uri: str) -> Self:
+        """MLflow at an address that belongs to no workspace. Raises UsageError if it is neither a server nor a SQLite file."""
+        scheme, _, path = uri.partition("://")
+        if scheme == "sqlite" and len(path) > 1:
+            return cls(uri, Path(path[1:]).parent / "mlartifacts")
+        if scheme in ("http", "https") and path:
+            return cls(uri, None)
+        raise UsageError(f"{uri!r} is no address of MLflow: give http(s)://HOST:PORT or sqlite:///FILE.")
 
     def check(self) -> None:
         """Raise ServiceUnavailable unless MLflow answers."""
@@ -115,14 +140,25 @@ class Registry:
     def start_run(self, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
         """A run of the project's experiment; it ends as FINISHED, or as FAILED if the block raises."""
         with self._reached() as client:
-            run = client.create_run(self._experiment(client), run_name=name, tags=dict(tags))
-            run_id = run.info.run_id
+            run = self._create(client, name, tags, EXPERIMENT)
             try:
-                yield Run(run_id, self._url(run.info.experiment_id, run_id), client)
+                yield run
             except BaseException:
-                self._end(client, run_id)
+                self._end(client, run.run_id)
                 raise
-            client.set_terminated(run_id, "FINISHED")
+            run.set_status("FINISHED")
+
+    def create_run(self, name: str, tags: Mapping[str, str], experiment: str) -> Run:
+        """A run that lasts until its status is set, perhaps by another process."""
+        with self._reached() as client:
+            return self._create(client, name, tags, experiment)
+
+    @contextmanager
+    def run(self, run_id: str) -> Iterator[Run]:
+        """A run to log more to; it stays as it is afterwards. Raises UserError if MLflow does not know it."""
+        with self._reached() as client:
+            found = client.get_run(run_id)
+            yield Run(run_id, self._url(found.info.experiment_id, run_id), client)
 
     def register(self, run_id: str, package: Path, tags: Mapping[str, str], description: str = "") -> str:
         """Log the package folder as a pyfunc model of the run, then register it; returns the version.
@@ -268,15 +304,20 @@ class Registry:
             f"{self.uri}/#/experiments/{experiment_id}/runs/{run_id}" if self._is_server else f"{self.uri} run {run_id}"
         )
 
-    def _experiment(self, client: MlflowClient) -> str:
-        found = client.get_experiment_by_name(EXPERIMENT)
+    def _create(self, client: MlflowClient, name: str, tags: Mapping[str, str], experiment: str) -> Run:
+        run = client.create_run(self._experiment(client, experiment), run_name=name, tags=dict(tags))
+        return Run(run.info.run_id, self._url(run.info.experiment_id, run.info.run_id), client)
+
+    def _experiment(self, client: MlflowClient, name: str) -> str:
+        found = client.get_experiment_by_name(name)
         if found is not None:
             return str(found.experiment_id)
         host = urlsplit(self.uri).hostname
         local = not self._is_server or host in ("127.0.0.1", "localhost", "::1")
+        place = self._artifacts.resolve().as_uri() if local and self._artifacts else None
         with _quiet_race():
-            return str(client.create_experiment(EXPERIMENT, self._artifacts.resolve().as_uri() if local else None))
-        return str(client.get_experiment_by_name(EXPERIMENT).experiment_id)
+            return str(client.create_experiment(name, place))
+        return str(client.get_experiment_by_name(name).experiment_id)
 
     def _end(self, client: MlflowClient, run_id: str) -> None:
         """Mark a run as failed if MLflow can still be told."""

@@ -163,17 +163,35 @@ def weights_train(
     steps: Annotated[int, typer.Option(min=1, help="Training iterations in all.")] = 20_000,
     start: Annotated[str, typer.Option(help="Weights to start from, or `none`.")] = "rtmo_small",
     clips: Annotated[
-        Path | None, typer.Option(help="A folder of real clips; part of the pictures are frames of them.")
+        Path | None,
+        typer.Option(help="A folder of real clips; a third of the pictures are then frames of them. Needs --teachers."),
     ] = None,
-    device: str = "cpu",
+    teachers: Annotated[
+        Path | None,
+        typer.Option(help="A folder with a YOLOX .onnx and a MoveNet .tflite, which label the frames of --clips once."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="What the pictures and their order depend on.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
+    tracking: Annotated[
+        str | None,
+        typer.Option(
+            envvar="MLFLOW_TRACKING_URI",
+            help="MLflow, http(s)://HOST:PORT or sqlite:///FILE: one run with curves, pictures and final figures.",
+        ),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train the small RTMO on synthetic images; its progress is in `OUT.run/log.jsonl`."""
+    """Train the small RTMO on synthetic images and, with teachers, on real ones.
+
+    `OUT.run/` holds the checkpoint, from which an interrupted training goes on, `log.jsonl` with the losses, and `pictures/`.
+    """
     from violence_ops.stages import weights as stage
 
     begin = None if start == "none" else start
     with stderr.status(f"training for {steps} steps"):
-        result = stage.train(out, steps=steps, start=begin, clips=clips, device=device)
+        result = stage.train(
+            out, steps=steps, start=begin, clips=clips, teachers=teachers, seed=seed, device=device, tracking=tracking
+        )
     show(result, as_json)
 
 

@@ -11,7 +11,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -77,10 +77,20 @@ def soften_start(model: Any) -> None:
             layer.bias.zero_()
 
 
-def train(model: nn.Module, draw: Draw, settings: TrainingSettings, folder: Path, *, device: str = "cpu") -> nn.Module:
+def train(
+    model: nn.Module,
+    draw: Draw,
+    settings: TrainingSettings,
+    folder: Path,
+    *,
+    device: str = "cpu",
+    on_report: Callable[[], None] = lambda: None,
+    on_save: Callable[[int, nn.Module], None] = lambda step, average: None,
+) -> nn.Module:
     """Train `model` in place, from the checkpoint in `folder` when there is one; return the averaged model.
 
-    Writes `folder/state.pt` (own tensors only, read with weights_only) and appends to `folder/log.jsonl`.
+    Writes `folder/state.pt` (own tensors only, read with weights_only) and appends to `folder/log.jsonl`. `on_report` is
+    called after every new line of the log, `on_save` after every checkpoint with its step and the averaged model.
     """
     folder.mkdir(parents=True, exist_ok=True)
     model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -90,7 +100,7 @@ def train(model: nn.Module, draw: Draw, settings: TrainingSettings, folder: Path
     batches = DataLoader(
         _Batches(draw, settings, start), batch_size=None, num_workers=1, prefetch_factor=6, persistent_workers=True
     )
-    began, sums = time.monotonic(), dict[str, float]()
+    began, sums, summed = time.monotonic(), dict[str, float](), 0
     for step, (images, targets) in zip(range(start, settings.steps), batches, strict=False):
         for group in optimizer.param_groups:
             group["lr"] = rate(step, settings)
@@ -104,12 +114,15 @@ def train(model: nn.Module, draw: Draw, settings: TrainingSettings, folder: Path
         follow(average, model, min(settings.average, (1 + step) / (10 + step)))
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
-        done = step + 1
-        if done % settings.report_every == 0:
-            _report(folder / "log.jsonl", done, sums, settings, (time.monotonic() - began) / (done - start))
-            sums = {}
+        done, summed = step + 1, summed + 1
+        if done % settings.report_every == 0 or done == settings.steps:
+            means = {name: value / summed for name, value in sums.items()}
+            _report(folder / "log.jsonl", done, means, settings, (time.monotonic() - began) / (done - start))
+            sums, summed = {}, 0
+            on_report()
         if done % settings.save_every == 0 or done == settings.steps:
             _save(folder / "state.pt", model, average, optimizer, done)
+            on_save(done, average)
     return average
 
 
@@ -139,6 +152,12 @@ def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
     ]
 
 
+def steps_done(folder: Path) -> int:
+    """How far the training in `folder` has come."""
+    path = folder / "state.pt"
+    return int(torch.load(path, map_location="cpu", weights_only=True)["step"]) if path.exists() else 0
+
+
 def _resume(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
@@ -161,8 +180,8 @@ def _save(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.opt
     fresh.replace(path)
 
 
-def _report(path: Path, step: int, sums: dict[str, float], settings: TrainingSettings, seconds: float) -> None:
-    line = {"step": step, "lr": rate(step, settings), "s_per_step": round(seconds, 3)}
-    line |= {name: round(value / settings.report_every, 4) for name, value in sums.items()}
+def _report(path: Path, step: int, means: dict[str, float], settings: TrainingSettings, seconds: float) -> None:
+    line = {"step": step, "lr": rate(step - 1, settings), "s_per_step": round(seconds, 3)}
+    line |= {name: round(value, 4) for name, value in means.items()}
     with path.open("a") as file:
         file.write(json.dumps(line) + "\n")

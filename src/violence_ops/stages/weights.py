@@ -7,15 +7,21 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from violence_ops import versioning
 from violence_ops.errors import UsageError
+from violence_ops.stages.training_run import TrainingRun, held_out_drawn, targets_drawn
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import nn
 
     from violence_ops.pose.agreement import Source
-    from violence_ops.pose.samples import Draw, Sample
+    from violence_ops.pose.lessons import Lessons
+    from violence_ops.pose.samples import Sample
+    from violence_ops.pose.weights import Weights
 
 LOWEST_SCORE = 0.05  # of what average precision is over
+_SHOWN_EVERY = 1000  # steps between pictures of what the weights find
 _VIDEOS = {".mp4", ".avi", ".mov", ".mkv"}
 _LABELLED_EVERY, _LABELLED_AT_MOST = 5, 40  # frames of a real clip
 
@@ -39,31 +45,65 @@ def train(
     soften: bool = False,
     clips: Path | None = None,
     teachers: Path | None = None,
+    tracking: str | None = None,
+    judged: int = 75,
 ) -> dict[str, Any]:
     """Train the small RTMO on synthetic clips and write `out` (.safetensors, with its JSON beside it).
 
     Continues the run whose checkpoint lies in `<out>.run/` if there is one; otherwise starts from the weights `start`
     (None: from scratch, which needs ten times as long). `soften` resets the coordinate classifier's start.
     `clips` is a folder of real clips: a third of the pictures are then frames of them, labelled by the models in the
-    folder `teachers` (`pose.teacher`).
+    folder `teachers` (`pose.teacher`). `tracking` is the address of an MLflow that gets curves, pictures, and final figures
+    over `judged` held-out scenes; a training that goes on stays the same run there.
     """
+    from violence_ops.pose import training, weights
+
+    begun = weights.find(start) if start is not None else None
+    settings = training.TrainingSettings(steps=steps, size=size, learning_rate=learning_rate, seed=seed)
+    folder = out.with_suffix(".run")
+    run = TrainingRun(folder, tracking)
+    lessons = _lessons(folder, clips, teachers, start, seed)
+
+    def on_save(step: int, average: nn.Module) -> None:
+        if step % _SHOWN_EVERY == 0 or step == steps:
+            kept = weights.save(average, folder / "average.safetensors", steps=step)
+            run.show(f"held_out_{step:06d}", held_out_drawn(kept.path))
+
+    facts = {"start": start, "soften": soften, "clips": clips, "teachers": teachers, "real_pictures": len(lessons.real)}
+    tags = {
+        "start_sha256": begun.sha256 if begun else "none",
+        "code_revision": versioning.code_revision(),
+        "device": device,
+    }
+    with run.running(out.stem, asdict(settings) | facts, tags, training.steps_done(folder)):
+        if not run.has("training"):
+            run.show("training", targets_drawn(lessons, seed, size))
+        average = training.train(model, lessons, settings, folder, device=device, on_report=run.report, on_save=on_save)
+        written = weights.save(average, out, settings=asdict(settings), start=start)
+        if run.is_tracked:
+            run.finish(written.sha256, _numbers(evaluate(str(out), judged)))
+    result = {"path": str(written.path), "sha256": written.sha256, "steps": steps, "log": str(folder / "log.jsonl")}
+    return result | {"mlflow": run.outcome()}
+
+
+def _model(start: Weights | None, soften: bool) -> nn.Module:
     from violence_ops.pose import config, training, weights
 
     model = config.build()
     if start is not None:
-        weights.load(model, weights.find(start))
+        weights.load(model, start)
     else:
         model.init_weights()
     if soften or start is None:
         training.soften_start(model)
-    settings = training.TrainingSettings(steps=steps, size=size, learning_rate=learning_rate, seed=seed)
-    folder = out.with_suffix(".run")
-    average = training.train(model, _lessons(folder, clips, teachers, start, seed), settings, folder, device=device)
-    written = weights.save(average, out, settings=asdict(settings), start=start)
-    return {"path": str(written.path), "sha256": written.sha256, "steps": steps, "log": str(folder / "log.jsonl")}
+    return model
 
 
-def _lessons(folder: Path, clips: Path | None, teachers: Path | None, start: str | None, seed: int) -> Draw:
+def _numbers(figures: dict[str, Any]) -> dict[str, float]:
+    return {f"held_out/{name}": value for name, value in figures.items() if isinstance(value, (int, float))}
+
+
+def _lessons(folder: Path, clips: Path | None, teachers: Path | None, start: str | None, seed: int) -> Lessons:
     """What draws training pictures; the real ones are labelled once and then kept in the run's folder."""
     from violence_ops.pose import album
     from violence_ops.pose.lessons import Lessons
