@@ -117,3 +117,12 @@ def night(
         for stage in (extract_poses, annotate, score, seal):
             result = stage.run(opened, params, batch_id=None, progress=progress)
             print(f"{stage.__name__.rpartition('.')[2]}  {result.to_dict()}")
+
+
+@app.command()
+def costs(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """What finding the poses of each batch took, in seconds of the processor or the GPU."""
+    from violence_ops.stages import costs as stage
+
+    opened, _ = open_workspace(workspace)
+    show(stage.run(opened), as_json)

@@ -1,0 +1,56 @@
+"""`costs`: what finding the poses of the sealed batches took, in seconds of the processor or the GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from violence_ops.stages import batches
+from violence_ops.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class BatchCost:
+    """Seconds that the pose network ran for one batch on one device, and for how many of its clips they are known."""
+
+    batch_id: str
+    night: str
+    device: str
+    clips: int
+    engine_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class CostsResult:
+    """The cost of every sealed batch, oldest first, and the clips that cost most (clip id, seconds)."""
+
+    batches: list[BatchCost]
+    dearest: list[tuple[str, float]]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        yield f"{'batch':<28} {'device':<8} {'clips':>6} {'seconds':>9} {'s / clip':>9}"
+        for cost in self.batches:
+            each = cost.engine_s / max(cost.clips, 1)
+            yield f"{cost.batch_id:<28} {cost.device:<8} {cost.clips:>6} {cost.engine_s:>9.1f} {each:>9.3f}"
+        total, clips = sum(cost.engine_s for cost in self.batches), sum(cost.clips for cost in self.batches)
+        yield f"{'all':<28} {'':<8} {clips:>6} {total:>9.1f} {total / max(clips, 1):>9.3f}"
+        yield from (f"dearest: clip {clip_id}, {seconds:.2f} s" for clip_id, seconds in self.dearest)
+
+
+def run(workspace: Workspace, *, dearest: int = 5) -> CostsResult:
+    """Add up what the manifests of the sealed batches recorded. Batches sealed before costs were recorded are left out."""
+    found: list[BatchCost] = []
+    clips: dict[str, float] = {}
+    for batch in workspace.sealed_batches():
+        manifest = batches.read_manifest(batch)
+        each: dict[str, dict[str, Any]] = manifest.facts["run"].get("pose_costs", {}).get("clips", {})
+        for device in sorted({cost["device"] for cost in each.values()}):
+            seconds = [cost["engine_s"] for cost in each.values() if cost["device"] == device]
+            found.append(BatchCost(batch.batch_id, manifest.night, device, len(seconds), round(sum(seconds), 3)))
+        clips |= {clip_id: cost["engine_s"] for clip_id, cost in each.items()}
+    most = sorted(clips.items(), key=lambda item: (-item[1], item[0]))[:dearest]
+    return CostsResult(found, most)
