@@ -31,12 +31,18 @@ class TrainingRun:
     """A training's record. Without a tracking address it only draws the pictures."""
 
     def __init__(self, folder: Path, tracking: str | None) -> None:
-        """`folder` is the training's. Raises UsageError if `tracking` is no address of MLflow."""
+        """`folder` is the training's.
+
+        Raises UsageError if `tracking` is no address of MLflow, ServiceUnavailable if a run must be begun and MLflow cannot be
+        reached.
+        """
         self.folder, self.pictures = folder, folder / "pictures"
         self._registry = Registry.at(tracking) if tracking else None
         self._file = folder / "mlflow.json"
         self._state: dict[str, Any] = json.loads(self._file.read_text("utf-8")) if self._file.exists() else {}
         self._lost = False
+        if self._registry and not self._state:
+            self._registry.check()
 
     @property
     def is_tracked(self) -> bool:
@@ -45,13 +51,9 @@ class TrainingRun:
 
     @contextmanager
     def running(self, name: str, params: Mapping[str, Any], tags: Mapping[str, str], step: int) -> Iterator[None]:
-        """Begin the run, or go on with the one that was begun before at `step`; FAILED if the block raises.
-
-        Raises ServiceUnavailable if a new run cannot be begun because MLflow cannot be reached.
-        """
+        """Begin the run, or go on at `step` with the one that was begun before; FAILED if the block raises."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if self._registry and not self._state:
-            self._registry.check()
             run = self._registry.create_run(name, tags, POSE_EXPERIMENT)
             self._state = {
                 "run_id": run.run_id, "url": run.url, "resumed_at": [step] if step else [],

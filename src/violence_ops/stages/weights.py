@@ -78,6 +78,7 @@ def train(
     with run.running(out.stem, asdict(settings) | facts, tags, training.steps_done(folder)):
         if not run.has("training"):
             run.show("training", targets_drawn(lessons, seed, size))
+        model = _model(begun, soften)
         average = training.train(model, lessons, settings, folder, device=device, on_report=run.report, on_save=on_save)
         written = weights.save(average, out, settings=asdict(settings), start=start)
         if run.is_tracked:
