@@ -152,6 +152,7 @@ class WindowParams(_Section):
     size: Annotated[int, Field(ge=4, le=512)]
     stride: Count
     persons: Annotated[int, Field(ge=1, le=10)]
+    frames_per_second: Positive | None = None  # packages of before it do not name it
 
 
 class DatasetParams(_Section):

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from violence_ops.params import WindowParams
-from violence_ops.recognition.skeleton import from_tracks, presence, read_table, to_table, windows
+from violence_ops.recognition.skeleton import from_tracks, presence, read_table, resampled, to_table, windows
 from violence_ops.records import ClipTracks
 
 
@@ -80,3 +82,31 @@ def test_skeletons_survive_their_table() -> None:
 def test_presence_is_the_share_of_a_windows_frames_that_show_somebody() -> None:
     found = from_tracks(tracks([0, 1, 2], [1, 1, 1], frame_count=6), 1)
     assert presence(found, [(0, 6), (0, 3), (3, 6)]).tolist() == [0.5, 1.0, 0.0]
+
+
+@given(st.integers(1, 60), st.floats(0.3, 6.0))
+def test_at_another_rate_a_steady_movement_is_the_same_movement(length: int, step: float) -> None:
+    before = from_tracks(tracks(list(range(0, 2 * length, 2)), [1] * length, frame_count=2 * length - 1), 1)
+    after = resampled(before, step)
+    assert after.step == step
+    assert (after.frames - 1) * step <= (before.frames - 1) * 2 + 1e-3
+    expected = 1 + np.arange(after.frames) * step / 2  # row i of `tracks` has its joints at i + 1
+    assert np.allclose(after.keypoints[0, :, 3, 0], expected, atol=1e-3)
+    assert np.allclose(after.keypoint_scores, 0.75)
+
+
+def test_a_person_who_is_absent_stays_absent_at_another_rate() -> None:
+    before = from_tracks(tracks([0, 2, 8], [1, 1, 1], frame_count=10), 1)
+    after = from_tracks(tracks([0, 2, 8], [1, 1, 1], frame_count=10), 1, frames_per_second=30.0)
+    assert (before.step, after.step) == (2.0, 1.0)
+    assert after.keypoint_scores[0, :, 0].tolist() == [0.75, 0.75, 0.75, 0, 0, 0, 0, 0.75, 0.75]
+    assert not after.keypoints[0, 3:7].any()
+
+
+def test_clips_of_different_frame_rates_come_to_the_same_length() -> None:
+    lengths = []
+    for fps in (10.0, 25.0, 30.0):
+        frames = int(4 * fps)
+        clip = replace(tracks(list(range(frames)), [1] * frames, frame_count=frames), fps=fps)
+        lengths.append(from_tracks(clip, 1, frames_per_second=15.0).frames)
+    assert max(lengths) - min(lengths) <= 1

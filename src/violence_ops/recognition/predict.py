@@ -67,7 +67,8 @@ class ClipPrediction:
 
 def predict_clip(package: Package, tracks: ClipTracks) -> ClipPrediction:
     """The verdict on a clip from its tracks, with the windows, persons and threshold that the package was trained with."""
-    return predict_skeleton(package, from_tracks(tracks, package.settings.windows.persons))
+    cut = package.settings.windows
+    return predict_skeleton(package, from_tracks(tracks, cut.persons, cut.frames_per_second))
 
 
 def predict_skeleton(package: Package, skeleton: Skeleton) -> ClipPrediction:
@@ -79,7 +80,7 @@ def predict_skeleton(package: Package, skeleton: Skeleton) -> ClipPrediction:
         cuts = list(windows.cuts)
         probabilities = package.recogniser.probabilities(windows.inputs)
         weights = vote.confidences(probabilities, windows.presence)
-    frames = np.array(cuts, np.int32) * skeleton.step
+    frames = np.rint(np.array(cuts) * skeleton.step).astype(np.int32)
     return ClipPrediction(
         clip_id=skeleton.clip_id, start_frame=frames[:, 0], end_frame=frames[:, 1], probabilities=probabilities,
         weights=weights, probability=vote.clip_probability(probabilities, weights), threshold=package.threshold,

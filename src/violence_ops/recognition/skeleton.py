@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ from violence_ops.records import COMPONENTS, JOINTS, ClipTracks, FloatArray
 
 SKELETONS_SCHEMA = pa.schema(
     [
-        ("clip_id", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("step", pa.int32()), ("intensity", pa.float32()),
+        ("clip_id", pa.string()), ("width", pa.int32()), ("height", pa.int32()), ("step", pa.float64()), ("intensity", pa.float32()),
         ("persons", pa.int32()), ("frames", pa.int32()),
         ("keypoints", pa.list_(pa.float32())), ("keypoint_scores", pa.list_(pa.float16())),
     ]
@@ -27,14 +27,14 @@ class Skeleton:
     """What the classifier sees of a clip.
 
     keypoints `(K, T, 17, 2)` float32 px of the original frame, keypoint_scores `(K, T, 17)` in [0, 1]; person k has rank k + 1;
-    zero where a person is absent. Frame t of the arrays is frame `t * step` of the video. `intensity` in [0, 1] is the mean
+    zero where a person is absent. Frame t of the arrays is at frame `t * step` of the video. `intensity` in [0, 1] is the mean
     movement component of the K persons.
     """
 
     clip_id: str
     width: int
     height: int
-    step: int
+    step: float
     intensity: float
     keypoints: FloatArray
     keypoint_scores: FloatArray
@@ -50,8 +50,32 @@ class Skeleton:
         return not bool(self.keypoint_scores.any())
 
 
-def from_tracks(tracks: ClipTracks, persons: int) -> Skeleton:
-    """The `persons` top-ranked tracks of a clip. Their frames are those that poses were looked for in."""
+def from_tracks(tracks: ClipTracks, persons: int, frames_per_second: float | None = None) -> Skeleton:
+    """The `persons` top-ranked tracks of a clip, at the frames that poses were looked for in, or brought to a rate."""
+    found = _as_sampled(tracks, persons)
+    return found if frames_per_second is None else resampled(found, tracks.fps / frames_per_second)
+
+
+def resampled(skeleton: Skeleton, step: float) -> Skeleton:
+    """The skeleton at every `step` frames of the video, so that clips of all frame rates move at the same pace.
+
+    A joint seen before and after is interpolated linearly; seen on one side only, it stays where that side is the nearer.
+    """
+    last = (skeleton.frames - 1) * skeleton.step
+    places = np.arange(int(last / step + 1e-6) + 1) * step / skeleton.step
+    before = np.minimum(places.astype(int), skeleton.frames - 1)
+    after = np.minimum(before + 1, skeleton.frames - 1)
+    share = (places - before).astype(np.float32)[None, :, None]
+    first, second = skeleton.keypoint_scores[:, before], skeleton.keypoint_scores[:, after]
+    weight = np.where((first > 0) & (second > 0), share, (share >= 0.5).astype(np.float32))
+    scores = first + weight * (second - first)
+    points = skeleton.keypoints[:, before]
+    points = points + weight[..., None] * (skeleton.keypoints[:, after] - points)
+    points[scores <= 0] = 0.0
+    return replace(skeleton, step=step, keypoints=points, keypoint_scores=scores)
+
+
+def _as_sampled(tracks: ClipTracks, persons: int) -> Skeleton:
     step = int(np.gcd.reduce(tracks.frame)) if len(tracks) else 1
     step = max(1, step)
     length = max(1, -(-tracks.frame_count // step))
@@ -65,7 +89,7 @@ def from_tracks(tracks: ClipTracks, persons: int) -> Skeleton:
     movement = tracks.components[rows, COMPONENTS.index("movement")]
     firsts = [movement[person == k][0] for k in range(persons) if (person == k).any()]
     return Skeleton(
-        clip_id=tracks.clip_id, width=tracks.width, height=tracks.height, step=step,
+        clip_id=tracks.clip_id, width=tracks.width, height=tracks.height, step=float(step),
         intensity=float(np.mean(firsts)) if firsts else 0.0, keypoints=keypoints, keypoint_scores=scores,
     )  # fmt: skip
 

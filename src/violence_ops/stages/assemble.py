@@ -143,7 +143,7 @@ def _skeletons(usable: Sequence[Labelled], params: Params, progress: Progress | 
 
     found = []
     for done, tracks in enumerate(tracks_of(usable), start=1):
-        found.append(from_tracks(tracks, params.windows.persons))
+        found.append(from_tracks(tracks, params.windows.persons, params.windows.frames_per_second))
         if progress:
             progress("assemble", done, len(usable))
     return sorted(found, key=lambda skeleton: skeleton.clip_id)

@@ -186,4 +186,4 @@ def _skeleton(record: ClipRecord, found: Sequence[FramePoses], params: Params) -
     poses = ClipPoses.from_frames(record, frames, list(found))
     ids = ByteTrack(params.tracking).track(poses, frames)
     tracks = rank(ClipTracks.from_poses(poses, ids), params.involvement, frames=frames)
-    return from_tracks(tracks, params.windows.persons)
+    return from_tracks(tracks, params.windows.persons, params.windows.frames_per_second)
