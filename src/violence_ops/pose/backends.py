@@ -14,6 +14,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from violence_ops.errors import UsageError
+from violence_ops.pose.quantise import calibration
 from violence_ops.pose.weights import Weights
 
 BackendName = Literal["torch", "openvino", "onnxruntime"]
@@ -71,6 +72,13 @@ _PRECISIONS: dict[BackendName, tuple[Precision, ...]] = {
     "openvino": ("fp32", "bf16", "int8"),
     "onnxruntime": ("fp32",),
 }
+
+
+def fastest(precision: Precision, device: str) -> BackendName:
+    """The fastest backend with that precision (`python -m benchmarks.pose_speed` prints all)."""
+    if device != "cpu":
+        return "torch"
+    return "onnxruntime" if precision == "fp32" else "openvino"
 
 
 def processors() -> int:
@@ -172,6 +180,7 @@ class OpenVinoBackend(_Compiled):
         self._core = openvino.Core()
         self.lanes = processors()
         self._precision = precision
+        self._calibration = calibration(weights) if precision == "int8" else None
         self._own = threading.local()
         self._joints: Any = None
 
@@ -193,10 +202,8 @@ class OpenVinoBackend(_Compiled):
         files = exported(self._weights, width, height)
         if self._joints is None:
             self._joints = self._compile(self._core.read_model(files.joints), "fp32")
-        if self._precision == "int8":
-            from violence_ops.pose.quantise import quantised
-
-            return self._compile(self._core.read_model(quantised(files, self._weights, width, height)), "fp32")
+        if self._calibration:
+            return self._compile(self._core.read_model(self._calibration.network(width, height)), "fp32")
         model = self._core.read_model(files.dense)
         model.reshape({"pictures": [1, height, width, 3]})
         return self._compile(model, self._precision)

@@ -22,11 +22,10 @@ _VERSION = 3  # of what is exported: another one makes the files anew
 
 @dataclass(frozen=True)
 class Exported:
-    """The two networks of one input size: `dense` looks at pictures, `joints` places joints; `key` names the pair."""
+    """The two networks of one input size: `dense` looks at pictures, `joints` places joints."""
 
     dense: Path
     joints: Path
-    key: str
 
 
 def engine_folder() -> Path:
@@ -34,12 +33,16 @@ def engine_folder() -> Path:
     return cache_folder().parent / "engines"
 
 
+def folder_of(weights: Weights) -> Path:
+    """Where what is made of these weights is kept."""
+    text = f"{_VERSION} {_OPSET} {weights.network} {weights.sha256}"
+    return engine_folder() / hashlib.sha256(text.encode()).hexdigest()[:20]
+
+
 def exported(weights: Weights, width: int, height: int) -> Exported:
     """The ONNX files of these weights for pictures of this size (px, multiples of 32), made if they are not there yet."""
-    text = f"{_VERSION} {_OPSET} {weights.network} {weights.sha256}"
-    key = hashlib.sha256(text.encode()).hexdigest()[:20]
-    folder = engine_folder() / key
-    found = Exported(folder / f"dense_{width}x{height}.onnx", folder / "joints.onnx", key)
+    folder = folder_of(weights)
+    found = Exported(folder / f"dense_{width}x{height}.onnx", folder / "joints.onnx")
     if not (found.dense.is_file() and found.joints.is_file()):
         _export(weights, width, height, found)
     return found

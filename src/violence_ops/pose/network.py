@@ -76,9 +76,8 @@ class Joints(nn.Module):
         fine = pace * torch.arange(_RUN, device=size.device)
         start, step = coarse[:, None, :, None] / self.dcc.spe.dim_t, fine[:, :, None] / self.dcc.spe.dim_t
         even, odd = queries[:, :, None].chunk(2, dim=-1)
-        turned = [even * start.cos() + odd * start.sin(), odd * start.cos() - even * start.sin()]
-        turned = torch.cat(turned, dim=-1).flatten(1, 2)
-        return (turned @ torch.cat([step.cos(), step.sin()], dim=-1).transpose(1, 2)).reshape(
+        turned = torch.cat([even * start.cos() + odd * start.sin(), odd * start.cos() - even * start.sin()], dim=-1)
+        return (turned.flatten(1, 2) @ torch.cat([step.cos(), step.sin()], dim=-1).transpose(1, 2)).reshape(
             -1, queries.shape[1], bins
         )
 

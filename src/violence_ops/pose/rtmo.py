@@ -11,6 +11,7 @@ from violence_ops.letterbox import Letterbox
 from violence_ops.pose.backends import BackendName, Candidates, Precision, open_backend
 from violence_ops.pose.config import fit
 from violence_ops.pose.minibatch import Grower
+from violence_ops.pose.quantise import poses_sha256
 from violence_ops.pose.suppression import suppress
 from violence_ops.pose.weights import Weights, find
 from violence_ops.records import FramePoses
@@ -43,11 +44,11 @@ class PoseEstimator:
         `score_threshold`: raising it loses weak persons. `nms_threshold`: raising it keeps more of close pairs.
 
         Raises:
-            WeightsError: the weights are missing, damaged, or of another network.
+            WeightsError: the weights are missing, damaged, or of another network; or there is no INT8 of them.
             UsageError: the backend cannot run with that precision or on that device.
         """
         verified = weights if isinstance(weights, Weights) else find(weights)
-        self.sha256, self.fit = verified.sha256, fit(verified.network)
+        self.sha256, self.fit = poses_sha256(verified, precision), fit(verified.network)
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
         self.backend = open_backend(backend, verified, device, precision)
         self.lanes, self.device = self.backend.lanes, device

@@ -20,7 +20,6 @@ from violence_ops.stages.parts import record_progress, withdraw
 from violence_ops.workspace import Batch, Workspace, fingerprint, read_fingerprint, table_writer, write_json
 
 if TYPE_CHECKING:
-    from violence_ops.pose.backends import BackendName
     from violence_ops.pose.rtmo import PoseEstimator
     from violence_ops.pose.stream import Decoder, Poses, PoseStream
     from violence_ops.pose.topdown import TopDown
@@ -158,22 +157,16 @@ def open_source(params: PoseParams) -> Source:
             params.detector, params.keypoints, score_threshold=params.score_threshold,
             nms_threshold=params.nms_threshold,
         )  # fmt: skip
+    from violence_ops.pose.backends import fastest
     from violence_ops.pose.rtmo import PoseEstimator
 
     device = _device(params)
-    backend = params.backend if params.backend != "auto" else _backend(params, device)
+    backend = params.backend if params.backend != "auto" else fastest(params.precision, device)
     return PoseEstimator(
         params.weights, backend=backend, precision=params.precision, device=device,
         score_threshold=params.score_threshold, nms_threshold=params.nms_threshold,
         mini_batch=params.mini_batch, max_mini_batch=params.max_mini_batch,
     )  # fmt: skip
-
-
-def _backend(params: PoseParams, device: str) -> BackendName:
-    """The fastest of those that have the wanted precision (`python -m benchmarks.pose_speed` prints all)."""
-    if device != "cpu":
-        return "torch"
-    return "onnxruntime" if params.precision == "fp32" else "openvino"
 
 
 def _device(params: PoseParams) -> str:
@@ -200,12 +193,12 @@ def pose_stream(source: Source, params: Params) -> PoseStream[Video]:
 
 
 def source_sha256(params: PoseParams) -> str:
-    """The SHA-256 of the weights or model files that these parameters name, which poses are marked with."""
+    """The SHA-256 of the weights (and their INT8 calibration) or model files that these parameters name; poses carry it."""
     if params.source == "topdown":
         return open_source(params).sha256
-    from violence_ops.pose import weights
+    from violence_ops.pose import quantise, weights
 
-    return weights.find(params.weights).sha256
+    return quantise.poses_sha256(weights.find(params.weights), params.precision)
 
 
 def source_name(params: PoseParams) -> str:

@@ -1,0 +1,161 @@
+"""INT8 networks: RTMO after training, quantised by NNCF with pictures like those that it will see.
+
+Kept in the engine cache beside the full-precision files. `calibration.json` names the networks that count; a new
+calibration writes its own files first and then replaces that one file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from violence_ops.pose.weights import Weights, WeightsError, file_sha256
+
+_CARD = "calibration.json"
+_PARTS = (".xml", ".bin")  # of an OpenVINO network
+_FULL_PRECISION = (r".*/head_module/.*", r".*/encoder\.\d+/.*")
+"""Layers that stay as they are: the head, whose outputs are boxes, scores and poses, and the encoder's attention."""
+
+Size = tuple[int, int]
+"""Width and height of an input, px."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The INT8 networks of some weights: the .xml of each input size, and the SHA-256 of them all, for fingerprints."""
+
+    weights: Weights
+    sha256: str
+    networks: dict[Size, Path]
+
+    @property
+    def poses_sha256(self) -> str:
+        """What poses are marked with: weights and calibration both."""
+        return hashlib.sha256(f"{self.weights.sha256} {self.sha256}".encode()).hexdigest()
+
+    def network(self, width: int, height: int) -> Path:
+        """The network for this input size. Raises WeightsError if there is none."""
+        if (width, height) not in self.networks:
+            known = ", ".join(f"{w}x{h}" for w, h in self.networks)
+            raise WeightsError(
+                f"{self.weights.path.stem} has INT8 networks for {known} and none for {width}x{height}: run "
+                "`violence-ops weights calibrate` with clips of that shape too, or set pose.precision to fp32."
+            )
+        return self.networks[width, height]
+
+
+def poses_sha256(weights: Weights, precision: str) -> str:
+    """The SHA-256 that poses are marked with: of the weights, and for int8 of their calibration too.
+
+    Raises:
+        WeightsError: int8 without a calibration.
+    """
+    return calibration(weights).poses_sha256 if precision == "int8" else weights.sha256
+
+
+def calibration(weights: Weights) -> Calibration:
+    """The last calibration of these weights.
+
+    Raises:
+        WeightsError: there is none, or its files are damaged.
+    """
+    remedy = "run `violence-ops weights calibrate`, or set pose.precision to fp32."
+    folder = _folder(weights)
+    try:
+        facts = json.loads((folder / _CARD).read_text("utf-8"))
+    except FileNotFoundError:
+        raise WeightsError(f"{weights.path.stem} has no INT8 networks on this machine yet: {remedy}") from None
+    except ValueError as error:
+        raise WeightsError(f"{folder / _CARD} is not readable as JSON ({error}): {remedy}") from None
+    for name, digest in facts["files"].items():
+        if not (folder / name).is_file() or file_sha256(folder / name) != digest:
+            raise WeightsError(f"{folder / name} is missing or damaged: {remedy}")
+    networks = {(width, height): folder / name for width, height, name in facts["networks"]}
+    return Calibration(weights, facts["sha256"], networks)
+
+
+def calibrate(weights: Weights, pictures: Mapping[Size, Sequence[np.ndarray]], **facts: Any) -> Calibration:
+    """Quantise the network of each input size with pictures (H, W, 3) uint8 BGR of that size; replaces what was before.
+
+    `facts` are kept with it. More pictures than some hundreds bring nothing.
+    """
+    folder = _folder(weights)
+    folder.mkdir(parents=True, exist_ok=True)
+    networks, files = [], {}
+    for (width, height), given in sorted(pictures.items()):
+        with tempfile.TemporaryDirectory(prefix=".int8.", dir=folder) as fresh:
+            made = _quantise(weights, (width, height), given, Path(fresh) / "network.xml")
+            name = f"int8_{width}x{height}_{file_sha256(made.with_suffix('.bin'))[:12]}"
+            for part in _PARTS:
+                _sync(made.with_suffix(part))
+                made.with_suffix(part).replace(folder / f"{name}{part}")
+                files[f"{name}{part}"] = file_sha256(folder / f"{name}{part}")
+        networks.append((width, height, f"{name}.xml"))
+    digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
+    _publish(folder, {"sha256": digest, "networks": networks, "files": files, **facts})
+    return calibration(weights)
+
+
+def _folder(weights: Weights) -> Path:
+    from violence_ops.pose.export import folder_of
+
+    return folder_of(weights)
+
+
+def _quantise(weights: Weights, size: Size, pictures: Sequence[np.ndarray], into: Path) -> Path:
+    """Write the INT8 network of one input size as OpenVINO files."""
+    import openvino
+
+    from violence_ops.pose.export import exported
+
+    model = openvino.Core().read_model(exported(weights, *size).dense)
+    model.reshape({"pictures": [1, size[1], size[0], 3]})
+    with _nncf() as nncf:
+        quantised = nncf.quantize(
+            model, nncf.Dataset([picture[None] for picture in pictures]), subset_size=len(pictures),
+            # a transformer's rules leave the products inside SiLU alone, on which all accuracy depends
+            model_type=nncf.ModelType.TRANSFORMER, preset=nncf.QuantizationPreset.MIXED,
+            ignored_scope=nncf.IgnoredScope(patterns=list(_FULL_PRECISION)),
+        )  # fmt: skip
+    openvino.save_model(quantised, into, compress_to_fp16=False)
+    return into
+
+
+@contextmanager
+def _nncf() -> Iterator[Any]:
+    """NNCF without what it sends to its makers, its log, and its bars on stdout."""
+    os.environ.setdefault("NNCF_CI", "1")  # the only way to switch its telemetry off
+    with redirect_stdout(sys.stderr):
+        import nncf
+
+        nncf.set_log_level(logging.ERROR)
+        with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
+            yield nncf
+
+
+def _publish(folder: Path, card: dict[str, Any]) -> None:
+    """Make these networks the ones that count, and remove those that no longer do."""
+    old = folder / _CARD
+    before = json.loads(old.read_text("utf-8"))["files"] if old.is_file() else {}
+    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".card.", delete=False, encoding="utf-8") as fresh:
+        json.dump(card, fresh, indent=2, ensure_ascii=False)
+    _sync(Path(fresh.name))
+    Path(fresh.name).replace(old)
+    for name in before.keys() - card["files"].keys():
+        (folder / name).unlink(missing_ok=True)
+
+
+def _sync(path: Path) -> None:
+    with path.open("rb+") as written:
+        os.fsync(written.fileno())
