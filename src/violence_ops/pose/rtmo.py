@@ -48,9 +48,9 @@ class PoseEstimator:
             UsageError: the backend cannot run with that precision or on that device.
         """
         verified = weights if isinstance(weights, Weights) else find(weights)
-        self.sha256, self.fit = poses_sha256(verified, precision), fit(verified.network)
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
         self.backend = open_backend(backend, verified, device, precision)
+        self.sha256, self.fit = poses_sha256(verified, precision), fit(verified.network)
         self.lanes, self.device = self.backend.lanes, device
         growing = device.startswith("cuda")
         self._grower = Grower(min(mini_batch, max_mini_batch), max_mini_batch) if growing else Grower(1, 1)
