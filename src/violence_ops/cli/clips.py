@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -199,12 +199,38 @@ def weights_train(
 def weights_evaluate(
     name: Annotated[str, typer.Argument(help="A shipped name or a .safetensors file.")] = "rtmo_small",
     clips: Annotated[int, typer.Option(min=1, help="Held-out synthetic scenes, two frames each.")] = 150,
+    backend: Annotated[
+        Literal["torch", "openvino", "onnxruntime"] | None, typer.Option(help="Default: the fastest on a processor.")
+    ] = None,
+    precision: Annotated[
+        Literal["fp32", "fp16", "bf16", "int8"], typer.Option(help="int8 needs `weights calibrate` before.")
+    ] = "fp32",
     as_json: JsonOption = False,
 ) -> None:
     """Average precision and recall on synthetic scenes that no training has seen."""
     from violence_ops.stages import weights as stage
 
-    show(stage.evaluate(name, clips=clips), as_json)
+    show(stage.evaluate(name, clips=clips, backend=backend, precision=precision), as_json)
+
+
+@weights_app.command("calibrate")
+def weights_calibrate(
+    clips: Annotated[
+        Path | None, typer.Option(help="A folder of videos; default: the inbox and the newest batches.")
+    ] = None,
+    name: Annotated[str | None, typer.Option("--weights", help="Default: pose.weights.")] = None,
+    frames: Annotated[int, typer.Option(min=1, help="Frames to calibrate with, for each input size.")] = 150,
+    scenes: Annotated[int, typer.Option(min=1, help="Held-out synthetic scenes to judge by, two frames each.")] = 40,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Make INT8 networks with the site's own frames (pose.precision int8) and print what they lose and save."""
+    from violence_ops.stages import calibrate as stage
+
+    opened, params = open_workspace(workspace)
+    with progress_bar() as progress:
+        result = stage.run(opened, params, clips=clips, name=name, frames=frames, scenes=scenes, progress=progress)
+    show(result, as_json)
 
 
 catalog_app = typer.Typer(help="The index over all batches.", no_args_is_help=True)

@@ -81,7 +81,7 @@ def calibration(weights: Weights) -> Calibration:
     for name, digest in facts["files"].items():
         if not (folder / name).is_file() or file_sha256(folder / name) != digest:
             raise WeightsError(f"{folder / name} is missing or damaged: {remedy}")
-    networks = {(width, height): folder / name for width, height, name in facts["networks"]}
+    networks = {(width, height): folder / name for width, height, name, _ in facts["networks"]}
     return Calibration(weights, facts["sha256"], networks)
 
 
@@ -101,7 +101,7 @@ def calibrate(weights: Weights, pictures: Mapping[Size, Sequence[np.ndarray]], *
                 _sync(made.with_suffix(part))
                 made.with_suffix(part).replace(folder / f"{name}{part}")
                 files[f"{name}{part}"] = file_sha256(folder / f"{name}{part}")
-        networks.append((width, height, f"{name}.xml"))
+        networks.append((width, height, f"{name}.xml", len(given)))
     digest = hashlib.sha256(json.dumps(files, sort_keys=True).encode()).hexdigest()
     _publish(folder, {"sha256": digest, "networks": networks, "files": files, **facts})
     return calibration(weights)

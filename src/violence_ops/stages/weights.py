@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from violence_ops.pose.agreement import Source
+    from violence_ops.pose.backends import BackendName, Precision
     from violence_ops.pose.lessons import Lessons
     from violence_ops.pose.samples import Sample
     from violence_ops.pose.weights import Weights
@@ -156,16 +157,28 @@ def teacher_files(folder: Path) -> tuple[Path, Path]:
     return files[0][0], files[1][0]
 
 
-def evaluate(name: str = "rtmo_small", clips: int = 150, seed: int = 0, score_threshold: float = 0.3) -> dict[str, Any]:
+def evaluate(
+    name: str = "rtmo_small",
+    clips: int = 150,
+    seed: int = 0,
+    score_threshold: float = 0.3,
+    backend: BackendName | None = None,
+    precision: Precision = "fp32",
+) -> dict[str, Any]:
     """Figures of weights on frames of synthetic scenes that no training has seen: two frames of each of `clips` clips.
 
     AP is over everything scored above LOWEST_SCORE; recall and precision are those at `score_threshold`.
+    `backend`: None takes the fastest on a processor that has the precision.
     """
     from violence_ops.pose import weights
+    from violence_ops.pose.backends import fastest
     from violence_ops.pose.rtmo import PoseEstimator
 
-    estimator = PoseEstimator(weights.find(name), score_threshold=LOWEST_SCORE)
-    return {"weights": name} | evaluate_source(estimator, clips, seed, score_threshold)
+    chosen = backend or fastest(precision, "cpu")
+    estimator = PoseEstimator(weights.find(name), backend=chosen, precision=precision, score_threshold=LOWEST_SCORE)
+    return {"weights": name, "backend": chosen, "precision": precision} | evaluate_source(
+        estimator, clips, seed, score_threshold
+    )
 
 
 def evaluate_source(source: Source, clips: int, seed: int = 0, score_threshold: float = 0.3) -> dict[str, Any]:
