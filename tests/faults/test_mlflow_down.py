@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -22,47 +15,6 @@ from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
 
 pytestmark = pytest.mark.slow
-
-
-class Server:
-    """A real MLflow server on loopback that can be stopped and started again on the same data."""
-
-    def __init__(self, home: Path) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        self.home, self.url, self.process = home, f"http://127.0.0.1:{self.port}", None
-
-    def start(self) -> None:
-        command = [
-            sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(self.port), "--workers", "1",
-            "--backend-store-uri", f"sqlite:///{self.home / 'mlflow.db'}", "--artifacts-destination", str(self.home / "artifacts"),
-        ]  # fmt: skip
-        environment = os.environ | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        log = (self.home / "server.log").open("ab")
-        self.process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
-        for _ in range(240):
-            try:
-                with urllib.request.urlopen(f"{self.url}/health", timeout=2):
-                    return
-            except OSError:
-                time.sleep(0.5)
-        raise AssertionError((self.home / "server.log").read_text())
-
-    def stop(self) -> None:
-        if self.process is not None:
-            os.killpg(self.process.pid, signal.SIGKILL)
-            self.process.wait()
-            self.process = None
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    home = tmp_path / "mlflow"
-    home.mkdir()
-    made = Server(home)
-    yield made
-    made.stop()
 
 
 @pytest.fixture
@@ -78,7 +30,7 @@ def with_dataset(seal_tracks: Callable[..., list[ClipRecord]]) -> Callable[[Work
 
 
 def test_a_training_survives_the_loss_of_mlflow_before_during_and_after_it(
-    server: Server,
+    server: Any,
     new_workspace: Callable[..., Workspace],
     with_dataset: Callable[[Workspace], Workspace],
     monkeypatch: pytest.MonkeyPatch,
@@ -118,7 +70,7 @@ def test_a_training_survives_the_loss_of_mlflow_before_during_and_after_it(
 
 
 def test_a_server_that_dies_while_it_takes_the_model_leaves_no_version_without_files(
-    server: Server,
+    server: Any,
     new_workspace: Callable[..., Workspace],
     with_dataset: Callable[[Workspace], Workspace],
     monkeypatch: pytest.MonkeyPatch,

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from violence_ops.errors import UsageError
 from violence_ops.pose.weights import WeightsError, find
 from violence_ops.stages import synth, weights
 
@@ -32,6 +33,13 @@ def test_the_shipped_weights_find_most_people_of_unseen_synthetic_scenes() -> No
     assert facts["box_recall_50"] > 0.7
     assert facts["recall_50"] > 0.45
     assert 0 < facts["ap"] < facts["ap_50"] < 1
+
+
+def test_real_clips_without_teachers_are_refused_before_anything_is_trained(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="Real clips need teachers: pass --teachers"):
+        weights.train(tmp_path / "own.safetensors", steps=1, clips=tmp_path)
+    with pytest.raises(UsageError, match=r"must hold one \.onnx detector and one \.tflite keypoint model"):
+        weights.train(tmp_path / "own.safetensors", steps=1, clips=tmp_path, teachers=tmp_path)
 
 
 @pytest.mark.slow
