@@ -47,8 +47,8 @@ def test_somebody_known_by_the_box_alone_is_wanted_and_the_unsure_stay_ignored()
 
 
 def test_a_mirrored_person_has_its_sides_exchanged() -> None:
-    assert sorted(samples._MIRRORED) == list(range(17))
-    assert [samples._MIRRORED[samples._MIRRORED[joint]] for joint in range(17)] == list(range(17))
+    assert sorted(samples.MIRRORED) == list(range(17))
+    assert [samples.MIRRORED[samples.MIRRORED[joint]] for joint in range(17)] == list(range(17))
 
 
 def test_a_mini_batch_depends_on_seed_and_number_alone() -> None:

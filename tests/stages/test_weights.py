@@ -6,8 +6,11 @@ import pytest
 import torch
 
 from violence_ops.errors import UsageError
+from violence_ops.pose import album
 from violence_ops.pose.weights import WeightsError, find
 from violence_ops.stages import synth, weights
+
+TEACHERS = Path(__file__).parents[3] / "shared" / "data" / "teachers"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -44,9 +47,24 @@ def test_real_clips_without_teachers_are_refused_before_anything_is_trained(tmp_
 
 @pytest.mark.slow
 def test_training_writes_weights_that_load_and_differ(tmp_path: Path) -> None:
+    out = tmp_path / "own.safetensors"
+    facts = weights.train(out, steps=2, size=4)
+    assert facts["sha256"] == find(out).sha256 != find("rtmo_small").sha256
+    assert weights.path(str(out))["path"] == str(out)
+    assert "pass --tracking" in facts["mlflow"]
+    assert sorted(path.name for path in (tmp_path / "own.run" / "pictures").iterdir()) == [
+        "held_out_000002.png",
+        "training.png",
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not TEACHERS.is_dir(), reason="needs the teacher models in ../shared/data/teachers")
+def test_real_clips_are_labelled_once_and_kept_with_the_run(tmp_path: Path) -> None:
     clips = tmp_path / "clips"
     synth.run(clips, 2, seed=1, groups=1, with_truth=False)
     out = tmp_path / "own.safetensors"
-    facts = weights.train(out, steps=2, size=4, clips=clips)
-    assert facts["sha256"] == find(out).sha256 != find("rtmo_small").sha256
-    assert weights.path(str(out))["path"] == str(out)
+    weights.train(out, steps=1, size=4, clips=clips, teachers=TEACHERS)
+    assert len(album.load(tmp_path / "own.run" / "real.npz")) >= 2
+    weights.train(out, steps=2, size=4, clips=clips)
+    assert find(out).path == out
