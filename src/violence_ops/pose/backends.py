@@ -174,10 +174,10 @@ class OpenVinoBackend(_Compiled):
     """OpenVINO on the processor: as many pictures at once as there are processors, each on one thread."""
 
     def __init__(self, weights: Weights, precision: Precision) -> None:
-        import openvino
+        from violence_ops.pose.openvino import core
 
         super().__init__(weights)
-        self._core = openvino.Core()
+        self._core = core()
         self.lanes = processors()
         self._precision = precision
         self._calibration = calibration(weights) if precision == "int8" else None

@@ -15,6 +15,7 @@ import cv2
 import numpy as np
 
 from violence_ops.letterbox import PADDING, Letterbox
+from violence_ops.pose.openvino import core
 from violence_ops.pose.samples import MIRRORED
 from violence_ops.pose.suppression import suppress
 from violence_ops.pose.weights import WeightsError, file_sha256
@@ -137,19 +138,16 @@ class _Model:
     """A network file in OpenVINO, for one picture at a time."""
 
     def __init__(self, path: Path) -> None:
-        import openvino
-
         if not path.is_file():
             raise WeightsError(f"There is no model file {path}: give the path of an .onnx, .tflite or .xml file.")
-        core = openvino.Core()
         try:
-            model = core.read_model(path)
+            model = core().read_model(path)
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise WeightsError(f"{path} is no model that can be read here ({reason}).") from None
         self.input, self.output = _shape(model.inputs[0]), _shape(model.outputs[0])
         self._type = np.dtype(model.inputs[0].get_element_type().to_dtype())
-        self._compiled: Any = core.compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
+        self._compiled: Any = core().compile_model(model, "CPU", {"PERFORMANCE_HINT": "LATENCY"})
 
     def __call__(self, values: np.ndarray) -> np.ndarray:
         return np.asarray(self._compiled(values.astype(self._type))[0])
