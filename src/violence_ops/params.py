@@ -68,6 +68,7 @@ class TrackingParams(_Section):
     new_track_score: Share
     match_iou: Share
     second_match_iou: Share
+    keypoint_weight: Share
     buffer_s: Positive
     min_hits: Count
 

@@ -10,7 +10,7 @@ from violence_ops.records import JOINTS, ClipPoses
 from violence_ops.tracking import ByteTrack
 
 PARAMS = TrackingParams(
-    high_score=0.5, new_track_score=0.55, match_iou=0.2, second_match_iou=0.4, buffer_s=1.0, min_hits=2
+    high_score=0.5, new_track_score=0.55, match_iou=0.2, second_match_iou=0.4, keypoint_weight=0.5, buffer_s=1.0, min_hits=2
 )
 
 

@@ -8,6 +8,7 @@ they share. Noise is relative to the height of the box, as in SORT and ByteTrack
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Self
 
 import numpy as np
@@ -15,81 +16,92 @@ from numpy.typing import NDArray
 
 from violence_ops.tracking.boxes import Float
 
+_POSITION, _VELOCITY, _POSITION_VARIANCE, _COVARIANCE, _VELOCITY_VARIANCE = range(5)
 _POSITION_NOISE: Final = 1 / 20
 """Standard deviation of a position after one time step, in heights."""
 _VELOCITY_NOISE: Final = 1 / 160
 _ASPECT_POSITION: Final = 1e-2
 _ASPECT_VELOCITY: Final = 1e-5
 _ASPECT_MEASURED: Final = 1e-1
+_OF_HEIGHT: Final = np.array([1.0, 1.0, 0.0, 1.0])
+"""Which of the four have noise that grows with the height: all but the aspect."""
 
 
 @dataclass(frozen=True, slots=True)
 class Motion:
-    """What is believed of N boxes: `position` and `velocity` `(N, 4)` of (cx, cy, aspect, height), px and px per step,
-    with the variances of both and their covariance, each `(N, 4)`."""
+    """What is believed of N boxes: `values` `(N, 4, 5)` are, for each of (cx, cy, aspect, height), the position, px, the
+    velocity, px per step, the variance of the position, its covariance with the velocity, the variance of the velocity."""
 
-    position: Float
-    velocity: Float
-    position_variance: Float
-    covariance: Float
-    velocity_variance: Float
+    values: Float
 
     def __len__(self) -> int:
-        return len(self.position)
+        return len(self.values)
 
-    def __getitem__(self, rows: NDArray[np.integer] | NDArray[np.bool_]) -> Motion:
-        return Motion(*(getattr(self, name)[rows] for name in self.__slots__))
-
-    def replaced(self, rows: NDArray[np.integer], other: Motion) -> Motion:
-        """A copy in which `rows` come from `other`."""
-        columns = [getattr(self, name).copy() for name in self.__slots__]
-        for column, name in zip(columns, self.__slots__, strict=True):
-            column[rows] = getattr(other, name)
-        return Motion(*columns)
-
-    def followed_by(self, other: Motion) -> Motion:
-        """The boxes of both."""
-        return Motion(*(np.concatenate([getattr(self, name), getattr(other, name)]) for name in self.__slots__))
+    @property
+    def position(self) -> Float:
+        """`(N, 4)` cx, cy, aspect, height."""
+        return self.values[..., _POSITION]
 
     @classmethod
     def at(cls, measured: Float) -> Self:
         """Boxes seen for the first time, at rest but of very uncertain velocity. `measured` `(N, 4)` cx, cy, aspect, height."""
-        height = measured[:, 3]
-        position = _deviations(height, 2 * _POSITION_NOISE, _ASPECT_POSITION)
-        velocity = _deviations(height, 10 * _VELOCITY_NOISE, _ASPECT_VELOCITY)
-        zeros = np.zeros_like(measured)
-        return cls(measured.copy(), zeros, position**2, zeros, velocity**2)
+        values = np.zeros((len(measured), 4, 5))
+        values[..., _POSITION] = measured
+        square = _squared(measured[:, 3])
+        values[..., _POSITION_VARIANCE] = _variance(square, 2 * _POSITION_NOISE, _ASPECT_POSITION)
+        values[..., _VELOCITY_VARIANCE] = _variance(square, 10 * _VELOCITY_NOISE, _ASPECT_VELOCITY)
+        return cls(values)
+
+    def without_growth(self, which: NDArray[np.bool_]) -> Motion:
+        """A copy in which the sizes of the boxes `which` `(N,)` do not change from now on."""
+        values = self.values.copy()
+        values[which, 2:, _VELOCITY] = 0.0
+        return Motion(values)
 
     def predicted(self, steps: float) -> Motion:
         """The boxes `steps` time steps later."""
-        height = self.position[:, 3]
-        position_noise = steps * _deviations(height, _POSITION_NOISE, _ASPECT_POSITION) ** 2
-        velocity_noise = steps * _deviations(height, _VELOCITY_NOISE, _ASPECT_VELOCITY) ** 2
-        covariance = self.covariance + steps * self.velocity_variance
-        return Motion(
-            self.position + steps * self.velocity,
-            self.velocity,
-            self.position_variance + steps * (self.covariance + covariance) + position_noise,
-            covariance,
-            self.velocity_variance + velocity_noise,
-        )
+        transition, of_height, constant = _passage(steps)
+        moved = (self.values.reshape(-1, 5) @ transition).reshape(self.values.shape)
+        moved += _squared(self.values[:, 3, _POSITION])[:, None, None] * of_height
+        moved += constant
+        return Motion(moved)
 
     def updated(self, measured: Float) -> Motion:
         """The boxes after seeing `measured` `(N, 4)` cx, cy, aspect, height."""
-        noise = _deviations(self.position[:, 3], _POSITION_NOISE, _ASPECT_MEASURED) ** 2
-        innovation_variance = self.position_variance + noise
-        gain, velocity_gain = self.position_variance / innovation_variance, self.covariance / innovation_variance
-        innovation = measured - self.position
-        return Motion(
-            self.position + gain * innovation,
-            self.velocity + velocity_gain * innovation,
-            (1 - gain) * self.position_variance,
-            (1 - gain) * self.covariance,
-            self.velocity_variance - velocity_gain * self.covariance,
-        )
+        values = self.values.copy()
+        noise = _variance(_squared(values[:, 3, _POSITION]), _POSITION_NOISE, _ASPECT_MEASURED)
+        uncertain = values[..., _POSITION_VARIANCE : _COVARIANCE + 1]
+        gain = uncertain / (values[..., _POSITION_VARIANCE] + noise)[..., None]
+        values[..., : _VELOCITY + 1] += gain * (measured - values[..., _POSITION])[..., None]
+        values[..., _VELOCITY_VARIANCE] -= gain[..., 1] * values[..., _COVARIANCE]
+        uncertain *= 1 - gain[..., :1]
+        return Motion(values)
 
 
-def _deviations(height: Float, share: float, aspect: float) -> Float:
-    """`(N, 4)` standard deviations: a share of the height `(N,)`, px, for all but the aspect."""
-    scale = share * np.maximum(height, 1e-3)
-    return np.column_stack([scale, scale, np.full_like(height, aspect), scale])
+def _squared(height: Float) -> Float:
+    """The height squared, px², of a box that has some height whatever was predicted."""
+    least: Float = np.maximum(height, 1e-3)
+    return least * least
+
+
+def _variance(square: Float, share: float, aspect: float) -> Float:
+    """`(N, 4)` variances of a standard deviation that is a share of the height, `square` `(N,)` px², for all but the aspect."""
+    return square[:, None] * (share**2 * _OF_HEIGHT) + aspect**2 * (1 - _OF_HEIGHT)
+
+
+@lru_cache(maxsize=64)
+def _passage(steps: float) -> tuple[Float, Float, NDArray[np.float64]]:
+    """What `steps` time steps do to the five numbers of a coordinate: `(5, 5)` to multiply a row with, and the noise that
+    comes on top, `(4, 5)` per height² and `(4, 5)` whatever the height."""
+    transition = np.eye(5)
+    transition[_VELOCITY, _POSITION] = steps
+    transition[[_COVARIANCE, _VELOCITY_VARIANCE], _POSITION_VARIANCE] = 2 * steps, steps**2
+    transition[_VELOCITY_VARIANCE, _COVARIANCE] = steps
+    of_height, constant = np.zeros((4, 5)), np.zeros((4, 5))
+    for column, share, aspect in (
+        (_POSITION_VARIANCE, _POSITION_NOISE, _ASPECT_POSITION),
+        (_VELOCITY_VARIANCE, _VELOCITY_NOISE, _ASPECT_VELOCITY),
+    ):
+        of_height[:, column] = steps * share**2 * _OF_HEIGHT
+        constant[:, column] = steps * aspect**2 * (1 - _OF_HEIGHT)
+    return transition, of_height, constant
