@@ -99,6 +99,7 @@ def test_without_a_calibration_int8_is_refused_in_a_sentence(tmp_path: Path, mon
         estimator("int8")
 
 
+@pytest.mark.slow
 def test_a_second_calibration_replaces_the_first_and_leaves_nothing_behind(calibrated: Calibration) -> None:
     """The same pictures give the same networks, others give others."""
     same = quantise.calibrate(calibrated.weights, {SIZE: pictures(100, 12)})
