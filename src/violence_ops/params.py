@@ -74,13 +74,20 @@ class TrackingParams(_Section):
 
 
 class CompositeWeights(_Section):
-    """Shares of the components in a person's composite score; they sum to 1, so the score stays in [0, 1]."""
+    """Shares of the components in a person's composite score; they sum to 1, so the score stays in [0, 1].
 
-    position: Share
-    movement: Share
-    interaction: Share
-    detection: Share
-    consistency: Share
+    A component that a preset does not name has no share.
+    """
+
+    position: Share = 0.0
+    movement: Share = 0.0
+    interaction: Share = 0.0
+    detection: Share = 0.0
+    consistency: Share = 0.0
+    closeness: Share = 0.0
+    contact: Share = 0.0
+    limbs: Share = 0.0
+    partner: Share = 0.0
 
     @model_validator(mode="after")
     def _sums_to_one(self) -> CompositeWeights:
@@ -108,6 +115,9 @@ class InvolvementParams(_Section):
     movement_px: Positive
     interaction_px: Positive
     reference_height_px: Positive
+    closeness_heights: Positive
+    contact_heights: Positive
+    limb_speed_heights: Positive
     movement_history: Annotated[int, Field(ge=2, le=100)]
     consistency_history: Annotated[int, Field(ge=3, le=1000)]
     persistence_weight: Share
@@ -135,6 +145,13 @@ class InvolvementParams(_Section):
     def composite_weights(self) -> CompositeWeights:
         """The chosen preset."""
         return self.presets[self.preset]
+
+    @property
+    def involvement_shares(self) -> dict[str, float]:
+        """How much each component counts in the involvement of a whole track; they sum to 1."""
+        rest = 1 - self.persistence_weight
+        shares = {name: rest * share for name, share in self.composite_weights.model_dump().items()}
+        return shares | {"persistence": self.persistence_weight}
 
     @property
     def region_weights(self) -> RegionWeights:

@@ -31,7 +31,10 @@ REASONS: Final = (
 )  # fmt: skip
 """Why a clip is in quarantine (SPEC 1)."""
 
-COMPONENTS: Final = ("position", "movement", "interaction", "detection", "consistency", "persistence")
+COMPONENTS: Final = (
+    "position", "movement", "interaction", "detection", "consistency", "persistence", "closeness", "contact", "limbs", "partner",
+)  # fmt: skip
+"""What involvement is made of: six of SPEC 5, then ours (docs/involvement.md)."""
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
@@ -181,7 +184,7 @@ class ClipTracks(ClipPoses):
     """Poses with the identity and the involvement of each person.
 
     track_id `(R,)` int32 from 1; rank `(R,)` int32, 1 = most involved, 0 = not ranked; involvement `(R,)` and components
-    `(R, 6)` in [0, 1] in the order of `COMPONENTS`; these are per track and repeat on the track's rows.
+    `(R, 10)` in [0, 1] in the order of `COMPONENTS`; these are per track and repeat on the track's rows.
     """
 
     track_id: IntArray
@@ -225,7 +228,7 @@ class ClipTracks(ClipPoses):
             track_id=_column(table, "track_id"),
             rank=_column(table, "rank"),
             involvement=_column(table, "involvement"),
-            components=np.stack([_column(table, name) for name in COMPONENTS], axis=1).astype(np.float32),
+            components=np.stack([_component(table, name) for name in COMPONENTS], axis=1).astype(np.float32),
         )
 
 
@@ -247,6 +250,11 @@ def _fixed_lists(values: FloatArray, size: int, kind: pa.DataType) -> pa.Array:
 
 def _column(table: pa.Table, name: str) -> NDArray[Any]:
     return table.column(name).to_numpy()
+
+
+def _component(table: pa.Table, name: str) -> NDArray[Any]:
+    """A column of components; zeros where a batch was sealed before the component was there."""
+    return _column(table, name) if name in table.column_names else np.zeros(len(table), np.float32)
 
 
 def _list_column(table: pa.Table, name: str, *shape: int) -> FloatArray:

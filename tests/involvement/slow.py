@@ -1,4 +1,4 @@
-"""SPEC 4 and 5 written down a second time, person by person and frame by frame, as plainly as they read."""
+"""SPEC 4 and 5, and docs/involvement.md, written down a second time, person by person and frame by frame, as plainly as they read."""
 
 import math
 import statistics
@@ -48,51 +48,151 @@ def detection(scores):
     return 0.7 * (sum(valid) / len(valid) if valid else 0.0) + 0.3 * len(valid) / len(scores)
 
 
+def movement(point, earlier, history, unit):
+    """`earlier` are all centres that the person had before."""
+    last = earlier[-history:]
+    if point is None or len(last) < 2:
+        return 0.5
+    return min(sum(math.dist(point, other) for other in last) / len(last) / unit, 1)
+
+
+def interaction(point, others, reach):
+    distances = [math.dist(point, other) for other in others if other] if point else []
+    return max([0.0, *(1 - distance / reach for distance in distances)])
+
+
+def consistency(earlier, history):
+    recent = earlier[-history:]
+    return 1 / (1 + statistics.pstdev(recent)) if len(recent) >= 3 else 0.5
+
+
+def joint(keypoints, scores, number):
+    return tuple(map(float, keypoints[number])) if scores[number] > 0 else None
+
+
+def limb_speed(now, before, elapsed, height, full):
+    """`now`, `before`: (keypoints, scores). None where nothing can be said."""
+    speeds = []
+    trunks = [centre([k[j] for j in (5, 6, 11, 12)], [s[j] for j in (5, 6, 11, 12)]) for k, s in (now, before)]
+    for number in (9, 10, 15, 16):
+        ends = [joint(*pose, number) for pose in (now, before)]
+        if all(ends) and all(trunks):
+            relative = [[e - t for e, t in zip(end, trunk, strict=True)] for end, trunk in zip(ends, trunks, strict=True)]
+            speeds.append(math.dist(*relative) / elapsed / height)
+    return min(sum(speeds) / len(speeds) / full, 1) if speeds else None
+
+
+def closeness(box, other, height, reach):
+    """Boxes xyxy; `height` the mean of the two persons'."""
+    across = (box[0] + box[2]) / 2 - (other[0] + other[2]) / 2
+    along = 2 * (box[3] - other[3])
+    return max(0.0, 1 - math.hypot(across, along) / height / reach)
+
+
+def touch(pose, other, height, reach):
+    best = 0.0
+    for limb in (9, 10, 15, 16):
+        for target in (0, 5, 6, 11, 12):
+            ends = joint(*pose, limb), joint(*other, target)
+            if all(ends):
+                best = max(best, 1 - math.dist(*ends) / height / reach)
+    return best
+
+
+def pairs(tracks, params, heights, frames):
+    """(closeness, contact) of every ordered pair of tracks that share a frame."""
+    seen = {}
+    for one in range(len(tracks)):
+        for two in range(len(tracks)):
+            if one != two and tracks.frame[one] == tracks.frame[two]:
+                ids = int(tracks.track_id[one]), int(tracks.track_id[two])
+                height = (heights[ids[0]] + heights[ids[1]]) / 2
+                poses = [(tracks.keypoints[row], tracks.keypoint_scores[row]) for row in (one, two)]
+                near = closeness(*(tracks.bboxes[row].astype(float) for row in (one, two)), height, params.closeness_heights)
+                there, back = (touch(*order, height, params.contact_heights) for order in (poses, poses[::-1]))
+                seen.setdefault(ids, []).append((near, (there + back) / 2))
+    return {
+        ids: tuple(sum(column) / len(values) * math.sqrt(len(values) / len(frames)) for column in zip(*values, strict=True))
+        for ids, values in seen.items()
+    }
+
+
+def rankable(tracks, params, frames):
+    """Ids of the tracks that are seen for long, and surely, enough."""
+    step = statistics.median(b - a for a, b in zip(frames, frames[1:], strict=False)) if len(frames) > 1 else 1
+    found = set()
+    for track in set(tracks.track_id.tolist()):
+        scores = [float(s) for s, t in zip(tracks.scores, tracks.track_id, strict=True) if t == track]
+        long = len(scores) * step / tracks.fps >= params.min_track_s - 1e-6
+        if long and sum(scores) / len(scores) >= params.min_mean_score:
+            found.add(track)
+    return found
+
+
 def components(tracks, params, weights, frames):
-    """The six components of every track, in a dict by id."""
+    """The ten components of every track, in a dict by id."""
     shares = params.composite_weights.model_dump()
     rows = {}
     for row in sorted(range(len(tracks)), key=lambda row: tracks.frame[row]):
         rows.setdefault(int(tracks.track_id[row]), []).append(row)
     points = [centre(k, s) for k, s in zip(tracks.keypoints, tracks.keypoint_scores, strict=True)]
-    result = {}
+    boxes = tracks.bboxes.astype(float)
+    heights = {track: statistics.median(boxes[row][3] - boxes[row][1] for row in own) for track, own in rows.items()}
+    result, alone = {}, {}
     for track, own in rows.items():
-        heights = [float(tracks.bboxes[row][3] - tracks.bboxes[row][1]) for row in own]
-        scale = statistics.median(heights) / params.reference_height_px if params.scale_normalised else 1.0
-        seen, composites, values = [], [], []
+        scale = heights[track] / params.reference_height_px if params.scale_normalised else 1.0
+        seen, composites, values, speeds, last = [], [], [], [], None
         for row in own:
             point = points[row]
-            position = frame_position(point, tracks.width, tracks.height, weights)
-            last = seen[-params.movement_history :]
-            movement = 0.5
-            if point and len(last) >= 2:
-                movement = min(
-                    sum(math.dist(point, other) for other in last) / len(last) / (params.movement_px * scale), 1
-                )
-            interaction = 0.0
-            for other in range(len(tracks)):
-                if point and points[other] and other != row and tracks.frame[other] == tracks.frame[row]:
-                    distance = math.dist(point, points[other])
-                    interaction = max(interaction, 1 - distance / (params.interaction_px * scale))
-            recent = composites[-params.consistency_history :]
-            consistency = 1 / (1 + statistics.pstdev(recent)) if len(recent) >= 3 else 0.5
-            value = [position, movement, interaction, detection(tracks.keypoint_scores[row]), consistency]
+            others = [points[o] for o in range(len(tracks)) if o != row and tracks.frame[o] == tracks.frame[row]]
+            value = [
+                frame_position(point, tracks.width, tracks.height, weights),
+                movement(point, seen, params.movement_history, params.movement_px * scale),
+                interaction(point, others, params.interaction_px * scale),
+                detection(tracks.keypoint_scores[row]),
+                consistency(composites, params.consistency_history),
+            ]
             values.append(value)
             composites.append(sum(shares[name] * part for name, part in zip(COMPONENTS[:5], value, strict=True)))
-            if point:
-                seen.append(point)
+            seen += [point] if point else []
+            pose = tracks.keypoints[row], tracks.keypoint_scores[row]
+            if last is not None:
+                elapsed = float(tracks.frame[row] - tracks.frame[last]) / tracks.fps
+                before = tracks.keypoints[last], tracks.keypoint_scores[last]
+                speeds.append(limb_speed(pose, before, elapsed, heights[track], params.limb_speed_heights))
+            last = row
         means = [sum(column) / len(own) for column in zip(*values, strict=True)]
         if params.position_form == "track":
-            means[0] = track_position(
-                tracks.bboxes[own].astype(float), tracks.width, tracks.height, weights, len(frames)
-            )
-        result[track] = [*means, len(own) / len(frames)]
+            means[0] = track_position(boxes[own], tracks.width, tracks.height, weights, len(frames))
+        known = [speed for speed in speeds if speed is not None]
+        limbs = sum(known) / len(known) if known else 0.0
+        result[track] = [*means, len(own) / len(frames), limbs]
+        total = sum(shares[name] for name in (*COMPONENTS[:5], "limbs"))
+        ours = zip((*COMPONENTS[:5], "limbs"), (*means, limbs), strict=True)
+        alone[track] = sum(shares[name] * part for name, part in ours) / total if total else 0.0
+    return with_partners(tracks, params, frames, heights, result, alone)
+
+
+def with_partners(tracks, params, frames, heights, values, alone):
+    shares, eligible = params.composite_weights.model_dump(), rankable(tracks, params, frames)
+    found = pairs(tracks, params, heights, frames)
+    result = {}
+    for track, (*spec, limbs) in values.items():
+        best = (0.0, 0.0, 0.0)
+        order = []
+        for (one, other), (near, contact) in found.items():
+            if one == track and other in eligible:
+                worth = shares["closeness"] * near + shares["contact"] * contact + shares["partner"] * alone[other]
+                order.append((-round(worth, 12), -near, other, (near, contact, alone[other])))
+        if order:
+            best = min(order)[3]
+        result[track] = [*spec, best[0], best[1], limbs, best[2]]
     return result
 
 
 def involvement(values, params):
     shares = params.composite_weights.model_dump()
-    composite = sum(shares[name] * part for name, part in zip(COMPONENTS[:5], values, strict=False))
+    composite = sum(shares[name] * part for name, part in zip(COMPONENTS, values, strict=True) if name != "persistence")
     return (1 - params.persistence_weight) * composite + params.persistence_weight * values[5]
 
 

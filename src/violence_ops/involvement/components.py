@@ -13,6 +13,7 @@ Rows = NDArray[np.intp]
 
 _UNKNOWN = 0.5
 """What movement and consistency say of a person who was not seen often enough."""
+_LIMBS, _TRUNK = (9, 10, 15, 16), (5, 6, 11, 12)  # wrists and ankles; shoulders and hips
 _FAR = 1e7
 """px; farther keypoints than this are no keypoints: no frame is as large."""
 
@@ -76,6 +77,23 @@ def movement(points: Float, track: Rows, unit: Float, history: int) -> Float:
     mean = total / np.maximum(count, 1)
     result[known] = np.where(count >= 2, np.minimum(mean / unit[known], 1.0), _UNKNOWN)
     return result
+
+
+def limbs(keypoints: NDArray[np.floating], valid: NDArray[np.bool_], seconds: Float, track: Rows, unit: Float) -> Float:
+    """`(R,)` in [0, 1]: mean speed of wrists and ankles relative to the trunk since the person's row before, over `unit`, at most 1.
+
+    keypoints `(R, 17, 2)` px, valid `(R, 17)`, seconds `(R,)` time of each row, unit `(R,)` px/s. The trunk is the mean of the
+    valid shoulders and hips. NaN where no wrist or ankle, or no trunk, is known in both rows. Rows are in the order of time.
+    """
+    points = np.where(valid[..., None], keypoints, np.nan).astype(np.float64)
+    relative = points[:, _LIMBS] - centres(keypoints[:, _TRUNK], valid[:, _TRUNK])[:, None]
+    before = _earlier_rows(track, 1)[:, 0]
+    steps = np.linalg.norm(relative - relative[before], axis=2)
+    known = np.isfinite(steps) & (before >= 0)[:, None]
+    count = known.sum(axis=1)
+    mean = np.where(known, steps, 0.0).sum(axis=1) / np.maximum(count, 1)
+    elapsed = np.where(count > 0, seconds - seconds[before], 1.0)
+    return np.where(count > 0, np.minimum(mean / (elapsed * unit), 1.0), np.nan)
 
 
 def consistency(partial: Float, track: Rows, weight: float, history: int) -> Float:

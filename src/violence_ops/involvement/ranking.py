@@ -1,4 +1,4 @@
-"""From tracked persons to tracks in the order of their involvement (SPEC 5)."""
+"""From tracked persons to tracks in the order of their involvement (SPEC 5, docs/involvement.md)."""
 
 from __future__ import annotations
 
@@ -8,30 +8,32 @@ from typing import Final
 import numpy as np
 
 from violence_ops.involvement import components as parts
-from violence_ops.involvement import regions
+from violence_ops.involvement import pairs, regions
 from violence_ops.involvement.regions import Float
 from violence_ops.params import InvolvementParams
 from violence_ops.records import COMPONENTS, ClipTracks, IntArray
 
-_PER_FRAME: Final = COMPONENTS[:5]
+_SPEC: Final = slice(0, 5)
+_OWN: Final = (*COMPONENTS[:5], "limbs")
+"""What a person does whoever else is there; the rest of the composite is between two."""
 
 
 def rank(tracks: ClipTracks, params: InvolvementParams, *, frames: IntArray) -> ClipTracks:
     """`tracks` with components, involvement and rank filled in; whatever these held before is not looked at.
 
     `frames` `(F,)` are the frames that were looked at, those without anybody included. A component of a track is the mean
-    over its rows; persistence is its share of `frames`. Rank 1 is the most involved; equal ones in the order of their
+    over its rows; persistence is its share of `frames`; closeness, contact and partner are those of its best pair. Rank 1 is the most involved; equal ones in the order of their
     ids; 0 for a track shorter than `params.min_track_s` or weaker than `params.min_mean_score`. Rows with track_id 0 take no
     part and get zeros. The order of the persons within a frame does not matter.
     """
     followed = np.flatnonzero(tracks.track_id > 0)
     followed = followed[np.lexsort((tracks.track_id[followed], tracks.frame[followed]))]
     ids, track = np.unique(tracks.track_id[followed], return_inverse=True)
-    clip = _Clip(tracks, followed, track, len(ids), max(len(frames), 1), params)
+    clip = _Clip(tracks, followed, track, len(ids), frames, params)
     weights = regions.weight_vector(params.region_weights)
     values = clip.values(_adapted(clip, weights) if params.adaptive_regions else weights)
     involvement = clip.involvement(values)
-    ranks = _ranks(involvement, _rankable(clip, frames))
+    ranks = _ranks(involvement, clip.rankable)
     return replace(
         tracks,
         components=_on_rows(len(tracks), followed, values[track]),
@@ -49,56 +51,80 @@ class _Clip:
         rows: parts.Rows,
         track: parts.Rows,
         count: int,
-        frames: int,
+        frames: IntArray,
         params: InvolvementParams,
     ) -> None:
-        self.params, self.frames, self.tracks = params, frames, count
+        self.params, self.frames, self.tracks = params, len(frames), count
         self.track, self.width, self.height, self.fps = track, tracks.width, tracks.height, tracks.fps or 1.0
         self.scores = tracks.scores[rows].astype(np.float64)
         bboxes = tracks.bboxes[rows].astype(np.float64)
         self.box_centres = (bboxes[:, :2] + bboxes[:, 2:]) / 2
         keypoint_scores = tracks.keypoint_scores[rows]
-        valid = parts.valid_keypoints(tracks.keypoints[rows], keypoint_scores)
-        self.centres = parts.centres(tracks.keypoints[rows], valid)
-        scale = self._scale(bboxes[:, 3] - bboxes[:, 1])
+        keypoints = tracks.keypoints[rows]
+        valid = parts.valid_keypoints(keypoints, keypoint_scores)
+        self.centres = parts.centres(keypoints, valid)
+        heights = self._heights(bboxes[:, 3] - bboxes[:, 1])
+        scale = heights / params.reference_height_px if params.scale_normalised else np.ones(len(rows))
         self.movement = parts.movement(self.centres, track, params.movement_px * scale, params.movement_history)
         self.interaction = parts.interaction(self.centres, tracks.frame[rows], params.interaction_px * scale)
         self.detection = parts.detection(keypoint_scores, valid)
+        self.presence = np.bincount(track, minlength=count)
+        seconds = tracks.frame[rows] / self.fps
+        limbs = parts.limbs(keypoints, valid, seconds, track, params.limb_speed_heights * heights)
+        self.limbs = self._mean_where_known(limbs)
+        self.pairs = pairs.pairs(
+            tracks.frame[rows], track, bboxes, keypoints, valid, heights, frames=self.frames,
+            closeness_reach=params.closeness_heights, contact_reach=params.contact_heights,
+        )  # fmt: skip
+        self.rankable = _rankable(self, frames)
 
-    def _scale(self, heights: Float) -> Float:
-        """`(R,)` px per px of the formulas: the person's height over the reference height, or 1 everywhere.
-
-        The height of a person is the median over the track: it does not shrink with a fall or behind a table.
-        """
-        if not self.params.scale_normalised or not len(heights):
-            return np.ones(len(heights))
+    def _heights(self, heights: Float) -> Float:
+        """`(R,)` px, at least a little: the median over the track, which does not shrink with a fall or behind a table."""
+        if not len(heights):
+            return heights
         order = np.argsort(self.track, kind="stable")
         bounds = np.cumsum(np.bincount(self.track, minlength=self.tracks))[:-1]
         medians = np.array([np.median(group) for group in np.split(heights[order], bounds)])
-        return np.maximum(medians, 1e-3)[self.track] / self.params.reference_height_px
+        return np.asarray(np.maximum(medians, 1e-3)[self.track])
+
+    def _mean_where_known(self, values: Float) -> Float:
+        """`(tracks,)` mean over the rows that have a value; 0 without any."""
+        known = np.isfinite(values)
+        count = np.bincount(self.track[known], minlength=self.tracks)
+        return np.asarray(np.bincount(self.track[known], values[known], self.tracks) / np.maximum(count, 1))
 
     def values(self, weights: Float) -> Float:
-        """`(tracks, 6)` components of every track, in the order of `COMPONENTS`, for the region `weights` `(5,)`."""
-        presence = np.bincount(self.track, minlength=self.tracks)
+        """`(tracks, 10)` components of every track, in the order of `COMPONENTS`, for the region `weights` `(5,)`."""
+        shares = self.params.composite_weights
+        spec = self._spec_values(weights)
+        persistence = np.minimum(self.presence / max(self.frames, 1), 1.0)
+        own = np.clip(np.column_stack([spec, self.limbs]), 0.0, 1.0)
+        own_shares = np.array([getattr(shares, name) for name in _OWN])
+        alone = own @ own_shares / max(own_shares.sum(), 1e-12)
+        between = (shares.closeness, shares.contact, shares.partner)
+        closeness, contact, partner = pairs.partners(self.pairs, alone, between, self.rankable).T
+        columns = (*own[:, _SPEC].T, persistence, closeness, contact, own[:, -1], partner)
+        return np.clip(np.stack(columns, axis=1), 0.0, 1.0)
+
+    def _spec_values(self, weights: Float) -> Float:
+        """`(tracks, 5)` the components of SPEC 5 but persistence."""
         shares = self.params.composite_weights
         by_frame = regions.frame_scores(self.centres, self.width, self.height, weights)
         partial = shares.position * by_frame + shares.movement * self.movement
         partial += shares.interaction * self.interaction + shares.detection * self.detection
         consistency = parts.consistency(partial, self.track, shares.consistency, self.params.consistency_history)
         columns = (by_frame, self.movement, self.interaction, self.detection, consistency)
-        means = [np.bincount(self.track, column, self.tracks) / np.maximum(presence, 1) for column in columns]
+        means = [np.bincount(self.track, column, self.tracks) / np.maximum(self.presence, 1) for column in columns]
         if self.params.position_form == "track":
             means[0] = regions.track_scores(
                 self.box_centres, self.width, self.height, weights, self.track, self.tracks, self.frames
             )
-        values = np.stack([*means, np.minimum(presence / self.frames, 1.0)], axis=1)
-        return np.clip(values, 0.0, 1.0)
+        return np.stack(means, axis=1)
 
     def involvement(self, values: Float) -> Float:
-        """`(tracks,)` in [0, 1]: the preset's weighted sum of the first five, with persistence mixed in."""
-        shares = np.array([getattr(self.params.composite_weights, name) for name in _PER_FRAME])
-        persistence = self.params.persistence_weight
-        return np.clip((1 - persistence) * values[:, :5] @ shares + persistence * values[:, 5], 0.0, 1.0)
+        """`(tracks,)` in [0, 1]: the preset's weighted sum of the components, with persistence mixed in."""
+        shares = np.array([self.params.involvement_shares[name] for name in COMPONENTS])
+        return np.clip(values @ shares, 0.0, 1.0)
 
 
 def _adapted(clip: _Clip, weights: Float) -> Float:
@@ -123,9 +149,8 @@ def _adapted(clip: _Clip, weights: Float) -> Float:
 def _rankable(clip: _Clip, frames: IntArray) -> np.ndarray:
     """`(tracks,)` whether a track is seen for long enough, and surely enough, to be ranked."""
     spacing = float(np.median(np.diff(frames))) if len(frames) > 1 else 1.0
-    presence = np.bincount(clip.track, minlength=clip.tracks)
-    strength = np.bincount(clip.track, clip.scores, clip.tracks) / np.maximum(presence, 1)
-    long_enough = presence * spacing / clip.fps >= clip.params.min_track_s - 1e-6
+    strength = np.bincount(clip.track, clip.scores, clip.tracks) / np.maximum(clip.presence, 1)
+    long_enough = clip.presence * spacing / clip.fps >= clip.params.min_track_s - 1e-6
     return np.asarray(long_enough & (strength >= clip.params.min_mean_score))
 
 
