@@ -10,7 +10,7 @@ import numpy as np
 from violence_ops.pose.album import Print
 from violence_ops.pose.samples import Sample
 
-REAL_SHARE = 0.35
+REAL_SHARE = 0.5
 _OF_A_CLIP = 4  # pictures drawn together, because making a scene costs more than drawing it
 _LIKED = 3  # a real picture with so many labelled persons comes as often as one with more
 

@@ -96,7 +96,7 @@ def _placement(sample: Sample, shape: tuple[int, int], rng: np.random.Generator)
     """(2, 3) affine map into the input: fitted, or zoomed around somebody, slightly turned."""
     height, width = sample.image.shape[:2]
     fit = min(shape[0] / width, shape[1] / height)
-    scale = fit * float(np.exp(rng.uniform(np.log(0.7), np.log(2.0)))) if rng.random() < 0.7 else fit
+    scale = fit * float(np.exp(rng.uniform(np.log(0.7), np.log(2.6)))) if rng.random() < 0.7 else fit
     angle = float(rng.normal(0, 6)) if rng.random() < 0.5 else 0.0
     centre = np.array([width / 2, height / 2])
     if scale > fit and len(sample.bboxes):
