@@ -101,7 +101,9 @@ def _weighted(shipped: InvolvementParams, weights: dict[str, float], **changes: 
 
 
 def _shares(clips: dict[str, list[Fight]], params: InvolvementParams) -> dict[str, float]:
-    return {name: round(sum(_found(fight, params) for fight in fights) / len(fights), 4) for name, fights in clips.items()}
+    return {
+        name: round(sum(_found(fight, params) for fight in fights) / len(fights), 4) for name, fights in clips.items()
+    }
 
 
 def _found(fight: Fight, params: InvolvementParams) -> bool:

@@ -109,6 +109,14 @@ PREDICTIONS_SCHEMA: Final = pa.schema(
 """One row per clip and window; the clip's own probability, threshold and verdict repeat on its rows."""
 
 
+def as_tracks(table: pa.Table) -> pa.Table:
+    """Rows of tracks in `TRACKS_SCHEMA`; a component that was not there yet when they were written is 0."""
+    for name in COMPONENTS:
+        if name not in table.column_names:
+            table = table.append_column(name, pa.array(np.zeros(len(table), np.float32)))
+    return table.select(TRACKS_SCHEMA.names).cast(TRACKS_SCHEMA)
+
+
 def sampled_frames(clip: ClipRecord, max_frames_per_second: float) -> IntArray:
     """The frames of a validated clip that are looked at: every n-th, with the smallest n that stays within the rate."""
     step = max(1, math.ceil((clip.fps or 1.0) / max_frames_per_second - 1e-6))
@@ -222,13 +230,14 @@ class ClipTracks(ClipPoses):
 
     @classmethod
     def from_table(cls, table: pa.Table, clip: ClipRecord) -> Self:
-        """Read back what `to_table` wrote (rows of this clip only)."""
+        """Read back what `to_table` wrote (rows of this clip only), also before a component was added."""
+        table = as_tracks(table)
         return cls(
             **_pose_arrays(table, clip),
             track_id=_column(table, "track_id"),
             rank=_column(table, "rank"),
             involvement=_column(table, "involvement"),
-            components=np.stack([_component(table, name) for name in COMPONENTS], axis=1).astype(np.float32),
+            components=np.stack([_column(table, name) for name in COMPONENTS], axis=1).astype(np.float32),
         )
 
 
@@ -250,11 +259,6 @@ def _fixed_lists(values: FloatArray, size: int, kind: pa.DataType) -> pa.Array:
 
 def _column(table: pa.Table, name: str) -> NDArray[Any]:
     return table.column(name).to_numpy()
-
-
-def _component(table: pa.Table, name: str) -> NDArray[Any]:
-    """A column of components; zeros where a batch was sealed before the component was there."""
-    return _column(table, name) if name in table.column_names else np.zeros(len(table), np.float32)
 
 
 def _list_column(table: pa.Table, name: str, *shape: int) -> FloatArray:

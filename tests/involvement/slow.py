@@ -2,6 +2,7 @@
 
 import math
 import statistics
+from itertools import pairwise
 
 from violence_ops.records import COMPONENTS
 
@@ -77,7 +78,9 @@ def limb_speed(now, before, elapsed, height, full):
     for number in (9, 10, 15, 16):
         ends = [joint(*pose, number) for pose in (now, before)]
         if all(ends) and all(trunks):
-            relative = [[e - t for e, t in zip(end, trunk, strict=True)] for end, trunk in zip(ends, trunks, strict=True)]
+            relative = [
+                [e - t for e, t in zip(end, trunk, strict=True)] for end, trunk in zip(ends, trunks, strict=True)
+            ]
             speeds.append(math.dist(*relative) / elapsed / height)
     return min(sum(speeds) / len(speeds) / full, 1) if speeds else None
 
@@ -108,18 +111,22 @@ def pairs(tracks, params, heights, frames):
                 ids = int(tracks.track_id[one]), int(tracks.track_id[two])
                 height = (heights[ids[0]] + heights[ids[1]]) / 2
                 poses = [(tracks.keypoints[row], tracks.keypoint_scores[row]) for row in (one, two)]
-                near = closeness(*(tracks.bboxes[row].astype(float) for row in (one, two)), height, params.closeness_heights)
+                near = closeness(
+                    *(tracks.bboxes[row].astype(float) for row in (one, two)), height, params.closeness_heights
+                )
                 there, back = (touch(*order, height, params.contact_heights) for order in (poses, poses[::-1]))
                 seen.setdefault(ids, []).append((near, (there + back) / 2))
     return {
-        ids: tuple(sum(column) / len(values) * math.sqrt(len(values) / len(frames)) for column in zip(*values, strict=True))
+        ids: tuple(
+            sum(column) / len(values) * math.sqrt(len(values) / len(frames)) for column in zip(*values, strict=True)
+        )
         for ids, values in seen.items()
     }
 
 
 def rankable(tracks, params, frames):
     """Ids of the tracks that are seen for long, and surely, enough."""
-    step = statistics.median(b - a for a, b in zip(frames, frames[1:], strict=False)) if len(frames) > 1 else 1
+    step = statistics.median(b - a for a, b in pairwise(frames)) if len(frames) > 1 else 1
     found = set()
     for track in set(tracks.track_id.tolist()):
         scores = [float(s) for s, t in zip(tracks.scores, tracks.track_id, strict=True) if t == track]

@@ -16,6 +16,9 @@ DEFAULTS = load_params(HERE.parents[1] / "params.yaml").involvement
 spec = importlib.util.spec_from_file_location("slow_involvement", HERE / "slow.py")
 slow = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(slow)
+ROWS = (
+    "frame", "bboxes", "scores", "keypoints", "keypoint_scores", "track_id", "rank", "involvement", "components",
+)  # fmt: skip
 
 
 def with_(**changes):
@@ -142,18 +145,7 @@ def test_the_order_of_the_persons_does_not_matter(seed, chosen, random):
     tracks, frames = crowd(seed)
     order = list(range(len(tracks)))
     random.shuffle(order)
-    names = (
-        "frame",
-        "bboxes",
-        "scores",
-        "keypoints",
-        "keypoint_scores",
-        "track_id",
-        "rank",
-        "involvement",
-        "components",
-    )
-    shuffled = replace(tracks, **{name: getattr(tracks, name)[order] for name in names})
+    shuffled = only(tracks, order)
     params = with_(**chosen)
     assert np.array_equal(
         by_track(rank(shuffled, params, frames=frames)), by_track(rank(tracks, params, frames=frames))
@@ -163,18 +155,7 @@ def test_the_order_of_the_persons_does_not_matter(seed, chosen, random):
 def test_who_is_seen_too_briefly_or_too_weakly_is_not_ranked():
     tracks, frames = crowd(1, persons=3, gaps=False)
     brief = (tracks.track_id != 1) | (tracks.frame < 2)
-    names = (
-        "frame",
-        "bboxes",
-        "scores",
-        "keypoints",
-        "keypoint_scores",
-        "track_id",
-        "rank",
-        "involvement",
-        "components",
-    )
-    tracks = replace(tracks, **{name: getattr(tracks, name)[brief] for name in names})
+    tracks = only(tracks, brief)
     tracks.scores[tracks.track_id == 2] = 0.1
     ranked = rank(tracks, DEFAULTS, frames=frames)
     assert {int(t): int(r) for t, r in zip(ranked.track_id, ranked.rank, strict=True)} == {1: 0, 2: 0, 3: 1}
@@ -183,18 +164,7 @@ def test_who_is_seen_too_briefly_or_too_weakly_is_not_ranked():
 
 def test_a_clip_with_nobody_has_an_empty_ranking():
     tracks, frames = crowd(0)
-    names = (
-        "frame",
-        "bboxes",
-        "scores",
-        "keypoints",
-        "keypoint_scores",
-        "track_id",
-        "rank",
-        "involvement",
-        "components",
-    )
-    nobody = replace(tracks, **{name: getattr(tracks, name)[:0] for name in names})
+    nobody = only(tracks, slice(0))
     ranked = rank(nobody, DEFAULTS, frames=frames)
     assert len(ranked) == 0
     assert ranked.components.shape == (0, len(COMPONENTS))
@@ -237,18 +207,7 @@ def test_two_who_struggle_in_the_middle_outrank_who_stands_by():
 @pytest.mark.parametrize("rows", [0, 1, 2, 9, 11])
 def test_a_clip_with_fewer_rows_than_the_history_is_ranked_like_any_other(rows):
     tracks, frames = crowd(3)
-    names = (
-        "frame",
-        "bboxes",
-        "scores",
-        "keypoints",
-        "keypoint_scores",
-        "track_id",
-        "rank",
-        "involvement",
-        "components",
-    )
-    few = replace(tracks, **{name: getattr(tracks, name)[:rows] for name in names})
+    few = only(tracks, slice(rows))
     params = with_(adaptive_regions=False)
     weights = params.region_weights.model_dump()
     expected = slow.components(few, params, weights, frames) if rows else {}
@@ -256,3 +215,87 @@ def test_a_clip_with_fewer_rows_than_the_history_is_ranked_like_any_other(rows):
     assert len(got) == len(expected)
     if rows:
         np.testing.assert_allclose(got[:, :10], [expected[track] for track in sorted(expected)], atol=2e-6)
+
+
+@settings(max_examples=30, deadline=None)
+@given(seeds)
+def test_one_frame_rate_or_half_of_it_the_limbs_of_a_steady_mover_are_as_fast(seed):
+    tracks, frames = steady(seed)
+    half = only(tracks, tracks.frame % 2 == 0)
+    column = COMPONENTS.index("limbs")
+    whole = by_track(rank(tracks, DEFAULTS, frames=frames))[:, column]
+    thinned = by_track(rank(half, DEFAULTS, frames=frames[::2]))[:, column]
+    np.testing.assert_allclose(thinned, whole, atol=1e-3)
+
+
+def test_of_two_pairs_the_one_that_stands_close_and_strikes_comes_first_even_if_one_of_them_lies_still():
+    frames = np.arange(20, dtype=np.int32)
+    places = np.array([[100.0, 200], [150, 200], [400, 200], [520, 200]])
+    still = np.zeros((20, 4, 17, 2)) + places[None, :, None] + np.linspace(-40, 40, 17)[:, None] * (0.1, 1)
+    still[::2, 0, 9] += (
+        45,
+        0,
+    )  # the first one's wrist goes to and fro between himself and the second, who does nothing
+    still[:, 2:, 9] += np.random.default_rng(0).normal(0, 8, (20, 2, 2))  # the other two are lively, apart
+    tracks = people(still, places)
+    ranked = by_track(rank(tracks, DEFAULTS, frames=frames))
+    assert set(ranked[:2, -1]) == {1, 2}
+
+
+def test_who_is_alone_has_no_partner_and_nobody_is_one_s_own():
+    tracks, frames = crowd(5, persons=1)
+    ranked = by_track(rank(tracks, DEFAULTS, frames=frames))
+    assert not ranked[0, [COMPONENTS.index(name) for name in ("closeness", "contact", "partner")]].any()
+    assert ranked[0, -1] == 1
+
+
+def test_a_track_too_brief_to_be_ranked_is_nobody_s_partner():
+    tracks, frames = crowd(6, persons=2, gaps=False)
+    tracks.bboxes[tracks.track_id == 2] = tracks.bboxes[tracks.track_id == 1]
+    brief = only(tracks, (tracks.track_id == 1) | (tracks.frame < 2))
+    columns = [COMPONENTS.index(name) for name in ("closeness", "partner")]
+    assert by_track(rank(tracks, DEFAULTS, frames=frames))[0, columns[0]] == pytest.approx(1.0)
+    assert not by_track(rank(brief, DEFAULTS, frames=frames))[0, columns].any()
+
+
+@pytest.mark.parametrize("component", ["closeness", "contact"])
+def test_what_is_between_two_is_the_same_for_both(component):
+    for seed in range(20):
+        tracks, frames = crowd(seed, persons=2)
+        got = by_track(rank(tracks, DEFAULTS, frames=frames))[:, COMPONENTS.index(component)]
+        assert got[0] == got[1]
+
+
+def test_two_hundred_persons_in_a_frame_are_ranked_within_bounded_memory():
+    tracks, frames = crowd(8, persons=200, frames=6, gaps=False)
+    ranked = rank(tracks, DEFAULTS, frames=frames)
+    assert sorted(set(ranked.rank.tolist())) == list(range(1, 201))
+
+
+def steady(seed):
+    """Two persons whose limbs move at an even pace beside their trunks. Returns the tracks and the frames."""
+    rng = np.random.default_rng(seed)
+    frames = np.arange(13, dtype=np.int32)
+    places = rng.uniform(100, 300, (2, 2))
+    points = np.zeros((13, 2, 17, 2)) + places[None, :, None] + rng.normal(0, 20, (17, 2))
+    points[:, :, [9, 10, 15, 16]] += frames[:, None, None, None] * rng.normal(0, 1.5, (4, 2))
+    return people(points, places), frames
+
+
+def people(points, places):
+    """Tracks 1, 2, … of persons with joints `(F, P, 17, 2)` in boxes of 60 by 120 px around `places` `(P, 2)`."""
+    count, persons = points.shape[:2]
+    middles, half = np.tile(places, (count, 1)), np.array([30, 60])
+    rows = count * persons
+    poses = ClipPoses(
+        clip_id="0" * 20, frame_count=count, width=640, height=360, fps=10.0, scores=np.full(rows, 0.8, np.float32),
+        frame=np.repeat(np.arange(count, dtype=np.int32), persons), keypoint_scores=np.full((rows, 17), 0.8, np.float32),
+        bboxes=np.hstack([middles - half, middles + half]).astype(np.float32),
+        keypoints=points.reshape(rows, 17, 2).astype(np.float32),
+    )  # fmt: skip
+    return ClipTracks.from_poses(poses, np.tile(np.arange(1, persons + 1, dtype=np.int32), count))
+
+
+def only(tracks, rows):
+    """The chosen rows of some tracks."""
+    return replace(tracks, **{name: getattr(tracks, name)[rows] for name in ROWS})

@@ -52,7 +52,9 @@ def pairs(
     for one, other in _row_pairs(frame):
         unit = (heights[one] + heights[other]) / 2
         near = 1 - np.linalg.norm(feet[one] - feet[other], axis=1) / (closeness_reach * unit)
-        touch = (_touch(points, one, other, contact_reach * unit) + _touch(points, other, one, contact_reach * unit)) / 2
+        touch = (
+            _touch(points, one, other, contact_reach * unit) + _touch(points, other, one, contact_reach * unit)
+        ) / 2
         low, high = np.minimum(track[one], track[other]), np.maximum(track[one], track[other])
         values = np.stack([np.fmax(near, 0.0), touch, np.ones(len(one))], axis=1)
         found.append(_summed(low * tracks + high, values))

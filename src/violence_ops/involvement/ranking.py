@@ -60,7 +60,7 @@ class _Clip:
         bboxes = tracks.bboxes[rows].astype(np.float64)
         self.box_centres = (bboxes[:, :2] + bboxes[:, 2:]) / 2
         keypoint_scores = tracks.keypoint_scores[rows]
-        keypoints = tracks.keypoints[rows]
+        keypoints = tracks.keypoints[rows].astype(np.float64)
         valid = parts.valid_keypoints(keypoints, keypoint_scores)
         self.centres = parts.centres(keypoints, valid)
         heights = self._heights(bboxes[:, 3] - bboxes[:, 1])

@@ -104,7 +104,7 @@ def _accepted(
         label=label,
         label_from=source,
         video={name: getattr(clip, name) for name in ("width", "height", "fps", "frame_count", "duration_s")},
-        tracks=None if tracks is None else _described(tracks),
+        tracks=None if tracks is None else _described(tracks, params.involvement),
         verdict=_verdict(batch, clip),
         image=str(image) if image else None,
     )
@@ -117,10 +117,11 @@ def _tracks(batch: Batch, clip: ClipRecord) -> ClipTracks | None:
     return batches.read_tracks(batch, clip)
 
 
-def _described(tracks: ClipTracks) -> list[dict[str, Any]]:
-    """One entry per track, by rank."""
+def _described(tracks: ClipTracks, params: InvolvementParams) -> list[dict[str, Any]]:
+    """One entry per track, by rank; `adds` is what each component that counts adds to the involvement."""
     import numpy as np
 
+    shares = {name: share for name, share in params.involvement_shares.items() if share}
     ids, first, counts = np.unique(tracks.track_id, return_index=True, return_counts=True)
     order = np.lexsort((ids, tracks.rank[first] == 0, tracks.rank[first]))
     order = order[np.argsort(tracks.rank[first[order]] == 0, kind="stable")]
@@ -136,6 +137,10 @@ def _described(tracks: ClipTracks) -> list[dict[str, Any]]:
             **{
                 name: round(float(value), 4)
                 for name, value in zip(COMPONENTS, tracks.components[first[place]], strict=True)
+            },
+            "adds": {
+                name: round(share * float(tracks.components[first[place], COMPONENTS.index(name)]), 4)
+                for name, share in shares.items()
             },
         }
         for place in order
@@ -170,23 +175,15 @@ def _write_image(path: Path, batch: Batch, clip: ClipRecord, params: Params) -> 
     index = explanation.best_frame(tracks, judged)
     (frame,) = decode.frames(batches.video_of(batch, clip), [index])
     picture = frame_image(frame, index, tracks, judged, overlay.five_regions())
-    shares = _shares(params.involvement)
     bars = [
         explanation.Bar(
             f"#{track['rank']}  ID {track['track_id']}" if track["rank"] else f"not ranked  ID {track['track_id']}",
-            {name: track[name] * share for name, share in shares.items()},
+            track["adds"],
         )
-        for track in _described(tracks)
+        for track in _described(tracks, params.involvement)
     ]
     with atomic_path(path) as temporary:
         explanation.write(temporary, picture, bars, f"Clip {clip.clip_id}, frame {index}")
-
-
-def _shares(params: InvolvementParams) -> dict[str, float]:
-    """How much each component counts in the involvement of a whole track."""
-    persistence = params.persistence_weight
-    shares = {name: (1 - persistence) * share for name, share in params.composite_weights.model_dump().items()}
-    return shares | {"persistence": persistence}
 
 
 def _track_lines(tracks: list[dict[str, Any]] | None) -> Iterator[str]:
@@ -201,7 +198,9 @@ def _track_lines(tracks: list[dict[str, Any]] | None) -> Iterator[str]:
     yield "  rank  track  frames  involvement  " + "  ".join(f"{name:>11}" for name in COMPONENTS)
     for track in tracks:
         values = "  ".join(f"{track[name]:11.2f}" for name in COMPONENTS)
+        adds = "  ".join(f"{track['adds'][name]:+11.2f}" if name in track["adds"] else " " * 11 for name in COMPONENTS)
         yield f"  {track['rank'] or '-':>4}  {track['track_id']:>5}  {track['frames']:>6}  {track['involvement']:11.2f}  {values}"
+        yield f"  {'':>4}  {'':>5}  {'':>6}  {'adds':>11}  {adds.rstrip()}"
 
 
 def _verdict_lines(verdict: dict[str, Any] | None) -> Iterator[str]:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from violence_ops import versioning
 from violence_ops.errors import UsageError, UserError, WorkspaceError
 from violence_ops.params import Params
-from violence_ops.records import CLIPS_SCHEMA, LABELS, TRACKS_SCHEMA, ClipRecord
+from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord, as_tracks
 from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, track_rows
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace, sha256_file, sync_folder, write_json, write_table
@@ -136,7 +136,7 @@ def _write(folder: Path, version: str, chosen: Sequence[Labelled], share: float,
             temporary / "clips.parquet", pa.Table.from_pylist([one.clip.to_dict() for one in chosen], CLIPS_SCHEMA)
         )
         rows = {one.clip.clip_id: table for one, table in track_rows(chosen)}
-        tracks = pa.concat_tables([rows[name] for name in sorted(rows)]).cast(TRACKS_SCHEMA)
+        tracks = pa.concat_tables([as_tracks(rows[name]) for name in sorted(rows)])
         write_table(temporary / "tracks.parquet", tracks)
         hashes = {name: sha256_file(temporary / name) for name in ("clips.parquet", "tracks.parquet")}
         content = {

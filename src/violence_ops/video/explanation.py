@@ -13,13 +13,16 @@ from violence_ops.records import ClipTracks
 from violence_ops.video.decode import Frame
 from violence_ops.video.overlay import Judgement
 
-_COLOURS: Final = ("#4e79a7", "#f28e2b", "#e15759", "#76b7b2", "#b6b6ba", "#59a14f")
+_COLOURS: Final = {
+    "position": "#4e79a7", "movement": "#f28e2b", "interaction": "#e15759", "detection": "#76b7b2", "consistency": "#b6b6ba",
+    "persistence": "#59a14f", "closeness": "#b07aa1", "contact": "#9c755f", "limbs": "#edc948", "partner": "#ff9da7",
+}  # fmt: skip
 _SHOWN: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One track: its name, and what each component adds to its involvement."""
+    """One track: its name, and what each component (one of `records.COMPONENTS`) adds to its involvement."""
 
     name: str
     parts: Mapping[str, float]
@@ -59,9 +62,9 @@ def write(path: Path, picture: Frame, bars: Sequence[Bar], title: str) -> None:
 def _draw_bars(axes: Any, bars: Sequence[Bar]) -> None:
     ends = np.zeros(len(bars))
     places = np.arange(len(bars))
-    for component, colour in zip(bars[0].parts if bars else (), _COLOURS, strict=False):
+    for component in bars[0].parts if bars else ():
         widths = np.array([bar.parts[component] for bar in bars])
-        axes.barh(places, widths, 0.62, left=ends, color=colour, label=component)
+        axes.barh(places, widths, 0.62, left=ends, color=_COLOURS[component], label=component)
         ends += widths
     for place, end in zip(places, ends, strict=True):
         axes.text(end + 0.012, place, f"{end:.2f}", va="center", fontsize=10)
