@@ -1,6 +1,6 @@
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
@@ -10,6 +10,7 @@ places = arrays(np.float64, (3, 2), elements=st.floats(-1e4, 1e4))
 sizes = arrays(np.float64, (3, 2), elements=st.floats(1e-2, 1e4))
 
 
+@settings(deadline=None)
 @given(places, sizes, places, sizes)
 def test_overlap_is_symmetric_and_within_0_and_1(low, size, other_low, other_size):
     first, second = np.hstack([low, low + size]), np.hstack([other_low, other_low + other_size])
@@ -19,6 +20,7 @@ def test_overlap_is_symmetric_and_within_0_and_1(low, size, other_low, other_siz
     np.testing.assert_allclose(np.diag(iou(first, first)), 1)
 
 
+@settings(deadline=None)
 @given(places, sizes)
 def test_both_forms_of_a_box_say_the_same(low, size):
     boxes = np.hstack([low, low + size])

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
+
+_LEAST: Final = np.array([-np.inf, -np.inf, 0.0, 0.0])
+_CORNERS: Final = np.array([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0], [-0.5, 0.0, 0.5, 0.0], [0.0, -0.5, 0.0, 0.5]])
+"""From (cx, cy, width, height) to xyxy."""
+_NO_AREA: Final = float(np.finfo(np.float64).tiny)
 
 
 def is_box(bboxes: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -23,16 +30,26 @@ def to_cxcyah(bboxes: Float) -> Float:
 
 def to_xyxy(cxcyah: Float) -> Float:
     """`(N, 4)` centre x, centre y, aspect, height to xyxy, px; a predicted negative size counts as none."""
-    height = np.maximum(cxcyah[:, 3], 0.0)
-    half = np.column_stack([np.maximum(cxcyah[:, 2], 0.0) * height, height]) / 2
-    return np.concatenate([cxcyah[:, :2] - half, cxcyah[:, :2] + half], axis=1)
+    sized = np.maximum(cxcyah, _LEAST)
+    sized[:, 2] *= sized[:, 3]
+    return np.asarray(sized @ _CORNERS)
 
 
-def iou(first: Float, second: Float) -> Float:
-    """Intersection over union `(N, M)` in [0, 1] of boxes `(N, 4)` and `(M, 4)`, xyxy; 0 where the union has no area."""
-    low = np.maximum(first[:, None, :2], second[None, :, :2])
-    high = np.minimum(first[:, None, 2:], second[None, :, 2:])
-    shared = np.prod(np.maximum(high - low, 0.0), axis=2)
-    areas = [np.prod(np.maximum(boxes[:, 2:] - boxes[:, :2], 0.0), axis=1) for boxes in (first, second)]
-    union = areas[0][:, None] + areas[1][None] - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)
+def area(bboxes: Float) -> Float:
+    """`(N,)` areas of boxes `(N, 4)` xyxy, px²; 0 inside out."""
+    size = np.maximum(bboxes[:, 2:] - bboxes[:, :2], 0.0)
+    return np.asarray(size[:, 0] * size[:, 1])
+
+
+def iou(first: Float, second: Float, second_area: Float | None = None) -> Float:
+    """Intersection over union `(N, M)` in [0, 1] of boxes `(N, 4)` and `(M, 4)`, xyxy; 0 where the union has no area.
+
+    `second_area` `(M,)`, where it is known, saves working it out again."""
+    columns, rows = first.T[:, :, None], second.T[:, None]  # (4, N, 1) and (4, 1, M): long inner loops
+    size = np.minimum(columns[2:], rows[2:])
+    size -= np.maximum(columns[:2], rows[:2])
+    np.maximum(size, 0.0, out=size)
+    shared = size[0] * size[1]
+    union = area(first)[:, None] + (area(second) if second_area is None else second_area)
+    union -= shared
+    return np.asarray(shared / np.maximum(union, _NO_AREA))

@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from scipy.optimize import linear_sum_assignment
 
 from violence_ops.params import TrackingParams
-from violence_ops.records import JOINTS, ClipPoses, IntArray
-from violence_ops.tracking.boxes import Float, iou, is_box, to_cxcyah, to_xyxy
+from violence_ops.records import ClipPoses, IntArray
+from violence_ops.tracking.boxes import Float, area, iou, is_box, to_cxcyah, to_xyxy
 from violence_ops.tracking.kalman import Motion
 from violence_ops.tracking.similarity import oks
 
 _NOISE_RATE: Final = 30.0
 """Frames per second that the noise of the Kalman filter is meant for."""
+_ANY: Final = 1e-9
+"""The least overlap that is one."""
 
-Pairs = tuple[NDArray[np.intp], NDArray[np.intp]]
 Rows = NDArray[np.intp]
 
 
@@ -45,7 +46,9 @@ class ByteTrack:
         ends = np.append(starts[1:], len(people.frame))
         sure = np.append(0, np.cumsum(people.sure))
         weak = starts + sure[ends] - sure[starts]
-        run = _Run(self.params, poses.fps or 1.0, people, np.full(len(people.row), -1, np.int32))
+        fps = poses.fps or 1.0
+        buffer, steps = self.params.buffer_s * fps, _NOISE_RATE / fps
+        run = _Run(self.params, buffer, steps, people, np.full(len(people.row), -1, np.int32))
         for bounds in zip(looked_at.tolist(), starts.tolist(), weak.tolist(), ends.tolist(), strict=True):
             run.step(*bounds)
         ids = np.zeros(len(poses), np.int32)
@@ -57,8 +60,8 @@ class ByteTrack:
 class _People:
     """The rows of a clip that can be followed, by frame, the sure before the weak, from the top of the picture down.
 
-    `row` `(N,)` says which of the clip's; bboxes `(N, 4)` xyxy, measured `(N, 4)` cx, cy, aspect, height, joints
-    `(N, 17, 2)` px, trust `(N, 17)`: how sure a joint is.
+    `row` `(N,)` says which of the clip's; bboxes `(N, 4)` xyxy, areas `(N,)` px², measured `(N, 4)` cx, cy, aspect, height, joints
+    `(N, 2, 17)` px, trust `(N, 17)`: the root of how sure a joint is.
     """
 
     row: Rows
@@ -66,6 +69,7 @@ class _People:
     scores: Float
     sure: NDArray[np.bool_]
     bboxes: Float
+    areas: Float
     measured: Float
     joints: Float
     trust: Float
@@ -80,122 +84,138 @@ class _People:
         bboxes = poses.bboxes[row].astype(np.float64)
         return cls(
             row=row, frame=poses.frame[row], scores=poses.scores[row].astype(np.float64),
-            sure=poses.scores[row] >= high_score, bboxes=bboxes, measured=to_cxcyah(bboxes),
-            joints=np.where(known[..., None], poses.keypoints[row], 0.0).astype(np.float64),
-            trust=np.where(known, poses.keypoint_scores[row], 0.0).clip(0.0, None).astype(np.float64),
+            sure=poses.scores[row] >= high_score, bboxes=bboxes, areas=area(bboxes), measured=to_cxcyah(bboxes),
+            joints=np.where(known[:, None], poses.keypoints[row].swapaxes(1, 2), 0.0).astype(np.float64),
+            trust=np.sqrt(np.where(known, poses.keypoint_scores[row], 0.0).clip(0.0, None).astype(np.float64)),
         )  # fmt: skip
 
 
 @dataclass(slots=True)
 class _Run:
     """The tracks alive in one clip. `owner` `(N,)` is, for each of the `people`, the track he was given to, -1 = none;
-    `joints` `(T, 17, 2)` px are where a track's joints should be now, `trust` `(T, 17)` how sure it was of them."""
+    `buffer`: how many frames a lost one is kept; `steps`: time steps of the Kalman filter per frame; `last` `(T,)` is who a track was last, `drift` `(T, 2)` px how far it should have moved since then,
+    `lost` `(T,)` whether that was before the last frame."""
 
     params: TrackingParams
-    fps: float
+    buffer: float
+    steps: float
     people: _People
     owner: IntArray
     motion: Motion = field(default_factory=lambda: Motion.at(np.zeros((0, 4))))
     track: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
     hits: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
-    last_seen: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
-    joints: Float = field(default_factory=lambda: np.zeros((0, JOINTS, 2)))
-    trust: Float = field(default_factory=lambda: np.zeros((0, JOINTS)))
+    last: Rows = field(default_factory=lambda: np.zeros(0, np.intp))
+    drift: Float = field(default_factory=lambda: np.zeros((0, 2)))
+    lost: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    any_lost: bool = False
     frame: int = -1
     born: int = 0
 
     def step(self, frame: int, start: int, weak: int, end: int) -> None:
         """Look at one more frame: the people `start` to `end`, of whom those from `weak` on are not sure."""
-        previous, self.frame = self.frame, frame
-        seen, confirmed = self.last_seen == previous, self.hits >= self.params.min_hits
-        if previous >= 0:
-            self._predict(frame - previous, seen)
-        unproven = ~confirmed
-        sure = np.arange(start, weak)
-        if start < end and len(self.track):
-            overlap = iou(to_xyxy(self.motion.position), self.people.bboxes[start:end])
-            self._match(overlap, np.flatnonzero(confirmed), sure, start, self.params.match_iou)
-            self._match(
-                overlap,
-                np.flatnonzero(confirmed & seen & self._missing),
-                np.arange(weak, end),
-                start,
-                self.params.second_match_iou,
-            )
-            sure = sure[self.owner[sure] < 0]
-            self._match(overlap, np.flatnonzero(unproven), sure, start, self.params.match_iou)
-            sure = sure[self.owner[sure] < 0]
-        self._forget(unproven & self._missing)
-        self._begin(sure[self.people.scores[sure] >= self.params.new_track_score])
+        gap, self.frame = frame - self.frame, frame
+        new = np.ones(weak - start, bool)
+        if len(self.track):
+            self._predict(gap)
+            confirmed = self.hits >= self.params.min_hits
+            found = np.full(len(self.track), -1)
+            if start < end:
+                self._find(found, new, start, weak, end, confirmed)
+            self._update(found)
+            if self.any_lost:
+                self._forget(self.people.frame[self.last] < frame - confirmed * self.buffer)
+        if new.any():
+            fresh = start + new.nonzero()[0]
+            self._begin(fresh[self.people.scores[fresh] >= self.params.new_track_score])
 
-    @property
-    def _missing(self) -> NDArray[np.bool_]:
-        """`(T,)` the tracks that were not found in this frame (so far)."""
-        return self.last_seen != self.frame
-
-    def _predict(self, gap: int, seen: NDArray[np.bool_]) -> None:
+    def _predict(self, gap: int) -> None:
         """Move all tracks on by `gap` frames; a lost one keeps its size, which it can only guess."""
-        before = self.motion
-        if not seen.all():
-            before = before.without_growth(~seen)
-        self.motion = before.predicted(gap * _NOISE_RATE / self.fps)
-        self.joints += (self.motion.position - before.position)[:, None, :2]
+        before = self.motion.without_growth(self.lost) if self.any_lost else self.motion
+        self.motion = before.predicted(gap * self.steps)
+        self.drift += self.motion.position[:, :2]
+        self.drift -= before.position[:, :2]
 
-    def _match(self, overlap: Float, tracks: Rows, people: Rows, start: int, least: float) -> None:
-        """Give `people` to `tracks` whose boxes overlap (`overlap` of all tracks and the people from `start`) by `least`."""
-        if not (len(tracks) and len(people)):
-            return
-        similar = overlap[tracks[:, None], people - start]
-        possible = similar >= max(least, 1e-9)
-        first, second = possible.nonzero()
-        if not len(first):
-            return
-        slots, taken = tracks[first], people[second]
-        if len(set(first.tolist())) < len(first) or len(set(second.tolist())) < len(first):
-            scores = similar[first, second]
+    def _find(
+        self, found: Rows, new: NDArray[np.bool_], start: int, weak: int, end: int, confirmed: NDArray[np.bool_]
+    ) -> None:
+        """Who of the people `start` to `end` every track is, into `found` `(T,)`, -1 = nobody; and who of the sure is `new`.
+
+        First the `confirmed` tracks may choose among the sure, then those of them that were there a frame ago among the
+        weak, then the others among the sure that are left.
+        """
+        overlap = iou(to_xyxy(self.motion.position), self.people.bboxes[start:end], self.people.areas[start:end])
+        sure = overlap[:, : weak - start]
+        possible = sure >= max(self.params.match_iou, _ANY)
+        new[self._match(possible & confirmed[:, None], sure, start, found)] = False
+        if weak < end:
+            able = confirmed & (found < 0) & ~self.lost
+            if able.any():
+                unsure = overlap[:, weak - start :]
+                self._match((unsure >= max(self.params.second_match_iou, _ANY)) & able[:, None], unsure, weak, found)
+        if not confirmed.all():
+            new[self._match(possible & ~confirmed[:, None] & new, sure, start, found)] = False
+
+    def _match(self, possible: NDArray[np.bool_], overlap: Float, start: int, found: Rows) -> Rows:
+        """Choose pairs of tracks and people among the `possible` `(T, M)`, by how much their boxes `overlap` and, where that
+        leaves a choice, how much their joints are alike. People count from `start`; gives those who were chosen."""
+        tracks, people = possible.nonzero()
+        count = len(tracks)
+        if len(set(tracks.tolist())) < count or len(set(people.tolist())) < count:
+            scores = overlap[tracks, people]
             if self.params.keypoint_weight:
-                scores = scores + self.params.keypoint_weight * (self._alike(slots, taken) - scores)
-            chosen = best_pairs(first, second, scores, possible.shape)
-            slots, taken = slots[chosen], taken[chosen]
-        self._update(slots, taken)
+                scores += self.params.keypoint_weight * (self._alike(tracks, people + start) - scores)
+            chosen = best_pairs(tracks, people, scores, overlap.shape)
+            tracks, people = tracks[chosen], people[chosen]
+        found[tracks] = people + start
+        return people
 
     def _alike(self, tracks: Rows, people: Rows) -> Float:
         """`(K,)` similarity of the joints of K pairs."""
-        trust = np.sqrt(self.trust[tracks] * self.people.trust[people])
-        boxes = self.motion.position[tracks]
-        return oks(self.joints[tracks], self.people.joints[people], trust, boxes[:, 2] * boxes[:, 3] ** 2)
+        last = self.last[tracks]
+        apart = self.people.joints[last]
+        apart -= self.people.joints[people]
+        apart += self.drift[tracks, :, None]
+        return oks(apart, self.people.trust[last] * self.people.trust[people], self.people.areas[last])
 
-    def _update(self, tracks: Rows, people: Rows) -> None:
-        """These tracks were found: each is one of `people`."""
-        self.motion.values[tracks] = Motion(self.motion.values[tracks]).updated(self.people.measured[people]).values
-        self.owner[people] = self.track[tracks]
-        self.hits[tracks] += 1
-        self.last_seen[tracks] = self.frame
-        self.joints[tracks] = self.people.joints[people]
-        self.trust[tracks] = self.people.trust[people]
+    def _update(self, found: Rows) -> None:
+        """These people were found for the tracks, -1 = nobody."""
+        self.lost = found < 0
+        self.any_lost = bool(self.lost.any())
+        if not self.any_lost:
+            self.motion = self.motion.updated(self.people.measured[found])
+            self.last, self.drift = found, np.zeros((len(found), 2))
+            self.owner[found] = self.track
+            self.hits += 1
+            return
+        tracks = (~self.lost).nonzero()[0]
+        if len(tracks):
+            people = found[tracks]
+            self.motion.values[tracks] = Motion(self.motion.values[tracks]).updated(self.people.measured[people]).values
+            self.owner[people] = self.track[tracks]
+            self.hits[tracks] += 1
+            self.last[tracks] = people
+            self.drift[tracks] = 0.0
 
-    def _forget(self, unproven: NDArray[np.bool_]) -> None:
-        """Drop tracks that were not confirmed at once, and those lost for longer than the buffer."""
-        drop = unproven | (self.frame - self.last_seen > self.params.buffer_s * self.fps)
-        if drop.any():
-            for name in ("track", "hits", "last_seen", "joints", "trust"):
-                setattr(self, name, getattr(self, name)[~drop])
-            self.motion = Motion(self.motion.values[~drop])
+    def _forget(self, which: NDArray[np.bool_]) -> None:
+        """Drop these tracks."""
+        if which.any():
+            for name in ("track", "hits", "last", "drift", "lost"):
+                setattr(self, name, getattr(self, name)[~which])
+            self.motion = Motion(self.motion.values[~which])
 
     def _begin(self, people: Rows) -> None:
         """A new track for every one of `people`."""
         count = len(people)
-        if not count:
-            return
-        fresh = np.arange(self.born, self.born + count, dtype=np.int32)
-        self.born += count
-        self.owner[people] = fresh
-        self.motion = Motion(np.concatenate([self.motion.values, Motion.at(self.people.measured[people]).values]))
-        self.track = np.concatenate([self.track, fresh])
-        self.hits = np.concatenate([self.hits, np.ones(count, np.int32)])
-        self.last_seen = np.concatenate([self.last_seen, np.full(count, self.frame, np.int32)])
-        self.joints = np.concatenate([self.joints, self.people.joints[people]])
-        self.trust = np.concatenate([self.trust, self.people.trust[people]])
+        if count:
+            fresh = np.arange(self.born, self.born + count, dtype=np.int32)
+            self.born += count
+            self.owner[people] = fresh
+            self.motion = Motion(np.concatenate([self.motion.values, Motion.at(self.people.measured[people]).values]))
+            self.track = np.concatenate([self.track, fresh])
+            self.hits = np.concatenate([self.hits, np.ones(count, np.int32)])
+            self.last = np.concatenate([self.last, people])
+            self.drift = np.concatenate([self.drift, np.zeros((count, 2))])
+            self.lost = np.concatenate([self.lost, np.zeros(count, bool)])
 
 
 def best_pairs(first: Rows, second: Rows, scores: Float, shape: tuple[int, ...]) -> NDArray[np.bool_]:

@@ -25,6 +25,8 @@ _ASPECT_VELOCITY: Final = 1e-5
 _ASPECT_MEASURED: Final = 1e-1
 _OF_HEIGHT: Final = np.array([1.0, 1.0, 0.0, 1.0])
 """Which of the four have noise that grows with the height: all but the aspect."""
+_MEASURED: Final = _POSITION_NOISE**2 * _OF_HEIGHT, _ASPECT_MEASURED**2 * (1 - _OF_HEIGHT)
+"""Variance of what is measured: per height², and whatever the height."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,9 +71,12 @@ class Motion:
     def updated(self, measured: Float) -> Motion:
         """The boxes after seeing `measured` `(N, 4)` cx, cy, aspect, height."""
         values = self.values.copy()
-        noise = _variance(_squared(values[:, 3, _POSITION]), _POSITION_NOISE, _ASPECT_MEASURED)
+        of_height, constant = _MEASURED
+        innovation_variance = _squared(values[:, 3, :1]) * of_height
+        innovation_variance += constant
+        innovation_variance += values[..., _POSITION_VARIANCE]
         uncertain = values[..., _POSITION_VARIANCE : _COVARIANCE + 1]
-        gain = uncertain / (values[..., _POSITION_VARIANCE] + noise)[..., None]
+        gain = uncertain / innovation_variance[..., None]
         values[..., : _VELOCITY + 1] += gain * (measured - values[..., _POSITION])[..., None]
         values[..., _VELOCITY_VARIANCE] -= gain[..., 1] * values[..., _COVARIANCE]
         uncertain *= 1 - gain[..., :1]

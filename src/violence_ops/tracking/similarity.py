@@ -12,19 +12,21 @@ _SIGMAS: Final = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107,
 """COCO's standard deviations of where people put the joints of the same picture, in roots of the person's area."""
 _AREA_SHARE: Final = 0.53
 """Of a box is the person: COCO's convention where no outline is known."""
-_TOLERANCE: Final = 2.0
+_TOLERANCE: Final = 1.5
 """How many times farther a joint may be than in the same picture: people move between two frames."""
 _SCALES: Final = 1 / (2 * _AREA_SHARE * (2 * _TOLERANCE * _SIGMAS) ** 2)
 
 
-def oks(first: Float, second: Float, trust: Float, areas: Float) -> Float:
-    """`(K,)` object keypoint similarity in [0, 1] of K pairs of poses `(K, 17, 2)` px: exp(-d² / (2 s² k²)), averaged.
+def oks(apart: Float, trust: Float, areas: Float) -> Float:
+    """`(K,)` object keypoint similarity in [0, 1] of K pairs of poses whose joints are `apart` `(K, 2, 17)` px:
+    exp(-d² / (2 s² k²)), averaged.
 
     `trust` `(K, 17)` >= 0 is how much each joint counts; a pair of whom no joint counts has similarity 0. s² is a share of
     `areas` `(K,)`, those of the persons' boxes, px².
     """
-    apart = first - second
-    squared = np.einsum("kji,kji->kj", apart, apart)
-    alike = np.exp(squared * _SCALES / -np.maximum(areas, 1.0)[:, None])
-    total = trust.sum(axis=1)
-    return np.einsum("kj,kj->k", alike, trust) / np.maximum(total, 1e-9)
+    squared = apart * apart
+    alike = (squared[:, 0] + squared[:, 1]) * _SCALES
+    alike /= -np.maximum(areas, 1.0)[:, None]
+    np.exp(alike, out=alike)
+    alike *= trust
+    return np.asarray(np.add.reduce(alike, 1) / np.maximum(np.add.reduce(trust, 1), 1e-9))
