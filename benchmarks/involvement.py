@@ -1,11 +1,11 @@
 """Are the two fighters ranks 1 and 2? Synthetic fights with bystanders, by preset and by component (SPEC 5, docs/involvement.md).
 
-    python -m benchmarks.involvement [--true 120] [--extracted 60] [--world 32] [--weights NAME]
+    python -m benchmarks.involvement [--true 120] [--extracted 60] [--world 34] [--weights NAME]
 
 Counted are clips of which the tracks ranked 1 and 2 are one of each fighter. With extracted poses, what cannot be won is
 shown too: `both found` is the share of clips in which the tracker has a track of each fighter at all, and which alone says
-how good poses and tracking are. Presets were chosen in world 31 and are reported in world 32: other scenes, people, motions;
-no pose weights were trained in either. The best preset is that with the best mean of both columns, with the other
+how good poses and tracking are. Presets were chosen in worlds 31 and 33 and are reported in world 34: other scenes, people, motions;
+no pose weights were trained in any. The best preset is that with the best mean of both columns, with the other
 parameters as shipped. The last line is JSON: the figures of the default on top. Extraction is kept in the temporary folder
 by the hash of the weights, so a second run takes a minute and new weights are looked at anew.
 """

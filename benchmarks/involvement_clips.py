@@ -24,8 +24,8 @@ from violence_ops.tracking import ByteTrack
 from violence_ops.tracking.boxes import iou
 from violence_ops.video import decode
 
-TUNING_WORLD, REPORT_WORLD = 31, 32
-"""No weights of the project were trained in either; presets were chosen in the first, and are reported in the second."""
+TUNING_WORLDS, REPORT_WORLD = (31, 33), 34
+"""No weights of the project were trained in any of them; presets were chosen in the first, and are reported in the last."""
 _ROWS = ("frame", "bboxes", "scores", "keypoints", "keypoint_scores")
 
 
