@@ -1,6 +1,6 @@
 """How well and how fast are people followed, beside the ByteTrack of the `trackers` package?
 
-    python -m benchmarks.tracking [--clips 60] [--world 32] [--set keypoint_weight=0 ...]
+    python -m benchmarks.tracking [--clips 100] [--world 32] [--set keypoint_weight=0 ...]
 
 Synthetic clips of 4 s of a world on which nothing was trained or tuned, half of them fights, most with people who cross or hide
 each other (`benchmarks.tracking_scenes`). Both trackers see the same rows:
@@ -24,6 +24,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,7 @@ def peer(ours: TrackingParams | None) -> Tracker:
         tracker = ByteTrackTracker(**settings)
         ids = np.zeros(len(poses), np.int32)
         bounds = np.searchsorted(poses.frame, np.append(frames, frames[-1] + 1))
-        for start, end in zip(bounds[:-1], bounds[1:], strict=True):
+        for start, end in pairwise(bounds):
             seen = supervision.Detections(
                 xyxy=poses.bboxes[start:end], confidence=poses.scores[start:end], class_id=np.arange(start, end)
             )
@@ -152,7 +153,7 @@ def changed(settings: list[str]) -> TrackingParams:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--clips", type=int, default=60)
+    parser.add_argument("--clips", type=int, default=100)
     parser.add_argument("--world", type=int, default=REPORTED_WORLD)
     parser.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="another value of tracking.NAME"
