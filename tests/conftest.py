@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from violence_ops.records import CLIPS_SCHEMA, LABELS, PREDICTIONS_SCHEMA, ClipRecord, ClipTracks
+from violence_ops.records import CLIPS_SCHEMA, COMPONENTS, LABELS, PREDICTIONS_SCHEMA, ClipRecord, ClipTracks
 from violence_ops.stages import init
 from violence_ops.workspace import Workspace, write_json, write_table
 
@@ -142,7 +142,7 @@ def moving_people(clip: ClipRecord, rng: np.random.Generator, *, fighting: bool)
         frame=np.repeat(np.arange(frames, dtype=np.int32), 2), keypoints=points,
         bboxes=np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1), scores=np.full(count, 0.9, np.float32),
         keypoint_scores=np.full((count, 17), 0.75, np.float32), track_id=person, rank=person,
-        involvement=np.full(count, 0.6, np.float32), components=np.full((count, 6), 0.6, np.float32),
+        involvement=np.full(count, 0.6, np.float32), components=np.full((count, len(COMPONENTS)), 0.6, np.float32),
     )  # fmt: skip
 
 
@@ -167,7 +167,7 @@ def write_annotations() -> Callable[[Workspace, str], None]:
                 keypoints=random.uniform(0, 100, (rows, 17, 2)).astype(np.float32),
                 keypoint_scores=random.random((rows, 17)).astype(np.float32),
                 track_id=np.tile(np.array([1, 2], np.int32), rows // 2), rank=np.tile(np.array([2, 1], np.int32), rows // 2),
-                involvement=np.full(rows, 0.5, np.float32), components=np.full((rows, 6), 0.5, np.float32),
+                involvement=np.full(rows, 0.5, np.float32), components=np.full((rows, len(COMPONENTS)), 0.5, np.float32),
             )  # fmt: skip
             tracks = people.to_table()
             mark = extract_poses.expected(clip, weights_sha256, params.pose)

@@ -105,7 +105,7 @@ def test_a_value_beyond_half_precision_survives(tmp_path: Path) -> None:
 def test_an_official_network_is_built_from_mmposes_own_configuration(network: str, long_side: int) -> None:
     box = Letterbox.of(1280, 720, config.fit(network))
     width, height = box.input_width, box.input_height
-    assert (width, height % config.MULTIPLE) == (long_side, 0)
+    assert (width, height % config.fit(network).multiple) == (long_side, 0)
     with torch.inference_mode():
         found = loss.forward(config.build(network), torch.zeros(2, 3, height, width))
     cells = sum(-(-width // stride) * -(-height // stride) for stride in (16, 32))

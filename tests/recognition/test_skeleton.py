@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from violence_ops.params import WindowParams
 from violence_ops.recognition.skeleton import from_tracks, presence, read_table, resampled, to_table, windows
-from violence_ops.records import ClipTracks
+from violence_ops.records import COMPONENTS, ClipTracks
 
 
 def fixed(size: int = 30, stride: int = 10) -> WindowParams:
@@ -28,7 +28,7 @@ def tracks(frame: list[int], rank: list[int], frame_count: int = 40, movement: f
         keypoints=np.broadcast_to(np.stack([row + 1, row + 2], -1)[:, None], (count, 17, 2)).astype(np.float32),
         keypoint_scores=np.full((count, 17), 0.75, np.float32), track_id=np.array(rank, np.int32) + 1,
         rank=np.array(rank, np.int32), involvement=np.zeros(count, np.float32),
-        components=np.full((count, 6), movement, np.float32),
+        components=np.full((count, len(COMPONENTS)), movement, np.float32),
     )  # fmt: skip
 
 
