@@ -299,3 +299,18 @@ def people(points, places):
 def only(tracks, rows):
     """The chosen rows of some tracks."""
     return replace(tracks, **{name: getattr(tracks, name)[rows] for name in ROWS})
+
+
+def test_tracks_written_before_a_component_was_there_are_read_with_zeros():
+    from violence_ops.records import ClipRecord
+
+    tracks, frames = crowd(2)
+    ranked = rank(tracks, DEFAULTS, frames=frames)
+    clip = ClipRecord(
+        clip_id=tracks.clip_id, sha256="", batch_id="", source_path="", source_group="", width=tracks.width,
+        height=tracks.height, fps=tracks.fps, frame_count=tracks.frame_count,
+    )  # fmt: skip
+    older = ranked.to_table().drop_columns(["closeness", "contact", "limbs", "partner"])
+    read = ClipTracks.from_table(older, clip)
+    assert np.array_equal(read.components[:, :6], ranked.components[:, :6])
+    assert not read.components[:, 6:].any()

@@ -39,6 +39,12 @@ def test_it_says_who_is_ranked_first_and_what_the_model_made_of_it(workspace, pa
     text = "\n".join(result.lines())
     assert "Model version 4: Fight, probability 0.91" in text
     assert "interaction" in text
+    assert "adds" in text
+
+
+def test_what_the_components_add_makes_up_the_involvement(workspace, params, annotated):
+    for track in explain.run(workspace, params, annotated[0].clip_id).tracks:
+        assert sum(track["adds"].values()) == pytest.approx(track["involvement"], abs=1e-3)
 
 
 def test_it_says_why_a_clip_was_refused(workspace, params, annotated):
