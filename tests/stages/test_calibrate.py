@@ -54,6 +54,7 @@ def test_nothing_to_calibrate_with_is_refused_in_a_sentence(workspace: Workspace
         calibrate.run(workspace, workspace.params())
 
 
+@pytest.mark.slow
 def test_calibration_makes_int8_poses_possible_and_a_second_one_makes_them_anew(
     workspace: Workspace, night: Path, open_batch: Callable[..., list[ClipRecord]]
 ) -> None:
@@ -90,8 +91,8 @@ def test_the_command_prints_nothing_but_its_json(workspace: Workspace, night: Pa
     words = ["weights", "calibrate", "--clips", str(night), "--frames", "4", "--scenes", "1", "--json"]
     facts = _command([*words, "--workspace", str(workspace.root)])
     assert facts["weights"] == "rtmo_small"
-    judged = _command(["weights", "evaluate", "--clips", "2", "--precision", "int8", "--json"])
-    assert (judged["backend"], judged["precision"]) == ("openvino", "int8")
+    judged = _command(["weights", "evaluate", "--clips", "2", "--precision", "bf16", "--json"])
+    assert (judged["backend"], judged["precision"]) == ("openvino", "bf16")
 
 
 def _command(words: list[str]) -> dict[str, Any]:
