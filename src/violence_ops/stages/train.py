@@ -24,6 +24,7 @@ from violence_ops.registry import MODEL, Registry, Run
 from violence_ops.stages import holdout
 from violence_ops.stages.assemble import obstacle, trainable
 from violence_ops.stages.batches import Progress
+from violence_ops.stages.extract_poses import source_sha256
 from violence_ops.stages.labelled import labelled_clips
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace, fingerprint, sha256_file, write_json
@@ -147,14 +148,12 @@ class _Dataset:
 
 def _facts(workspace: Workspace, params: Params, dataset: _Dataset) -> dict[str, str]:
     """What every model version is tagged with."""
-    from violence_ops.pose import weights
-
     versions = workspace.holdout_versions()
     return {
         "dataset_revision": dataset.revision,
         "code_revision": versioning.code_revision(),
         "workspace_revision": versioning.revision(workspace),
-        "pose_weights": weights.find(params.pose.weights).sha256,
+        "pose_weights": source_sha256(params.pose),
         "params_digest": fingerprint(params.train.model_dump(), params.windows.model_dump()),
         "holdout": versions[-1] if versions else "none",
         "holdout_revision": holdout.read(workspace, versions[-1]).revision if versions else "none",
