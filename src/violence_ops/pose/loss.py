@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from violence_ops.pose.maps import JointMaps, map_loss
 from violence_ops.pose.quality import SIGMAS
 
-WEIGHTS = {"score": 1.0, "box": 5.0, "visible": 1.0, "bins": 1.0, "joint": 6.0, "oks": 6.0}
+WEIGHTS = {"score": 1.0, "box": 5.0, "visible": 1.0, "bins": 1.0, "joint": 6.0, "oks": 6.0, "maps": 0.5}
 _CANDIDATES = 10  # cells considered for a person
 _SOFTENING = 2.5  # of the OKS deviations
 _UNKNOWN_POSE = 0.7  # assumed similarity where the pose is not compared
-_POSED_CELLS = 160  # of a mini-batch whose joints are compared
+_POSED_CELLS = 96  # of a mini-batch whose joints are compared
 _WEIGHT_OF_VISIBILITY = torch.tensor([0.0, 0.5, 1.0])  # outside, occluded, visible
 
 
@@ -37,7 +38,9 @@ class Targets:
 @dataclass(frozen=True)
 class Predictions:
     """The head's outputs over all cells A of B images, float32: logits (B, A), boxes (B, A, 4) px, visible (B, A, 17)
-    logits, pose vectors (B, A, C), and the cells' centres (A, 2) and strides (A,), px."""
+    logits, pose vectors (B, A, C), the cells' centres (A, 2) and strides (A,), px,
+    and each level's features (B, F, H / stride, W / stride) that boxes and joints are read from.
+    """
 
     scores: Tensor
     boxes: Tensor
@@ -45,24 +48,28 @@ class Predictions:
     poses: Tensor
     centres: Tensor
     strides: Tensor
+    features: list[Tensor]
 
 
 def forward(model: Any, images: Tensor) -> Predictions:
     """Run the network on images (B, 3, H, W), 0 … 255."""
     head = model.head
-    scores, boxes, _, visible, poses = head.head_module(model.extract_feat(images))
+    features = model.extract_feat(images)
+    scores, boxes, _, visible, poses = head.head_module(features)
     priors = torch.cat(
         head.prior_generator.grid_priors([level.shape[2:] for level in scores], device=images.device, with_stride=True)
     )
     flat = [head._flatten_predictions(levels).float() for levels in (scores, boxes, visible, poses)]
     decoded = head.decode_bbox(flat[1], priors[:, :2], priors[:, -1])
-    return Predictions(flat[0].squeeze(-1), decoded, flat[2], flat[3], priors[:, :2], priors[:, -1])
+    read = [level.chunk(2, dim=1)[1] for level in features]  # the other half is for the scores
+    return Predictions(flat[0].squeeze(-1), decoded, flat[2], flat[3], priors[:, :2], priors[:, -1], read)
 
 
-def losses(model: Any, images: Tensor, targets: list[Targets]) -> dict[str, Tensor]:
-    """Weighted loss terms of a mini-batch; their sum is what is minimised."""
+def losses(model: Any, images: Tensor, targets: list[Targets], maps: JointMaps | None = None) -> dict[str, Tensor]:
+    """Weighted loss terms of a mini-batch; their sum is what is minimised. With `maps` its features learn joints too."""
     with torch.autocast(images.device.type, dtype=torch.bfloat16):
         predictions = forward(model, images)
+        drawn = maps(predictions.features) if maps is not None else None
     wanted = torch.zeros_like(predictions.scores)
     counted = torch.ones_like(predictions.scores)
     cells, persons = [], []
@@ -79,6 +86,8 @@ def losses(model: Any, images: Tensor, targets: list[Targets]) -> dict[str, Tens
         found, quality = _person_losses(model, predictions, image, place, person)
         wanted[image, place] = quality
     found["score"] = _score_loss(predictions.scores, wanted, counted) / total
+    if drawn is not None:
+        found["maps"] = map_loss([level.float() for level in drawn], targets)
     return {name: WEIGHTS[name] * value for name, value in found.items()}
 
 

@@ -22,12 +22,16 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from violence_ops.pose.loss import Targets, losses
+from violence_ops.pose.maps import JointMaps
 from violence_ops.pose.samples import Draw, Sample, mini_batches
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
-    """`steps` optimiser steps of `size` images each at peak `learning_rate`; `average` is the EMA's decay a step."""
+    """`steps` optimiser steps of `size` images each at peak `learning_rate`; `average` is the EMA's decay a step.
+
+    The first `frozen` stages of the backbone, which COCO taught, stay as they are: learning costs a quarter less.
+    """
 
     steps: int
     size: int = 16
@@ -35,6 +39,7 @@ class TrainingSettings:
     warm_up: int = 200
     weight_decay: float = 1e-4
     average: float = 0.998
+    frozen: int = 0
     report_every: int = 50
     save_every: int = 100
     seed: int = 0
@@ -78,7 +83,7 @@ def soften_start(model: Any) -> None:
 
 
 def train(
-    model: nn.Module,
+    model: Any,
     draw: Draw,
     settings: TrainingSettings,
     folder: Path,
@@ -93,10 +98,13 @@ def train(
     called after every new line of the log, `on_save` after every checkpoint with its step and the averaged model.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
+    model.backbone.frozen_stages = settings.frozen or -1
+    model.to(device, memory_format=torch.channels_last).train()
     average = copy.deepcopy(model).eval()
-    optimizer = torch.optim.AdamW(_groups(model, settings.weight_decay), lr=settings.learning_rate)
-    start = _resume(folder / "state.pt", model, average, optimizer)
+    maps = JointMaps(model.head.head_module.in_channels, model.head.featmap_strides).to(device)
+    learner = nn.ModuleList([model, maps])
+    optimizer = torch.optim.AdamW(_groups(learner, settings.weight_decay), lr=settings.learning_rate)
+    start = _resume(folder / "state.pt", learner, average, optimizer)
     batches = DataLoader(
         _Batches(draw, settings, start), batch_size=None, num_workers=1, prefetch_factor=6, persistent_workers=True
     )
@@ -105,11 +113,11 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate(step, settings)
         pictures = images.to(device, memory_format=torch.channels_last).float()
-        terms = losses(model, pictures, [Targets(*(v.to(device) for v in vars(t).values())) for t in targets])
+        terms = losses(model, pictures, [Targets(*(v.to(device) for v in vars(t).values())) for t in targets], maps)
         total = torch.stack(list(terms.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         total.backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        nn.utils.clip_grad_norm_(learner.parameters(), 10.0)
         optimizer.step()
         follow(average, model, min(settings.average, (1 + step) / (10 + step)))
         for name, value in terms.items():
@@ -121,7 +129,7 @@ def train(
             sums, summed = {}, 0
             on_report()
         if done % settings.save_every == 0 or done == settings.steps:
-            _save(folder / "state.pt", model, average, optimizer, done)
+            _save(folder / "state.pt", learner, average, optimizer, done)
             on_save(done, average)
     return average
 
@@ -158,19 +166,19 @@ def steps_done(folder: Path) -> int:
     return int(torch.load(path, map_location="cpu", weights_only=True)["step"]) if path.exists() else 0
 
 
-def _resume(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _resume(path: Path, learner: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
-    model.load_state_dict(state["model"])
+    learner.load_state_dict(state["learner"])
     average.load_state_dict(state["average"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])
 
 
-def _save(path: Path, model: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
+def _save(path: Path, learner: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     state = {
-        "model": model.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(), "step": step
+        "learner": learner.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(), "step": step
     }  # fmt: skip
     fresh = path.with_suffix(".tmp")
     with fresh.open("wb") as file:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 LOWEST_SCORE = 0.05  # of what average precision is over
 _SHOWN_EVERY = 1000  # steps between pictures of what the weights find
+_TAUGHT_BY_COCO = 2  # stages of the backbone that training on top of weights leaves alone
 _VIDEOS = {".mp4", ".avi", ".mov", ".mkv"}
 _LABELLED_EVERY, _LABELLED_AT_MOST = 5, 40  # frames of a real clip
 
@@ -60,7 +61,8 @@ def train(
     from violence_ops.pose import training, weights
 
     begun = weights.find(start) if start is not None else None
-    settings = training.TrainingSettings(steps=steps, size=size, learning_rate=learning_rate, seed=seed)
+    frozen = _TAUGHT_BY_COCO if begun else 0
+    settings = training.TrainingSettings(steps=steps, size=size, learning_rate=learning_rate, seed=seed, frozen=frozen)
     folder = out.with_suffix(".run")
     run = TrainingRun(folder, tracking)
     lessons = _lessons(folder, clips, teachers, start, seed)
