@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_ops.params import Params
-from violence_ops.records import ClipRecord
+from violence_ops.records import ClipRecord, ClipTracks
 from violence_ops.stages import batches
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.parts import accepted_clip
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Batch, Workspace, fingerprint
 
 if TYPE_CHECKING:
     from violence_ops.video.overlay import Judgement, Regions
@@ -43,9 +44,8 @@ def run(
     from violence_ops.video.write import container_suffix
 
     batch, clip = accepted_clip(workspace, clip_id)
-    drawn = overlay.Overlay(
-        batches.read_tracks(batch, clip), judgement(batch, clip), five_regions() if regions else None
-    )
+    tracks, judged = batches.read_tracks(batch, clip), judgement(batch, clip)
+    drawn = overlay.Overlay(tracks, judged, five_regions() if regions else None)
     original = batches.video_of(batch, clip)
     path = workspace.overlay(clip_id, container_suffix(original))
     total = clip.frame_count or 0
@@ -57,13 +57,23 @@ def run(
                 if progress:
                     progress("overlay", index + 1, total)
 
-    codec = overlay.write(frames(), path, drawn)
+    codec = overlay.write(frames(), path, drawn, shown(tracks, judged))
     return OverlayResult(clip_id, str(path), codec, total, drawn.judgement is not None)
 
 
 def overlay_clip(common: dict[str, Any], clip_id: str) -> dict[str, Any]:
     """The same, in a child process of `annotate`."""
     return run(Workspace(Path(common["root"])), Params.model_validate(common["params"]), clip_id).to_dict()
+
+
+def shown(tracks: ClipTracks, judged: Judgement | None) -> str:
+    """The fingerprint of what an overlay shows; the video carries it as its comment, so that a later look can tell whether
+    the clip has been annotated or judged anew since."""
+    rows = (tracks.frame, tracks.bboxes, tracks.keypoints, tracks.keypoint_scores, tracks.track_id, tracks.rank,
+            tracks.involvement)  # fmt: skip
+    verdict = () if judged is None else (judged.start, judged.end, judged.probability)
+    digest = hashlib.sha256(b"".join(values.tobytes() for values in (*rows, *verdict))).hexdigest()
+    return fingerprint("overlay", digest, judged and [judged.threshold, judged.clip_probability])
 
 
 def judgement(batch: Batch, clip: ClipRecord) -> Judgement | None:

@@ -200,10 +200,10 @@ def frame_image(
     return Overlay(tracks, judgement, regions).draw(frame, index)
 
 
-def write(frames: Iterable[Frame], path: Path, overlay: Overlay) -> str:
+def write(frames: Iterable[Frame], path: Path, overlay: Overlay, comment: str | None = None) -> str:
     """Draw over every frame of a clip, one at a time, into a video at `path`; returns the codec. Raises as VideoWriter does."""
     width, height = overlay.size
-    with VideoWriter(path, width=width, height=height, fps=overlay.tracks.fps or 1.0) as video:
+    with VideoWriter(path, width=width, height=height, fps=overlay.tracks.fps or 1.0, comment=comment) as video:
         for index, frame in enumerate(frames):
             video.write(overlay.draw(frame, index))
         return video.codec

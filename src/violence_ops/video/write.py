@@ -21,20 +21,40 @@ def container_suffix(path: Path) -> str:
     return suffix if suffix in _CONTAINERS else ".avi"
 
 
+def read_comment(path: Path) -> str | None:
+    """The comment that a VideoWriter stored in a file; None if there is none. Raises ValueError if it is no video."""
+    import av
+
+    try:
+        with av.open(str(path)) as container:
+            return container.metadata.get("comment")
+    except (av.FFmpegError, OSError) as error:
+        raise ValueError(f"{path.name} is no video that can be opened: {error}") from None
+
+
 class VideoWriter:
     """Streams frames into a file that appears under its name only when it is complete.
 
     Codecs of the container are tried in order; `codec` says which one was taken. Odd sides lose one row or column.
+    `comment` is stored in the file and can be read back with `read_comment`.
     Leaving the block by an exception leaves no file. Raises ValueError for a suffix other than .mp4, .mov and .avi.
     """
 
     def __init__(
-        self, path: Path, *, width: int, height: int, fps: float, codecs: tuple[str, ...] | None = None
+        self,
+        path: Path,
+        *,
+        width: int,
+        height: int,
+        fps: float,
+        codecs: tuple[str, ...] | None = None,
+        comment: str | None = None,
     ) -> None:
         container = _CONTAINERS.get(path.suffix.lower())
         if container is None:
             raise ValueError(f"{path.suffix} is no container that can be written; use one of {', '.join(_CONTAINERS)}")
         self._path = path
+        self._comment = comment
         self._size = (max(2, width // 2 * 2), max(2, height // 2 * 2))
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.stem[:80]}.", suffix=path.suffix, dir=path.parent)
@@ -61,6 +81,8 @@ class VideoWriter:
                 output.close()
                 problems.append(f"{codec}: {error}")
                 continue
+            if self._comment:
+                output.metadata["comment"] = self._comment
             self._output, self._stream, self.codec = output, stream, codec
             return
         self._temporary.unlink()
