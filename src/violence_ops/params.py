@@ -229,6 +229,14 @@ class ExpectationParams(_Section):
     max_share_unlabelled: Share
 
 
+class DriftParams(_Section):
+    significance: Annotated[float, Field(gt=0, lt=0.5)]
+    psi: Positive
+    bins: Annotated[int, Field(ge=2, le=50)]
+    min_clips: Annotated[int, Field(ge=5)]
+    trigger: bool
+
+
 class ScheduleParams(_Section):
     nightly: str
     retries: Annotated[int, Field(ge=0, le=20)]
@@ -252,6 +260,7 @@ class Params(_Section):
     train: TrainParams
     gate: GateParams
     expectations: ExpectationParams
+    drift: DriftParams
     schedule: ScheduleParams
 
     @model_validator(mode="after")

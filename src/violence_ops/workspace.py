@@ -239,6 +239,22 @@ class Workspace:
             names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
         )
 
+    def drift_report(self, batch_id: str) -> Path:
+        """How the clips of a sealed batch differ from what the champion was trained on."""
+        return self.reports / "drift" / f"{self.batch(batch_id).batch_id}.json"
+
+    def drift_reference(self, version: str) -> Path:
+        """What a model was trained on, clip by clip, as drift is measured; kept because it never changes."""
+        return self.cache / "drift" / f"{fingerprint(self.mlflow_uri, version)[:16]}.json"
+
+    @property
+    def tombstones(self) -> Path:
+        """What is left of forgotten clips: a JSON file each, without personal data."""
+        return self.data / "forgotten"
+
+    def tombstone(self, clip_id: str) -> Path:
+        return self.tombstones / f"{check_clip_id(clip_id)}.json"
+
     # one evaluation, one model
     def report(self, name: str) -> ReportFolder:
         """The files of one evaluation, called `<candidate>-vs-<champion>`. Raises UsageError if the name is none of an evaluation."""
