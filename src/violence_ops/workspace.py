@@ -218,13 +218,22 @@ class Workspace:
             if folder.is_dir() and _BATCH_ID.fullmatch(folder.name)
         ]
 
+    def sealed_elsewhere(self) -> list[Batch]:
+        """Batches of which this checkout has DVC's pointer and not the data, oldest first."""
+        names = sorted(path.stem for path in self.batches.glob("*.dvc") if _BATCH_ID.fullmatch(path.stem))
+        return [batch for batch in map(self.batch, names) if not batch.is_sealed]
+
     def quarantined(self, clip_id: str) -> Path:
         """The folder of a quarantined clip: the original file and `reason.json`."""
         return self.quarantine / check_clip_id(clip_id)
 
+    @property
+    def overlays(self) -> Path:
+        return self.root / "overlays"
+
     def overlay(self, clip_id: str, suffix: str) -> Path:
         """A clip's overlay video: a view that can be made again at any time, and so no part of its batch."""
-        return self.root / "overlays" / f"{check_clip_id(clip_id)}{suffix}"
+        return self.overlays / f"{check_clip_id(clip_id)}{suffix}"
 
     def holdout(self, version: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", version) or version.startswith("."):
@@ -307,6 +316,11 @@ class Batch:
     @property
     def manifest(self) -> Path:
         return self.folder / "batch.json"
+
+    @property
+    def pointer(self) -> Path:
+        """What git keeps of a sealed batch: DVC's file with the hash of its data."""
+        return self.sealed.with_name(f"{self.batch_id}.dvc")
 
     @property
     def videos(self) -> Path:

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pyarrow as pa
+
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord, ClipTracks
 from violence_ops.stages import batches
@@ -78,13 +80,17 @@ def shown(tracks: ClipTracks, judged: Judgement | None) -> str:
 
 def judgement(batch: Batch, clip: ClipRecord) -> Judgement | None:
     """What the champion said of a clip, or None if nobody has judged it."""
+    if not batch.is_sealed and not batch.part("predictions", clip.clip_id).is_file():
+        return None
+    return judgement_of(batches.read_rows(batch, "predictions", clip.clip_id))
+
+
+def judgement_of(table: pa.Table) -> Judgement | None:
+    """The same, from the clip's rows of `predictions`."""
     import numpy as np
 
     from violence_ops.video.overlay import Judgement
 
-    if not batch.is_sealed and not batch.part("predictions", clip.clip_id).is_file():
-        return None
-    table = batches.read_rows(batch, "predictions", clip.clip_id)
     if not len(table):
         return None
     first = table.slice(0, 1).to_pylist()[0]

@@ -63,7 +63,7 @@ def run(
         due = [
             clip
             for clip in clips
-            if read_fingerprint(batch.part("predictions", clip.clip_id)) != _expected(batch, clip, champion)
+            if read_fingerprint(batch.part("predictions", clip.clip_id)) != expected(batch, clip, champion)
         ]
         skipped += len(clips) - len(due)
         if champion is not None and due:
@@ -84,7 +84,8 @@ def load_version(workspace: Workspace, version: str) -> Package:
     return package.load(open_registry(workspace).download(version, workspace.model_package(version)))
 
 
-def _expected(batch: Batch, clip: ClipRecord, champion: str | None) -> str:
+def expected(batch: Batch, clip: ClipRecord, champion: str | None) -> str:
+    """The fingerprint of the predictions that these tracks and this champion give."""
     return fingerprint(read_fingerprint(batch.part("tracks", clip.clip_id)), champion)
 
 
@@ -94,7 +95,7 @@ def _score(batch: Batch, clip: ClipRecord, champion: str | None, package: Packag
 
     tracks = batches.read_tracks(batch, clip)
     path = batch.part("predictions", clip.clip_id)
-    mark = _expected(batch, clip, champion)
+    mark = expected(batch, clip, champion)
     if champion is None or package is None:
         write_table(path, PREDICTIONS_SCHEMA.empty_table(), mark)
         return False

@@ -100,12 +100,17 @@ def _validate_batch(
     return judged
 
 
+def expected(clip: ClipRecord, params: Params) -> str:
+    """The fingerprint of the verdict on a clip as ingested, with these parameters."""
+    return fingerprint("validate", clip.to_dict(), params.validation.model_dump())
+
+
 def _judge(
     workspace: Workspace, params: Params, batch: Batch, night: str, clip: ClipRecord, sandbox: Sandbox
 ) -> ClipRecord:
     """The verdict on one clip, on disk afterwards; the steps can be repeated after a crash between any two of them."""
     part, video = batch.part("clips", clip.clip_id), batches.video_of(batch, clip)
-    mark = fingerprint("validate", clip.to_dict(), params.validation.model_dump())
+    mark = expected(clip, params)
     if part.is_file() and (read_fingerprint(part) == mark or not video.exists()):
         known = ClipRecord.from_dict(pq.read_table(part).to_pylist()[0])
         if known.status == "quarantined":
