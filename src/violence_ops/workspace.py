@@ -28,6 +28,7 @@ _FINGERPRINT: Final = b"violence_ops.fingerprint"
 _BATCH_ID: Final = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
 _CLIP_ID: Final = re.compile(r"[0-9a-f]{20}")
 _REPORT: Final = re.compile(r"[0-9]+-vs-([0-9]+|none)")
+_REVIEW: Final = re.compile(r"[0-9a-f]{12}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +122,7 @@ class Workspace:
 
     @property
     def labels_file(self) -> Path:
-        """Labels that arrived after their clip: clip_id,label,by,at. The last line of a clip counts."""
+        """Labels that arrived after their clip (stages/labels_file.py). The last line of a clip counts."""
         return self.data / "labels.csv"
 
     @property
@@ -231,9 +232,11 @@ class Workspace:
     def overlays(self) -> Path:
         return self.root / "overlays"
 
-    def overlay(self, clip_id: str, suffix: str) -> Path:
-        """A clip's overlay video: a view that can be made again at any time, and so no part of its batch."""
-        return self.overlays / f"{check_clip_id(clip_id)}{suffix}"
+    def overlay(self, clip_id: str, suffix: str, report: str | None = None) -> Path:
+        """A clip's overlay video: a view that can be made again at any time, and so no part of its batch. With `report` the
+        one that shows what that report's candidate said."""
+        folder = self.overlays / self.report(report).name if report else self.overlays
+        return folder / f"{check_clip_id(clip_id)}{suffix}"
 
     def holdout(self, version: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", version) or version.startswith("."):
@@ -263,6 +266,12 @@ class Workspace:
 
     def tombstone(self, clip_id: str) -> Path:
         return self.tombstones / f"{check_clip_id(clip_id)}.json"
+
+    def review(self, review_id: str) -> Path:
+        """What was asked in one export for people. Raises UsageError if the id has not the form of one."""
+        if not _REVIEW.fullmatch(review_id):
+            raise UsageError(f"{review_id[:80]!r} is not a review's id: it has 12 hex digits; `data/reviews/` holds them.")
+        return self.data / "reviews" / f"{review_id}.json"
 
     # one evaluation, one model
     def report(self, name: str) -> ReportFolder:
@@ -314,13 +323,13 @@ class Batch:
         return self.sealed if self.is_sealed else self.open
 
     @property
-    def manifest(self) -> Path:
-        return self.folder / "batch.json"
-
-    @property
     def pointer(self) -> Path:
         """What git keeps of a sealed batch: DVC's file with the hash of its data."""
         return self.sealed.with_name(f"{self.batch_id}.dvc")
+
+    @property
+    def manifest(self) -> Path:
+        return self.folder / "batch.json"
 
     @property
     def videos(self) -> Path:

@@ -131,7 +131,7 @@ def test_a_duplicate_brings_a_label_to_a_clip_that_had_none(workspace: Workspace
     (workspace.inbox / "Fight" / "a.mp4").write_bytes(b"same")
     take_in(workspace, date(2026, 1, 2))
     ((label, source),) = labels.effective_labels(workspace).values()
-    assert (label, source) == ("Fight", "review")
+    assert (label, source) == ("Fight", "inbox")
 
 
 def test_a_duplicate_with_another_label_is_told_and_changes_nothing(workspace: Workspace) -> None:

@@ -233,5 +233,5 @@ def _sort_duplicates(
             result.notices.append(
                 f"{clip.source_path} says {clip.label} and clip {clip.clip_id} is labelled {first.label}: nothing was changed."
             )
-    labels_file.record(workspace, new_labels, by="ingest")
+    labels_file.record(workspace, new_labels, by="ingest", source="inbox")
     catalog.set_labels(new_labels)

@@ -10,7 +10,7 @@ from typing import Any
 from violence_ops import versioning
 from violence_ops.errors import UsageError
 from violence_ops.params import load_params
-from violence_ops.stages import holdout
+from violence_ops.stages import holdout, labels_file
 from violence_ops.workspace import Deployment, Workspace, write_text
 
 
@@ -62,7 +62,7 @@ def _write_files(workspace: Workspace, overrides: dict[str, Any]) -> None:
     template = files("violence_ops") / "template"
     first_texts = {
         workspace.inbox / ".gitkeep": "",
-        workspace.labels_file: "clip_id,label,by,at\n",
+        workspace.labels_file: labels_file.HEADER,
         workspace.dvc_file: (template / "dvc.yaml").read_text("utf-8"),
         workspace.params_file: (template / "params.yaml").read_text("utf-8"),
     }

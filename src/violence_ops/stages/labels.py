@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import getpass
 import io
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from violence_ops.records import Label
 from violence_ops.stages import batches
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
-from violence_ops.stages.labels_file import checked_label, later_labels, record
+from violence_ops.stages.labels_file import LabelSource, checked_label, in_force, record
 from violence_ops.workspace import Workspace, check_clip_id
 
 
@@ -60,19 +61,19 @@ def import_file(workspace: Workspace, path: Path, by: str | None = None) -> Labe
     return _apply(workspace, wanted, by)
 
 
-def effective_labels(workspace: Workspace) -> dict[str, tuple[Label, str]]:
+def effective_labels(workspace: Workspace) -> dict[str, tuple[Label, LabelSource]]:
     """Every labelled clip of the sealed and open batches: clip_id to label and where it came from.
 
-    The source is `inbox` (folder or labels.csv at arrival) or `review` (data/labels.csv).
+    The source is `inbox` (folder or labels.csv at arrival) or `review` (a person said so later); data/labels.csv wins.
     """
-    known: dict[str, tuple[Label, str]] = {}
+    known: dict[str, tuple[Label, LabelSource]] = {}
     for batch in workspace.sealed_batches():
         table = pq.read_table(batch.table("clips"), columns=["clip_id", "label"])
         known |= {row["clip_id"]: (row["label"], "inbox") for row in table.to_pylist() if row["label"]}
     for batch_id in batches.open_batch_ids(workspace):
         clips = batches.read_manifest(workspace.batch(batch_id)).clips
         known |= {clip.clip_id: (clip.label, "inbox") for clip in clips if clip.label}
-    return known | {clip_id: (label, "review") for clip_id, label in later_labels(workspace).items()}
+    return known | {clip_id: (row.label, row.source) for clip_id, row in in_force(workspace).items()}
 
 
 def _ids_by_path(workspace: Workspace, paths: list[str]) -> dict[str, str]:
@@ -80,16 +81,23 @@ def _ids_by_path(workspace: Workspace, paths: list[str]) -> dict[str, str]:
         return catalog.find_paths(paths)
 
 
+def give(workspace: Workspace, wanted: Mapping[str, Label], by: str) -> int | None:
+    """Write labels of known clips as a new version of data/labels.csv, and into the catalog; returns the version, None if all
+    of it was said before. Can be repeated after a crash."""
+    version = record(workspace, wanted, by)
+    with open_catalog(workspace) as catalog:
+        catalog.set_labels(wanted)
+    message = f"Labels of {len(wanted)} clips by {printable(by)}" + (f", version {version}" if version else "")
+    versioning.git_commit(workspace, [workspace.labels_file], message)
+    return version
+
+
 def _apply(workspace: Workspace, wanted: dict[str, Label], by: str | None) -> LabelResult:
-    by = by or getpass.getuser()
     with open_catalog(workspace) as catalog:
         unknown = wanted.keys() - catalog.find(wanted).keys()
-        if unknown:
-            raise UsageError(f"No clip {min(unknown)} in this workspace: `violence-ops status` lists the clips.")
-        current = effective_labels(workspace)
-        new = {key: label for key, label in wanted.items() if current.get(key, (None,))[0] != label}
-        record(workspace, new, by)
-        catalog.set_labels(new)
-    if new:
-        versioning.git_commit(workspace, [workspace.labels_file], f"Labels for {len(new)} clips by {printable(by)}")
+    if unknown:
+        raise UsageError(f"No clip {min(unknown)} in this workspace: `violence-ops status` lists the clips.")
+    current = effective_labels(workspace)
+    new = {key: label for key, label in wanted.items() if current.get(key, (None,))[0] != label}
+    give(workspace, new, by or getpass.getuser())
     return LabelResult(len(new), len(wanted) - len(new))

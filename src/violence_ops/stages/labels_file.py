@@ -1,51 +1,87 @@
-"""data/labels.csv: labels that arrived after their clip. The last line of a clip counts and wins over what the inbox said."""
+"""data/labels.csv: labels that arrived after their clip. The last line of a clip counts and wins over what the inbox said.
+
+Whatever writes to it makes a new version: a number that its lines share, with who said so, when, and where it came from.
+"""
 
 from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Final
+from typing import Final, Literal, get_args
 
 from violence_ops.errors import UsageError
 from violence_ops.records import LABELS, Label
 from violence_ops.stages.inbox import parse_label, printable
 from violence_ops.workspace import Workspace, check_clip_id, write_text
 
-_HEADER: Final = ("clip_id", "label", "by", "at")
+LabelSource = Literal["inbox", "review"]
+"""Who gave a label: the inbox (folder or labels.csv), or a person who looked at the clip."""
+
+HEADER: Final = "clip_id,label,by,at,source,version\n"
+
+
+@dataclass(frozen=True, slots=True)
+class LabelRow:
+    """One line of data/labels.csv. Lines from before there were versions belong to version 0."""
+
+    clip_id: str
+    label: Label
+    by: str
+    at: str
+    source: LabelSource
+    version: int
+
+
+def read(workspace: Workspace) -> list[LabelRow]:
+    """The lines of data/labels.csv, oldest first. Raises UsageError naming the line if a person broke the file."""
+    if not workspace.labels_file.is_file():
+        return []
+    with workspace.labels_file.open(encoding="utf-8-sig", newline="") as handle:
+        lines = enumerate(csv.DictReader(handle), start=2)
+        return [_row(line, f"{workspace.labels_file} line {number}") for number, line in lines]
+
+
+def in_force(workspace: Workspace) -> dict[str, LabelRow]:
+    """The line that counts for each clip: its last."""
+    return {row.clip_id: row for row in read(workspace)}
 
 
 def later_labels(workspace: Workspace) -> dict[str, Label]:
-    """data/labels.csv: clip_id to the last label given. Raises UsageError naming the line if a person broke the file."""
-    if not workspace.labels_file.is_file():
-        return {}
-    found = {}
-    with workspace.labels_file.open(encoding="utf-8-sig", newline="") as handle:
-        for number, row in enumerate(csv.DictReader(handle), start=2):
-            where = f"{workspace.labels_file} line {number}"
-            found[check_clip_id((row.get("clip_id") or "").strip())] = checked_label(row.get("label"), where)
-    return found
+    """clip_id to the last label given. Raises UsageError as `read` does."""
+    return {clip_id: row.label for clip_id, row in in_force(workspace).items()}
 
 
-def record(workspace: Workspace, labels: Mapping[str, Label], by: str) -> int:
-    """Append labels to data/labels.csv, without those it says already; returns how many were new."""
+def record(workspace: Workspace, labels: Mapping[str, Label], by: str, source: LabelSource = "review") -> int | None:
+    """Append labels as a new version, without those that the file says already; returns its number, None if nothing was new."""
     with workspace.lock("labels"):
-        known = later_labels(workspace)
-        new = {clip_id: label for clip_id, label in labels.items() if known.get(clip_id) != label}
-        if new:
-            at = datetime.now(UTC).isoformat(timespec="seconds")
-            rows = [(clip_id, label, printable(by), at) for clip_id, label in sorted(new.items())]
-            _append(workspace.labels_file, rows)
-    return len(new)
+        rows = read(workspace)
+        known = {row.clip_id: (row.label, row.source) for row in rows}
+        new = {clip_id: label for clip_id, label in labels.items() if known.get(clip_id) != (label, source)}
+        if not new:
+            return None
+        version = max((row.version for row in rows), default=0) + 1
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        rows += [LabelRow(key, label, printable(by), at, source, version) for key, label in sorted(new.items())]
+        out = io.StringIO()
+        csv.writer(out, lineterminator="\n").writerows(asdict(row).values() for row in rows)
+        write_text(workspace.labels_file, HEADER + out.getvalue())
+    return version
 
 
-def _append(path: Path, rows: Sequence[tuple[str, str, str, str]]) -> None:
-    before = path.read_text("utf-8-sig") if path.is_file() else ",".join(_HEADER) + "\n"
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    write_text(path, before + ("" if before.endswith("\n") else "\n") + out.getvalue())
+def _row(line: dict[str, str | None], where: str) -> LabelRow:
+    by, version = line.get("by") or "", line.get("version") or "0"
+    source = next(
+        (one for one in get_args(LabelSource) if one == line.get("source")), "inbox" if by == "ingest" else "review"
+    )
+    if not version.isdecimal():
+        raise UsageError(f"{where}: {version!r} is no version's number: restore the file with git.")
+    label = checked_label(line.get("label"), where)
+    return LabelRow(
+        check_clip_id((line.get("clip_id") or "").strip()), label, by, line.get("at") or "", source, int(version)
+    )
 
 
 def checked_label(text: str | None, where: str) -> Label:
