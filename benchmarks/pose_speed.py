@@ -27,6 +27,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ import psutil
 import yaml
 
 from violence_ops.params import Params
+from violence_ops.video import facts
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = Params.model_validate(yaml.safe_load((ROOT / "params.yaml").read_text()))
@@ -42,15 +44,11 @@ OURS = ("onnxruntime:fp32", "openvino:fp32", "openvino:bf16", "torch:fp32")
 DEFAULT = "onnxruntime:fp32"  # what params.yaml and a processor give
 
 
-def sizes(files: list[Path]) -> dict[Path, tuple[int, int, int]]:
-    """Width, height and number of frames of each file."""
-    from violence_ops.video import facts
-
-    found = {}
-    for file in files:
-        seen = facts.examine(file, PARAMS.validation, lambda _: None)
-        found[file] = (seen.width, seen.height, seen.frame_count)
-    return found
+@cache
+def size(file: Path) -> tuple[int, int, int]:
+    """Width, height and number of frames of a file, which a night knows from its validation."""
+    seen = facts.examine(file, PARAMS.validation, lambda _: None)
+    return seen.width, seen.height, seen.frame_count
 
 
 def same_shape(folder: Path, count: int) -> list[Path]:
@@ -61,7 +59,7 @@ def same_shape(folder: Path, count: int) -> list[Path]:
     files = sorted(file for file in folder.rglob("*.mp4"))
     if not files:
         raise SystemExit(f"There is no .mp4 under {folder}: pass --clips with a folder of clips.")
-    shapes = {file: Letterbox.of(*size[:2], fit()) for file, size in sizes(files).items()}
+    shapes = {file: Letterbox.of(*size(file)[:2], fit()) for file in files}
     inputs = [(box.input_width, box.input_height) for box in shapes.values()]
     common = max(set(inputs), key=inputs.count)
     chosen = [file for file, box in shapes.items() if (box.input_width, box.input_height) == common]
@@ -79,8 +77,7 @@ def ours(backend: str, precision: str, step: int = 1) -> Callable[[list[Path]], 
     source = open_source(pose)
 
     def run(files: list[Path]) -> int:
-        counts = {file: size[2] for file, size in sizes(files).items()}
-        videos = [(file, np.arange(0, counts[file], step, dtype=np.int32)) for file in files]
+        videos = [(file, np.arange(0, size(file)[2], step, dtype=np.int32)) for file in files]
         with pose_stream(source, params) as stream:
             return sum(1 for video in stream.over(videos) for _ in video)
 
@@ -135,7 +132,7 @@ def mmpose() -> Callable[[list[Path]], int]:
         if not made:
             from violence_ops.letterbox import Letterbox
 
-            box = Letterbox.of(*sizes(files[:1])[files[0]][:2], config.fit(found.network))
+            box = Letterbox.of(*size(files[0])[:2], config.fit(found.network))
             resize = {
                 "type": "BottomupResize",
                 "input_size": (box.input_width, box.input_height),
@@ -243,6 +240,8 @@ class PeakMemory:
 def measure(name: str, files: list[Path]) -> dict[str, float]:
     """Warm up on the first file, then run over all."""
     run = contender(name)
+    for file in files:
+        size(file)
     run(files[:1])
     with PeakMemory() as memory:
         began, busy = time.perf_counter(), time.process_time()

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from violence_ops.errors import Rejected
-from violence_ops.letterbox import Fit, Letterbox
+from violence_ops.letterbox import Fit
 from violence_ops.params import ValidationParams
 from violence_ops.video import decode, facts
 
@@ -63,13 +63,19 @@ def _examine(path: Path, limits: ValidationParams, out: BinaryIO) -> facts.Video
 
 
 def _send_frames(path: Path, request: dict[str, Any], out: BinaryIO) -> None:
-    fit = Fit(*request["fit"]) if request.get("fit") else None
-    for index, frame in zip(_wanted(request), decode.frames(path, _wanted(request)), strict=False):
-        height, width = frame.shape[:2]
-        picture = frame if fit is None else Letterbox.of(width, height, fit).apply(frame)
+    for index, (picture, width, height) in zip(_wanted(request), _pictures(path, request), strict=False):
         facts = {"index": index, "height": picture.shape[0], "width": picture.shape[1], "frame": [width, height]}
         _say(out, facts, np.ascontiguousarray(picture).data)
     _say(out, {"done": True})
+
+
+def _pictures(path: Path, request: dict[str, Any]) -> Iterator[tuple[decode.Frame, int, int]]:
+    """The frames that are asked for, letterboxed if that is asked for, and their own width and height."""
+    if not request.get("fit"):
+        yield from ((frame, frame.shape[1], frame.shape[0]) for frame in decode.frames(path, _wanted(request)))
+        return
+    for picture, box in decode.fitted(path, _wanted(request), Fit(*request["fit"])):
+        yield picture, box.width, box.height
 
 
 def _wanted(request: dict[str, Any]) -> Iterator[int]:

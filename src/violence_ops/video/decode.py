@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from violence_ops.errors import Rejected
+from violence_ops.letterbox import Fit, Letterbox
 
 Frame = NDArray[np.uint8]
 """`(H, W, 3)`, BGR."""
@@ -34,6 +35,37 @@ def frames(path: Path, indices: Iterable[int] | None = None) -> Iterator[Frame]:
     accepted; for others use `sandbox.decoded_frames`. Raises Rejected `unreadable` or `no_video_stream`; frames that do
     not decode are left out, as they are in the frame count.
     """
+    for frame, width, height in _chosen(path, indices):
+        yield frame.to_ndarray(width=width, height=height, format="bgr24")
+
+
+def fitted(path: Path, indices: Iterable[int] | None, fit: Fit) -> Iterator[tuple[Frame, Letterbox]]:
+    """As `frames`, but letterboxed: pictures `(h, w, 3)` uint8 BGR and how each lies in its frame.
+
+    The planes of the usual YUV 4:2:0 are fitted before colours are converted, which differs from fitting the converted
+    frame by a level or two.
+    """
+    for frame, width, height in _chosen(path, indices):
+        box = Letterbox.of(width, height, fit)
+        if _is_plain_yuv(frame) and (frame.width, frame.height) == (width, height):
+            yield box.apply_planes(*(_plane(plane) for plane in frame.planes)), box
+        else:
+            yield box.apply(frame.to_ndarray(width=width, height=height, format="bgr24")), box
+
+
+def _is_plain_yuv(frame: Any) -> bool:
+    """Whether its samples are what `Letterbox.apply_planes` wants; libswscale, too, takes every file for BT.601."""
+    from av.video.reformatter import ColorRange
+
+    return frame.format.name == "yuv420p" and frame.color_range != ColorRange.JPEG
+
+
+def _plane(plane: Any) -> Frame:
+    return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
+
+
+def _chosen(path: Path, indices: Iterable[int] | None) -> Iterator[tuple[Any, int, int]]:
+    """The `av.VideoFrame`s with the given indices, and the first one's width and height, which all shall get."""
     import av
 
     wanted = None if indices is None else iter(indices)
@@ -49,7 +81,7 @@ def frames(path: Path, indices: Iterable[int] | None = None) -> Iterator[Frame]:
                 return
             size = size or (frame.width, frame.height)
             if wanted is None or index == next_wanted:
-                yield frame.to_ndarray(width=size[0], height=size[1], format="bgr24")
+                yield frame, *size
                 next_wanted = index + 1 if wanted is None else next(wanted, None)
     finally:
         container.close()
