@@ -251,9 +251,13 @@ class Workspace:
             names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
         )
 
+    @property
+    def drift_reports(self) -> Path:
+        """How the clips of sealed batches differ from what the champion was trained on."""
+        return self.reports / "drift"
+
     def drift_report(self, batch_id: str) -> Path:
-        """How the clips of a sealed batch differ from what the champion was trained on."""
-        return self.reports / "drift" / f"{self.batch(batch_id).batch_id}.json"
+        return self.drift_reports / f"{self.batch(batch_id).batch_id}.json"
 
     def drift_reference(self, version: str) -> Path:
         """What a model was trained on, clip by clip, as drift is measured; kept because it never changes."""

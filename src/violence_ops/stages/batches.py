@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -134,3 +136,20 @@ def iterate_tracks(batch: Batch, clips: Iterable[ClipRecord]) -> Iterator[ClipTr
     """The tracks of many clips of one batch, reading a sealed table a row group (one clip) at a time."""
     for clip in clips:
         yield read_tracks(batch, clip)
+
+
+def rows_by_clip(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
+    """The rows of each clip of a sealed table (`clip_id` and `columns`), in the table's order, a row group at a time."""
+    pending: pa.Table | None = None
+    with pq.ParquetFile(path) as file:
+        for number in range(file.num_row_groups):
+            group = file.read_row_group(number, columns=["clip_id", *columns])
+            group = group if pending is None else pa.concat_tables([pending, group])
+            names = group.column("clip_id").to_numpy()
+            starts = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1)]
+            for start, end in itertools.pairwise(starts):
+                yield names[start], group.slice(start, end - start)
+            # the last clip may go on in the next row group
+            pending = group.slice(starts[-1])
+    if pending is not None and len(pending):
+        yield pending.column("clip_id")[0].as_py(), pending

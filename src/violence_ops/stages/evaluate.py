@@ -41,10 +41,7 @@ from violence_ops.workspace import Workspace, sha256_file, write_json
 if TYPE_CHECKING:
     from violence_ops.recognition.package import Package
 
-REPORT_TAG: Final = "report"
-"""Tag of a version: its newest report."""
-
-_NO_LINEAGE: Final = (REPORT_TAG, "attempt", "threshold")
+_NO_LINEAGE: Final = (releases.REPORT_TAG, "attempt", "threshold")
 """Tags that say nothing of where a version comes from, or that the report shows elsewhere."""
 
 
@@ -124,9 +121,9 @@ def run(
     if not reused:
         write_json(files.evaluation, evaluation.to_dict())
     reports.write_page(files, evaluation, params)
-    if not reused or registry.tags(version).get(REPORT_TAG) != files.name:
+    if not reused or registry.tags(version).get(releases.REPORT_TAG) != files.name:
         registry.log_report(version, files.folder, _logged(evaluation))
-        registry.set_tag(version, REPORT_TAG, files.name)
+        registry.set_tag(version, releases.REPORT_TAG, files.name)
     _record(workspace, params, evaluation)
     return EvaluateResult(
         report=files.name, report_path=str(files.page), json_path=str(files.evaluation), headline=headline(evaluation),
@@ -176,7 +173,10 @@ def _contestant(workspace: Workspace, registry: Registry, version: str, holdout:
 def _trained_on(package: Path) -> list[Origin] | None:
     """The clips that a version was trained and tuned on, which travel with it; None if they do not."""
     path = package / "training.json"
-    return [Origin(**row) for row in json.loads(path.read_text("utf-8"))["clips"]] if path.is_file() else None
+    if not path.is_file():
+        return None
+    clips = json.loads(path.read_text("utf-8"))["clips"]
+    return [Origin(row["clip_id"], row["source_group"], row["perceptual_hash"]) for row in clips]
 
 
 def _judge(

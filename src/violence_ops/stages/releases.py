@@ -13,6 +13,8 @@ from violence_ops.registry import Registry
 from violence_ops.workspace import Workspace
 
 CHAMPION: Final = "champion"
+REPORT_TAG: Final = "report"
+"""Tag of a version: its newest evaluation."""
 _MOVEMENTS: Final = ("promotion", "rollback")
 
 

@@ -141,9 +141,11 @@ class _Dataset:
         return dict(zip(both.column("clip_id").to_pylist(), both.column("label").to_pylist(), strict=True))
 
     def members(self) -> list[dict[str, Any]]:
-        """The clips that were looked at, for the leakage check."""
-        both = pa.concat_tables([self.train, self.val]).select(["clip_id", "source_group", "perceptual_hash"])
-        return sorted(both.to_pylist(), key=lambda row: row["clip_id"])
+        """The clips that were looked at, for the leakage check and for the model's lineage."""
+        columns = ["clip_id", "source_group", "perceptual_hash", "batch_id", "label", "label_source"]
+        sides = (("train", self.train), ("val", self.val))
+        rows = (row | {"side": side} for side, table in sides for row in table.select(columns).to_pylist())
+        return sorted(rows, key=lambda row: row["clip_id"])
 
 
 def _facts(workspace: Workspace, params: Params, dataset: _Dataset) -> dict[str, str]:
