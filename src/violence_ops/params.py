@@ -187,6 +187,7 @@ class HoldoutParams(_Section):
 
 class TrainParams(_Section):
     family: str
+    streams: Annotated[tuple[Literal["joint", "bone", "joint_motion", "bone_motion"], ...], Field(min_length=1)]
     start: Annotated[str, Field(min_length=1)] | None
     epochs: Count
     mini_batch: Count
