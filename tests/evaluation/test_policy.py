@@ -110,12 +110,40 @@ def test_an_interval_that_reaches_too_deep_is_undecided_although_the_difference_
     assert _outcome(judge(evaluation, _policy(policy, max_interval_loss=0.9)), "F1 difference") == "pass"
 
 
-def test_a_model_against_itself_passes_only_if_no_gain_is_asked_for(
+def test_a_model_against_itself_is_undecided_unless_a_loss_is_tolerated(
     make_evaluation: Make, gate_params: GateParams
 ) -> None:
     evaluation = make_evaluation(LABELS, RIGHT, RIGHT)
-    assert judge(evaluation, gate_params).verdict == "pass"
+    assert judge(evaluation, gate_params).verdict == "undecided"
+    assert judge(evaluation, _policy(gate_params, max_interval_loss=0.05)).verdict == "pass"
     assert judge(evaluation, _policy(gate_params, min_f1_difference=0.01)).verdict == "refuse"
+
+
+def test_one_clip_more_is_no_proof_and_the_sentence_says_what_mcnemar_makes_of_it(
+    make_evaluation: Make, gate_params: GateParams
+) -> None:
+    verdict = judge(make_evaluation(LABELS, RIGHT, _wrong(3)), gate_params)
+    assert verdict.verdict == "undecided"
+    assert "only the candidate has right: 1, only the champion: 0, McNemar p = 1.000" in verdict.reasons[0]
+    assert judge(make_evaluation(LABELS, RIGHT, _wrong(2, 3, 4, 5)), gate_params).verdict == "pass"
+
+
+@pytest.mark.parametrize(
+    ("lost", "outcome"),
+    [
+        pytest.param(3, "pass", id="maybe-chance"),
+        pytest.param(5, "undecided", id="chance-among-many-slices"),
+        pytest.param(12, "refuse", id="no-chance"),
+    ],
+)
+def test_a_slice_counts_as_far_as_chance_does_not_explain_it(
+    make_evaluation: Make, gate_params: GateParams, lost: int, outcome: str
+) -> None:
+    labels = LABELS * 3
+    sure = RIGHT * 3
+    own = [1 - value if i % 3 == 0 and i < 3 * lost else value for i, value in enumerate(sure)]  # all of them cam-0's
+    policy = _policy(gate_params, max_slice_loss=0.1)
+    assert _outcome(judge(make_evaluation(labels, own, sure), policy), "slices") == outcome
 
 
 def test_few_source_groups_cannot_carry_a_comparison(make_evaluation: Make, gate_params: GateParams) -> None:

@@ -35,7 +35,7 @@ class _Tags(HTMLParser):
         pytest.param(RIGHT, None, "Candidate 2 would be the first champion: F1 1.000", "needs a person's approval.", id="first"),
         pytest.param(RIGHT, BAD, "Candidate 2 is better than champion 1: F1 1.000 against 0.400", "needs a person's approval.", id="better"),
         pytest.param(BAD, RIGHT, "Candidate 2 is worse than champion 1: F1 0.400", "recall floor, AUC floor, calibration.", id="worse"),
-        pytest.param(RIGHT, RIGHT, "Candidate 2 gives the same verdicts as champion 1", "needs a person's approval.", id="same"),
+        pytest.param(RIGHT, RIGHT, "Candidate 2 gives the same verdicts as champion 1", "open: F1 difference.", id="same"),
     ],
 )  # fmt: skip
 def test_the_headline_says_it_in_two_sentences(

@@ -7,6 +7,7 @@ worst answer of its checks; turning a right verdict of the candidate into a wron
 
 from __future__ import annotations
 
+from math import comb
 from typing import Final
 
 from violence_ops.evaluation.records import Check, Confusion, DataChecks, Evaluation, Leakage, Outcome, Slice, Verdict
@@ -123,14 +124,15 @@ def _difference(evaluation: Evaluation, policy: GateParams) -> Check:
     """The interval over source groups decides, with m = min_f1_difference and t = max_interval_loss.
 
     refuse: upper < m, even the best of the plausible differences is too small. pass: the difference itself is >= m and
-    lower >= m - t, so that what is lost in a plausible bad case is bounded. Everything between: undecided.
+    lower > m - t, so that (with t = 0) hardly any model passes that is not better by m. Everything between: undecided.
     """
     assert evaluation.difference
     found, interval = evaluation.difference, evaluation.difference.by_group
     wanted, worst = policy.min_f1_difference, policy.min_f1_difference - policy.max_interval_loss
     figures = (
         f"The F1 difference to the champion is {found.f1:+.3f} ({found.confidence:.0%} interval {interval.lower:+.3f} to "
-        f"{interval.upper:+.3f} over {interval.units} source groups)"
+        f"{interval.upper:+.3f} over {interval.units} source groups; clips that only the candidate has right: "
+        f"{found.only_candidate_right}, only the champion: {found.only_champion_right}, McNemar p = {found.mcnemar_p:.3f})"
     )
     outcome: Outcome
     if interval.upper < wanted - _ROUNDING:
@@ -142,28 +144,36 @@ def _difference(evaluation: Evaluation, policy: GateParams) -> Check:
             "undecided",
             f"it is below the {wanted:+.3f} wanted (gate.min_f1_difference), but maybe by chance",
         )
-    elif interval.lower < worst - _ROUNDING:
+    elif interval.lower <= worst + _ROUNDING:
         outcome, ruling = (
             "undecided",
-            f"a loss down to {interval.lower:+.3f} is plausible and {worst:+.3f} is the limit (gate.max_interval_loss)",
+            f"the interval must lie above {worst:+.3f} (gate.min_f1_difference less gate.max_interval_loss)",
         )
     else:
-        outcome, ruling = "pass", f"at least {wanted:+.3f} is wanted and the interval may reach down to {worst:+.3f}"
+        outcome, ruling = "pass", f"the whole interval lies above {worst:+.3f}"
     return Check(name="F1 difference", outcome=outcome, sentence=f"{figures}: {ruling}.")
 
 
 def _slices(evaluation: Evaluation, policy: GateParams) -> Check:
+    """A loss above max_slice_loss counts if chance would seldom split the slice's clips so badly: refuse where that holds for
+    one slice among all that were looked at (Bonferroni), undecided where it holds for the slice alone."""
     judged = [cut for cut in evaluation.slices if cut.champion and is_judged(cut, policy.min_slice_clips)]
-    worse = [cut for cut in judged if slice_loss(cut, policy.min_slice_clips) > policy.max_slice_loss + _ROUNDING]
-    if worse:
-        listed = "; ".join(_slice_sentence(cut, policy.min_slice_clips) for cut in worse)
+    large = [cut for cut in judged if slice_loss(cut, policy.min_slice_clips) > policy.max_slice_loss + _ROUNDING]
+    tail = (1 - policy.confidence) / 2
+    doubtful = [cut for cut in large if chance_of_loss(cut) <= tail]
+    proven = [cut for cut in doubtful if chance_of_loss(cut) * len(judged) <= tail]
+    if doubtful:
+        listed = "; ".join(_slice_sentence(cut, policy.min_slice_clips) for cut in proven or doubtful)
+        ruling = "more than chance explains" if proven else f"maybe by chance among {len(judged)} slices"
         return Check(
-            name="slices", outcome="refuse", sentence=f"The candidate loses more than {policy.max_slice_loss:.2f} (gate.max_slice_loss) in {listed}."
+            name="slices", outcome="refuse" if proven else "undecided",
+            sentence=f"The candidate loses more than {policy.max_slice_loss:.2f} (gate.max_slice_loss), {ruling}, in {listed}.",
         )  # fmt: skip
     largest = max((slice_loss(cut, policy.min_slice_clips) for cut in judged), default=0.0)
+    chance = ", so few clips that it may well be chance" if large else ""
     return Check(
         name="slices", outcome="pass",
-        sentence=f"In the {len(judged)} slices with at least {policy.min_slice_clips} clips the largest loss is {max(0.0, largest):.3f}; {policy.max_slice_loss:.2f} is the limit (gate.max_slice_loss).",
+        sentence=f"In the {len(judged)} slices with at least {policy.min_slice_clips} clips the largest loss is {max(0.0, largest):.3f}{chance}; {policy.max_slice_loss:.2f} is the limit (gate.max_slice_loss).",
     )  # fmt: skip
 
 
@@ -183,11 +193,18 @@ def slice_loss(cut: Slice, min_clips: int) -> float:
     return float(getattr(cut.champion, measure) - getattr(cut.candidate, measure))
 
 
+def chance_of_loss(cut: Slice) -> float:
+    """How often two equally good models would differ so much to the candidate's disadvantage: P(X >= only champion right) of a
+    fair coin tossed once per clip that exactly one of them has right (one-sided sign test)."""
+    tosses = cut.only_candidate_right + cut.only_champion_right
+    return sum(comb(tosses, heads) for heads in range(cut.only_champion_right, tosses + 1)) / 2**tosses
+
+
 def _slice_sentence(cut: Slice, min_clips: int) -> str:
     measure = slice_measure(cut, min_clips)
     champion: Confusion | None = cut.champion
     name = {"f1": "F1", "accuracy": "accuracy"}[measure]
     return (
         f"{cut.dimension} {cut.value} ({name} {getattr(cut.candidate, measure):.3f} against {getattr(champion, measure):.3f}, "
-        f"{cut.candidate.clips} clips)"
+        f"{cut.candidate.clips} clips, p = {chance_of_loss(cut):.3f})"
     )

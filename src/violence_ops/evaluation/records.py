@@ -135,12 +135,14 @@ class Difference(_Record):
 
 
 class Slice(_Record):
-    """The clips that share one trait, e.g. dimension `camera`, value `cam-1`."""
+    """The clips that share one trait, e.g. dimension `camera`, value `cam-1`; how many of them only one model has right."""
 
     dimension: str
     value: str
     candidate: Confusion
     champion: Confusion | None
+    only_candidate_right: int
+    only_champion_right: int
 
 
 class Leakage(_Record):

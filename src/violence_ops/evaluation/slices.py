@@ -9,6 +9,7 @@ from typing import Final
 
 import numpy as np
 
+from violence_ops.evaluation.comparison import mcnemar
 from violence_ops.evaluation.metrics import confusion
 from violence_ops.evaluation.records import JudgedClip, Slice
 from violence_ops.records import ClipRecord, ClipTracks
@@ -51,11 +52,14 @@ def _slice(dimension: str, value: str, clips: list[JudgedClip]) -> Slice:
     labels = np.array([clip.label == "Fight" for clip in clips])
     candidate = np.array([clip.candidate.verdict == "Fight" for clip in clips])
     champion = [clip.champion.verdict == "Fight" for clip in clips if clip.champion]
+    only_candidate, only_champion, _ = mcnemar(labels, candidate, np.array(champion)) if champion else (0, 0, 1.0)
     return Slice(
         dimension=dimension,
         value=value,
         candidate=confusion(labels, candidate),
         champion=confusion(labels, np.array(champion)) if champion else None,
+        only_candidate_right=only_candidate,
+        only_champion_right=only_champion,
     )
 
 

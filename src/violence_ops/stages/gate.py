@@ -45,7 +45,9 @@ def run(
     """
     chosen = reports.find(workspace, report)
     verdict = reports.write_page(chosen.files, chosen.evaluation, params)
-    write_json(chosen.files.gate, {"evaluation": chosen.digest, **verdict.to_dict()})
+    found = chosen.evaluation.difference
+    difference = found.to_dict() if found else None
+    write_json(chosen.files.gate, {"evaluation": chosen.digest, "difference": difference, **verdict.to_dict()})
     payload = _payload(chosen, verdict) | {"policy": policy_digest(params)}
     with workspace.lock("gate"):
         last = latest(ledger.read(workspace), chosen.files.name)
