@@ -10,15 +10,16 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from violence_ops.evaluation import judgement
 from violence_ops.evaluation.records import DataChecks, HoldoutFacts, JudgedClip, Latency, Leakage, ModelFacts, Timings
 from violence_ops.params import Params
-from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipPoses, ClipRecord
+from violence_ops.records import CLIPS_SCHEMA, LABELS, POSES_SCHEMA, PREDICTIONS_SCHEMA, ClipPoses, ClipRecord
 from violence_ops.registry import MODEL, Registry
 from violence_ops.stages import batches
-from violence_ops.workspace import Workspace, write_json, write_table
+from violence_ops.workspace import Workspace, sha256_file, write_json, write_table
 
 Judge = Callable[..., str]
 
@@ -158,3 +159,74 @@ def _walkers(clip: ClipRecord, people: int) -> ClipPoses:
         scores=np.full(len(place), 0.8, np.float32), keypoint_scores=np.full((len(place), 17), 0.75, np.float32),
         keypoints=(place[:, None] + rng.normal(0, 0.4, (len(place), 17, 2)) * size).astype(np.float32),
     )  # fmt: skip
+
+
+@pytest.fixture
+def seal_whole(seal_tracks: Callable[..., list[ClipRecord]]) -> Callable[..., list[ClipRecord]]:
+    """The same batch as `seal_tracks` with all its tables, its facts and (fake) videos whose bytes have the clips' hashes.
+
+    People are `scale` times as tall; `judged_by` names a model that gave probabilities.
+    """
+
+    def seal(
+        workspace: Workspace, *, scale: float = 1.0, judged_by: str | None = None, seed: int = 0, **options: Any
+    ) -> list[ClipRecord]:
+        records = seal_tracks(workspace, seed=seed, **options)
+        batch = workspace.batch(records[0].batch_id)
+        tracks = pq.read_table(batch.table("tracks"))
+        boxes = tracks.column("bbox").combine_chunks().flatten().to_numpy() * np.float32(scale)
+        tracks = tracks.set_column(2, "bbox", pa.FixedSizeListArray.from_arrays(pa.array(boxes), 4))
+        write_table(batch.table("tracks"), tracks)
+        write_table(batch.table("poses"), tracks.select(POSES_SCHEMA.names))
+        write_table(batch.table("predictions"), _predictions(records, judged_by, seed))
+        batch.videos.mkdir()
+        for number in range(len(records)):
+            content = f"{seed}/{number}".encode()
+            (batch.videos / f"{hashlib.sha256(content).hexdigest()[:20]}.mp4").write_bytes(content)
+        names = ("clips", "poses", "tracks", "predictions")
+        tables = {
+            name: {"rows": pq.read_metadata(batch.table(name)).num_rows, "sha256": sha256_file(batch.table(name))}
+            for name in names
+        }
+        costs = {record.clip_id: {"engine_s": 0.5, "device": "cpu"} for record in records}
+        facts = {
+            "batch_id": batch.batch_id, "night": batch.batch_id[:10], "tables": tables, "accepted": len(records), "quarantined": {},
+            "params": workspace.params().model_dump(mode="json"), "code_revision": "c0de",
+            "pose_weights": {"name": "rtmo_small", "sha256": "ab" * 32},
+            "run": {"pose_costs": {"engine_s": {"cpu": 0.5 * len(records)}, "clips": costs}},
+        }  # fmt: skip
+        write_json(batch.manifest, facts)
+        return records
+
+    return seal
+
+
+def _predictions(records: list[ClipRecord], version: str | None, seed: int) -> pa.Table:
+    probabilities = np.random.default_rng(seed).random(len(records))
+    rows = [
+        {
+            "clip_id": record.clip_id, "model_version": version, "window": 0, "start_frame": 0, "end_frame": 30, "probability": p,
+            "weight": 1.0, "clip_probability": p, "threshold": 0.5, "verdict": LABELS[int(p > 0.5)],
+        }
+        for record, p in zip(records, probabilities, strict=True)
+        if version
+    ]  # fmt: skip
+    return pa.Table.from_pylist(rows, PREDICTIONS_SCHEMA)
+
+
+@pytest.fixture
+def trained() -> Callable[..., None]:
+    """`trained(workspace, version, clips)`: what a registered version says it was trained on, as in its downloaded package."""
+
+    def write(workspace: Workspace, version: str, clips: list[ClipRecord], dataset_revision: str = "da7a" * 8) -> None:
+        rows = [
+            {
+                "clip_id": clip.clip_id, "source_group": clip.source_group, "perceptual_hash": clip.perceptual_hash,
+                "batch_id": clip.batch_id, "label": clip.label, "label_source": "inbox", "side": ("train", "val")[number % 4 == 3],
+            }
+            for number, clip in enumerate(clips)
+        ]  # fmt: skip
+        content = {"dataset_revision": dataset_revision, "clips": rows}
+        write_json(workspace.model_package(version) / "training.json", content)
+
+    return write
