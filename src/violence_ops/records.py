@@ -38,6 +38,10 @@ COMPONENTS: Final = (
 
 FloatArray = NDArray[np.float32]
 IntArray = NDArray[np.int32]
+BoolArray = NDArray[np.bool_]
+
+_FAR: Final = 1e7
+"""px; no frame is as large, so what lies farther is nowhere."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +102,7 @@ POSES_SCHEMA: Final = pa.schema(_POSE_FIELDS)
 TRACKS_SCHEMA: Final = pa.schema(
     [*_POSE_FIELDS, ("track_id", pa.int32()), ("rank", pa.int32()), ("involvement", pa.float32())]
     + [(name, pa.float32()) for name in COMPONENTS]
+    + [("interpolated", pa.bool_())]
 )
 PREDICTIONS_SCHEMA: Final = pa.schema(
     [
@@ -110,10 +115,10 @@ PREDICTIONS_SCHEMA: Final = pa.schema(
 
 
 def as_tracks(table: pa.Table) -> pa.Table:
-    """Rows of tracks in `TRACKS_SCHEMA`; a component that was not there yet when they were written is 0."""
-    for name in COMPONENTS:
-        if name not in table.column_names:
-            table = table.append_column(name, pa.array(np.zeros(len(table), np.float32)))
+    """Rows of tracks in `TRACKS_SCHEMA`; a column that was not there yet when they were written is 0 or false."""
+    for column in TRACKS_SCHEMA:
+        if column.name not in table.column_names:
+            table = table.append_column(column.name, pa.array(np.zeros(len(table), bool)).cast(column.type))
     return table.select(TRACKS_SCHEMA.names).cast(TRACKS_SCHEMA)
 
 
@@ -162,7 +167,7 @@ class ClipPoses:
 
     @classmethod
     def from_frames(cls, clip: ClipRecord, indices: IntArray, frames: list[FramePoses]) -> Self:
-        """Join the people of the frames `indices` `(F,)`. `clip` must have been validated (size, fps known)."""
+        """Join the usable people of the frames `indices` `(F,)`. `clip` must have been validated (size, fps known)."""
         counts = [len(poses) for poses in frames]
 
         def joined(name: str, *shape: int) -> FloatArray:
@@ -175,7 +180,25 @@ class ClipPoses:
             bboxes=joined("bboxes", 4), scores=joined("scores"), keypoints=joined("keypoints", JOINTS, 2),
             # stored as float16: rounding here keeps a first run and a reread of its table equal
             keypoint_scores=joined("keypoint_scores", JOINTS).astype(np.float16).astype(np.float32),
-        )  # fmt: skip
+        ).usable()  # fmt: skip
+
+    def usable(self) -> Self:
+        """Without what a pose model may give that is nobody: rows whose score is no number, or whose box has no area or is nowhere.
+
+        A joint that is nowhere was not seen: score 0 at (0, 0). Scores are held to [0, 1].
+        """
+        with np.errstate(invalid="ignore"):
+            somewhere = (np.abs(self.bboxes) < _FAR).all(axis=1) & np.isfinite(self.scores)
+            rows = np.flatnonzero(somewhere & (self.bboxes[:, 2:] > self.bboxes[:, :2]).all(axis=1))
+            seen = (np.abs(self.keypoints[rows]) < _FAR).all(axis=2) & np.isfinite(self.keypoint_scores[rows])
+        return replace(
+            self,
+            frame=self.frame[rows],
+            bboxes=self.bboxes[rows],
+            scores=self.scores[rows].clip(0.0, 1.0),
+            keypoints=np.where(seen[..., None], self.keypoints[rows], np.float32(0)),
+            keypoint_scores=np.where(seen, self.keypoint_scores[rows], np.float32(0)).clip(0.0, 1.0),
+        )
 
     def to_table(self) -> pa.Table:
         """The rows in `POSES_SCHEMA`."""
@@ -192,13 +215,19 @@ class ClipTracks(ClipPoses):
     """Poses with the identity and the involvement of each person.
 
     track_id `(R,)` int32 from 1; rank `(R,)` int32, 1 = most involved, 0 = not ranked; involvement `(R,)` and components
-    `(R, 10)` in [0, 1] in the order of `COMPONENTS`; these are per track and repeat on the track's rows.
+    `(R, 10)` in [0, 1] in the order of `COMPONENTS`; these are per track and repeat on the track's rows. interpolated `(R,)`:
+    nobody was seen there, the row was filled in between two that were.
     """
 
     track_id: IntArray
     rank: IntArray
     involvement: FloatArray
     components: FloatArray
+    interpolated: BoolArray = None  # type: ignore[assignment]  # models that were logged before it was there leave it out
+
+    def __post_init__(self) -> None:
+        if self.interpolated is None:
+            object.__setattr__(self, "interpolated", np.zeros(len(self.frame), bool))
 
     @classmethod
     def from_poses(cls, poses: ClipPoses, track_id: IntArray) -> Self:
@@ -216,6 +245,7 @@ class ClipTracks(ClipPoses):
             rank=np.zeros(len(rows), np.int32),
             involvement=np.zeros(len(rows), np.float32),
             components=np.zeros((len(rows), len(COMPONENTS)), np.float32),
+            interpolated=np.zeros(len(rows), bool),
         )
 
     def to_table(self) -> pa.Table:
@@ -224,13 +254,14 @@ class ClipTracks(ClipPoses):
             "track_id": self.track_id.astype(np.int32),
             "rank": self.rank.astype(np.int32),
             "involvement": self.involvement.astype(np.float32),
+            "interpolated": self.interpolated.astype(bool),
         }
         columns |= {name: self.components[:, i].astype(np.float32) for i, name in enumerate(COMPONENTS)}
         return pa.table(columns, schema=TRACKS_SCHEMA)
 
     @classmethod
     def from_table(cls, table: pa.Table, clip: ClipRecord) -> Self:
-        """Read back what `to_table` wrote (rows of this clip only), also before a component was added."""
+        """Read back what `to_table` wrote (rows of this clip only), also before a column was added."""
         table = as_tracks(table)
         return cls(
             **_pose_arrays(table, clip),
@@ -238,6 +269,7 @@ class ClipTracks(ClipPoses):
             rank=_column(table, "rank"),
             involvement=_column(table, "involvement"),
             components=np.stack([_column(table, name) for name in COMPONENTS], axis=1).astype(np.float32),
+            interpolated=table.column("interpolated").to_numpy(zero_copy_only=False).astype(bool),
         )
 
 

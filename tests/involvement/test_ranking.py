@@ -17,7 +17,7 @@ spec = importlib.util.spec_from_file_location("slow_involvement", HERE / "slow.p
 slow = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(slow)
 ROWS = (
-    "frame", "bboxes", "scores", "keypoints", "keypoint_scores", "track_id", "rank", "involvement", "components",
+    "frame", "bboxes", "scores", "keypoints", "keypoint_scores", "track_id", "rank", "involvement", "components", "interpolated",
 )  # fmt: skip
 
 

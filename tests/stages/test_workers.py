@@ -35,7 +35,7 @@ def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
         target = "tasks_of_this_test:work"
         return {
             found.item: found
-            for found in outcomes(target, {"folder": str(tmp_path)}, items, workers=workers, timeout_s=2)
+            for found in outcomes(target, {"folder": str(tmp_path)}, dict.fromkeys(items, 2.0), workers=workers)
         }
 
     return run

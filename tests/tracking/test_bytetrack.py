@@ -19,6 +19,7 @@ PARAMS = TrackingParams(
     keypoint_weight=0.85,
     buffer_s=1.0,
     min_hits=2,
+    fill_gap_s=0.0,
 )
 
 

@@ -27,7 +27,7 @@ from violence_ops.workspace import Workspace
 def _lines_of_stdin() -> list[Path]:
     paths = [Path(line.rstrip("\n")) for line in sys.stdin if line.strip()]
     if not paths:
-        raise UsageError("Nothing was read from stdin: give paths, a line each.")
+        raise UsageError("Nothing was read from stdin: give one a line.")
     return paths
 
 
@@ -52,16 +52,41 @@ def explain(
 
 @app.command()
 def overlay(
-    clip: Annotated[str, typer.Argument(help="A clip id.")],
+    clips: Annotated[
+        list[str] | None, typer.Argument(help="Clip ids; `-` reads them from stdin, a line each.", show_default=False)
+    ] = None,
     workspace: WorkspaceOption = None,
+    batch: Annotated[str | None, typer.Option("--batch", "-b", help="All accepted clips of this batch.")] = None,
+    failures: Annotated[
+        bool, typer.Option("--failures", help="All clips that the candidate of an evaluation got wrong.")
+    ] = False,
+    report: Annotated[str | None, typer.Option(help="With --failures: which evaluation; default: the newest.")] = None,
     regions: Annotated[bool, typer.Option("--regions", help="Draw the five regions.")] = False,
+    settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a video with skeletons, ids, ranks and verdicts drawn over the clip."""
-    from violence_ops.stages import overlay as stage
+    """Write videos with skeletons, ids, ranks and verdicts drawn over the clips, several at once.
 
-    opened, params = open_workspace(workspace)
-    show(stage.run(opened, params, clip, regions=regions), as_json)
+    A clip that fails is one sentence and does not stop the others; the exit code is then 1.
+    """
+    from violence_ops.stages import overlays as stage
+
+    if [bool(clips), batch is not None, failures].count(True) != 1 or (report and not failures):
+        raise UsageError(
+            "Say which clips: `violence-ops overlay CLIP ...`, `--batch BATCH` or `--failures [--report NAME]`."
+        )
+    opened, params = open_workspace(workspace, settings)
+    with progress_bar() as progress:
+        if batch is not None:
+            result = stage.of_batch(opened, params, batch, regions=regions, progress=progress)
+        elif failures:
+            result = stage.of_failures(opened, params, report, regions=regions, progress=progress)
+        else:
+            named = [str(line) for clip in clips or () for line in (_lines_of_stdin() if clip == "-" else [clip])]
+            result = stage.run(opened, params, named, regions=regions, progress=progress)
+    show(result, as_json)
+    if result.failed:
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -10,6 +10,7 @@ from scipy.spatial import cKDTree
 
 Float = NDArray[np.float64]
 Rows = NDArray[np.intp]
+Flags = NDArray[np.bool_]
 
 _UNKNOWN = 0.5
 """What movement and consistency say of a person who was not seen often enough."""

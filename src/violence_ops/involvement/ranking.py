@@ -10,6 +10,7 @@ import numpy as np
 from violence_ops.involvement import components as parts
 from violence_ops.involvement import pairs, regions
 from violence_ops.involvement.regions import Float
+from violence_ops.involvement.sightings import Sightings
 from violence_ops.params import InvolvementParams
 from violence_ops.records import COMPONENTS, ClipTracks, IntArray
 
@@ -22,23 +23,27 @@ def rank(tracks: ClipTracks, params: InvolvementParams, *, frames: IntArray) -> 
     """`tracks` with components, involvement and rank filled in; whatever these held before is not looked at.
 
     `frames` `(F,)` are the frames that were looked at, those without anybody included. A component of a track is the mean
-    over its rows; persistence is its share of `frames`; closeness, contact and partner are those of its best pair. Rank 1 is the most involved; equal ones in the order of their
-    ids; 0 for a track shorter than `params.min_track_s` or weaker than `params.min_mean_score`. Rows with track_id 0 take no
-    part and get zeros. The order of the persons within a frame does not matter.
+    over its rows; persistence is its share of `frames`; closeness, contact and partner are those of its best pair. Rank 1
+    is the most involved; equal ones in the order of their ids; 0 for a track that was seen too shortly, weakly or
+    unsteadily (`Sightings`). Rows that were filled in get what their track has and change nothing. Rows with track_id 0
+    take no part and get zeros. The order of the persons within a frame does not matter.
     """
-    followed = np.flatnonzero(tracks.track_id > 0)
-    followed = followed[np.lexsort((tracks.track_id[followed], tracks.frame[followed]))]
-    ids, track = np.unique(tracks.track_id[followed], return_inverse=True)
-    clip = _Clip(tracks, followed, track, len(ids), frames, params)
+    seen = np.flatnonzero((tracks.track_id > 0) & ~tracks.interpolated)
+    seen = seen[np.lexsort((tracks.track_id[seen], tracks.frame[seen]))]
+    ids, track = np.unique(tracks.track_id[seen], return_inverse=True)
+    rankable = Sightings.of(tracks, frames).obstacles(params) == 0
+    clip = _Clip(tracks, seen, track, rankable, frames, params)
     weights = regions.weight_vector(params.region_weights)
     values = clip.values(_adapted(clip, weights) if params.adaptive_regions else weights)
     involvement = clip.involvement(values)
-    ranks = _ranks(involvement, clip.rankable)
+    ranks = _ranks(involvement, rankable)
+    followed = np.flatnonzero(np.isin(tracks.track_id, ids))
+    whose = np.searchsorted(ids, tracks.track_id[followed])
     return replace(
         tracks,
-        components=_on_rows(len(tracks), followed, values[track]),
-        involvement=_on_rows(len(tracks), followed, involvement[track]),
-        rank=_on_rows(len(tracks), followed, ranks[track]).astype(np.int32),
+        components=_on_rows(len(tracks), followed, values[whose]),
+        involvement=_on_rows(len(tracks), followed, involvement[whose]),
+        rank=_on_rows(len(tracks), followed, ranks[whose]).astype(np.int32),
     )
 
 
@@ -50,13 +55,12 @@ class _Clip:
         tracks: ClipTracks,
         rows: parts.Rows,
         track: parts.Rows,
-        count: int,
+        rankable: parts.Flags,
         frames: IntArray,
         params: InvolvementParams,
     ) -> None:
-        self.params, self.frames, self.tracks = params, len(frames), count
+        self.params, self.frames, self.tracks, self.rankable = params, len(frames), len(rankable), rankable
         self.track, self.width, self.height, self.fps = track, tracks.width, tracks.height, tracks.fps or 1.0
-        self.scores = tracks.scores[rows].astype(np.float64)
         bboxes = tracks.bboxes[rows].astype(np.float64)
         self.box_centres = (bboxes[:, :2] + bboxes[:, 2:]) / 2
         keypoint_scores = tracks.keypoint_scores[rows]
@@ -68,7 +72,7 @@ class _Clip:
         self.movement = parts.movement(self.centres, track, params.movement_px * scale, params.movement_history)
         self.interaction = parts.interaction(self.centres, tracks.frame[rows], params.interaction_px * scale)
         self.detection = parts.detection(keypoint_scores, valid)
-        self.presence = np.bincount(track, minlength=count)
+        self.presence = np.bincount(track, minlength=self.tracks)
         seconds = tracks.frame[rows] / self.fps
         limbs = parts.limbs(keypoints, valid, seconds, track, params.limb_speed_heights * heights)
         self.limbs = self._mean_where_known(limbs)
@@ -76,7 +80,6 @@ class _Clip:
             tracks.frame[rows], track, bboxes, keypoints, valid, heights, frames=self.frames,
             closeness_reach=params.closeness_heights, contact_reach=params.contact_heights,
         )  # fmt: skip
-        self.rankable = _rankable(self, frames)
 
     def _heights(self, heights: Float) -> Float:
         """`(R,)` px, at least a little: the median over the track, which does not shrink with a fall or behind a table."""
@@ -146,15 +149,7 @@ def _adapted(clip: _Clip, weights: Float) -> Float:
     return weights
 
 
-def _rankable(clip: _Clip, frames: IntArray) -> np.ndarray:
-    """`(tracks,)` whether a track is seen for long enough, and surely enough, to be ranked."""
-    spacing = float(np.median(np.diff(frames))) if len(frames) > 1 else 1.0
-    strength = np.bincount(clip.track, clip.scores, clip.tracks) / np.maximum(clip.presence, 1)
-    long_enough = clip.presence * spacing / clip.fps >= clip.params.min_track_s - 1e-6
-    return np.asarray(long_enough & (strength >= clip.params.min_mean_score))
-
-
-def _ranks(involvement: Float, rankable: np.ndarray) -> IntArray:
+def _ranks(involvement: Float, rankable: parts.Flags) -> IntArray:
     """`(tracks,)` 1 for the largest involvement, and so on; 0 where not rankable."""
     ranks = np.zeros(len(involvement), np.int32)
     order = np.argsort(-involvement, kind="stable")

@@ -12,7 +12,7 @@ from typing import Any, Final
 from violence_ops.errors import Rejected
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord
-from violence_ops.stages import batches, workers
+from violence_ops.stages import batches, overlays, workers
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.overlay import judgement
 from violence_ops.stages.parts import record_progress, withdraw
@@ -20,7 +20,10 @@ from violence_ops.workspace import Batch, Workspace, fingerprint, read_fingerpri
 
 _log = logging.getLogger(__name__)
 _FAILURES: Final = {
-    "timeout": ("timeout", "Following the people of {clip} took longer than annotation.timeout_s ({limit:g} s)."),
+    "timeout": (
+        "timeout",
+        "Following the people of {clip} took longer than annotation.timeout_s allows it ({limit:g} s).",
+    ),
     "killed": (
         "too_large",
         "The process that followed the people of {clip} was killed twice, most likely for lack of memory.",
@@ -97,18 +100,14 @@ def _annotate(
     """Write the tracks of `clips`; returns the clips that had to be given up, with the reason."""
     by_id = {clip.clip_id: clip for clip in clips}
     common = {"root": str(workspace.root), "batch_id": batch.batch_id, "params": params.model_dump(mode="json")}
+    limits = {clip.clip_id: params.annotation.allowance_s(clip.duration_s) for clip in clips}
     lost = {}
-    answers = workers.outcomes(
-        f"{__name__}:annotate_clip",
-        common,
-        list(by_id),
-        workers=workers.worker_count(params.annotation.workers, len(clips)),
-        timeout_s=params.annotation.timeout_s,
-    )
+    count = workers.worker_count(params.annotation.workers, len(clips))
+    answers = workers.outcomes(f"{__name__}:annotate_clip", common, limits, workers=count)
     for done, outcome in enumerate(answers, start=1):
         if outcome.failure:
             reason, sentence = _FAILURES[outcome.failure]
-            message = sentence.format(clip=by_id[outcome.item].source_path, limit=params.annotation.timeout_s)
+            message = sentence.format(clip=by_id[outcome.item].source_path, limit=limits[outcome.item])
             withdraw(workspace, batch, by_id[outcome.item], Rejected(reason, message))
             lost[outcome.item] = reason
         if progress:
@@ -118,18 +117,15 @@ def _annotate(
 
 def annotate_clip(common: dict[str, Any], clip_id: str) -> dict[str, Any]:
     """The work on one clip, in a child process: read its poses, write its tracks."""
-    from violence_ops.involvement import rank
-    from violence_ops.records import ClipTracks, sampled_frames
-    from violence_ops.tracking import ByteTrack
+    from violence_ops.records import sampled_frames
+    from violence_ops.stages.following import follow
 
     params = Params.model_validate(common["params"])
     batch = Workspace(Path(common["root"])).batch(common["batch_id"])
     (clip,) = batches.accepted_clips(batch, [clip_id])
     poses = batches.read_poses(batch, clip)
     frames = sampled_frames(clip, params.pose.max_frames_per_second)
-    ids = ByteTrack(params.tracking).track(poses, frames)
-    ranked = rank(ClipTracks.from_poses(poses, ids), params.involvement, frames=frames)
-    write_table(batch.part("tracks", clip_id), ranked.to_table(), expected(batch, clip, params))
+    write_table(batch.part("tracks", clip_id), follow(poses, params, frames).to_table(), expected(batch, clip, params))
     return {}
 
 
@@ -152,24 +148,12 @@ def _counts(batch: Batch, clip: ClipRecord) -> dict[str, int]:
 def _overlays(
     workspace: Workspace, batch: Batch, clips: list[ClipRecord], params: Params, progress: Progress | None
 ) -> int:
-    """Write the overlay videos that `annotation.overlay` asks for; returns how many. One that takes too long is left out."""
+    """Write the overlay videos that `annotation.overlay` asks for; returns how many. One that fails is left out."""
     wanted = [clip.clip_id for clip in clips if _wants_overlay(batch, clip, params)]
-    common = {"root": str(workspace.root), "params": params.model_dump(mode="json")}
-    made = 0
-    answers = workers.outcomes(
-        "violence_ops.stages.overlay:overlay_clip",
-        common,
-        wanted,
-        workers=workers.worker_count(params.annotation.workers, len(wanted)),
-        timeout_s=params.annotation.timeout_s,
-    )
-    for done, outcome in enumerate(answers, start=1):
-        made += outcome.failure is None
-        if outcome.failure:
-            _log.warning("no overlay for clip %s: %s (annotation.timeout_s)", outcome.item, outcome.failure)
-        if progress:
-            progress("overlays", done, len(wanted))
-    return made
+    result = overlays.run(workspace, params, wanted, progress=progress)
+    for sentence in result.failed.values():
+        _log.warning("no overlay: %s", sentence)
+    return len(result.made)
 
 
 def _wants_overlay(batch: Batch, clip: ClipRecord, params: Params) -> bool:

@@ -32,7 +32,7 @@ def summary_row(clip: ClipRecord, poses: pa.Table, tracks: pa.Table) -> dict[str
         "bad_boxes": int((people.bboxes[:, 2:] <= people.bboxes[:, :2]).any(axis=1).sum()),
         "not_finite": int(sum((~np.isfinite(values)).sum() for values in everything)),
         "repeated_tracks": len(followed) - len(np.unique(np.stack([followed.frame, followed.track_id]), axis=1).T),
-        "tracks_without_poses": max(0, len(followed) - len(people)),
+        "tracks_without_poses": max(0, int((~followed.interpolated).sum()) - len(people)),
         "bad_ranks": _bad_ranks(followed),
     }
     ranges = {"score": people.scores, "keypoint_score": people.keypoint_scores}

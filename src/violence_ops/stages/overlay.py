@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -35,10 +34,17 @@ class OverlayResult:
 
 
 def run(
-    workspace: Workspace, params: Params, clip_id: str, *, regions: bool = False, progress: Progress | None = None
+    workspace: Workspace,
+    params: Params,
+    clip_id: str,
+    *,
+    regions: bool = False,
+    said: tuple[str, Judgement] | None = None,
+    progress: Progress | None = None,
 ) -> OverlayResult:
     """Write the overlay video of one annotated clip, in the container of the original where that can be written.
 
+    `said` is a report and what its candidate made of the clip, to be shown instead of the verdict that the batch holds.
     Raises UsageError for an unknown clip, WorkspaceError for one without tracks, Rejected if it does not decode any more.
     """
     from violence_ops.video import overlay
@@ -46,10 +52,11 @@ def run(
     from violence_ops.video.write import container_suffix
 
     batch, clip = accepted_clip(workspace, clip_id)
-    tracks, judged = batches.read_tracks(batch, clip), judgement(batch, clip)
+    report, judged = said or (None, judgement(batch, clip))
+    tracks = batches.read_tracks(batch, clip)
     drawn = overlay.Overlay(tracks, judged, five_regions() if regions else None)
     original = batches.video_of(batch, clip)
-    path = workspace.overlay(clip_id, container_suffix(original))
+    path = workspace.overlay(clip_id, container_suffix(original), report)
     total = clip.frame_count or 0
 
     def frames() -> Any:
@@ -61,11 +68,6 @@ def run(
 
     codec = overlay.write(frames(), path, drawn, shown(tracks, judged))
     return OverlayResult(clip_id, str(path), codec, total, drawn.judgement is not None)
-
-
-def overlay_clip(common: dict[str, Any], clip_id: str) -> dict[str, Any]:
-    """The same, in a child process of `annotate`."""
-    return run(Workspace(Path(common["root"])), Params.model_validate(common["params"]), clip_id).to_dict()
 
 
 def shown(tracks: ClipTracks, judged: Judgement | None) -> str:

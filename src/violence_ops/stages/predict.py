@@ -69,9 +69,8 @@ def _files(sources: Sequence[Path]) -> list[Path]:
 
 def _tracks(path: Path, params: Params, source: Source, sandbox: Sandbox) -> ClipTracks:
     """Validate a video and follow its people, as a night does. Raises Rejected."""
-    from violence_ops.involvement import rank
     from violence_ops.stages.extract_poses import pose_stream
-    from violence_ops.tracking import ByteTrack
+    from violence_ops.stages.following import follow
 
     facts = sandbox.validate(path)
     sha256 = sha256_file(path)
@@ -82,6 +81,4 @@ def _tracks(path: Path, params: Params, source: Source, sandbox: Sandbox) -> Cli
     frames = sampled_frames(clip, params.pose.max_frames_per_second)
     with pose_stream(source, params) as stream:
         people = [found for video in stream.over([(path, frames)]) for found in video]
-    poses = ClipPoses.from_frames(clip, frames, people)
-    tracks = ClipTracks.from_poses(poses, ByteTrack(params.tracking).track(poses, frames))
-    return rank(tracks, params.involvement, frames=frames)
+    return follow(ClipPoses.from_frames(clip, frames, people), params, frames)

@@ -177,13 +177,10 @@ def _views(
 
 def _skeleton(record: ClipRecord, found: Sequence[FramePoses], params: Params) -> Skeleton:
     """Tracked, ranked and cut to the persons that the classifier looks at, as `annotate` and `assemble` do it."""
-    from violence_ops.involvement import rank
     from violence_ops.recognition.skeleton import from_tracks
-    from violence_ops.records import ClipPoses, ClipTracks, sampled_frames
-    from violence_ops.tracking import ByteTrack
+    from violence_ops.records import ClipPoses, sampled_frames
+    from violence_ops.stages.following import follow
 
     frames = sampled_frames(record, params.pose.max_frames_per_second)
-    poses = ClipPoses.from_frames(record, frames, list(found))
-    ids = ByteTrack(params.tracking).track(poses, frames)
-    tracks = rank(ClipTracks.from_poses(poses, ids), params.involvement, frames=frames)
+    tracks = follow(ClipPoses.from_frames(record, frames, list(found)), params, frames)
     return from_tracks(tracks, params.windows.persons, params.windows.frames_per_second)

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
@@ -50,18 +50,16 @@ def worker_count(asked: int, items: int) -> int:
     return max(1, min(len(os.sched_getaffinity(0)), int(room), items // _ITEMS_PER_WORKER))
 
 
-def outcomes(
-    target: str, common: dict[str, Any], items: Sequence[str], *, workers: int, timeout_s: float
-) -> Iterator[Outcome]:
+def outcomes(target: str, common: dict[str, Any], limits_s: Mapping[str, float], *, workers: int) -> Iterator[Outcome]:
     """Call `target` ("module:function") as `function(common, item) -> dict` for every item; yields in order of completion.
 
-    A child that was killed gets one more try. Raises UserError if the function raised one; RuntimeError if it ended with
+    `limits_s` are the items, each with the seconds it may take. A child that was killed gets one more try. Raises UserError if the function raised one; RuntimeError if it ended with
     another error, whose traceback the child has printed.
     """
-    children = _Children(target, common, timeout_s)
+    children = _Children(target, common)
     pool = ThreadPoolExecutor(workers)
     try:
-        for future in as_completed([pool.submit(children.work_on, item) for item in items]):
+        for future in as_completed([pool.submit(children.work_on, *each) for each in limits_s.items()]):
             yield future.result()
     finally:
         children.stop.set()
@@ -72,17 +70,17 @@ def outcomes(
 class _Children:
     """The child processes that wait for an item."""
 
-    def __init__(self, target: str, common: dict[str, Any], timeout_s: float) -> None:
-        self.target, self.common, self.timeout_s = target, common, timeout_s
+    def __init__(self, target: str, common: dict[str, Any]) -> None:
+        self.target, self.common = target, common
         self.stop = threading.Event()
         self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
 
-    def work_on(self, item: str) -> Outcome:
+    def work_on(self, item: str, limit_s: float) -> Outcome:
         """Have a child work on one item; two of them if the first is killed."""
-        outcome = self._attempt(item)
-        return self._attempt(item) if outcome.failure == "killed" else outcome
+        outcome = self._attempt(item, limit_s)
+        return self._attempt(item, limit_s) if outcome.failure == "killed" else outcome
 
-    def _attempt(self, item: str) -> Outcome:
+    def _attempt(self, item: str, limit_s: float) -> Outcome:
         try:
             child = self._idle.get_nowait()
         except queue.Empty:
@@ -90,7 +88,7 @@ class _Children:
         healthy = False
         try:
             child.wait_until_ready(self.stop)
-            outcome = child.answer(item, self.timeout_s, self.stop)
+            outcome = child.answer(item, limit_s, self.stop)
             healthy = outcome.failure is None
             return outcome
         finally:

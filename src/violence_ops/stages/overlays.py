@@ -1,0 +1,147 @@
+"""`overlay` of several clips at once: a list, a batch, or every clip that a model got wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from violence_ops.errors import UserError
+from violence_ops.params import Params
+from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
+from violence_ops.stages import batches, overlay, workers
+from violence_ops.stages.batches import Progress
+from violence_ops.stages.index import open_catalog
+from violence_ops.stages.parts import accepted_clip
+from violence_ops.workspace import Workspace
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+@dataclass(frozen=True, slots=True)
+class OverlaysResult:
+    """The overlays that were written, and for every clip without one the sentence that says why."""
+
+    made: list[overlay.OverlayResult]
+    failed: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {"made": [asdict(one) for one in self.made], "failed": self.failed}
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield from (f"{one.path}  {one.frames} frames, {one.codec}" for one in self.made)
+        yield from (f"no overlay of {clip_id}: {sentence}" for clip_id, sentence in self.failed.items())
+        if not self.made and not self.failed:
+            yield "There is no clip to draw."
+
+
+def run(
+    workspace: Workspace,
+    params: Params,
+    clip_ids: Iterable[str],
+    *,
+    regions: bool = False,
+    said: tuple[str, dict[str, pa.Table]] | None = None,
+    progress: Progress | None = None,
+) -> OverlaysResult:
+    """Write the overlays of these clips, several at once (`annotation.workers`); one that fails stops no other.
+
+    `said` is a report and, by clip, the predictions of its candidate, to be shown instead of the batch's.
+    """
+    limits = _limits(workspace, params, clip_ids)
+    report, rows = said or (None, {})
+    common = {
+        "root": str(workspace.root), "params": params.model_dump(mode="json"), "regions": regions, "report": report,
+        "said": {clip_id: table.to_pylist() for clip_id, table in rows.items()},
+    }  # fmt: skip
+    found: dict[str, workers.Outcome] = {}
+    count = workers.worker_count(params.annotation.workers, len(limits))
+    for outcome in workers.outcomes(f"{__name__}:draw", common, limits, workers=count):
+        found[outcome.item] = outcome
+        if progress:
+            progress("overlays", len(found), len(limits))
+    made, failed = [], {}
+    for clip_id, limit in limits.items():
+        sentence = _failure(found[clip_id], limit)
+        if sentence is None:
+            made.append(overlay.OverlayResult(**(found[clip_id].value or {})["overlay"]))
+        else:
+            failed[clip_id] = sentence
+    return OverlaysResult(made, failed)
+
+
+def _limits(workspace: Workspace, params: Params, clip_ids: Iterable[str]) -> dict[str, float]:
+    """The clips, each once, with the seconds that its overlay may take."""
+    wanted = list(dict.fromkeys(clip_ids))
+    by_batch: dict[str, list[str]] = {}
+    with open_catalog(workspace) as catalog:
+        for clip_id, found in catalog.find(wanted).items():
+            by_batch.setdefault(found.batch_id or "", []).append(clip_id)
+    by_batch.pop("", None)
+    clips: dict[str, ClipRecord] = {
+        clip.clip_id: clip
+        for batch_id, members in by_batch.items()
+        for clip in batches.accepted_clips(workspace.batch(batch_id), members)
+    }
+    durations = {clip_id: clips[clip_id].duration_s if clip_id in clips else None for clip_id in wanted}
+    return {clip_id: params.annotation.allowance_s(duration) for clip_id, duration in durations.items()}
+
+
+def _failure(outcome: workers.Outcome, limit_s: float) -> str | None:
+    """Why there is no overlay; None if there is."""
+    if outcome.failure == "timeout":
+        return f"Drawing clip {outcome.item} took longer than annotation.timeout_s allows it ({limit_s:g} s): raise it."
+    if outcome.failure:
+        return f"The process that drew clip {outcome.item} was killed twice, most likely for lack of memory: lower annotation.workers."
+    return (outcome.value or {}).get("error")
+
+
+def of_batch(workspace: Workspace, params: Params, batch_id: str, **options: Any) -> OverlaysResult:
+    """The overlays of all accepted clips of a batch. Raises UsageError or WorkspaceError if there is no such batch."""
+    batch = workspace.batch(batch_id)
+    batches.read_manifest(batch)
+    return run(workspace, params, [clip.clip_id for clip in batches.accepted_clips(batch)], **options)
+
+
+def of_failures(workspace: Workspace, params: Params, report: str | None = None, **options: Any) -> OverlaysResult:
+    """The overlays of all clips that the candidate of a report (default: the newest) got wrong, with its windows and verdict.
+
+    They go to `overlays/<report>/`. Raises WorkspaceError if there is no report.
+    """
+    from violence_ops.evaluation.failures import failures
+    from violence_ops.recognition.predict import predict_clip
+    from violence_ops.stages import reports
+    from violence_ops.stages.score import load_version
+
+    found = reports.find(workspace, report).evaluation
+    wrong = [one.clip.clip_id for one in failures(found.clips, "candidate") if one.kind != "correct"]
+    version = found.candidate.version
+    package = load_version(workspace, version)
+    said: dict[str, pa.Table] = {}
+    for clip_id in wrong:
+        with suppress(UserError):  # drawing it says the same, as the sentence of this clip
+            batch, clip = accepted_clip(workspace, clip_id)
+            said[clip_id] = predict_clip(package, batches.read_tracks(batch, clip)).to_table(version)
+    return run(workspace, params, wrong, said=(found.name, said), **options)
+
+
+def draw(common: dict[str, Any], clip_id: str) -> dict[str, Any]:
+    """The work on one clip, in a child process: its result, or the sentence that says why there is none."""
+    import pyarrow as pa
+
+    said = overlay.judgement_of(pa.Table.from_pylist(common["said"].get(clip_id, []), PREDICTIONS_SCHEMA))
+    try:
+        result = overlay.run(
+            Workspace(Path(common["root"])),
+            Params.model_validate(common["params"]),
+            clip_id,
+            regions=common["regions"],
+            said=(common["report"], said) if said else None,
+        )
+    except UserError as error:
+        return {"error": str(error)}
+    return {"overlay": result.to_dict()}
