@@ -7,13 +7,16 @@ of a box around the whole frame, whose label is `clip`; its other attributes say
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, BinaryIO, Final, TextIO
+from typing import TYPE_CHECKING, Any, Final, TextIO
 from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
 from violence_ops.errors import UsageError
 from violence_ops.exchange.task import Answer, Task, boxes, joints, runs
 from violence_ops.records import LABELS, Label
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsRead
 
 _MAX_TEXT: Final = 200
 _IDENTITY: Final = ("review", "clip_id", "sha256")
@@ -91,7 +94,7 @@ def _shape(tag: str, frame: int, place: Mapping[str, str], facts: Mapping[str, s
     return f'    <{tag} frame="{frame}" keyframe="1" outside="{int(outside)}" occluded="0" {where} z_order="0">{inside}</{tag}>\n'
 
 
-def read(source: BinaryIO, where: str) -> Iterator[Answer]:
+def read(source: SupportsRead[bytes], where: str) -> Iterator[Answer]:
     """The answer in a CVAT XML (of a video or of images), none if it has no box `clip`.
 
     Read as a stream. Raises UsageError, beginning with `where`, for what is no such XML, holds a document type (and so could
@@ -123,7 +126,7 @@ class _Reader:
         self._name: str | None = None
         self._text = ""
 
-    def parse(self, source: BinaryIO) -> None:
+    def parse(self, source: SupportsRead[bytes]) -> None:
         parser = expat.ParserCreate()
         parser.buffer_text = True
         parser.StartDoctypeDeclHandler = self._refuse

@@ -10,7 +10,7 @@ import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Final, Literal, get_args
+from typing import Final, Literal
 
 from violence_ops.errors import UsageError
 from violence_ops.records import LABELS, Label
@@ -73,9 +73,8 @@ def record(workspace: Workspace, labels: Mapping[str, Label], by: str, source: L
 
 def _row(line: dict[str, str | None], where: str) -> LabelRow:
     by, version = line.get("by") or "", line.get("version") or "0"
-    source = next(
-        (one for one in get_args(LabelSource) if one == line.get("source")), "inbox" if by == "ingest" else "review"
-    )
+    # lines from before there was a source
+    source: LabelSource = "inbox" if line.get("source") == "inbox" or by == "ingest" else "review"
     if not version.isdecimal():
         raise UsageError(f"{where}: {version!r} is no version's number: restore the file with git.")
     label = checked_label(line.get("label"), where)

@@ -1,0 +1,174 @@
+"""`review export`: a folder with clips that people should look at, ready for Label Studio or CVAT."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from collections import Counter
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from violence_ops import versioning
+from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.exchange import cvat, label_studio
+from violence_ops.exchange.task import Task
+from violence_ops.params import Params
+from violence_ops.stages import batches, overlay
+from violence_ops.stages.batches import Progress
+from violence_ops.stages.review_choice import Chosen, choose, newest_evaluation
+from violence_ops.workspace import Workspace, fingerprint, sha256_file, sync_folder, write_json, write_text
+
+Format = Literal["label-studio", "cvat"]
+MANIFEST: Final = "manifest.json"
+_BROWSERS_PLAY: Final = {(".mp4", "h264"), (".m4v", "h264"), (".webm", "vp8"), (".webm", "vp9")}
+
+
+@dataclass(frozen=True, slots=True)
+class ReviewResult:
+    """The export's id, where it lies, how many clips it asks about, and how many each rule chose."""
+
+    review: str
+    folder: str
+    format: str
+    clips: int
+    reasons: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(
+    workspace: Workspace,
+    params: Params,
+    out: Path,
+    *,
+    format: Format = "label-studio",
+    confidence: float,
+    limit: int,
+    overlays: bool = True,
+    again: bool = False,
+    address: str | None = None,
+    progress: Progress | None = None,
+) -> ReviewResult:
+    """Write the folder `out`, whole or not at all, and remember in data/reviews/ what was asked.
+
+    Names of files are made of clip ids. `address` is what Label Studio finds the folder's files under; by default that of its
+    local file serving, with the folder in its document root. Raises UsageError if `out` holds anything or there is nothing to
+    ask, WorkspaceError if a clip's video is gone or not what was ingested.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UsageError(f"{out} is there already: name a folder that is new or empty.")
+    chosen = choose(workspace, confidence=confidence, limit=limit, again=again)
+    if not chosen:
+        raise UsageError(
+            f"There is nothing to review: no judged clip is below a confidence of {confidence:g}, contradicts its label, or divides "
+            "candidate and champion; raise --confidence, or pass --again for clips that people have labelled already."
+        )
+    evaluation = newest_evaluation(workspace)
+    content = {
+        "format": format, "confidence": confidence, "limit": limit, "report": evaluation and evaluation.name,
+        "clips": [_entry(one) for one in chosen],
+    }  # fmt: skip
+    review = fingerprint(content)[:12]
+    out.absolute().parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".review-", dir=out.absolute().parent))
+    try:
+        asked = []
+        for done, one in enumerate(chosen, start=1):
+            asked.append(_ask(workspace, params, temporary, review, one, format, overlays))
+            if progress:
+                progress("export", done, len(chosen))
+        _write(temporary, asked, format, overlays, address or f"/data/local-files/?d={out.absolute().name}/")
+        manifest = {"review": review, **content, "files": _hashes(temporary)}
+        write_json(temporary / MANIFEST, manifest)
+        write_json(workspace.review(review), manifest)
+        temporary.chmod(0o755)
+        temporary.replace(out)
+        sync_folder(out.absolute().parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    versioning.git_commit(workspace, [workspace.review(review)], f"Review {review} asks about {len(chosen)} clips")
+    reasons = Counter(reason for one in chosen for reason in one.reasons)
+    return ReviewResult(review, str(out), format, len(chosen), dict(sorted(reasons.items())))
+
+
+def read_manifest(workspace: Workspace, review: str) -> dict[str, Any]:
+    """What an export asked. Raises UsageError if this workspace made none of that id."""
+    path = workspace.review(review)
+    if not path.is_file():
+        raise UsageError(f"This workspace has asked no review {review}: import it into the workspace that exported it.")
+    return dict(json.loads(path.read_text("utf-8")))
+
+
+def _entry(one: Chosen) -> dict[str, Any]:
+    return {
+        "clip_id": one.clip.clip_id, "sha256": one.clip.sha256, "label": one.label, "label_source": one.source,
+        "model": one.said.model, "verdict": one.said.verdict, "confidence": round(one.said.confidence, 6), "reasons": list(one.reasons),
+    }  # fmt: skip
+
+
+def _ask(
+    workspace: Workspace, params: Params, folder: Path, review: str, one: Chosen, format: Format, overlays: bool
+) -> Task:
+    """Put the clip's videos into the folder."""
+    original = batches.video_of(one.batch, one.clip)
+    if not original.is_file():
+        raise WorkspaceError(
+            f"{original} is missing: `violence-ops dvc pull` brings the videos of sealed batches back."
+        )
+    if sha256_file(original) != one.clip.sha256:
+        raise WorkspaceError(
+            f"{original} is not what was ingested (its SHA-256 differs): `violence-ops dvc checkout` mends it."
+        )
+    for_browser = format == "label-studio"
+    video = _copy(
+        params, original, folder, one, as_h264=for_browser and (original.suffix, one.clip.codec) not in _BROWSERS_PLAY
+    )
+    drawn = None
+    if overlays:
+        made = Path(overlay.run(workspace, params, one.clip.clip_id).path)
+        drawn = (
+            f"overlays/{_copy(params, made, folder / 'overlays', one, as_h264=for_browser and made.suffix != '.mp4')}"
+        )
+    return Task(
+        review=review, clip_id=one.clip.clip_id, sha256=one.clip.sha256, video=video, overlay=drawn, label=one.label,
+        verdict=one.said.verdict, confidence=one.said.confidence, model=one.said.model, reasons=one.reasons,
+        tracks=batches.read_tracks(one.batch, one.clip),
+    )  # fmt: skip
+
+
+def _copy(params: Params, source: Path, folder: Path, one: Chosen, *, as_h264: bool) -> str:
+    """Copy a video under its clip's id, or write it again in a form that browsers play; returns its name."""
+    from violence_ops.video.sandbox import Sandbox
+    from violence_ops.video.write import VideoWriter
+
+    folder.mkdir(exist_ok=True)
+    target = folder / f"{one.clip.clip_id}{'.mp4' if as_h264 else source.suffix}"
+    if not as_h264:
+        shutil.copyfile(source, target)
+        return target.name
+    width, height = one.clip.width or 0, one.clip.height or 0
+    with (
+        Sandbox(params.validation) as sandbox,
+        VideoWriter(target, width=width, height=height, fps=one.clip.fps or 1.0) as video,
+    ):
+        for _, frame in sandbox.frames(source):
+            video.write(frame)
+    return target.name
+
+
+def _write(folder: Path, asked: list[Task], format: Format, overlays: bool, address: str) -> None:
+    if format == "label-studio":
+        write_json(folder / "tasks.json", [label_studio.task(one, address) for one in asked])
+        write_text(folder / "label_config.xml", label_studio.config(overlays))
+        return
+    write_json(folder / "labels.json", cvat.LABEL_SET)
+    for one in asked:
+        with (folder / f"{one.clip_id}.xml").open("w", encoding="utf-8") as out:
+            cvat.write(out, one)
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {str(path.relative_to(folder)): sha256_file(path) for path in sorted(folder.rglob("*")) if path.is_file()}

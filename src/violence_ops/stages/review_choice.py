@@ -1,0 +1,110 @@
+"""Which clips people should look at: those that the champion is unsure of, and those on which somebody disagrees."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from violence_ops.errors import UsageError
+from violence_ops.evaluation.records import Evaluation
+from violence_ops.records import ClipRecord, Label
+from violence_ops.stages import batches, reports
+from violence_ops.stages.labels import effective_labels
+from violence_ops.workspace import Batch, Workspace
+
+LOW_CONFIDENCE, LABEL_DISAGREES, MODELS_DISAGREE = RULES = ("low_confidence", "label_disagrees", "models_disagree")
+"""The model is less sure than asked for; it contradicts the label; candidate and champion contradict each other in the newest report."""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the model `model` (a version) says of a clip; confidence in [0, 1] is the probability of what the verdict says."""
+
+    model: str
+    verdict: Label
+    confidence: float
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A clip to be looked at, its present label and where that comes from, the model's verdict, and which rules chose it."""
+
+    clip: ClipRecord
+    batch: Batch
+    label: Label | None
+    source: str | None
+    said: Verdict
+    reasons: tuple[str, ...]
+
+
+def choose(workspace: Workspace, *, confidence: float, limit: int, again: bool = False) -> list[Chosen]:
+    """At most `limit` accepted clips, those first that most rules choose, then those the model is least sure of.
+
+    A clip that is in the newest report is judged by that report's champion (or, before there is one, its candidate), any other by what
+    the champion of its night said. Clips that a person has labelled are left out unless `again`.
+    """
+    if not 0.5 <= confidence <= 1:
+        raise UsageError(f"--confidence is {confidence:g} but must be between 0.5 and 1.")
+    evaluation = newest_evaluation(workspace)
+    reported, disputed = _reported(evaluation)
+    labels = effective_labels(workspace)
+    found = []
+    for batch, clip, of_batch in _judged(workspace):
+        said = reported.get(clip.clip_id) or of_batch
+        label, source = labels.get(clip.clip_id, (None, None))
+        if said is None or (source == "review" and not again):
+            continue
+        applies = (
+            said.confidence < confidence,
+            label is not None and label != said.verdict,
+            clip.clip_id in disputed,
+        )
+        if reasons := tuple(rule for rule, true in zip(RULES, applies, strict=True) if true):
+            found.append(Chosen(clip, batch, label, source, said, reasons))
+    found.sort(key=lambda one: (-len(one.reasons), one.said.confidence, one.clip.clip_id))
+    return found[:limit]
+
+
+def newest_evaluation(workspace: Workspace) -> Evaluation | None:
+    """The newest report's figures; None if nothing was evaluated yet."""
+    return reports.find(workspace, None).evaluation if workspace.read_progress("evaluate").get("report") else None
+
+
+def _reported(evaluation: Evaluation | None) -> tuple[dict[str, Verdict], set[str]]:
+    """The verdicts of the newest report by clip, and the clips on which its two models disagree."""
+    if evaluation is None:
+        return {}, set()
+    judge = evaluation.champion or evaluation.candidate
+    verdicts, disputed = {}, set()
+    for clip in evaluation.clips:
+        one = clip.champion or clip.candidate
+        verdicts[clip.clip_id] = Verdict(judge.version, one.verdict, one.confidence)
+        if clip.champion and clip.champion.verdict != clip.candidate.verdict:
+            disputed.add(clip.clip_id)
+    return verdicts, disputed
+
+
+def _judged(workspace: Workspace) -> Iterator[tuple[Batch, ClipRecord, Verdict | None]]:
+    """The accepted clips of all batches, with what the champion of their night said."""
+    for batch in [*workspace.sealed_batches(), *batches.chosen_batches(workspace, None)]:
+        clips = batches.accepted_clips(batch)
+        said = _verdicts(batch, clips)
+        yield from ((batch, clip, said.get(clip.clip_id)) for clip in clips)
+
+
+def _verdicts(batch: Batch, clips: list[ClipRecord]) -> dict[str, Verdict]:
+    parts = [batch.table("predictions")] if batch.is_sealed else [batch.part("predictions", c.clip_id) for c in clips]
+    first_window = [("window", "=", 0)]
+    tables = [pq.read_table(part, filters=first_window) for part in parts if part.is_file()]
+    rows = pa.concat_tables(tables).to_pylist() if tables else []
+    return {
+        row["clip_id"]: Verdict(
+            row["model_version"],
+            row["verdict"],
+            row["clip_probability"] if row["verdict"] == "Fight" else 1 - row["clip_probability"],
+        )
+        for row in rows
+    }

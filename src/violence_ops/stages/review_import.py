@@ -1,0 +1,211 @@
+"""`review import` and `review log`: what people said of clips becomes a new version of the labels."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+from violence_ops.errors import UsageError
+from violence_ops.exchange import cvat, label_studio
+from violence_ops.exchange.task import Answer, majority
+from violence_ops.records import Label
+from violence_ops.stages import holdout, labels_file
+from violence_ops.stages.inbox import printable
+from violence_ops.stages.labels import effective_labels, give
+from violence_ops.stages.review import MANIFEST, read_manifest
+from violence_ops.workspace import Workspace
+
+_MAX_BYTES: Final = 128 << 20
+_MAX_FILES: Final = 10_000
+_OURS: Final = (MANIFEST, "tasks.json", "labels.json", "label_config.xml")
+"""Files of an export that hold no answers."""
+
+
+@dataclass(frozen=True, slots=True)
+class ImportResult:
+    """The labels' new version (None if everything was known), how many clips were answered, how many of them got another label
+    than they had, how many were confirmed, and how many are in a frozen holdout, which keeps the label it was frozen with."""
+
+    version: int | None
+    by: str
+    answered: int
+    corrected: int
+    confirmed: int
+    in_holdout: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        made = f"Labels are now version {self.version}" if self.version else "Nothing was new; labels stay as they were"
+        said = f"{made}: {self.answered} clips answered by {self.by}, {self.corrected} corrected, {self.confirmed} confirmed."
+        if not self.in_holdout:
+            return [said]
+        return [
+            said,
+            f"{self.in_holdout} of the corrected clips are in a frozen holdout, which keeps its labels: freeze a new one "
+            "(`violence-ops holdout freeze`) to judge by the corrected ones.",
+        ]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelLog:
+    """The versions of data/labels.csv, oldest first."""
+
+    versions: list[dict[str, Any]]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        if not self.versions:
+            yield "No label has been given after its clip arrived."
+        for one in self.versions:
+            yield f"{one['version']:>4}  {one['at']:<25}  {one['source']:<6}  {one['fight']:>5} Fight {one['nonfight']:>5} NonFight  {one['by']}"
+
+
+def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportResult:
+    """Take the answers of a file (Label Studio's .json; CVAT's .xml, or its .zip) or of all such files in a folder.
+
+    All of it or, if anything is wrong, nothing: UsageError says what. Every answer must belong to an export of this workspace,
+    to a clip that it asked about, and to that clip's bytes. Several people's answers to one clip are votes. A CVAT file that is
+    still as it was exported is no answer. Confirmed labels are written too: they are then a person's, and not asked again.
+    """
+    by = by or getpass.getuser()
+    labels = _decided(_checked(workspace, _read(workspace, source)), source)
+    before = effective_labels(workspace)
+    changed = {clip_id for clip_id, label in labels.items() if before.get(clip_id, (None,))[0] != label}
+    version = give(workspace, labels, by)
+    frozen = {clip.clip_id for clip in holdout.held_out(workspace)}
+    return ImportResult(
+        version, printable(by), len(labels), len(changed), len(labels) - len(changed), len(changed & frozen)
+    )
+
+
+def log(workspace: Workspace) -> LabelLog:
+    """Every version of the labels, with who made it, when, from where, and how many clips it labelled."""
+    versions: dict[int, list[labels_file.LabelRow]] = {}
+    for row in labels_file.read(workspace):
+        versions.setdefault(row.version, []).append(row)
+    return LabelLog(
+        [
+            {
+                "version": number, "at": rows[-1].at, "by": rows[-1].by, "source": rows[-1].source, "clips": len(rows),
+                "fight": sum(row.label == "Fight" for row in rows), "nonfight": sum(row.label == "NonFight" for row in rows),
+            }
+            for number, rows in sorted(versions.items())
+        ]
+    )  # fmt: skip
+
+
+def _checked(workspace: Workspace, answers: Iterable[Answer]) -> Iterator[Answer]:
+    """The answers, each held against what was asked."""
+    asked: dict[str, dict[str, str]] = {}
+    for one in answers:
+        if one.review not in asked:
+            manifest = read_manifest(workspace, one.review)
+            asked[one.review] = {clip["clip_id"]: clip["sha256"] for clip in manifest["clips"]}
+        digest = asked[one.review].get(one.clip_id)
+        if digest is None:
+            raise UsageError(f"{one.where}: review {one.review} did not ask about clip {one.clip_id[:80]!r}.")
+        if digest != one.sha256:
+            raise UsageError(
+                f"{one.where}: clip {one.clip_id} was exported with the SHA-256 {digest[:12]}…, and the answer is for {one.sha256[:12]!r}…."
+            )
+        yield one
+
+
+def _decided(answers: Iterable[Answer], source: Path) -> dict[str, Label]:
+    """What most people said of each clip, by clip_id. Raises UsageError if nobody said anything or a vote is tied."""
+    votes: dict[str, Counter[Label]] = {}
+    for one in answers:
+        votes.setdefault(one.clip_id, Counter()).update(one.votes)
+    if not votes:
+        raise UsageError(f"{source} holds no answer: annotate and submit tasks first, then export them.")
+    found = {clip_id: majority(counted) for clip_id, counted in sorted(votes.items())}
+    tied = [clip_id for clip_id, label in found.items() if label is None]
+    if tied:
+        shown = ", ".join(tied[:20]) + (f" and {len(tied) - 20} more" if len(tied) > 20 else "")
+        raise UsageError(
+            f"As many people say Fight as NonFight of {shown}: let one more person decide, then import again."
+        )
+    return {clip_id: label for clip_id, label in found.items() if label}
+
+
+def _read(workspace: Workspace, source: Path) -> Iterator[Answer]:
+    if not source.exists():
+        raise UsageError(
+            f"{source} does not exist: name the file that Label Studio or CVAT exported, or a folder of such files."
+        )
+    paths = [source]
+    if source.is_dir():
+        paths = sorted(path for path in source.iterdir() if path.suffix.lower() in _READERS and path.name not in _OURS)
+    for path in paths:
+        reader = _READERS.get(path.suffix.lower())
+        where = printable(str(path))
+        if reader is None or not path.is_file():
+            raise UsageError(
+                f"{where} is no file that can be imported: give a .json (Label Studio), .xml or .zip (CVAT)."
+            )
+        try:
+            if path.stat().st_size > _MAX_BYTES:
+                raise UsageError(f"{where} has more than {_MAX_BYTES >> 20} MB: export the tasks in smaller parts.")
+            with path.open("rb") as handle:
+                yield from reader(workspace, handle, where)
+        except OSError as error:
+            raise UsageError(f"{where} cannot be read: {error.strerror or error}.") from None
+
+
+def _json(_: Workspace, handle: IO[bytes], where: str) -> list[Answer]:
+    return label_studio.read(handle.read(_MAX_BYTES + 1), where)
+
+
+def _xml(workspace: Workspace, handle: IO[bytes], where: str) -> Iterator[Answer]:
+    """The answer of one XML, unless it is just as it was exported."""
+    digest = hashlib.sha256()
+    for one in cvat.read(_Watched(handle, digest, where), where):
+        if digest.hexdigest() not in read_manifest(workspace, one.review)["files"].values():
+            yield one
+
+
+class _Watched:
+    """Passes a stream on, hashes it, and stops where it is longer than it may be (a ZIP's header may lie)."""
+
+    def __init__(self, handle: IO[bytes], digest: Any, where: str) -> None:
+        self._handle, self._digest, self._where, self._left = handle, digest, where, _MAX_BYTES
+
+    def read(self, size: int = 1 << 16) -> bytes:
+        block = self._handle.read(size)
+        self._left -= len(block)
+        if self._left < 0:
+            raise UsageError(f"{self._where} has more than {_MAX_BYTES >> 20} MB: export one clip's task at a time.")
+        self._digest.update(block)
+        return block
+
+
+def _zip(workspace: Workspace, handle: IO[bytes], where: str) -> Iterator[Answer]:
+    """The XML files in an archive; nothing is unpacked to disk."""
+    try:
+        with zipfile.ZipFile(handle) as archive:
+            names = [entry for entry in archive.infolist() if entry.filename.lower().endswith(".xml")]
+            if not names or len(names) > _MAX_FILES:
+                raise UsageError(
+                    f"{where} holds {len(names)} XML files, not those of a CVAT export: export the task again."
+                )
+            for entry in names:
+                with archive.open(entry) as inner:
+                    yield from _xml(workspace, inner, f"{where}/{printable(entry.filename)}")
+    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+        raise UsageError(f"{where} is no ZIP that CVAT wrote ({error}): export the task again.") from None
+
+
+_READERS: Final = {".json": _json, ".xml": _xml, ".zip": _zip}
