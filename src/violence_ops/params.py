@@ -195,7 +195,11 @@ class TrainParams(_Section):
     momentum: Share
     weight_decay: Annotated[float, Field(ge=0)]
     gradient_clip: Positive
+    schedule: Literal["step", "cosine"]
     lr_steps: tuple[int, ...]
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
+    mixup: Annotated[float, Field(ge=0, le=8)]
+    precision: Literal["fp32", "bf16", "fp16"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     base_channels: Annotated[int, Field(ge=8, le=256, multiple_of=4)]
     class_weights: Literal["balanced", "fixed"]
