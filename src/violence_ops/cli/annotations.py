@@ -1,0 +1,47 @@
+"""Verbs that look at all annotations at once: are they whole, and what is in them."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from violence_ops.cli.common import (
+    JsonOption,
+    SetOption,
+    WorkspaceOption,
+    app,
+    open_workspace,
+    progress_bar,
+    show,
+)
+
+
+@app.command()
+def check(
+    workspace: WorkspaceOption = None,
+    batch: Annotated[
+        str | None, typer.Option("--batch", "-b", help="One batch; default: all, sealed and open.")
+    ] = None,
+    content: Annotated[
+        bool, typer.Option("--content", help="Read every sealed video's bytes, not only its size.")
+    ] = False,
+    as_sealed: Annotated[
+        bool,
+        typer.Option("--as-sealed", help="Accept that sealed batches were made with other parameters or weights."),
+    ] = False,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Find videos, annotations and overlays that are missing, orphaned, stale or damaged; each with the command that mends it.
+
+    Exit code 0 when all is in order, 3 when not. Nothing is changed.
+    """
+    from violence_ops.stages import check as stage
+
+    opened, params = open_workspace(workspace, settings)
+    with progress_bar() as progress:
+        result = stage.run(opened, params, batch_id=batch, content=content, as_sealed=as_sealed, progress=progress)
+    show(result, as_json)
+    if not result.clean:
+        raise typer.Exit(3)

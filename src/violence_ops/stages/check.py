@@ -1,0 +1,111 @@
+"""`check`: do videos, annotations and overlays map one to one, and are they what the present parameters and weights give (SPEC 7)."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from violence_ops import ledger
+from violence_ops.errors import WorkspaceError
+from violence_ops.params import Params
+from violence_ops.records import ClipRecord
+from violence_ops.stages import batches, check_open, check_sealed, extract_poses, releases
+from violence_ops.stages.batches import Progress
+from violence_ops.stages.check_overlays import Overlays
+from violence_ops.stages.findings import Finding, Look, Recipe, back_to_inbox
+from violence_ops.workspace import Batch, Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class CheckResult:
+    """How much was looked at, and what was found."""
+
+    batches: int
+    clips: int
+    overlays: int
+    findings: list[Finding]
+
+    @property
+    def clean(self) -> bool:
+        return not self.findings
+
+    def to_dict(self) -> dict[str, Any]:
+        counts = {"batches": self.batches, "clips": self.clips, "overlays": self.overlays}
+        return {"clean": self.clean} | counts | {"findings": [finding.to_dict() for finding in self.findings]}
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        for finding in self.findings:
+            yield from finding.lines()
+        kinds = Counter(finding.kind for finding in self.findings)
+        verdict = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "all in order"
+        yield f"{self.batches} batches, {self.clips} accepted clips, {self.overlays} overlays: {verdict}"
+
+
+def run(
+    workspace: Workspace,
+    params: Params,
+    *,
+    batch_id: str | None = None,
+    content: bool = False,
+    as_sealed: bool = False,
+    progress: Progress | None = None,
+) -> CheckResult:
+    """Look at one batch, or at all of them, and change nothing. Damaged files are findings.
+
+    `content` reads every sealed video's bytes, not only its size. `as_sealed` accepts that sealed batches were made with other
+    parameters or weights. Raises WorkspaceError for an unknown batch, WeightsError if the weights in use are not there.
+    """
+    released = releases.champions(ledger.read(workspace))
+    recipe = Recipe(params, extract_poses.source_sha256(params.pose), released[-1] if released else None)
+    chosen = _chosen(workspace, batch_id)
+    overlays = Overlays(workspace, params)
+    findings: list[Finding] = []
+    homes: dict[str, str] = {}
+    complete = batch_id is None
+    for done, batch in enumerate(chosen, start=1):
+        look = _look(workspace, batch, recipe, content, as_sealed)
+        findings += look.findings
+        if look.accepted is None:
+            complete = False
+        else:
+            findings += _repeated(workspace, batch, look.accepted, homes)
+            findings += overlays.of_batch(batch, look.accepted)
+        if progress:
+            progress(f"check {batch.batch_id}", done, len(chosen))
+    if complete:
+        findings += overlays.of_nobody()
+    return CheckResult(len(chosen), len(homes), overlays.count, findings)
+
+
+def _chosen(workspace: Workspace, batch_id: str | None) -> list[Batch]:
+    """The batches to look at: sealed, known to git alone, and open, oldest first."""
+    opened = [workspace.batch(name) for name in batches.open_batch_ids(workspace)]
+    known = {batch.batch_id: batch for batch in (*workspace.sealed_batches(), *workspace.sealed_elsewhere(), *opened)}
+    if batch_id is None:
+        return [known[name] for name in sorted(known)]
+    if batch_id not in known:
+        raise WorkspaceError(f"Batch {batch_id} is not in this workspace: `violence-ops status` lists the batches.")
+    return [known[batch_id]]
+
+
+def _look(workspace: Workspace, batch: Batch, recipe: Recipe, content: bool, as_sealed: bool) -> Look:
+    if batch.is_sealed:
+        return check_sealed.look(workspace, batch, recipe, content=content, as_sealed=as_sealed)
+    if batch.pointer.is_file():
+        return Look(None, [check_sealed.not_pulled(workspace, batch)])
+    return check_open.look(workspace, batch, recipe)
+
+
+def _repeated(
+    workspace: Workspace, batch: Batch, accepted: dict[str, ClipRecord], homes: dict[str, str]
+) -> Iterator[Finding]:
+    """Clips that an earlier batch has too; `homes` is filled with this batch's."""
+    twice = tuple(sorted(accepted.keys() & homes.keys()))
+    if twice:
+        others = ", ".join(sorted({homes[clip_id] for clip_id in twice}))
+        why = f"Accepted in batch {others} too: the same bytes may be one clip only."
+        yield Finding("orphaned", "clips", batch.batch_id, twice, why, back_to_inbox(workspace, batch))
+    homes.update(dict.fromkeys(accepted, batch.batch_id))

@@ -1,0 +1,156 @@
+"""What `check` asks of an open batch: every clip's video and parts, and whether the stages would make them again."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+from typing import Final
+
+import pyarrow.parquet as pq
+
+from violence_ops.records import ClipRecord
+from violence_ops.stages import annotate, batches, extract_poses, score, validate
+from violence_ops.stages.findings import (
+    DAMAGED,
+    Finding,
+    Kind,
+    Look,
+    Recipe,
+    back_to_inbox,
+    command,
+    compare,
+    unreadable,
+)
+from violence_ops.workspace import Batch, Workspace, read_fingerprint
+
+_STAGES: Final = {"clips": "validate", "poses": "extract-poses", "tracks": "annotate", "predictions": "score"}
+"""The verb that makes each table; what comes after it follows in this order."""
+
+
+def look(workspace: Workspace, batch: Batch, recipe: Recipe) -> Look:
+    """Look at one batch that is not sealed yet."""
+    seen = _Seen(workspace, batch)
+    try:
+        ingested = batches.read_manifest(batch).clips
+    except (*DAMAGED, AttributeError) as error:
+        seen.lost_manifest(unreadable(error))
+        return Look(None, seen.findings())
+    judged = {clip.clip_id: record for clip in ingested if (record := seen.verdict(clip, recipe))}
+    accepted = {clip_id: clip for clip_id, clip in judged.items() if clip.status == "accepted"}
+    for clip in accepted.values():
+        seen.annotations(clip, recipe)
+    waiting = [clip for clip in ingested if clip.clip_id not in judged]
+    seen.videos([*waiting, *accepted.values()])
+    seen.stray_parts({clip.clip_id for clip in ingested}, accepted)
+    return Look(accepted, seen.findings())
+
+
+class _Seen:
+    """What was seen of one batch, by kind of finding."""
+
+    def __init__(self, workspace: Workspace, batch: Batch) -> None:
+        self.workspace, self.batch = workspace, batch
+        self.lists: dict[tuple[Kind, str], list[str]] = defaultdict(list)
+        self.single: list[Finding] = []
+
+    def verdict(self, clip: ClipRecord, recipe: Recipe) -> ClipRecord | None:
+        """The validated clip, or None if `validate` has not judged it, or what it wrote cannot be read."""
+        part = self.batch.part("clips", clip.clip_id)
+        if not part.is_file():
+            self.lists["missing", "clips"].append(clip.clip_id)
+            return None
+        try:
+            record = ClipRecord.from_dict(pq.read_table(part).to_pylist()[0])
+            mark = read_fingerprint(part)
+        except (*DAMAGED, IndexError) as error:
+            self._damaged(part, "clips", error)
+            return None
+        if mark != validate.expected(clip, recipe.params) and batches.video_of(self.batch, clip).is_file():
+            self.lists["stale", "clips"].append(clip.clip_id)
+        return record
+
+    def annotations(self, clip: ClipRecord, recipe: Recipe) -> None:
+        """Poses, tracks and predictions of an accepted clip."""
+        expected = {
+            "poses": lambda: extract_poses.expected(clip, recipe.weights_sha256, recipe.params.pose),
+            "tracks": lambda: annotate.expected(self.batch, clip, recipe.params),
+            "predictions": lambda: score.expected(self.batch, clip, recipe.champion),
+        }
+        for table, wanted in expected.items():
+            part = self.batch.part(table, clip.clip_id)
+            if not part.is_file():
+                self.lists["missing", table].append(clip.clip_id)
+                continue
+            try:
+                rows, mark = pq.read_table(part), read_fingerprint(part)
+                if set(rows.column("clip_id").unique().to_pylist()) - {clip.clip_id}:
+                    self.lists["orphaned", f"rows of {table}"].append(clip.clip_id)
+            except DAMAGED as error:
+                self._damaged(part, table, error)
+                return  # what was made from it cannot be judged
+            if mark != wanted():
+                self.lists["stale", table].append(clip.clip_id)
+
+    def videos(self, clips: list[ClipRecord]) -> None:
+        """Videos and the clips that are not refused, one to one."""
+        wanted = {batches.video_of(self.batch, clip).name: clip for clip in clips}
+        there = {path.name for path in self.batch.videos.iterdir()} if self.batch.videos.is_dir() else set()
+        missing, strangers = compare(wanted, (name for name in there if not name.startswith(".")))
+        for name in missing:
+            self._lost_video(self.batch.videos / name, wanted[name], "missing", "The original is gone.")
+        for name in sorted(there & wanted.keys()):
+            if (self.batch.videos / name).stat().st_size != wanted[name].size_bytes:
+                self._lost_video(self.batch.videos / name, wanted[name], "damaged", "It has not the size it came with.")
+        self._stray(tuple(self._shown(self.batch.videos / name) for name in strangers), "videos")
+
+    def stray_parts(self, ingested: set[str], accepted: dict[str, ClipRecord]) -> None:
+        """Parts of clips that the batch does not hold."""
+        for table in _STAGES:
+            parts = {path.stem: path for path in (self.batch.open / table).glob("[!.]*.parquet")}
+            _, strangers = compare(ingested if table == "clips" else accepted, parts)
+            self._stray(tuple(self._shown(parts[name]) for name in strangers), f"parts of {table}")
+
+    def lost_manifest(self, why: str) -> None:
+        """The list of what was ingested is gone: the originals go back to the inbox."""
+        remedy = back_to_inbox(self.workspace, self.batch)
+        self._add("damaged", "file", (self._shown(self.batch.manifest),), why, remedy)
+
+    def findings(self) -> list[Finding]:
+        """What was found, a finding for all clips that need the same."""
+        batch_id, listed = self.batch.batch_id, []
+        sentences = {
+            "missing": "Clips for which the stage has not run.",
+            "stale": "Made from other inputs, weights or parameters than those in use.",
+        }
+        for (kind, what), ids in sorted(self.lists.items()):
+            if kind == "orphaned":
+                table = what.removeprefix("rows of ")
+                parts = [self._shown(self.batch.part(table, clip_id)) for clip_id in sorted(ids)]
+                why, remedy = "Rows of other clips.", f"{command('rm', *parts)} && {self._from(table)}"
+            else:
+                why, remedy = sentences[kind], self._from(what)
+            listed.append(Finding(kind, what, batch_id, tuple(sorted(ids)), why, remedy))
+        return [*self.single, *listed]
+
+    def _damaged(self, part: Path, table: str, error: BaseException) -> None:
+        shown = self._shown(part)
+        self._add("damaged", "file", (shown,), unreadable(error), f"rm {shown} && {self._from(table)}")
+
+    def _lost_video(self, path: Path, clip: ClipRecord, kind: Kind, why: str) -> None:
+        whence = f"{why} It came as {clip.source_path!r}, SHA-256 {clip.sha256}: put it back from there."
+        self._add(kind, "video", (clip.clip_id,), whence, f"cp ORIGINAL {self._shown(path)}")
+
+    def _stray(self, paths: tuple[str, ...], what: str) -> None:
+        if paths:
+            self._add("orphaned", what, paths, "They belong to no clip of the batch.", command("rm", "-rf", *paths))
+
+    def _from(self, table: str) -> str:
+        """The stage that makes this table, and those after it."""
+        verbs = list(_STAGES.values())[list(_STAGES).index(table) :]
+        return " && ".join(f"violence-ops {verb} --batch {self.batch.batch_id}" for verb in verbs)
+
+    def _shown(self, path: Path) -> str:
+        return str(path.relative_to(self.workspace.root))
+
+    def _add(self, kind: Kind, what: str, items: tuple[str, ...], why: str, remedy: str) -> None:
+        self.single.append(Finding(kind, what, self.batch.batch_id, items, why, remedy))

@@ -1,0 +1,103 @@
+"""What `check` asks of the overlay videos: each of one accepted clip, showing its present tracks and verdict."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+from violence_ops.params import Params
+from violence_ops.records import PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord, ClipTracks
+from violence_ops.stages import batches, overlay
+from violence_ops.stages.annotate import wants_overlay
+from violence_ops.stages.findings import DAMAGED, Finding, Kind, command
+from violence_ops.stages.rows import clip_tables
+from violence_ops.workspace import Batch, Workspace
+
+
+class Overlays:
+    """The overlay videos of a workspace; each batch takes its own away, and what is left belongs to nobody.
+
+    Those in a report's folder show what its candidate said, so that only their clips are asked for.
+    """
+
+    def __init__(self, workspace: Workspace, params: Params) -> None:
+        self.workspace, self.params = workspace, params
+        self.left: dict[str, list[Path]] = defaultdict(list)
+        self.of_reports: dict[str, list[Path]] = defaultdict(list)
+        for path in sorted(workspace.overlays.rglob("*")):
+            if path.is_file() and not path.name.startswith("."):
+                mine = self.left if path.parent == workspace.overlays else self.of_reports
+                mine[path.stem].append(path)
+        self.count = sum(len(paths) for mine in (self.left, self.of_reports) for paths in mine.values())
+
+    def of_batch(self, batch: Batch, accepted: dict[str, ClipRecord]) -> Iterator[Finding]:
+        """The overlays of one batch's clips. A table that cannot be read leaves its clips' overlays unjudged."""
+        for clip_id in accepted.keys() & self.of_reports.keys():
+            del self.of_reports[clip_id]
+        taken = {clip_id: self.left.pop(clip_id) for clip_id in accepted.keys() & self.left.keys()}
+        named = {clip_id: self._proper(batch, accepted[clip_id]) for clip_id in taken}
+        strays = [path for clip_id, paths in taken.items() for path in paths if path != named[clip_id]]
+        yield from self._orphans(strays, batch.batch_id, "There is another, proper overlay name for these clips.")
+        there = {clip_id: accepted[clip_id] for clip_id, path in named.items() if path in taken[clip_id]}
+        try:
+            judged = {
+                clip_id: overlay.judgement_of(table)
+                for clip_id, table in clip_tables(batch, "predictions", PREDICTIONS_SCHEMA.names[1:])
+            }
+            wanted = {
+                clip_id for clip_id, clip in accepted.items()
+                if wants_overlay(clip, judged.get(clip_id), self.params.annotation)
+            }  # fmt: skip
+            shown = {clip_id: overlay.shown(tracks, judged.get(clip_id)) for clip_id, tracks in _tracks(batch, there)}
+        except DAMAGED:
+            return  # said of the tables already
+        yield from self._again("missing", batch, wanted - there.keys(), "annotation.overlay asks for them.")
+        stale, damaged = set(), set()
+        for clip_id, mark in shown.items():
+            try:
+                if _comment(named[clip_id]) != mark:
+                    stale.add(clip_id)
+            except ValueError:
+                damaged.add(clip_id)
+        yield from self._again(
+            "stale", batch, stale, "They show other tracks or another verdict than the clip has now."
+        )
+        yield from self._again("damaged", batch, damaged, "These files are no videos that can be opened.")
+
+    def of_nobody(self) -> Iterator[Finding]:
+        """Overlays of clips that no batch has; ask when all batches have taken theirs."""
+        paths = [path for mine in (self.left, self.of_reports) for found in mine.values() for path in found]
+        yield from self._orphans(paths, None, "They belong to no accepted clip.")
+
+    def _proper(self, batch: Batch, clip: ClipRecord) -> Path:
+        from violence_ops.video.write import container_suffix
+
+        return self.workspace.overlay(clip.clip_id, container_suffix(batches.video_of(batch, clip)))
+
+    def _orphans(self, paths: list[Path], batch_id: str | None, why: str) -> Iterator[Finding]:
+        if paths:
+            shown = tuple(str(path.relative_to(self.workspace.root)) for path in sorted(paths))
+            yield Finding("orphaned", "overlays", batch_id, shown, why, command("rm", "-rf", *shown))
+
+    def _again(self, kind: Kind, batch: Batch, clip_ids: set[str], why: str) -> Iterator[Finding]:
+        if clip_ids:
+            ids = tuple(sorted(clip_ids))
+            yield Finding(kind, "overlays", batch.batch_id, ids, why, command("violence-ops", "overlay", *ids))
+
+
+def _tracks(batch: Batch, clips: dict[str, ClipRecord]) -> Iterator[tuple[str, ClipTracks]]:
+    """The tracks of those clips that have some; a clip at a time. Clips without come last, empty."""
+    seen = set()
+    for clip_id, table in clip_tables(batch, "tracks", TRACKS_SCHEMA.names[1:]) if clips else ():
+        if clip_id in clips:
+            seen.add(clip_id)
+            yield clip_id, ClipTracks.from_table(table, clips[clip_id])
+    for clip_id in clips.keys() - seen:
+        yield clip_id, batches.read_tracks(batch, clips[clip_id])
+
+
+def _comment(path: Path) -> str | None:
+    from violence_ops.video.write import read_comment
+
+    return read_comment(path)
