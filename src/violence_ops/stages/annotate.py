@@ -7,16 +7,19 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from violence_ops.errors import Rejected
-from violence_ops.params import Params
+from violence_ops.params import AnnotationParams, Params
 from violence_ops.records import ClipRecord
 from violence_ops.stages import batches, overlays, workers
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.overlay import judgement
 from violence_ops.stages.parts import record_progress, withdraw
 from violence_ops.workspace import Batch, Workspace, fingerprint, read_fingerprint, write_table
+
+if TYPE_CHECKING:
+    from violence_ops.video.overlay import Judgement
 
 _log = logging.getLogger(__name__)
 _FAILURES: Final = {
@@ -149,16 +152,15 @@ def _overlays(
     workspace: Workspace, batch: Batch, clips: list[ClipRecord], params: Params, progress: Progress | None
 ) -> int:
     """Write the overlay videos that `annotation.overlay` asks for; returns how many. One that fails is left out."""
-    wanted = [clip.clip_id for clip in clips if _wants_overlay(batch, clip, params)]
+    wanted = [clip.clip_id for clip in clips if wants_overlay(clip, judgement(batch, clip), params.annotation)]
     result = overlays.run(workspace, params, wanted, progress=progress)
     for sentence in result.failed.values():
         _log.warning("no overlay: %s", sentence)
     return len(result.made)
 
 
-def _wants_overlay(batch: Batch, clip: ClipRecord, params: Params) -> bool:
+def wants_overlay(clip: ClipRecord, judged: Judgement | None, params: AnnotationParams) -> bool:
     """Whether a clip gets a video: all of them, or those that a label or the champion calls a Fight."""
-    if params.annotation.overlay != "fights":
-        return params.annotation.overlay == "all"
-    judged = judgement(batch, clip)
+    if params.overlay != "fights":
+        return params.overlay == "all"
     return clip.label == "Fight" or (judged is not None and judged.is_fight)
