@@ -1,9 +1,9 @@
 """The command line: parse, call a stage, print. Results go to stdout, progress and errors to stderr.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused by the gate; 4 input unusable; 130 interrupted.
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused by the gate, or `check` found something; 4 input unusable; 130 interrupted.
 """
 
-from violence_ops.cli import services, nightly, models, clips  # noqa: F401, I001  (in the order of `--help`)
+from violence_ops.cli import services, nightly, models, clips, annotations  # noqa: F401, I001  (in the order of `--help`)
 from violence_ops.cli.common import app
 
 
