@@ -154,6 +154,12 @@ class Catalog:
             found |= {clip.clip_id: clip for clip in self._select(_clips.c.clip_id.in_(chunk))}
         return found
 
+    def beginning_with(self, prefix: str, limit: int) -> list[str]:
+        """The first clip_ids that begin with these hex digits, in order, at most `limit`."""
+        query = sa.select(_clips.c.clip_id).where(_clips.c.clip_id.startswith(prefix, autoescape=True))
+        with self._transaction() as connection:
+            return list(connection.scalars(query.order_by(_clips.c.clip_id).limit(limit)))
+
     def find_paths(self, source_paths: Iterable[str]) -> dict[str, str]:
         """The newest clip that came from each of these paths: source_path to clip_id."""
         found: dict[str, str] = {}
