@@ -13,7 +13,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -39,11 +39,13 @@ class Deployment:
     mlflow_uri: str | None = None
     remote_url: str | None = None
     user: str | None = None
+    webhook_url: str | None = field(default=None, repr=False)
+    webhook_secret: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(cls) -> Deployment:
-        """Read `VIOLENCE_OPS_CATALOG_URL`, `_MLFLOW_URI`, `_REMOTE_URL`, `_USER`; unset means the workspace's own default."""
-        names = ("catalog_url", "mlflow_uri", "remote_url", "user")
+        """Read `VIOLENCE_OPS_CATALOG_URL`, `_MLFLOW_URI`, `_REMOTE_URL`, `_USER`, `_WEBHOOK_URL`, `_WEBHOOK_SECRET`; unset means the workspace's own default."""
+        names = ("catalog_url", "mlflow_uri", "remote_url", "user", "webhook_url", "webhook_secret")
         return cls(**{name: os.environ.get(f"VIOLENCE_OPS_{name.upper()}") or None for name in names})
 
 
@@ -136,6 +138,17 @@ class Workspace:
     @property
     def ledger(self) -> Path:
         return self.root / "releases" / "ledger.jsonl"
+
+    @property
+    def webhook_progress(self) -> Path:
+        """`{"told": seq}`: up to which line of the ledger the release webhook was told."""
+        return self.services / "webhook.json"
+
+    @property
+    def webhook_told(self) -> int | None:
+        """That line; None if nothing was ever to be told."""
+        path = self.webhook_progress
+        return int(json.loads(path.read_text("utf-8"))["told"]) if path.is_file() else None
 
     @property
     def gx(self) -> Path:
@@ -274,7 +287,9 @@ class Workspace:
     def review(self, review_id: str) -> Path:
         """What was asked in one export for people. Raises UsageError if the id has not the form of one."""
         if not _REVIEW.fullmatch(review_id):
-            raise UsageError(f"{review_id[:80]!r} is not a review's id: it has 12 hex digits; `data/reviews/` holds them.")
+            raise UsageError(
+                f"{review_id[:80]!r} is not a review's id: it has 12 hex digits; `data/reviews/` holds them."
+            )
         return self.data / "reviews" / f"{review_id}.json"
 
     # one evaluation, one model

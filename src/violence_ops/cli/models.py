@@ -18,7 +18,7 @@ from violence_ops.cli.common import (
     progress_bar,
     show,
 )
-from violence_ops.errors import RefusedByGate, UsageError
+from violence_ops.errors import RefusedByGate, ServiceUnavailable, UsageError
 from violence_ops.workspace import Workspace
 
 # learning
@@ -176,3 +176,14 @@ def ledger_verify(workspace: WorkspaceOption = None, as_json: JsonOption = False
     from violence_ops.stages import rollback as stage
 
     show(stage.verify_ledger(Workspace.open(workspace)), as_json)
+
+
+@ledger_app.command("notify")
+def ledger_notify(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
+    """Tell the release webhook ($VIOLENCE_OPS_WEBHOOK_URL) of changes that it has not taken yet."""
+    from violence_ops.stages import notify as stage
+
+    result = stage.run(Workspace.open(workspace))
+    show(result, as_json)
+    if result.problem:
+        raise ServiceUnavailable(result.problem)

@@ -9,14 +9,17 @@ from typing import Any
 from violence_ops import ledger
 from violence_ops.errors import RefusedByGate, UsageError
 from violence_ops.params import Params
-from violence_ops.stages import gate, releases, reports
+from violence_ops.stages import gate, notify, releases, reports
 from violence_ops.stages.batches import Progress
 from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class PromoteResult:
-    """`version` is the champion now (with dry_run: would be); moved is False if it was already, or nothing was to change."""
+    """`version` is the champion now (with dry_run: would be); moved is False if it was already, or nothing was to change.
+
+    `untold` is why the webhook was not told, if there is one and it was not.
+    """
 
     version: str
     previous: str | None
@@ -24,6 +27,7 @@ class PromoteResult:
     report: str
     moved: bool
     dry_run: bool
+    untold: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-able values."""
@@ -36,7 +40,8 @@ class PromoteResult:
             return [f"Version {self.version} would become champion ({before})."]
         if not self.moved:
             return [f"Version {self.version} is the champion already."]
-        return [f"Version {self.version} is the champion now ({before}), approved by {self.approved_by}."]
+        told = [self.untold] if self.untold else []
+        return [f"Version {self.version} is the champion now ({before}), approved by {self.approved_by}.", *told]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +96,7 @@ def run(
     one that the report compares with (or not `expected_champion`, where given); LedgerBroken if the ledger does not verify.
     Nothing moves then. A second run is a no-op, also after a crash in the middle of the first.
     """
+    notify.webhook(workspace)  # refuses one that is set up wrongly before anything moves
     with workspace.lock("release"):
         registry = releases.open_registry(workspace)
         chosen = reports.find(workspace, report)
@@ -113,7 +119,7 @@ def run(
             releases.commit(workspace, f"Release: version {version} is champion, approved by {approved_by}")
     return PromoteResult(
         version=version, previous=previous, approved_by=approved_by, report=chosen.files.name,
-        moved=moves and not dry_run, dry_run=dry_run,
+        moved=moves and not dry_run, dry_run=dry_run, untold=None if dry_run else notify.run(workspace).problem,
     )  # fmt: skip
 
 

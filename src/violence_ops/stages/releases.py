@@ -15,7 +15,7 @@ from violence_ops.workspace import Workspace
 CHAMPION: Final = "champion"
 REPORT_TAG: Final = "report"
 """Tag of a version: its newest evaluation."""
-_MOVEMENTS: Final = ("promotion", "rollback")
+MOVEMENTS: Final = ("promotion", "rollback")
 
 
 def open_registry(workspace: Workspace) -> Registry:
@@ -46,7 +46,7 @@ def was_rolled_back(entries: list[ledger.Entry], version: str, since: int) -> bo
 
 def last_movement(entries: list[ledger.Entry]) -> ledger.Entry | None:
     """The last promotion or rollback line, whatever its phase."""
-    return next((entry for entry in reversed(entries) if entry.event in _MOVEMENTS), None)
+    return next((entry for entry in reversed(entries) if entry.event in MOVEMENTS), None)
 
 
 def recover(workspace: Workspace, registry: Registry) -> ledger.Entry | None:

@@ -8,14 +8,15 @@ from typing import Any
 from violence_ops import ledger
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.params import Params
-from violence_ops.stages import releases
+from violence_ops.stages import notify, releases
 from violence_ops.stages.batches import Progress
 from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class RollbackResult:
-    """`version` is the champion now (with dry_run: would be), `rolled_back` the one before."""
+    """`version` is the champion now (with dry_run: would be), `rolled_back` the one before; `untold` is why the webhook was
+    not told, if there is one and it was not."""
 
     version: str
     rolled_back: str
@@ -23,6 +24,7 @@ class RollbackResult:
     reason: str
     moved: bool
     dry_run: bool
+    untold: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-able values."""
@@ -31,7 +33,11 @@ class RollbackResult:
     def lines(self) -> list[str]:
         """What a person reads."""
         would = "would be" if self.dry_run else "is"
-        return [f"Version {self.version} {would} the champion again; version {self.rolled_back} {would} rolled back."]
+        told = [self.untold] if self.untold else []
+        return [
+            f"Version {self.version} {would} the champion again; version {self.rolled_back} {would} rolled back.",
+            *told,
+        ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,7 @@ def run(
     """
     if not by.strip() or not reason.strip():
         raise UsageError("A rollback needs a name and a reason: both are written to the ledger.")
+    notify.webhook(workspace)  # refuses one that is set up wrongly before anything moves
     with workspace.lock("release"):
         registry = releases.open_registry(workspace)
         closed = None if dry_run else releases.recover(workspace, registry)
@@ -100,8 +107,9 @@ def run(
         if not dry_run:
             releases.commit(workspace, f"Rollback to version {version} by {by}")
     return RollbackResult(
-        version=version, rolled_back=present, by=by, reason=reason, moved=done is None and not dry_run, dry_run=dry_run
-    )
+        version=version, rolled_back=present, by=by, reason=reason, moved=done is None and not dry_run, dry_run=dry_run,
+        untold=None if dry_run else notify.run(workspace).problem,
+    )  # fmt: skip
 
 
 def live(workspace: Workspace, params: Params) -> str:

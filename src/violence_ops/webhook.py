@@ -1,0 +1,81 @@
+"""Telling another system over HTTP that the champion changed: one signed POST, tried a few times.
+
+The body is canonical JSON. `X-Violence-Ops-Signature: sha256=<hex>` is the HMAC-SHA256 of its bytes under the shared secret, and
+`X-Violence-Ops-Delivery` names the event, so that a receiver can leave out what it has had. The address may carry a token and the
+secret is one: neither is ever in a message.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import httpx
+
+from violence_ops.errors import ServiceUnavailable, UsageError
+
+SIGNATURE: Final = "X-Violence-Ops-Signature"
+DELIVERY: Final = "X-Violence-Ops-Delivery"
+PAUSES_S: Final = (0.5, 2.0, 5.0)
+"""Between the tries of one delivery."""
+_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Webhook:
+    """An address that is told, and the secret that signs what it is told."""
+
+    url: str = field(repr=False)
+    secret: str = field(repr=False)
+
+    def __post_init__(self) -> None:
+        """Raise UsageError if nothing could be delivered safely."""
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UsageError("VIOLENCE_OPS_WEBHOOK_URL is no address: write https://HOST/PATH.")
+        if not self.secret:
+            raise UsageError(
+                "VIOLENCE_OPS_WEBHOOK_URL is set but VIOLENCE_OPS_WEBHOOK_SECRET is not: set it to what the receiver "
+                "checks signatures with."
+            )
+
+    @property
+    def host(self) -> str:
+        """What may be said of the address."""
+        return urlsplit(self.url).hostname or ""
+
+    def deliver(self, name: str, content: Mapping[str, Any]) -> None:
+        """POST `content`; any 2xx is success. A redirect is not followed.
+
+        Raises ServiceUnavailable after the last try, or at once where another try cannot help (4xx but 408 and 429).
+        """
+        body = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
+        headers = {"Content-Type": "application/json", DELIVERY: name, SIGNATURE: signature(self.secret, body)}
+        problem = ""
+        for pause in (*PAUSES_S, None):
+            try:
+                answer = httpx.post(self.url, content=body, headers=headers, timeout=_TIMEOUT_S, follow_redirects=False)
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                problem = type(error).__name__  # its text may hold the address
+            else:
+                if answer.is_success:
+                    return
+                problem = f"status {answer.status_code}"
+                if not answer.is_server_error and answer.status_code not in (408, 429):
+                    break
+            if pause is not None:
+                time.sleep(pause)
+        raise ServiceUnavailable(
+            f"The webhook at {self.host} did not take the change of champion ({problem}): mend it, then run `violence-ops ledger notify`."
+        )
+
+
+def signature(secret: str, body: bytes) -> str:
+    """`sha256=` and the HMAC-SHA256 of `body`, hex; a receiver compares it in constant time."""
+    return f"sha256={hmac.new(secret.encode(), body, hashlib.sha256).hexdigest()}"

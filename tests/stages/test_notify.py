@@ -1,0 +1,129 @@
+"""Another system learns of every change of champion, signed, once, and cannot stop a release."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+
+import pytest
+
+from violence_ops import webhook
+from violence_ops.errors import UsageError
+from violence_ops.params import Params
+from violence_ops.registry import Registry
+from violence_ops.stages import gate, notify, promote, rollback
+from violence_ops.workspace import Workspace
+
+Judge = Callable[..., str]
+SECRET = "s3cret-of-the-receiver"
+
+
+class _Server(HTTPServer):
+    """A real receiver: keeps what came, and answers with the next of `answers` (200 when there is none)."""
+
+    received: list[tuple[dict[str, str], bytes]]
+    answers: list[int]
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.server.received.append(({key.lower(): value for key, value in self.headers.items()}, body))
+        self.send_response(self.server.answers.pop(0) if self.server.answers else 200)
+        self.send_header("Location", "/elsewhere")
+        self.end_headers()
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+@pytest.fixture
+def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
+    server = _Server(("127.0.0.1", 0), _Handler)
+    server.received, server.answers = [], []
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    monkeypatch.setenv("VIOLENCE_OPS_WEBHOOK_URL", f"http://127.0.0.1:{server.server_port}/releases?token=t0ken")
+    monkeypatch.setenv("VIOLENCE_OPS_WEBHOOK_SECRET", SECRET)
+    monkeypatch.setattr(webhook, "PAUSES_S", (0.0, 0.0, 0.0))
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+def _release(workspace: Workspace, params: Params, report: str) -> promote.PromoteResult:
+    gate.run(workspace, params, report=report)
+    return promote.run(workspace, params, report=report, approved_by="admin")
+
+
+def test_a_release_and_a_rollback_are_each_told_once_and_signed(
+    released: Workspace, params: Params, write_evaluation: Judge, receiver: _Server
+) -> None:
+    workspace = Workspace(released.root)
+    _release(workspace, params, write_evaluation("1"))
+    _release(workspace, params, write_evaluation("2", "1"))
+    promote.run(workspace, params, approved_by="admin")  # a second time: nothing moves, nothing is told
+    rollback.run(workspace, params, by="ada", reason="false alarms at the door")
+    told = [json.loads(body) for _, body in receiver.received]
+    assert [(one["event"], one["from"], one["to"], one["by"]) for one in told] == [
+        ("promotion", None, "1", "admin"),
+        ("promotion", "1", "2", "admin"),
+        ("rollback", "2", "1", "ada"),
+    ]
+    assert told[1]["report"] == "2-vs-1"
+    assert told[2]["reason"] == "false alarms at the door"
+    for headers, body in receiver.received:
+        wanted = hmac.new(SECRET.encode(), body, hashlib.sha256).hexdigest()
+        assert headers["x-violence-ops-signature"] == f"sha256={wanted}"
+    assert len({headers["x-violence-ops-delivery"] for headers, _ in receiver.received}) == 3
+
+
+def test_a_receiver_that_is_down_stops_no_release_and_is_told_later(
+    released: Workspace, params: Params, registry: Registry, write_evaluation: Judge, receiver: _Server
+) -> None:
+    workspace = Workspace(released.root)
+    receiver.answers = [500, 503, 429, 502]
+    result = _release(workspace, params, write_evaluation("1"))
+    assert (registry.alias("champion"), result.moved) == ("1", True)
+    assert len(receiver.received) == 4
+    said = "\n".join(result.lines())
+    assert "ledger notify" in said
+    everywhere = said + workspace.ledger.read_text() + workspace.webhook_progress.read_text()
+    log = subprocess.run(["git", "log", "-p"], cwd=workspace.root, capture_output=True, text=True, check=True).stdout
+    assert not {one for one in (SECRET, "t0ken") if one in everywhere + log + repr(workspace.deployment)}
+    assert notify.run(workspace).told == (4,)
+    assert json.loads(receiver.received[-1][1])["to"] == "1"
+    assert notify.run(workspace).told == ()
+
+
+@pytest.mark.parametrize("answer", [404, 302], ids=["gone", "redirect"])
+def test_what_a_retry_cannot_mend_is_tried_once_and_a_redirect_is_not_followed(
+    released: Workspace, params: Params, write_evaluation: Judge, receiver: _Server, answer: int
+) -> None:
+    receiver.answers = [answer]
+    result = _release(Workspace(released.root), params, write_evaluation("1"))
+    assert f"status {answer}" in (result.untold or "")
+    assert len(receiver.received) == 1
+
+
+@pytest.mark.parametrize(
+    ("url", "secret", "says"),
+    [("https://example.org/x", "", "WEBHOOK_SECRET"), ("ftp://example.org", SECRET, "no address"), ("nonsense", SECRET, "no address")],
+    ids=["unsigned", "ftp", "nonsense"],
+)  # fmt: skip
+def test_a_webhook_that_is_set_up_wrongly_is_said_before_anything_moves(
+    released: Workspace, params: Params, registry: Registry, write_evaluation: Judge, monkeypatch: pytest.MonkeyPatch,
+    url: str, secret: str, says: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("VIOLENCE_OPS_WEBHOOK_URL", url)
+    monkeypatch.setenv("VIOLENCE_OPS_WEBHOOK_SECRET", secret)
+    with pytest.raises(UsageError, match=says):
+        _release(Workspace(released.root), params, write_evaluation("1"))
+    assert registry.alias("champion") is None
