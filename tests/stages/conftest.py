@@ -165,11 +165,12 @@ def _walkers(clip: ClipRecord, people: int) -> ClipPoses:
 def seal_whole(seal_tracks: Callable[..., list[ClipRecord]]) -> Callable[..., list[ClipRecord]]:
     """The same batch as `seal_tracks` with all its tables, its facts and (fake) videos whose bytes have the clips' hashes.
 
-    People are `scale` times as tall; `judged_by` names a model that gave probabilities.
+    People are `scale` times as tall; `judged_by` names a model that gave probabilities, all of them 0.99 if `surely`.
     """
 
     def seal(
-        workspace: Workspace, *, scale: float = 1.0, judged_by: str | None = None, seed: int = 0, **options: Any
+        workspace: Workspace, *, scale: float = 1.0, judged_by: str | None = None, surely: bool = False, seed: int = 0,
+        **options: Any,
     ) -> list[ClipRecord]:
         records = seal_tracks(workspace, seed=seed, **options)
         batch = workspace.batch(records[0].batch_id)
@@ -178,7 +179,7 @@ def seal_whole(seal_tracks: Callable[..., list[ClipRecord]]) -> Callable[..., li
         tracks = tracks.set_column(2, "bbox", pa.FixedSizeListArray.from_arrays(pa.array(boxes), 4))
         write_table(batch.table("tracks"), tracks)
         write_table(batch.table("poses"), tracks.select(POSES_SCHEMA.names))
-        write_table(batch.table("predictions"), _predictions(records, judged_by, seed))
+        write_table(batch.table("predictions"), _predictions(records, judged_by, seed, surely))
         batch.videos.mkdir()
         for number in range(len(records)):
             content = f"{seed}/{number}".encode()
@@ -201,8 +202,8 @@ def seal_whole(seal_tracks: Callable[..., list[ClipRecord]]) -> Callable[..., li
     return seal
 
 
-def _predictions(records: list[ClipRecord], version: str | None, seed: int) -> pa.Table:
-    probabilities = np.random.default_rng(seed).random(len(records))
+def _predictions(records: list[ClipRecord], version: str | None, seed: int, surely: bool) -> pa.Table:
+    probabilities = np.random.default_rng(seed).random(len(records)) if not surely else np.full(len(records), 0.99)
     rows = [
         {
             "clip_id": record.clip_id, "model_version": version, "window": 0, "start_frame": 0, "end_frame": 30, "probability": p,
