@@ -1,0 +1,48 @@
+"""Verbs that ask where a model, a clip or a batch comes from, forget a clip, and watch for drift."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from violence_ops.cli.common import JsonOption, SetOption, WorkspaceOption, app, open_workspace, show
+
+
+@app.command()
+def drift(
+    workspace: WorkspaceOption = None,
+    batch: Annotated[str | None, typer.Option("--batch", "-b", help="A sealed batch; default: the newest.")] = None,
+    html: Annotated[
+        Path | None, typer.Option(help="Also write the nights compared with the champion as one HTML page.")
+    ] = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Does a night look like what the champion was trained on? Poses, tracks and probabilities, quantity by quantity."""
+    from violence_ops.stages import drift as stage
+
+    opened, params = open_workspace(workspace, settings)
+    show(stage.run(opened, params, batch_id=batch), as_json)
+    if html is not None:
+        stage.write_page(opened, html)
+
+
+@app.command()
+def lineage(
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL|CLIP|BATCH",
+            help="A model's version, `champion` or `candidate`; a clip's or a batch's id, or the beginning of one.",
+        ),
+    ],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What made a model; which models saw a clip or a batch, and what would have to be redone without it."""
+    from violence_ops.stages import lineage as stage
+
+    opened, _ = open_workspace(workspace)
+    show(stage.run(opened, name), as_json)

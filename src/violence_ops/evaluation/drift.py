@@ -1,0 +1,207 @@
+"""Drift: do the clips of a night look like those that a model was trained on? Every clip counts once, with one value per quantity.
+
+Frames of a clip, and clips of a source group, resemble one another, and tests that take them for independent see drift
+everywhere. So a clip is one value, and the number of clips is reduced by Kish's design effect (Survey Sampling, 1965).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Final, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from violence_ops.params import DriftParams
+from violence_ops.records import FloatArray, IntArray
+
+QUANTITIES: Final = {
+    "persons": "persons per frame",
+    "person_score": "score of a person",
+    "joint_score": "score of a joint",
+    "box_height": "height of a person, of the frame's",
+    "involvement": "involvement of the first in rank",
+    "track_s": "length of a track, s",
+    "probability": "probability of Fight",
+}
+"""What is compared, and what people call it. The mean over a clip, but of heights the median."""
+
+_QUANTILES: Final = (0.05, 0.25, 0.5, 0.75, 0.95)
+Values = NDArray[np.float64]
+Verdict = Literal["drift", "stable", "too few clips"]
+
+
+@dataclass(frozen=True, slots=True)
+class ClipValues:
+    """One clip's values by quantity; one that cannot be told (nobody was seen) is left out."""
+
+    group: str
+    values: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Shift:
+    """One quantity, reference against night. Clips are counted as they are and as so many independent ones; the quantiles are 5, 25, 50, 75 and 95 %."""
+
+    quantity: str
+    verdict: Verdict
+    clips: tuple[int, int]
+    effective: tuple[float, float]
+    ks: float | None = None
+    p_value: float | None = None
+    psi: float | None = None
+    psi_limit: float | None = None
+    reference: tuple[float, ...] = ()
+    night: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DriftReport:
+    """One night against what a model was trained on. `notes` are sentences about what may explain a difference."""
+
+    batch_id: str
+    night: str
+    model_version: str
+    dataset_revision: str
+    shifts: tuple[Shift, ...]
+    notes: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> Verdict:
+        """Drift if any quantity drifted; too few clips if none could be judged."""
+        found = {shift.verdict for shift in self.shifts}
+        return "drift" if "drift" in found else "stable" if "stable" in found else "too few clips"
+
+    @property
+    def drifted(self) -> list[str]:
+        """The quantities that drifted."""
+        return [shift.quantity for shift in self.shifts if shift.verdict == "drift"]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as JSON-able values."""
+        return asdict(self) | {"verdict": self.verdict}
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> Self:
+        """What `to_dict` gave."""
+        known = {key: value for key, value in content.items() if key not in ("verdict", "shifts", "notes")}
+        listed = ("clips", "effective", "reference", "night")
+        shifts = (Shift(**one | {key: tuple(one[key]) for key in listed}) for one in content["shifts"])
+        return cls(**known, shifts=tuple(shifts), notes=tuple(content["notes"]))
+
+
+def of_poses(
+    frames: int, height: int, boxes: FloatArray, scores: FloatArray, joint_scores: FloatArray
+) -> dict[str, float]:
+    """Values of a clip's persons in `frames` frames of `height` px: boxes `(R, 4)` xyxy px, scores `(R,)`, joint_scores `(R, 17)`."""
+    found = {"persons": len(scores) / max(frames, 1)}
+    if len(scores):
+        found["person_score"] = float(scores.mean(dtype=float))
+        found["joint_score"] = float(joint_scores.mean(dtype=float))
+        found["box_height"] = float(np.median(boxes[:, 3] - boxes[:, 1])) / max(height, 1)
+    return found
+
+
+def of_tracks(
+    fps: float, frame: IntArray, track_id: IntArray, rank: IntArray, involvement: FloatArray
+) -> dict[str, float]:
+    """Values of a clip's tracks, a row per person and frame, all `(R,)`."""
+    if not len(frame):
+        return {}
+    _, place = np.unique(track_id, return_inverse=True)
+    first, last = np.full(place.max() + 1, np.iinfo(np.int32).max), np.full(place.max() + 1, -1)
+    np.minimum.at(first, place, frame)
+    np.maximum.at(last, place, frame)
+    found = {"track_s": float((last - first + 1).mean()) / fps}
+    leading = involvement[rank == 1]
+    return found | ({"involvement": float(leading[0])} if len(leading) else {})
+
+
+def compare(reference: Sequence[ClipValues], night: Sequence[ClipValues], params: DriftParams) -> tuple[Shift, ...]:
+    """Every quantity of `QUANTITIES`, in that order.
+
+    A quantity drifted if Kolmogorov-Smirnov's p is below `significance` over the number of quantities (Bonferroni) and the
+    population stability index is above `psi`, and above what chance alone gives so few clips.
+    """
+    return tuple(_shift(name, _sample(name, reference), _sample(name, night), params) for name in QUANTITIES)
+
+
+def stability_index(reference: Values, night: Values, bins: int) -> tuple[float, int]:
+    """PSI = sum over bins of (q - p) ln(q / p), and the number of bins; p, q = shares of `(N,)` reference and `(M,)` night.
+
+    The bins hold equally many reference values; where values repeat there are fewer. Half a clip is added to each bin
+    (Jeffreys), so that an empty one gives no infinity.
+    """
+    inner = np.unique(np.quantile(reference, np.arange(1, bins) / bins))
+    counts = [np.bincount(np.searchsorted(inner, values), minlength=len(inner) + 1) for values in (reference, night)]
+    p, q = ((count + 0.5) / (count.sum() + 0.5 * len(count)) for count in counts)
+    return float(((q - p) * np.log(q / p)).sum()), len(inner) + 1
+
+
+def stability_by_chance(bins: int, clips: tuple[float, float], chance: float) -> float:
+    """What PSI exceeds with probability `chance` where nothing drifted: it is (1/N + 1/M) times a chi-square of `bins` - 1
+    degrees of freedom (Yurdakul & Naranjo, Journal of Risk Model Validation, 2020)."""
+    from scipy.stats import chi2
+
+    return float(chi2.ppf(1 - chance, max(bins - 1, 1)) * (1 / clips[0] + 1 / clips[1]))
+
+
+def likeness_in_groups(samples: Sequence[tuple[Values, Sequence[str]]]) -> float:
+    """Intraclass correlation in [0, 1] of values `(N,)` within their groups, from a one-way analysis of variance pooled over samples.
+
+    1 if every sample is one group, so that nothing can be told; 0 if every clip is its own.
+    """
+    between = within = spread = 0.0
+    total = groups = 0
+    for values, names in samples:
+        _, place = np.unique(np.asarray(names), return_inverse=True)
+        sizes, centred = np.bincount(place), values - values.mean()
+        means = np.bincount(place, centred) / sizes
+        between += float((sizes * means**2).sum())
+        within += float(((centred - means[place]) ** 2).sum())
+        spread += len(values) - float((sizes**2).sum()) / len(values)
+        total, groups = total + len(values), groups + len(sizes)
+    free_between, free_within = groups - len(samples), total - groups
+    if not free_within:
+        return 0.0
+    if not free_between:
+        return 1.0
+    variance, noise, size = between / free_between, within / free_within, spread / free_between
+    whole = variance + (size - 1) * noise
+    return float(np.clip((variance - noise) / whole, 0, 1)) if whole > 0 else 0.0
+
+
+def effective_count(names: Sequence[str], likeness: float) -> float:
+    """How many independent clips are worth as much: N / (1 + (sum of squared group sizes / N - 1) likeness)."""
+    sizes = np.unique(np.asarray(names), return_counts=True)[1]
+    return float(len(names) / (1 + ((sizes**2).sum() / len(names) - 1) * likeness))
+
+
+def _sample(name: str, clips: Sequence[ClipValues]) -> tuple[Values, list[str]]:
+    known = [clip for clip in clips if name in clip.values]
+    return np.array([clip.values[name] for clip in known], np.float64), [clip.group for clip in known]
+
+
+def _shift(
+    name: str, reference: tuple[Values, list[str]], night: tuple[Values, list[str]], params: DriftParams
+) -> Shift:
+    from scipy.stats import ks_2samp, kstwo
+
+    samples = (reference, night)
+    clips = (len(reference[0]), len(night[0]))
+    if not all(clips):
+        return Shift(name, "too few clips", clips, (float(clips[0]), float(clips[1])))
+    likeness = likeness_in_groups(samples)
+    effective = (effective_count(reference[1], likeness), effective_count(night[1], likeness))
+    chance = params.significance / len(QUANTITIES)
+    distance = float(ks_2samp(reference[0], night[0], method="asymp").statistic)
+    joint = max(1, round(effective[0] * effective[1] / sum(effective)))
+    p_value = float(kstwo.sf(distance, joint))
+    psi, bins = stability_index(reference[0], night[0], max(2, min(params.bins, int(min(effective) / 5))))
+    limit = max(params.psi, stability_by_chance(bins, effective, chance))
+    verdict: Verdict = "drift" if p_value < chance and psi > limit else "stable"
+    if min(effective) < params.min_clips:
+        verdict = "too few clips"
+    quantiles = [tuple(float(value) for value in np.quantile(sample[0], _QUANTILES)) for sample in samples]
+    return Shift(name, verdict, clips, effective, distance, p_value, psi, limit, quantiles[0], quantiles[1])

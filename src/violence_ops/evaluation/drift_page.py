@@ -1,0 +1,52 @@
+"""Drift as a page, and as a part of another page: nights in columns, quantities in rows, the newest night in full."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib.resources import files
+from typing import Final
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from violence_ops.evaluation.drift import QUANTITIES, DriftReport, Shift
+
+_WIDTH: Final = 260.0
+_TONES: Final = {"drift": "worse", "stable": "better", "too few clips": ""}
+
+
+def section(nights: Sequence[DriftReport]) -> Markup:
+    """A `<section>` about these nights, oldest first, to be put into a page; it brings its own style, under the class `drift`.
+
+    With no night it says so. Every value is escaped.
+    """
+    return Markup(_render("drift.html", nights=list(nights)))
+
+
+def render(nights: Sequence[DriftReport]) -> str:
+    """The same as one self-contained HTML page."""
+    return _render("drift_page.html", section=section(nights))
+
+
+def box_plot(shift: Shift) -> Markup:
+    """SVG of a quantity: quantiles of the reference (upper, grey) above those of the night, on one scale."""
+    low, high = min(shift.reference[0], shift.night[0]), max(shift.reference[-1], shift.night[-1])
+    scale = _WIDTH / ((high - low) or 1.0)
+    bars = []
+    for top, name, quantiles in ((4, "reference", shift.reference), (18, "night", shift.night)):
+        q05, q25, q50, q75, q95 = ((value - low) * scale for value in quantiles)
+        bars.append(
+            f'<g class="{name}"><line x1="{q05:.1f}" x2="{q95:.1f}" y1="{top + 5}" y2="{top + 5}"/>'
+            f'<rect x="{q25:.1f}" width="{max(q75 - q25, 1):.1f}" y="{top}" height="10"/>'
+            f'<line class="median" x1="{q50:.1f}" x2="{q50:.1f}" y1="{top}" y2="{top + 10}"/></g>'
+        )
+    label = f"5, 25, 50, 75 and 95 % of {QUANTITIES[shift.quantity]}: reference above, night below"
+    return Markup(
+        f'<svg viewBox="-2 0 {_WIDTH + 4:.0f} 32" width="{_WIDTH:.0f}" role="img" aria-label="{label}">{"".join(bars)}</svg>'
+    )
+
+
+def _render(name: str, **context: object) -> str:
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    template = environment.from_string(files(__package__).joinpath(name).read_text("utf-8"))
+    return template.render(quantities=QUANTITIES, tones=_TONES, box_plot=box_plot, **context)

@@ -1,0 +1,184 @@
+"""Drift: compare a sealed batch with what the champion was trained on, and keep the comparison beside the reports."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from violence_ops import versioning
+from violence_ops.errors import WorkspaceError
+from violence_ops.params import Params
+from violence_ops.stages import batches, releases, reports, trained_on
+from violence_ops.stages.batches import Manifest
+from violence_ops.stages.clip_values import clip_values
+from violence_ops.stages.index import open_catalog
+from violence_ops.workspace import Batch, Workspace, write_json, write_text
+
+if TYPE_CHECKING:
+    from violence_ops.evaluation.drift import ClipValues, DriftReport
+
+_SHOWN = 30
+"""So many of the newest nights make a page."""
+
+
+@dataclass(frozen=True, slots=True)
+class DriftResult:
+    """The comparison, None without a champion; `retrain` says that it asks for a retraining (`drift.trigger`)."""
+
+    batch_id: str | None
+    report: DriftReport | None
+    path: str | None
+    retrain: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        found = self.report.to_dict() if self.report else {"batch_id": self.batch_id, "verdict": "no champion"}
+        return found | {"path": self.path, "retrain": self.retrain}
+
+    def lines(self) -> list[str]:
+        """For people."""
+        if self.report is None:
+            return ["There is no champion yet, so nothing to compare a night with."]
+        return list(_lines(self.report))
+
+
+def run(workspace: Workspace, params: Params, *, batch_id: str | None = None) -> DriftResult:
+    """Compare one sealed batch (default: the newest) with the clips that the champion was trained on.
+
+    Writes `reports/drift/<batch>.json` and commits it; the same batch and champion give the same bytes. Without a champion
+    nothing is written. Raises WorkspaceError if the batch is not sealed or the champion does not say what it was trained on.
+    """
+    from violence_ops.evaluation.drift import DriftReport, compare
+
+    batch = _sealed(workspace, batch_id)
+    version = releases.open_registry(workspace).alias(releases.CHAMPION)
+    if version is None:
+        return DriftResult(batch.batch_id, None, None, False)
+    reference = _reference(workspace, version)
+    shifts = compare(reference.clips, list(clip_values(batch, judged_by=version)), params.drift)
+    manifest = batches.read_manifest(batch)
+    report = DriftReport(
+        batch.batch_id, manifest.night, version, reference.dataset_revision, shifts, tuple(_notes(manifest, reference))
+    )
+    path = workspace.drift_report(batch.batch_id)
+    write_json(path, report.to_dict())
+    versioning.git_commit(workspace, [path], f"Drift of batch {batch.batch_id}: {report.verdict}")
+    return DriftResult(batch.batch_id, report, str(path), params.drift.trigger and report.verdict == "drift")
+
+
+def drift_summary(workspace: Workspace, version: str) -> list[DriftReport]:
+    """The newest comparisons with what a model was trained on, oldest first; for the page of an evaluation."""
+    from violence_ops.evaluation.drift import DriftReport
+
+    paths = sorted(workspace.drift_reports.glob("*.json"), reverse=True) if workspace.drift_reports.is_dir() else []
+    found: list[DriftReport] = []
+    for path in paths:
+        content = json.loads(path.read_text("utf-8"))
+        if content["model_version"] == version and len(found) < _SHOWN:
+            found.append(DriftReport.from_dict(content))
+    return found[::-1]
+
+
+def write_page(workspace: Workspace, path: Path) -> Path:
+    """Write the comparisons with the champion as one HTML page. Raises WorkspaceError if there is none."""
+    from violence_ops.evaluation import drift_page
+
+    version = releases.open_registry(workspace).alias(releases.CHAMPION)
+    found = drift_summary(workspace, version) if version else []
+    if not found:
+        raise WorkspaceError("No night was compared with the champion yet: run `violence-ops drift` first.")
+    write_text(path, drift_page.render(found))
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class _Reference:
+    dataset_revision: str
+    clips: list[ClipValues]
+    pose_weights: list[str]
+
+
+def _sealed(workspace: Workspace, batch_id: str | None) -> Batch:
+    if batch_id is None:
+        sealed = workspace.sealed_batches()
+        if not sealed:
+            raise WorkspaceError("No batch is sealed yet: run `violence-ops night` first.")
+        return sealed[-1]
+    batch = workspace.batch(batch_id)
+    if not batch.is_sealed:
+        raise WorkspaceError(f"Batch {batch_id} is not a sealed one: `violence-ops status` lists them.")
+    return batch
+
+
+def _reference(workspace: Workspace, version: str) -> _Reference:
+    """What a model was trained on, measured once and kept: every night is compared with the same."""
+    from violence_ops.evaluation.drift import ClipValues
+
+    path = workspace.drift_reference(version)
+    if not path.is_file():
+        write_json(path, _measured_reference(workspace, version))
+    content = json.loads(path.read_text("utf-8"))
+    clips = [ClipValues(one["group"], one["values"]) for one in content["clips"]]
+    # last, and never kept: which evaluation is the newest may change
+    clips += _probabilities(workspace, version)
+    return _Reference(content["dataset_revision"], clips, content["pose_weights"])
+
+
+def _measured_reference(workspace: Workspace, version: str) -> dict[str, Any]:
+    record = trained_on.read(workspace, version)
+    clip_ids = [clip["clip_id"] for clip in record["clips"]]
+    with open_catalog(workspace) as catalog:
+        homes = {clip_id: clip.batch_id for clip_id, clip in catalog.find(clip_ids).items() if clip.batch_id}
+    found: list[ClipValues] = []
+    weights: set[str] = set()
+    for batch_id in sorted(set(homes.values())):
+        batch = workspace.batch(batch_id)
+        if batch.is_sealed:
+            wanted = {clip_id for clip_id, home in homes.items() if home == batch_id}
+            found += clip_values(batch, wanted)
+            weights.add(_pose_weights(batches.read_manifest(batch)))
+    return {
+        "dataset_revision": record["dataset_revision"], "pose_weights": sorted(weights),
+        "clips": [{"group": clip.group, "values": dict(clip.values)} for clip in found],
+    }  # fmt: skip
+
+
+def _probabilities(workspace: Workspace, version: str) -> list[ClipValues]:
+    """What a model says of clips like those it was trained on: its probabilities of the holdout, from its newest evaluation.
+
+    Those of the training clips themselves are surer than any of a night.
+    """
+    from violence_ops.evaluation.drift import ClipValues
+
+    name = releases.open_registry(workspace).tags(version).get(releases.REPORT_TAG)
+    if name is None or not workspace.report(name).evaluation.is_file():
+        return []
+    judged = reports.read(workspace.report(name)).evaluation.clips
+    return [ClipValues(clip.source_group, {"probability": clip.candidate.probability}) for clip in judged]
+
+
+def _pose_weights(manifest: Manifest) -> str:
+    return str(manifest.facts["pose_weights"]["sha256"])
+
+
+def _notes(manifest: Manifest, reference: _Reference) -> Iterator[str]:
+    if reference.pose_weights != [_pose_weights(manifest)]:
+        name = manifest.facts["pose_weights"]["name"]
+        yield f"The night's poses were found by {name}, those of the training by other weights: differences may be theirs."
+
+
+def _lines(report: DriftReport) -> Iterator[str]:
+    from violence_ops.evaluation.drift import QUANTITIES
+
+    yield f"batch {report.batch_id} against what model {report.model_version} was trained on: {report.verdict}"
+    yield f"{'quantity':<36}{'clips':>11}{'median':>16}{'KS':>7}{'p':>9}{'PSI':>7}{'limit':>7}  verdict"
+    for shift in report.shifts:
+        clips = f"{shift.clips[0]}/{shift.clips[1]}"
+        figures = " " * 46
+        if shift.ks is not None:
+            medians = f"{shift.reference[2]:.3g} -> {shift.night[2]:.3g}"
+            figures = f"{medians:>16}{shift.ks:>7.2f}{shift.p_value:>9.1g}{shift.psi:>7.2f}{shift.psi_limit:>7.2f}"
+        yield f"{QUANTITIES[shift.quantity]:<36}{clips:>11}{figures}  {shift.verdict}"
+    yield from report.notes

@@ -1,0 +1,31 @@
+"""Tombstones: what is left of a forgotten clip, so that it is refused when it comes again. No personal data."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from violence_ops.workspace import Workspace, write_json
+
+
+def write(workspace: Workspace, content: dict[str, Any]) -> None:
+    """Write the tombstone of `content["clip_id"]`."""
+    write_json(workspace.tombstone(content["clip_id"]), content)
+
+
+def find(workspace: Workspace, clip_id: str) -> dict[str, Any] | None:
+    """The tombstone of a clip, or None."""
+    path = workspace.tombstone(clip_id)
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+
+
+def read(workspace: Workspace, clip_id: str) -> dict[str, Any]:
+    """The tombstone of a forgotten clip."""
+    found = find(workspace, clip_id)
+    assert found is not None
+    return found
+
+
+def all_of(workspace: Workspace) -> list[str]:
+    """The forgotten clips, in clip_id order."""
+    return sorted(path.stem for path in workspace.tombstones.glob("[0-9a-f]*.json"))

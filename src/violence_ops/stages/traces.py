@@ -1,0 +1,123 @@
+"""Where clips have left traces: in models, evaluations, holdouts and the dataset. Read by lineage and by forgetting."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any, Final
+
+import pyarrow.parquet as pq
+
+from violence_ops.errors import WorkspaceError
+from violence_ops.stages import trained_on
+from violence_ops.stages.releases import CHAMPION, open_registry
+from violence_ops.workspace import Workspace
+
+CANDIDATE: Final = "candidate"
+
+
+@dataclass(frozen=True, slots=True)
+class ModelUse:
+    """A version, and those of the clips that it was trained or tuned on; rows as `training.json` has them."""
+
+    version: str
+    dataset_revision: str
+    aliases: tuple[str, ...]
+    clips: tuple[dict[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Traces:
+    """What knows the clips: models, models that do not say what they were trained on, evaluations that judged on them,
+    holdout versions, and the revision of the present dataset."""
+
+    models: tuple[ModelUse, ...]
+    silent_models: tuple[str, ...]
+    evaluations: tuple[str, ...]
+    holdouts: tuple[str, ...]
+    dataset: str | None
+
+    @property
+    def dataset_revisions(self) -> tuple[str, ...]:
+        """Every known dataset with a clip in it: what models were trained on, and the present one."""
+        found = {model.dataset_revision for model in self.models} | ({self.dataset} if self.dataset else set())
+        return tuple(sorted(found))
+
+    @property
+    def judged(self) -> tuple[str, ...]:
+        """The models that were judged on a clip, as candidate or as champion."""
+        sides = {version for name in self.evaluations for version in name.split("-vs-")}
+        return tuple(sorted(sides - {"none"}, key=int))
+
+
+def find(workspace: Workspace, clip_ids: Collection[str]) -> Traces:
+    """The traces of these clips. Models of one dataset are looked up once. Raises ServiceUnavailable if MLflow cannot be reached."""
+    wanted = set(clip_ids)
+    models, silent = _models(workspace, wanted)
+    return Traces(
+        models, silent, _evaluations(workspace, wanted), holdouts_with(workspace, wanted), _dataset(workspace, wanted)
+    )
+
+
+def aliases(workspace: Workspace) -> dict[str, tuple[str, ...]]:
+    """The aliases of each version that has one."""
+    registry = open_registry(workspace)
+    found: dict[str, tuple[str, ...]] = {}
+    for name in (CHAMPION, CANDIDATE):
+        if version := registry.alias(name):
+            found[version] = (*found.get(version, ()), name)
+    return found
+
+
+def holdouts_with(workspace: Workspace, clip_ids: Collection[str]) -> tuple[str, ...]:
+    """The holdout versions that hold one of the clips, oldest first."""
+    names = workspace.holdout_versions()
+    return tuple(name for name in names if _holds(workspace.holdout(name) / "clips.parquet", clip_ids))
+
+
+def _models(workspace: Workspace, wanted: set[str]) -> tuple[tuple[ModelUse, ...], tuple[str, ...]]:
+    by_dataset: dict[str, dict[str, Any] | None] = {}
+    named = aliases(workspace)
+    models, silent = [], []
+    for one in open_registry(workspace).versions():
+        # a version that was not trained here has no such tag
+        revision = one.tags.get("dataset_revision") or f"version {one.version}"
+        if revision not in by_dataset:
+            by_dataset[revision] = _record(workspace, one.version)
+        record = by_dataset[revision]
+        if record is None:
+            silent.append(one.version)
+        elif rows := tuple(row for row in record["clips"] if row["clip_id"] in wanted):
+            models.append(ModelUse(one.version, record["dataset_revision"], named.get(one.version, ()), rows))
+    return tuple(models), tuple(silent)
+
+
+def _record(workspace: Workspace, version: str) -> dict[str, Any] | None:
+    try:
+        return trained_on.find(workspace, version)
+    except WorkspaceError:  # the artifact store has lost its package
+        return None
+
+
+def _evaluations(workspace: Workspace, wanted: set[str]) -> tuple[str, ...]:
+    """Evaluations with one of the clips, found by their ids in the file: reading thousands of figures for it would be slow."""
+    marks = [clip_id.encode() for clip_id in wanted]
+    found = []
+    for folder in sorted(workspace.reports.glob("*-vs-*")):
+        path = workspace.report(folder.name).evaluation
+        if path.is_file():
+            content = path.read_bytes()
+            if any(mark in content for mark in marks):
+                found.append(folder.name)
+    return tuple(found)
+
+
+def _dataset(workspace: Workspace, wanted: set[str]) -> str | None:
+    tables = [workspace.dataset / name for name in ("train.parquet", "val.parquet")]
+    if not any(table.is_file() and _holds(table, wanted) for table in tables):
+        return None
+    return str(workspace.read_progress("assemble").get("revision", "unfinished"))
+
+
+def _holds(table: Any, clip_ids: Collection[str]) -> bool:
+    return bool(pq.read_table(table, columns=["clip_id"], filters=[("clip_id", "in", list(clip_ids))]).num_rows)

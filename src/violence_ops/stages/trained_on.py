@@ -1,0 +1,29 @@
+"""What a registered model was trained and tuned on: `training.json`, which travels in its package."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from violence_ops.errors import WorkspaceError
+from violence_ops.stages.releases import open_registry
+from violence_ops.workspace import Workspace
+
+
+def read(workspace: Workspace, version: str) -> dict[str, Any]:
+    """`dataset_revision` and `clips`: clip_id, source_group, perceptual_hash and, since they are recorded, batch_id, label,
+    label_source and side (`train` or `val`).
+
+    Raises UserError for an unknown version, WorkspaceError if it does not say, ServiceUnavailable if MLflow cannot be reached.
+    """
+    found = find(workspace, version)
+    if found is None:
+        raise WorkspaceError(f"Version {version} does not say which clips it was trained on: train a new one.")
+    return found
+
+
+def find(workspace: Workspace, version: str) -> dict[str, Any] | None:
+    """The same; None if the version does not say."""
+    package = open_registry(workspace).download(version, workspace.model_package(version))
+    path = package / "training.json"
+    return json.loads(path.read_text("utf-8")) if path.is_file() else None

@@ -1,0 +1,116 @@
+"""Drift's formulas: the stability index, independent clips, and how often nothing is called drift."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from violence_ops.evaluation import drift
+from violence_ops.evaluation.drift import QUANTITIES, ClipValues, DriftReport, compare
+from violence_ops.params import DriftParams, load_params
+
+PARAMS: DriftParams = load_params(Path(__file__).parents[2] / "params.yaml").drift
+
+
+def clips(
+    random: np.random.Generator, groups: int, of_group: int, likeness: float, shift: float = 0.0
+) -> list[ClipValues]:
+    """Clips of whose variance `likeness` is between groups; all quantities `shift` standard deviations higher."""
+    found = []
+    for group in range(groups):
+        common = random.normal(size=len(QUANTITIES)) * math.sqrt(likeness)
+        for _ in range(of_group):
+            own = random.normal(size=len(QUANTITIES)) * math.sqrt(1 - likeness)
+            found.append(ClipValues(str(group), dict(zip(QUANTITIES, common + own + shift, strict=True))))
+    return found
+
+
+def verdict(reference: list[ClipValues], night: list[ClipValues]) -> str:
+    shifts = compare(reference, night, PARAMS)
+    return DriftReport("2026-01-31-00000000", "2026-01-31", "1", "x", shifts).verdict
+
+
+def test_the_stability_index_by_hand() -> None:
+    reference, night = np.arange(8.0), np.array([0.0, 1.0, 2.0, 3.0, 3.1, 3.2, 3.3, 7.0])
+    value, bins = drift.stability_index(reference, night, 2)  # the halves hold 4 and 4 against 7 and 1
+    p, q = (np.array(counts) + 0.5 for counts in ([4, 4], [7, 1]))
+    p, q = p / p.sum(), q / q.sum()
+    assert bins == 2
+    assert value == pytest.approx(((q - p) * np.log(q / p)).sum())
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60), st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=60))
+def test_the_stability_index_is_finite_never_negative_and_zero_for_the_same_clips(
+    a: list[float], b: list[float]
+) -> None:
+    value, bins = drift.stability_index(np.array(a), np.array(b), 10)
+    assert math.isfinite(value)
+    assert value >= 0
+    assert 1 <= bins <= 10
+    assert drift.stability_index(np.array(a), np.array(a), 10)[0] == 0
+
+
+def test_chance_alone_exceeds_the_limit_as_often_as_it_says() -> None:
+    random = np.random.default_rng(0)
+    limit = drift.stability_by_chance(5, (60, 40), 0.05)
+    exceeded = [
+        drift.stability_index(random.normal(size=60), random.normal(size=40), 5)[0] > limit for _ in range(1000)
+    ]
+    assert np.mean(exceeded) == pytest.approx(0.05, abs=0.03)
+
+
+def test_clips_of_a_group_count_as_many_as_they_differ() -> None:
+    random = np.random.default_rng(0)
+    names = [str(i // 10) for i in range(100)]
+    common, own = np.repeat(random.normal(size=10), 10), random.normal(size=100)
+    equal, apart = (drift.likeness_in_groups([(values, names)]) for values in (common, own))
+    assert equal == pytest.approx(1)
+    assert apart < 0.1
+    assert drift.effective_count(names, 1.0) == pytest.approx(10)
+    assert drift.effective_count(names, 0.0) == 100
+    assert drift.likeness_in_groups([(own, list(map(str, range(100))))]) == 0
+    assert drift.likeness_in_groups([(own, ["door"] * 100)]) == 1
+
+
+@pytest.mark.parametrize(("groups", "of_group", "likeness"), [(100, 1, 0.0), (20, 4, 0.5), (20, 10, 0.8)])
+def test_nights_of_other_scenes_of_the_same_world_are_hardly_ever_drift_and_of_another_world_always(
+    groups: int, of_group: int, likeness: float
+) -> None:
+    random = np.random.default_rng(1)
+    found = {0.0: [], 3.0: []}
+    for shift, verdicts in found.items():
+        for _ in range(30):
+            reference = clips(random, 30, 4, likeness)
+            verdicts.append(verdict(reference, clips(random, groups, of_group, likeness, shift)))
+    assert found[0.0].count("drift") <= 1
+    assert set(found[3.0]) == {"drift"}
+
+
+def test_one_scene_is_no_world_however_many_clips_show_it() -> None:
+    random = np.random.default_rng(2)
+    assert verdict(clips(random, 30, 4, 0.9), clips(random, 1, 50, 0.9, 3.0)) == "too few clips"
+
+
+def test_what_cannot_be_told_is_left_out() -> None:
+    nobody = drift.of_poses(
+        30, 100, np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros((0, 17), np.float32)
+    )
+    assert nobody == {"persons": 0}
+    none = np.zeros(0, np.int32)
+    assert drift.of_tracks(15, none, none, none, none.astype(np.float32)) == {}
+    seen = drift.of_tracks(
+        10.0, np.array([0, 9, 4], np.int32), np.array([1, 1, 2], np.int32), np.array([1, 1, 2], np.int32), np.array([0.7, 0.7, 0.1], np.float32)
+    )  # fmt: skip
+    assert seen == {"track_s": pytest.approx((1.0 + 0.1) / 2), "involvement": pytest.approx(0.7)}
+
+
+def test_a_report_is_read_back_as_it_was_written() -> None:
+    random = np.random.default_rng(3)
+    shifts = compare(clips(random, 20, 2, 0.1), clips(random, 20, 2, 0.1), PARAMS)
+    report = DriftReport("2026-01-31-00000000", "2026-01-31", "1", "x", shifts, ("a note",))
+    assert DriftReport.from_dict(report.to_dict()) == report

@@ -1,0 +1,121 @@
+"""Drift: a night like the training data is stable, one of another world is not, and too few clips are not judged."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from violence_ops.errors import WorkspaceError
+from violence_ops.records import ClipRecord
+from violence_ops.registry import Registry
+from violence_ops.stages import drift
+from violence_ops.workspace import Workspace
+
+Seal = Callable[..., list[ClipRecord]]
+Trained = Callable[..., None]
+Judge = Callable[..., str]
+
+
+@pytest.fixture
+def champion(released: Workspace, registry: Registry, seal_whole: Seal, trained: Trained) -> Workspace:
+    """A workspace whose champion, version 1, was trained on a sealed batch of 60 clips of 20 groups."""
+    trained(released, "1", seal_whole(released, clips=60, seed=1))
+    registry.set_alias("champion", "1", None)
+    return released
+
+
+def verdicts(workspace: Workspace, batch_id: str) -> dict[str, str]:
+    report = drift.run(workspace, workspace.params(), batch_id=batch_id).report
+    assert report is not None
+    return {shift.quantity: shift.verdict for shift in report.shifts}
+
+
+def test_a_night_like_the_training_data_is_stable_and_one_of_small_people_drifts_in_their_height_only(
+    champion: Workspace, seal_whole: Seal
+) -> None:
+    like = seal_whole(champion, clips=40, seed=2, night="2026-02-01")[0].batch_id
+    small = seal_whole(champion, clips=40, seed=3, night="2026-02-02", scale=0.4)[0].batch_id
+    assert set(verdicts(champion, like).values()) <= {"stable", "too few clips"}
+    found = verdicts(champion, small)
+    assert [name for name, verdict in found.items() if verdict == "drift"] == ["box_height"]
+
+    newest = drift.run(champion, champion.params())
+    assert (newest.batch_id, newest.report.verdict) == (small, "drift")
+    kept = champion.drift_report(small)
+    content = kept.read_bytes()
+    assert json.loads(content)["verdict"] == "drift"
+    drift.run(champion, champion.params())
+    assert kept.read_bytes() == content
+    logged = ["git", "-C", champion.root, "log", "--format=%s", "--", kept]
+    assert subprocess.run(logged, capture_output=True, text=True, check=True).stdout.split("\n") == [
+        f"Drift of batch {small}: drift",
+        "",
+    ]
+
+
+def test_probabilities_are_compared_with_those_that_the_champion_gave_the_holdout(
+    champion: Workspace, registry: Registry, seal_whole: Seal, write_evaluation: Judge
+) -> None:
+    registry.set_tag("1", "report", write_evaluation("1"))  # 24 clips, all at 0.1 or 0.9
+    judged = seal_whole(champion, clips=40, per_group=1, seed=2, night="2026-02-01", judged_by="1", surely=True)[
+        0
+    ].batch_id
+    by_another = seal_whole(champion, clips=40, seed=3, night="2026-02-02", judged_by="2")[0].batch_id
+    assert verdicts(champion, judged)["probability"] == "drift"
+    assert verdicts(champion, by_another)["probability"] == "too few clips"
+
+
+def test_too_few_clips_are_not_judged_however_different(champion: Workspace, seal_whole: Seal) -> None:
+    few = seal_whole(champion, clips=6, seed=2, night="2026-02-01", scale=0.2)[0].batch_id
+    assert verdicts(champion, few)["box_height"] == "too few clips"
+
+
+def test_only_drift_with_the_trigger_on_asks_for_retraining(champion: Workspace, seal_whole: Seal) -> None:
+    small = seal_whole(champion, clips=40, seed=2, night="2026-02-01", scale=0.4)[0].batch_id
+    params = champion.params({"drift.trigger": True})
+    assert drift.run(champion, params, batch_id=small).retrain
+    assert not drift.run(champion, champion.params(), batch_id=small).retrain
+    like = champion.sealed_batches()[0].batch_id
+    assert not drift.run(champion, params, batch_id=like).retrain
+
+
+def test_a_page_shows_all_nights_with_the_champion_and_other_weights_are_named(
+    champion: Workspace, seal_whole: Seal, tmp_path: Path
+) -> None:
+    with pytest.raises(WorkspaceError, match="No night was compared"):
+        drift.write_page(champion, tmp_path / "drift.html")
+    for seed, scale in ((2, 1.0), (3, 0.4)):
+        batch = champion.batch(
+            seal_whole(champion, clips=40, seed=seed, night=f"2026-02-0{seed}", scale=scale)[0].batch_id
+        )
+        facts = json.loads(batch.manifest.read_text())
+        batch.manifest.write_text(json.dumps(facts | {"pose_weights": {"name": "<b>new</b>", "sha256": "0"}}))
+        drift.run(champion, champion.params(), batch_id=batch.batch_id)
+    page = drift.write_page(champion, tmp_path / "drift.html").read_text()
+    assert "2026-02-02" in page
+    assert "2026-02-03" in page
+    assert "by &lt;b&gt;new&lt;/b&gt;" in page
+    assert "<b>new" not in page
+    assert [report.night for report in drift.drift_summary(champion, "1")] == ["2026-02-02", "2026-02-03"]
+    assert drift.drift_summary(champion, "2") == []
+
+
+def test_without_a_champion_or_a_sealed_batch_it_says_so(released: Workspace, seal_whole: Seal) -> None:
+    with pytest.raises(WorkspaceError, match="No batch is sealed yet"):
+        drift.run(released, released.params())
+    with pytest.raises(WorkspaceError, match="is not a sealed one"):
+        drift.run(released, released.params(), batch_id="2026-01-31-0a1b2c3d")
+    seal_whole(released, clips=4)
+    found = drift.run(released, released.params())
+    assert (found.report, found.retrain, found.to_dict()["verdict"]) == (None, False, "no champion")
+
+
+def test_a_champion_that_does_not_say_what_it_was_trained_on_is_named(champion: Workspace, registry: Registry) -> None:
+    registry.set_alias("champion", "2", "1")
+    champion.model_package("2").mkdir(parents=True)
+    with pytest.raises(WorkspaceError, match="Version 2 does not say which clips"):
+        drift.run(champion, champion.params())
