@@ -20,8 +20,8 @@ from violence_ops.workspace import Workspace, atomic_path, fingerprint, sha256_f
 
 _SCHEMA = pa.schema(
     [
-        ("clip_id", pa.string()), ("label", pa.string()), ("label_source", pa.string()), ("source_group", pa.string()),
-        ("batch_id", pa.string()), ("camera_id", pa.string()), ("width", pa.int32()), ("height", pa.int32()),
+        ("clip_id", pa.string()), ("label", pa.string()), ("label_source", pa.string()), ("label_version", pa.int32()),
+        ("source_group", pa.string()), ("batch_id", pa.string()), ("camera_id", pa.string()), ("width", pa.int32()), ("height", pa.int32()),
         ("fps", pa.float64()), ("frame_count", pa.int32()), ("perceptual_hash", pa.string()),
     ]
 )  # fmt: skip
@@ -150,7 +150,11 @@ def _skeletons(usable: Sequence[Labelled], params: Params, progress: Progress | 
 
 
 def _row(one: Labelled) -> dict[str, Any]:
-    facts = one.clip.to_dict() | {"label_source": one.source, "batch_id": one.batch.batch_id}
+    facts = one.clip.to_dict() | {
+        "label_source": one.source,
+        "label_version": one.version,
+        "batch_id": one.batch.batch_id,
+    }
     return {name: facts[name] for name in _SCHEMA.names}
 
 
@@ -182,6 +186,7 @@ def _write_split(
             "batches": sorted({one.batch.batch_id for one in (*train, *val)}),
             "holdouts": {name: holdout.read(workspace, name).revision for name in workspace.holdout_versions()},
             "held_out": result.held_out,
+            "labels_version": max(one.version for one in (*train, *val)),
             "persons": params.windows.persons,
             "sha256": hashes,
         },

@@ -14,15 +14,18 @@ from violence_ops.recognition.split import Member, families
 from violence_ops.records import ClipRecord, ClipTracks
 from violence_ops.stages import batches
 from violence_ops.stages.labels import effective_labels
+from violence_ops.stages.labels_file import in_force
 from violence_ops.workspace import Batch, Workspace
 
 
 @dataclass(frozen=True, slots=True)
 class Labelled:
-    """A clip with its effective label, where that came from, and the sealed batch that holds it."""
+    """A clip with its effective label, where that came from, the version of data/labels.csv that gave it (0: none, it arrived
+    with the clip), and the sealed batch that holds it."""
 
     clip: ClipRecord
     source: str
+    version: int
     batch: Batch
 
     @property
@@ -34,8 +37,11 @@ class Labelled:
 def labelled_clips(workspace: Workspace) -> list[Labelled]:
     """The accepted clips of sealed batches that have a label, in clip_id order; labels that arrived later win."""
     labels = effective_labels(workspace)
+    versions = {clip_id: row.version for clip_id, row in in_force(workspace).items()}
     found = [
-        Labelled(clip.with_(label=labels[clip.clip_id][0]), labels[clip.clip_id][1], batch)
+        Labelled(
+            clip.with_(label=labels[clip.clip_id][0]), labels[clip.clip_id][1], versions.get(clip.clip_id, 0), batch
+        )
         for batch in workspace.sealed_batches()
         for clip in batches.accepted_clips(batch)
         if clip.clip_id in labels

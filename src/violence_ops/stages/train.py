@@ -153,6 +153,8 @@ def _facts(workspace: Workspace, params: Params, dataset: _Dataset) -> dict[str,
     versions = workspace.holdout_versions()
     return {
         "dataset_revision": dataset.revision,
+        # the newest version of data/labels.csv that a clip of the dataset has its label from
+        "labels_version": str(dataset.split.get("labels_version", 0)),
         "code_revision": versioning.code_revision(),
         "workspace_revision": versioning.revision(workspace),
         "pose_weights": source_sha256(params.pose),
@@ -193,7 +195,7 @@ def _trained(
 
 def _fit(params: Params, dataset: _Dataset, progress: Progress | None) -> Trained:
     from violence_ops.recognition.skeleton import read_table
-    from violence_ops.recognition.train import fit
+    from violence_ops.recognition.families import fit
 
     skeletons = read_table(pq.read_table(dataset.folder / "skeletons.parquet"))
 

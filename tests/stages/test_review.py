@@ -1,0 +1,460 @@
+"""Review by people: doubtful clips go out for Label Studio or CVAT, their answers come back as a version of the labels."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.records import CLIPS_SCHEMA, PREDICTIONS_SCHEMA, ClipRecord
+from violence_ops.stages import assemble, batches, holdout, labels, review, review_import
+from violence_ops.workspace import Workspace, sha256_file, write_table
+
+Seal = Callable[..., list[ClipRecord]]
+
+
+def predictions(records: list[ClipRecord], probabilities: dict[int, float]) -> pa.Table:
+    """What a champion `3` says: it is right and sure, but for the clips that `probabilities` names by position."""
+    rows = []
+    for number, record in enumerate(records):
+        probability = probabilities.get(number, 0.95 if record.label == "Fight" else 0.05)
+        verdict = "Fight" if probability > 0.5 else "NonFight"
+        common = {
+            "clip_id": record.clip_id,
+            "model_version": "3",
+            "clip_probability": probability,
+            "threshold": 0.5,
+            "verdict": verdict,
+        }
+        rows += [
+            common | {"window": w, "start_frame": 0, "end_frame": 30, "probability": probability, "weight": 1.0} for w in (0, 1)
+        ]  # fmt: skip
+    return pa.Table.from_pylist(rows, PREDICTIONS_SCHEMA)
+
+
+@pytest.fixture
+def clips(workspace: Workspace, seal_tracks: Seal) -> list[ClipRecord]:
+    """24 sealed clips in clip_id order: of the first the champion is unsure, the second's label it denies, the third both."""
+    records = seal_tracks(workspace)
+    batch = workspace.batch(records[0].batch_id)
+    records = [record.with_(codec="h264") for record in records]
+    write_table(batch.table("clips"), pa.Table.from_pylist([one.to_dict() for one in records], CLIPS_SCHEMA))
+    for number in range(24):
+        content = f"0/{number}".encode()  # the bytes that `seal_tracks` made the clip ids from
+        (record,) = [one for one in records if one.source_path == f"{number}.mp4"]
+        batches.video_of(batch, record).parent.mkdir(exist_ok=True)
+        batches.video_of(batch, record).write_bytes(content)
+    wrong = [0.1 if one.label == "Fight" else 0.9 for one in records]
+    doubts = {
+        0: 0.55 if records[0].label == "Fight" else 0.45,
+        1: wrong[1],
+        2: 0.4 if records[2].label == "Fight" else 0.6,
+    }
+    write_table(batch.table("predictions"), predictions(records, doubts))
+    return records
+
+
+def export(
+    workspace: Workspace, out: Path, form: review.Format = "label-studio", **options: Any
+) -> review.ReviewResult:
+    chosen: dict[str, Any] = {"confidence": 0.65, "limit": 100, "overlays": False} | options
+    return review.run(workspace, workspace.params(), out, format=form, **chosen)
+
+
+def other(label: str) -> str:
+    return "NonFight" if label == "Fight" else "Fight"
+
+
+def annotated(task: dict[str, Any], *answers: tuple[Any, str], **facts: Any) -> dict[str, Any]:
+    """A task as Label Studio exports it after these people `(completed_by, choice)` have submitted it."""
+    regions = [one for one in task["predictions"][0]["result"] if one["type"] == "videorectangle"]
+    annotations = [
+        {
+            "id": 100 + number, "completed_by": by, "was_cancelled": False, "ground_truth": False, "lead_time": 4.2, "task": 7,
+            "created_at": f"2026-11-21T10:00:{number:02d}Z", "updated_at": f"2026-11-21T10:00:{number:02d}Z",
+            "result": [*regions, {"id": f"r{number}", "from_name": "verdict", "to_name": "video", "type": "choices", "origin": "manual", "value": {"choices": [choice]}}],
+        } | facts
+        for number, (by, choice) in enumerate(answers)
+    ]  # fmt: skip
+    return {
+        "id": 7,
+        "project": 1,
+        "inner_id": 1,
+        "total_annotations": len(annotations),
+        "annotations": annotations,
+        **task,
+    }
+
+
+def exported_tasks(out: Path) -> list[dict[str, Any]]:
+    return list(json.loads((out / "tasks.json").read_text("utf-8")))
+
+
+def write_export(path: Path, tasks: list[dict[str, Any]]) -> Path:
+    path.write_text(json.dumps(tasks), "utf-8")
+    return path
+
+
+# what is asked
+
+
+def test_doubtful_clips_are_chosen_and_the_reason_is_said(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    result = export(workspace, tmp_path / "out")
+    assert (result.clips, result.reasons) == (3, {"label_disagrees": 2, "low_confidence": 2})
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    chosen = {one["clip_id"]: one["reasons"] for one in manifest["clips"]}
+    assert chosen == {
+        clips[2].clip_id: ["low_confidence", "label_disagrees"], clips[0].clip_id: ["low_confidence"], clips[1].clip_id: ["label_disagrees"],
+    }  # fmt: skip
+    assert manifest["clips"][0]["clip_id"] == clips[2].clip_id  # more rules, asked first
+    for one in manifest["clips"]:
+        assert one["sha256"] == sha256_file(tmp_path / "out" / f"{one['clip_id']}.mp4")
+    assert manifest["files"] == {
+        str(path.relative_to(tmp_path / "out")): sha256_file(path)
+        for path in sorted((tmp_path / "out").rglob("*")) if path.is_file() and path.name != "manifest.json"
+    }  # fmt: skip
+    assert json.loads(workspace.review(result.review).read_text()) == manifest
+
+
+def test_limit_and_confidence_narrow_and_widen_the_choice(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    assert export(workspace, tmp_path / "one", limit=1).clips == 1
+    assert export(workspace, tmp_path / "all", confidence=1.0).clips == 24
+    with pytest.raises(UsageError, match="between"):
+        export(workspace, tmp_path / "none", confidence=0.2)
+
+
+def test_clips_that_divide_candidate_and_champion_in_the_newest_report_are_asked(
+    released: Workspace, clips: list[ClipRecord], write_evaluation: Callable[..., str], tmp_path: Path
+) -> None:
+    path = released.report(write_evaluation("2", "1", wrong=2)).evaluation
+    content = json.loads(path.read_text())
+    for row, clip in zip(content["clips"], clips, strict=True):
+        row["clip_id"] = clip.clip_id
+    path.write_text(json.dumps(content))
+    export(released, tmp_path / "out")
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    disputed = {one["clip_id"] for one in manifest["clips"] if "models_disagree" in one["reasons"]}
+    differ = {row["clip_id"] for row in content["clips"] if row["candidate"]["verdict"] != row["champion"]["verdict"]}
+    assert disputed == differ != set()
+    assert manifest["report"] == "2-vs-1"
+    assert {one["model"] for one in manifest["clips"]} == {"1"}
+
+
+def test_a_folder_in_use_nothing_to_ask_and_changed_bytes_are_refused_and_leave_nothing(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "file").touch()
+    with pytest.raises(UsageError, match="new or empty"):
+        export(workspace, tmp_path / "full")
+    batches.video_of(workspace.batch(clips[1].batch_id), clips[1]).write_bytes(b"something else")
+    with pytest.raises(WorkspaceError, match="SHA-256"):
+        export(workspace, tmp_path / "out")
+    assert {path.name for path in tmp_path.iterdir()} == {"full", workspace.root.name}
+
+
+def test_without_any_verdict_there_is_nothing_to_review(
+    workspace: Workspace, seal_tracks: Seal, tmp_path: Path
+) -> None:
+    seal_tracks(workspace)
+    with pytest.raises(UsageError, match="nothing to review"):
+        export(workspace, tmp_path / "out")
+
+
+# the two formats
+
+
+def test_tasks_for_label_studio_have_the_documented_form(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "night one")
+    config = ElementTree.parse(tmp_path / "night one" / "label_config.xml").getroot()
+    controls = {element.get("name"): element for element in config.iter() if element.get("toName")}
+    (task,) = [one for one in exported_tasks(tmp_path / "night one") if one["data"]["clip_id"] == clips[1].clip_id]
+    assert task["data"]["video"] == f"/data/local-files/?d=night one/{clips[1].clip_id}.mp4"
+    assert task["meta"] == {name: task["data"][name] for name in ("review", "clip_id", "sha256")}
+    (prediction,) = task["predictions"]
+    assert prediction["model_version"] == "3"
+    for result in prediction["result"]:
+        assert controls[result["from_name"]].get("toName") == result["to_name"] == "video"
+    verdict, *regions = prediction["result"]
+    assert verdict["value"] == {"choices": [other(str(clips[1].label))]}
+    assert {choice.get("value") for choice in controls["verdict"]} == {"Fight", "NonFight"}
+    assert [one["id"] for one in regions] == ["track-1", "track-2"]
+    tracks = batches.read_tracks(workspace.batch(clips[1].batch_id), clips[1])
+    for region in regions:
+        value = region["value"]
+        assert (value["framesCount"], value["duration"]) == (36, 2.4)
+        assert set(value["labels"]) <= {label.get("value") for label in controls["person"]}
+        assert [frame["frame"] for frame in value["sequence"]] == list(range(1, 37))
+        for frame in value["sequence"]:
+            assert set(frame) == {"frame", "time", "enabled", "rotation", "x", "y", "width", "height"}
+            assert 0 <= frame["x"] <= frame["x"] + frame["width"] <= 100.01
+            assert 0 <= frame["y"] <= frame["y"] + frame["height"] <= 100.01
+    first = regions[0]["value"]["sequence"][0]
+    box = np.clip(tracks.bboxes[(tracks.track_id == 1) & (tracks.frame == 0)][0], 0, [640, 360, 640, 360])
+    assert np.allclose([first["x"] * 6.4, first["y"] * 3.6], box[:2], atol=0.01)
+
+
+def test_xml_for_cvat_has_the_documented_form(workspace: Workspace, clips: list[ClipRecord], tmp_path: Path) -> None:
+    export(workspace, tmp_path / "out", "cvat")
+    root = ElementTree.parse(tmp_path / "out" / f"{clips[1].clip_id}.xml").getroot()
+    assert (root.tag, root.findtext("version"), root.findtext("meta/task/mode")) == (
+        "annotations",
+        "1.1",
+        "interpolation",
+    )
+    assert (root.findtext("meta/task/size"), root.findtext("meta/task/source")) == ("36", f"{clips[1].clip_id}.mp4")
+    tracks = root.findall("track")
+    assert [(track.get("id"), track.get("label")) for track in tracks] == [
+        ("0", "clip"), ("1", "person"), ("2", "joints"), ("3", "person"), ("4", "joints"),
+    ]  # fmt: skip
+    label_set = {label["name"]: label for label in json.loads((tmp_path / "out" / "labels.json").read_text())}
+    for track in tracks:
+        names = {attribute["name"] for attribute in label_set[str(track.get("label"))]["attributes"]}
+        for shape in track:
+            assert {"frame", "keyframe", "outside", "occluded"} <= set(shape.attrib)
+            assert {attribute.get("name") for attribute in shape} == names
+    assert {attribute.get("name"): attribute.text for attribute in tracks[0][0]}["verdict"] == other(
+        str(clips[1].label)
+    )
+    assert all(len(str(shape.get("points")).split(";")) == 17 for shape in tracks[2])
+    assert [int(str(shape.get("frame"))) for shape in tracks[1]] == list(range(36))
+
+
+def test_a_person_out_of_sight_is_hidden_in_both_formats(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    batch = workspace.batch(clips[1].batch_id)
+    table = pq.read_table(batch.table("tracks"))
+    hidden = pa.compute.and_(
+        pa.compute.equal(table["track_id"], 2),
+        pa.compute.and_(pa.compute.greater(table["frame"], 9), pa.compute.less(table["frame"], 20)),
+    )
+    write_table(batch.table("tracks"), table.filter(pa.compute.invert(hidden)))
+    export(workspace, tmp_path / "ls", limit=3)
+    export(workspace, tmp_path / "cvat", "cvat", limit=3)
+    (task,) = [one for one in exported_tasks(tmp_path / "ls") if one["data"]["clip_id"] == clips[1].clip_id]
+    sequence = task["predictions"][0]["result"][2]["value"]["sequence"]
+    assert [frame["frame"] for frame in sequence if not frame["enabled"]] == [11]
+    root = ElementTree.parse(tmp_path / "cvat" / f"{clips[1].clip_id}.xml").getroot()
+    for track in root.findall("track")[3:]:
+        assert [shape.get("frame") for shape in track if shape.get("outside") == "1"] == ["10"]
+
+
+def test_real_videos_go_out_with_overlays_in_a_form_that_browsers_play(
+    workspace: Workspace,
+    open_batch: Callable[..., list[ClipRecord]],
+    write_annotations: Callable[..., None],
+    tmp_path: Path,
+) -> None:
+    import av
+
+    records = open_batch(workspace, 2, codec="mpeg4")
+    batch = workspace.batch(records[0].batch_id)
+    write_annotations(workspace, batch.batch_id)
+    for record in records:
+        write_table(batch.part("predictions", record.clip_id), predictions([record], {0: 0.5}))
+    result = export(workspace, tmp_path / "out", overlays=True)
+    assert result.clips == 2
+    for task in exported_tasks(tmp_path / "out"):
+        for name in ("video", "overlay"):
+            path = tmp_path / task["data"][name].partition("?d=")[2]
+            assert re.fullmatch(r"[0-9a-f]{20}\.mp4", path.name)
+            with av.open(str(path)) as video:
+                assert video.streams.video[0].codec_context.name == "h264"
+                assert sum(1 for _ in video.decode(video=0)) == 30
+    assert "$overlay" in (tmp_path / "out" / "label_config.xml").read_text()
+
+
+# there and back
+
+
+def test_label_studio_round_trip_corrected_labels_win_and_reach_the_dataset(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    params = workspace.params()
+    before = assemble.run(workspace, params)
+    frozen = {clip.clip_id for clip in holdout.held_out(workspace)}
+    result = export(workspace, tmp_path / "out", confidence=1.0)
+    corrected = next(clip for clip in clips if clip.clip_id not in frozen)
+    held = next(clip for clip in clips if clip.clip_id in frozen)
+    tasks = [
+        annotated(task, (1, other(clip.label) if clip in (corrected, held) else clip.label))  # type: ignore[arg-type, type-var]
+        for task in exported_tasks(tmp_path / "out")
+        for clip in clips if clip.clip_id == task["data"]["clip_id"]
+    ]  # fmt: skip
+    file = write_export(tmp_path / "project-1.json", tasks)
+    imported = review_import.run(workspace, file, by="ann")
+    assert imported.to_dict() == {
+        "version": 1,
+        "by": "ann",
+        "answered": 24,
+        "corrected": 2,
+        "confirmed": 22,
+        "in_holdout": 1,
+    }
+    assert labels.effective_labels(workspace)[corrected.clip_id] == (other(str(corrected.label)), "review")
+    (version,) = review_import.log(workspace).versions
+    assert (version["version"], version["by"], version["source"], version["clips"]) == (1, "ann", "review", 24)
+
+    after = assemble.run(workspace, params)
+    assert after.revision != before.revision
+    rows = [
+        row for side in ("train", "val") for row in pq.read_table(workspace.dataset / f"{side}.parquet").to_pylist()
+    ]
+    (row,) = [row for row in rows if row["clip_id"] == corrected.clip_id]
+    assert (row["label"], row["label_source"], row["label_version"]) == (other(str(corrected.label)), "review", 1)
+    assert json.loads((workspace.dataset / "split.json").read_text())["labels_version"] == 1
+
+    again = review_import.run(workspace, file, by="ann")
+    assert (again.version, again.corrected) == (None, 0)
+    assert len(review_import.log(workspace).versions) == 1
+    with pytest.raises(UsageError, match="nothing to review"):
+        export(workspace, tmp_path / "more")
+    assert export(workspace, tmp_path / "again", again=True).review != result.review
+
+
+@pytest.mark.parametrize("packed", [False, True], ids=["xml", "zip"])
+def test_cvat_round_trip(workspace: Workspace, clips: list[ClipRecord], tmp_path: Path, packed: bool) -> None:
+    export(workspace, tmp_path / "out", "cvat")
+    with pytest.raises(UsageError, match="no answer"):
+        review_import.run(workspace, tmp_path / "out", by="bob")  # nobody has touched the files yet
+    path = tmp_path / "out" / f"{clips[0].clip_id}.xml"
+    path.write_text(path.read_text().replace(f">{clips[0].label}<", f">{other(str(clips[0].label))}<"))
+    if packed:
+        with zipfile.ZipFile(tmp_path / "task.zip", "w") as archive:
+            archive.write(path, "annotations.xml")
+            archive.writestr("images/frame_000000.png", b"png")
+    imported = review_import.run(workspace, tmp_path / ("task.zip" if packed else "out"), by="bob")
+    assert (imported.version, imported.answered, imported.corrected) == (1, 1, 1)
+    assert labels.effective_labels(workspace)[clips[0].clip_id] == (other(str(clips[0].label)), "review")
+    assert labels.effective_labels(workspace)[clips[1].clip_id] == (clips[1].label, "inbox")
+
+
+def test_the_majority_of_several_people_decides_and_a_tie_is_refused_with_its_clips(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "out")
+    first, second, third = exported_tasks(tmp_path / "out")
+    two_to_one = annotated(first, ({"id": 1}, "NonFight"), (2, "Fight"), ({"id": 3}, "Fight"))
+    changed_mind = annotated(second, (1, "NonFight"), (1, "Fight"))
+    tie = annotated(third, (1, "NonFight"), (2, "Fight"))
+    with pytest.raises(UsageError, match=third["data"]["clip_id"]):
+        review_import.run(workspace, write_export(tmp_path / "a.json", [two_to_one, changed_mind, tie]), by="ann")
+    assert review_import.log(workspace).versions == []
+    cancelled = annotated(third, (1, "NonFight"), was_cancelled=True)
+    untouched = {**third, "annotations": []}
+    answered = [two_to_one, changed_mind, cancelled, untouched]
+    assert review_import.run(workspace, write_export(tmp_path / "b.json", answered), by="ann").answered == 2
+    found = labels.effective_labels(workspace)
+    assert [found[one["data"]["clip_id"]] for one in (first, second)] == [("Fight", "review")] * 2
+
+
+# hostile answers
+
+
+def billion_laughs() -> str:
+    entities = "".join(f'<!ENTITY l{n} "{f"&l{n - 1};" * 10}">' for n in range(1, 10))
+    return f'<?xml version="1.0"?><!DOCTYPE x [<!ENTITY l0 "lol">{entities}]><annotations>&l9;</annotations>'
+
+
+HOSTILE = {
+    "xml-bomb": ("a.xml", billion_laughs()),
+    "external-entity": (
+        "a.xml",
+        '<!DOCTYPE x [<!ENTITY e SYSTEM "file:///etc/passwd">]><annotations>&e;</annotations>',
+    ),
+    "xml-cut-off": ("a.xml", "<annotations><track label='clip'>"),
+    "no-cvat": ("a.xml", "<html/>"),
+    "odd-encoding": ("a.xml", '<?xml version="1.0" encoding="nonsense"?><annotations/>'),
+    "deep-json": ("a.json", "[" * 100_000),
+    "no-json": ("a.json", "\x00\xff"),
+    "json-of-another-kind": ("a.json", '{"images": []}'),
+    "json-min": ("a.json", '[{"video": "x", "verdict": "Fight", "id": 1}]'),
+    "wrong-types": ("a.json", '[{"data": {"review": 1, "clip_id": [], "sha256": null}, "annotations": "many"}]'),
+    "no-zip": ("a.zip", "PK nothing"),
+    "other-suffix": ("a.txt", "Fight"),
+}
+
+
+@pytest.mark.parametrize(("name", "text"), HOSTILE.values(), ids=HOSTILE)
+def test_hostile_answers_end_in_one_sentence(workspace: Workspace, tmp_path: Path, name: str, text: str) -> None:
+    (tmp_path / name).write_text(text, "latin-1")
+    before = workspace.labels_file.read_bytes()
+    with pytest.raises(UsageError) as refusal:
+        review_import.run(workspace, tmp_path / name, by="ann")
+    assert "\n" not in str(refusal.value)
+    assert len(str(refusal.value)) < 500
+    assert workspace.labels_file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "sentence"),
+    [
+        ("clip_id", "0" * 20, "did not ask"),
+        ("clip_id", "../../etc/passwd", "did not ask"),
+        ("sha256", "0" * 64, "SHA-256"),
+        ("review", "0" * 12, "no review"),
+        ("review", "../../x", "not a review's id"),
+    ],
+    ids=["another-clip", "path-as-clip", "other-bytes", "another-review", "path-as-review"],
+)
+def test_answers_to_what_was_not_asked_change_nothing(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path, field: str, value: str, sentence: str
+) -> None:
+    export(workspace, tmp_path / "out")
+    tasks = [annotated(task, (1, "Fight")) for task in exported_tasks(tmp_path / "out")]
+    tasks[-1]["data"][field] = value
+    with pytest.raises(UsageError, match=sentence):
+        review_import.run(workspace, write_export(tmp_path / "a.json", tasks), by="ann")
+    assert review_import.log(workspace).versions == []
+
+
+@pytest.mark.parametrize("choices", [["Brawl"], ["Fight", "NonFight"]], ids=["unknown", "both"])
+def test_an_answer_that_is_no_label_is_refused(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path, choices: list[str]
+) -> None:
+    export(workspace, tmp_path / "out")
+    task = annotated(exported_tasks(tmp_path / "out")[0], (1, "Fight"))
+    task["annotations"][0]["result"][-1]["value"]["choices"] = choices
+    with pytest.raises(UsageError, match="must be one of NonFight, Fight"):
+        review_import.run(workspace, write_export(tmp_path / "a.json", [task]), by="ann")
+
+
+def test_a_zip_that_unpacks_to_more_than_may_be_is_refused(workspace: Workspace, tmp_path: Path) -> None:
+    with (
+        zipfile.ZipFile(tmp_path / "bomb.zip", "w", zipfile.ZIP_DEFLATED) as archive,
+        archive.open("annotations.xml", "w") as out,
+    ):
+        out.write(b"<annotations>")
+        for _ in range(130):
+            out.write(b" " * (1 << 20))
+    assert (tmp_path / "bomb.zip").stat().st_size < 1 << 20
+    with pytest.raises(UsageError, match="more than 128 MB"):
+        review_import.run(workspace, tmp_path / "bomb.zip", by="ann")
+
+
+# older tables
+
+
+def test_a_table_from_before_versions_is_read_and_goes_on(workspace: Workspace, clips: list[ClipRecord]) -> None:
+    workspace.labels_file.write_text(f"clip_id,label,by,at\n{clips[3].clip_id},Fight,ann,2026-01-01T00:00:00+00:00\n")
+    assert labels.effective_labels(workspace)[clips[3].clip_id] == ("Fight", "review")
+    labels.run(workspace, clips[3].clip_id, "NonFight", by="bob")
+    assert [(one["version"], one["by"]) for one in review_import.log(workspace).versions] == [(0, "ann"), (1, "bob")]
+    assert labels.effective_labels(workspace)[clips[3].clip_id] == ("NonFight", "review")
