@@ -1,15 +1,18 @@
-"""Training a classifier on labelled skeletons (SPEC 9): MMAction2's model, dataset and pipeline in a short loop of our own.
+"""Training a classifier on labelled skeletons (SPEC 9): MMAction2's networks and pipelines in a short loop of our own.
 
-It keeps the best epoch by validation F1, stops early, and chooses the threshold on validation. It knows no files, and
-writes no checkpoint. Results are the same for the same data and params on one machine.
+It keeps the best epoch by validation F1, stops early, and chooses the threshold on validation. All chance of an epoch comes
+from the seed and the epoch's number, so that a training that was killed and resumed at an epoch gives the same bits as one
+that was not, on one machine.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,19 +20,28 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from violence_ops.errors import UserError
+from violence_ops.errors import ParamsError, UserError
 from violence_ops.params import TrainParams, WindowParams
 from violence_ops.recognition import starts, vote
-from violence_ops.recognition.dataset import WindowDataset
-from violence_ops.recognition.model import Recogniser, Settings, Windows, bounded_threads, device, load_config
+from violence_ops.recognition.inputs import TrainingWindows, training_windows
+from violence_ops.recognition.model import (
+    Classifier,
+    Recogniser,
+    Settings,
+    Windows,
+    bounded_threads,
+    device,
+    load_config,
+)
 from violence_ops.recognition.skeleton import Skeleton
 from violence_ops.records import LABELS, FloatArray
 
-# isort: split
-from mmengine.dataset import pseudo_collate
-
 _BATCH_NORM_BATCHES = 16
 _FIXED_CLASS_WEIGHTS = (1.0, 2.0)
+NOBODY = (
+    "No training clip shows a tracked person: check the pose weights and pose.score_threshold, then annotate again."
+)
+_PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +72,8 @@ class Trained:
     val_probabilities: FloatArray
     val_labels: NDArray[np.int64]
     class_weights: tuple[float, float]
+    members: dict[str, vote.Scores] = field(default_factory=dict)
+    """Of an ensemble: each member's own scores on validation."""
 
 
 def fit(
@@ -69,45 +83,42 @@ def fit(
     params: TrainParams,
     windows: WindowParams,
     on_epoch: Callable[[Epoch], None] | None = None,
+    checkpoint: Path | None = None,
 ) -> Trained:
     """Train on `train`, choose epoch and threshold on `val`; `labels` maps clip_id to Fight or NonFight.
 
-    The network begins with the weights `params.start`, or with random ones when that is None. Raises ParamsError if the start
-    does not fit, UserError if the loss stops being a number or if no clip of the training side shows a person.
+    The network begins with the weights `params.start`, or with random ones when that is None. With a `checkpoint` file each
+    epoch is kept there, and a training that was killed goes on from it; the caller sees to it that data and params are the same.
+    Raises ParamsError if the start does not fit or `params.precision` wants a GPU, UserError if the loss stops being a number or
+    if no clip of the training side shows a person.
     """
+    if params.precision != "fp32" and device().type != "cuda":
+        raise ParamsError(f"train.precision is {params.precision}, which needs a GPU: set it to fp32.")
     settings = Settings.of(params, windows)
     config = load_config(settings)
     start = starts.load(starts.find(params.start), settings) if params.start else None
     with _reproducible(params.seed):
         recogniser = Recogniser(settings, start)
-        data = WindowDataset(
-            skeletons=train, labels=labels, params=windows, max_windows_per_clip=config.max_windows_per_clip,
-            pipeline=config.train_pipeline,
-        )  # fmt: skip
-        if len(data) == 0:
-            raise UserError(
-                "No training clip shows a tracked person: check the pose weights and pose.score_threshold, then annotate again."
-            )
-        class_weights = _class_weights([data.get_data_info(i)["label"] for i in range(len(data))], params)
-        recogniser.network.cls_head.loss_cls.class_weight = torch.tensor(class_weights)
-        validation = _Validation(recogniser, val, labels)
-        return _loop(recogniser, data, validation, params, class_weights, on_epoch)
+        train = [clip.first(config.persons) for clip in train]
+        data = training_windows(train, labels, windows, config.max_windows_per_clip, config.train_pipeline)
+        if data is None:
+            raise UserError(NOBODY)
+        return _Training(recogniser, data, _Validation(recogniser, val, labels), params, checkpoint).run(on_epoch)
 
 
 class _Validation:
     """The validation clips, their inputs made once."""
 
-    def __init__(self, recogniser: Recogniser, clips: Sequence[Skeleton], labels: Mapping[str, str]) -> None:
-        self.recogniser = recogniser
+    def __init__(self, classifier: Classifier, clips: Sequence[Skeleton], labels: Mapping[str, str]) -> None:
+        self.classifier = classifier
         self.clips = [clip.clip_id for clip in clips]
         self.labels = np.array([LABELS.index(labels[name]) for name in self.clips])
-        self.windows: list[Windows] = [recogniser.windows(clip) for clip in clips]
+        self.windows: list[Windows] = [classifier.windows(clip) for clip in clips]
         self.inputs = torch.cat([one.inputs for one in self.windows])
 
     def probabilities(self) -> FloatArray:
-        """Clip probabilities `(N,)` of the network as it is now."""
-        self.recogniser.network.eval()
-        found = self.recogniser.probabilities(self.inputs)
+        """Clip probabilities `(N,)` of the classifier as it is now."""
+        found = self.classifier.probabilities(self.inputs)
         parts = np.split(found, np.cumsum([len(one.cuts) for one in self.windows])[:-1])
         pairs = zip(parts, self.windows, strict=True)
         return np.array([vote.clip_probability(p, vote.confidences(p, one.presence)) for p, one in pairs], np.float32)
@@ -118,81 +129,170 @@ class _Validation:
         return float(-np.log(np.clip(right, 1e-6, 1)).mean())
 
 
-def _loop(
-    recogniser: Recogniser,
-    data: WindowDataset,
-    validation: _Validation,
-    params: TrainParams,
-    class_weights: tuple[float, float],
-    on_epoch: Callable[[Epoch], None] | None,
-) -> Trained:
-    network = recogniser.network
-    optimiser = torch.optim.SGD(
-        network.parameters(), params.learning_rate, momentum=params.momentum, weight_decay=params.weight_decay, nesterov=True
-    )  # fmt: skip
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimiser, list(params.lr_steps), gamma=0.1)
-    history: list[Epoch] = []
-    last_gain = 0
-    best: tuple[Epoch, dict[str, Tensor], FloatArray] | None = None
-    for number in range(1, params.epochs + 1):
-        rate = optimiser.param_groups[0]["lr"]
-        loss = _train_epoch(network, data, optimiser, params, number)
-        schedule.step()
-        probabilities = validation.probabilities()
-        scores = vote.best(vote.sweep(probabilities, validation.labels == 1))
-        epoch = Epoch(number, rate, loss, validation.loss(probabilities), scores)
-        history.append(epoch)
-        if on_epoch:
-            on_epoch(epoch)
-        if best is None or epoch.val.f1 > best[0].val.f1 + 1e-9:
-            last_gain = number
-        if best is None or _rank(epoch) > _rank(best[0]):
-            state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
-            best = (epoch, state, probabilities)
-        if number >= params.min_epochs and number - last_gain >= params.patience:
-            break
-    assert best is not None
-    return Trained(
-        settings=recogniser.settings, state=best[1], threshold=best[0].val.threshold, best_epoch=best[0].epoch,
-        history=history, sweep=vote.sweep(best[2], validation.labels == 1), val_clips=validation.clips,
-        val_probabilities=best[2], val_labels=validation.labels, class_weights=class_weights,
-    )  # fmt: skip
+@dataclass
+class _Progress:
+    """Where a training stands after an epoch: what a checkpoint holds beside network and optimiser."""
+
+    history: list[Epoch] = field(default_factory=list)
+    last_gain: int = 0
+    best: Epoch | None = None
+    state: dict[str, Tensor] = field(default_factory=dict)
+    probabilities: FloatArray = field(default_factory=lambda: np.zeros(0, np.float32))
+
+    def add(self, epoch: Epoch, network: nn.Module, probabilities: FloatArray) -> None:
+        self.history.append(epoch)
+        if self.best is None or epoch.val.f1 > self.best.val.f1 + 1e-9:
+            self.last_gain = epoch.epoch
+        if self.best is None or _rank(epoch) > _rank(self.best):
+            self.best, self.probabilities = epoch, probabilities
+            self.state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+
+    def is_over(self, params: TrainParams) -> bool:
+        done = len(self.history)
+        return done >= params.epochs or (done >= params.min_epochs and done - self.last_gain >= params.patience)
+
+
+class _Training:
+    """A network on its way, epoch by epoch."""
+
+    def __init__(
+        self,
+        recogniser: Recogniser,
+        data: TrainingWindows,
+        validation: _Validation,
+        params: TrainParams,
+        checkpoint: Path | None,
+    ) -> None:
+        self.recogniser, self.network, self.data, self.validation = recogniser, recogniser.network, data, validation
+        self.params, self.checkpoint, self.progress = params, checkpoint, _Progress()
+        self.class_weights = class_weights(data.labels, params)
+        self.weights = torch.tensor(self.class_weights, device=device())
+        self.optimiser = torch.optim.SGD(
+            self.network.parameters(), params.learning_rate, momentum=params.momentum, weight_decay=params.weight_decay, nesterov=True
+        )  # fmt: skip
+        self.scaler = torch.amp.GradScaler(device().type, enabled=params.precision == "fp16")
+        if checkpoint and checkpoint.is_file():
+            self._resume(checkpoint)
+
+    def run(self, on_epoch: Callable[[Epoch], None] | None) -> Trained:
+        """Train until the last epoch or until it no longer gets better."""
+        while not self.progress.is_over(self.params):
+            epoch = self._epoch(len(self.progress.history) + 1)
+            if self.checkpoint:
+                self._save(self.checkpoint)
+            if on_epoch:
+                on_epoch(epoch)
+        found, validation = self.progress, self.validation
+        assert found.best is not None
+        return Trained(
+            settings=self.recogniser.settings, state=found.state, threshold=found.best.val.threshold, best_epoch=found.best.epoch,
+            history=found.history, sweep=vote.sweep(found.probabilities, validation.labels == 1), val_clips=validation.clips,
+            val_probabilities=found.probabilities, val_labels=validation.labels, class_weights=self.class_weights,
+        )  # fmt: skip
+
+    def _epoch(self, number: int) -> Epoch:
+        rate = learning_rate(self.params, number)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        loss = self._pass(number)
+        probabilities = self.validation.probabilities()
+        scores = vote.best(vote.sweep(probabilities, self.validation.labels == 1))
+        epoch = Epoch(number, rate, loss, self.validation.loss(probabilities), scores)
+        self.progress.add(epoch, self.network, probabilities)
+        return epoch
+
+    def _pass(self, number: int) -> float:
+        """One pass over the windows in random order; returns the mean loss.
+
+        Raises UserError if the loss is not a finite number.
+        """
+        self.network.train()
+        torch.manual_seed(self.params.seed * 10_007 + number)
+        chance = np.random.default_rng([abs(self.params.seed), number])
+        seen: list[Tensor] = []
+        total = 0.0
+        for rows in _mini_batches(chance.permutation(len(self.data.labels)), self.params.mini_batch):
+            inputs = self.data.mini_batch(rows, chance).to(device(), torch.float32)
+            inputs, targets = self._targets(inputs, self.data.labels[rows], chance)
+            seen = [*seen[1 - _BATCH_NORM_BATCHES :], inputs]
+            loss = self._step(inputs, targets)
+            if not math.isfinite(loss):
+                raise UserError(
+                    f"Training diverged in epoch {number} (the loss is not a number): lower train.learning_rate, "
+                    f"now {self.params.learning_rate:g}, in params.yaml."
+                )
+            total += loss * len(rows)
+        _settle_batch_norm(self.network, seen)
+        return total / len(self.data.labels)
+
+    def _targets(self, inputs: Tensor, labels: NDArray[np.int64], chance: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Inputs and their share of each class `(B, 2)`, smoothed, and mixed two by two if `mixup` is on."""
+        share = self.params.label_smoothing / len(LABELS)
+        targets = torch.from_numpy(np.eye(len(LABELS), dtype=np.float32)[labels]).to(inputs.device)
+        targets = targets * (1 - self.params.label_smoothing) + share
+        if self.params.mixup > 0:
+            part = float(chance.beta(self.params.mixup, self.params.mixup))
+            other = torch.from_numpy(chance.permutation(len(labels))).to(inputs.device)
+            inputs = part * inputs + (1 - part) * inputs[other]
+            targets = part * targets + (1 - part) * targets[other]
+        return inputs, targets
+
+    def _step(self, inputs: Tensor, targets: Tensor) -> float:
+        """One step of the optimiser, unless the loss is not a finite number; returns the loss."""
+        precision = _PRECISIONS[self.params.precision]
+        with torch.autocast(inputs.device.type, precision, enabled=precision is not None):
+            loss = weighted_cross_entropy(self.recogniser.scores(inputs).float(), targets, self.weights)
+        value = float(loss)
+        if math.isfinite(value):
+            self.optimiser.zero_grad(set_to_none=True)
+            self.scaler.scale(loss).backward()
+            self.scaler.unscale_(self.optimiser)
+            nn.utils.clip_grad_norm_(self.network.parameters(), self.params.gradient_clip)
+            self.scaler.step(self.optimiser)
+            self.scaler.update()
+        return value
+
+    def _save(self, path: Path) -> None:
+        found = self.progress
+        content = {
+            "network": self.network.state_dict(), "optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict(),
+            "history": [asdict(epoch) for epoch in found.history], "last_gain": found.last_gain,
+            "best": found.best.epoch if found.best else 0, "state": found.state, "probabilities": found.probabilities.tolist(),
+        }  # fmt: skip
+        fresh = path.with_suffix(".tmp")
+        with fresh.open("wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        fresh.replace(path)
+
+    def _resume(self, path: Path) -> None:
+        content = torch.load(path, map_location=device(), weights_only=True)
+        self.network.load_state_dict(content["network"])
+        self.optimiser.load_state_dict(content["optimiser"])
+        self.scaler.load_state_dict(content["scaler"])
+        history = [Epoch(**epoch | {"val": vote.Scores(**epoch["val"])}) for epoch in content["history"]]
+        state = {name: value.cpu() for name, value in content["state"].items()}
+        probabilities = np.array(content["probabilities"], np.float32)
+        self.progress = _Progress(history, content["last_gain"], history[content["best"] - 1], state, probabilities)
+
+
+def learning_rate(params: TrainParams, epoch: int) -> float:
+    """The rate of an epoch, from 1: constant between `lr_steps`, or falling along half a cosine to 0 after the last one."""
+    if params.schedule == "cosine":
+        return params.learning_rate * (1 + math.cos(math.pi * (epoch - 1) / params.epochs)) / 2
+    return float(params.learning_rate * 0.1 ** sum(epoch > step for step in params.lr_steps))
+
+
+def weighted_cross_entropy(scores: Tensor, targets: Tensor, weights: Tensor) -> Tensor:
+    """Cross-entropy of scores `(B, C)` against shares `(B, C)` with a weight for each class `(C,)`, as MMAction2 averages it."""
+    weighted = weights * targets
+    return -(weighted * scores.log_softmax(dim=1)).sum() / weighted.sum()
 
 
 def _rank(epoch: Epoch) -> tuple[float, float]:
     """Better epochs are larger: by validation F1, then by validation loss."""
     return (round(epoch.val.f1, 6), -epoch.val_loss)
-
-
-def _train_epoch(
-    network: Any, data: WindowDataset, optimiser: torch.optim.Optimizer, params: TrainParams, number: int
-) -> float:
-    """One pass over the windows in random order; returns the mean loss.
-
-    Raises UserError if the loss is not a finite number.
-    """
-    network.train()
-    seen: list[Tensor] = []
-    np.random.seed(params.seed * 10_007 + number)
-    order = np.random.permutation(len(data))
-    total = 0.0
-    for mini_batch in _mini_batches(order, params.mini_batch):
-        items: Any = pseudo_collate([data[int(i)] for i in mini_batch])
-        items = network.data_preprocessor(items, True)
-        seen.append(items["inputs"])
-        loss, _ = network.parse_losses(network(**items, mode="loss"))
-        if not math.isfinite(loss.item()):
-            raise UserError(
-                f"Training diverged in epoch {number} (the loss is not a number): lower train.learning_rate, "
-                f"now {params.learning_rate:g}, in params.yaml."
-            )
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), params.gradient_clip)
-        optimiser.step()
-        total += loss.item() * len(mini_batch)
-    _settle_batch_norm(network, seen[-_BATCH_NORM_BATCHES:])
-    return total / len(data)
 
 
 @torch.no_grad()
@@ -217,7 +317,7 @@ def _mini_batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.in
     return iter(np.array_split(order, math.ceil(len(order) / size)))
 
 
-def _class_weights(window_labels: Sequence[int], params: TrainParams) -> tuple[float, float]:
+def class_weights(window_labels: NDArray[np.int64], params: TrainParams) -> tuple[float, float]:
     """Loss weights of NonFight and Fight: fixed 1 and 2, or inverse to their share of the windows."""
     if params.class_weights == "fixed":
         return _FIXED_CLASS_WEIGHTS
