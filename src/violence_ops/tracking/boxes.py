@@ -30,15 +30,17 @@ def to_cxcyah(bboxes: Float) -> Float:
 
 def to_xyxy(cxcyah: Float) -> Float:
     """`(N, 4)` centre x, centre y, aspect, height to xyxy, px; a predicted negative size counts as none."""
-    sized = np.maximum(cxcyah, _LEAST)
+    sized: Float = np.maximum(cxcyah, _LEAST)
     sized[:, 2] *= sized[:, 3]
-    return np.asarray(sized @ _CORNERS)
+    corners: Float = sized @ _CORNERS
+    return corners
 
 
 def area(bboxes: Float) -> Float:
     """`(N,)` areas of boxes `(N, 4)` xyxy, px²; 0 inside out."""
     size = np.maximum(bboxes[:, 2:] - bboxes[:, :2], 0.0)
-    return np.asarray(size[:, 0] * size[:, 1])
+    product: Float = size[:, 0] * size[:, 1]
+    return product
 
 
 def iou(first: Float, second: Float, second_area: Float | None = None) -> Float:
@@ -52,4 +54,6 @@ def iou(first: Float, second: Float, second_area: Float | None = None) -> Float:
     shared = size[0] * size[1]
     union = area(first)[:, None] + (area(second) if second_area is None else second_area)
     union -= shared
-    return np.asarray(shared / np.maximum(union, _NO_AREA))
+    shared /= np.maximum(union, _NO_AREA, out=union)
+    overlap: Float = shared
+    return overlap

@@ -114,17 +114,19 @@ class _Run:
     def step(self, frame: int, start: int, weak: int, end: int) -> None:
         """Look at one more frame: the people `start` to `end`, of whom those from `weak` on are not sure."""
         gap, self.frame = frame - self.frame, frame
-        new = np.ones(weak - start, bool)
+        new = np.empty(weak - start, bool)
+        new.fill(True)
         if len(self.track):
             self._predict(gap)
             confirmed = self.hits >= self.params.min_hits
-            found = np.full(len(self.track), -1)
+            found = np.empty(len(self.track), np.intp)
+            found.fill(-1)
             if start < end:
                 self._find(found, new, start, weak, end, confirmed)
             self._update(found)
             if self.any_lost:
                 self._forget(self.people.frame[self.last] < frame - confirmed * self.buffer)
-        if new.any():
+        if np.count_nonzero(new):
             fresh = start + new.nonzero()[0]
             self._begin(fresh[self.people.scores[fresh] >= self.params.new_track_score])
 
@@ -146,13 +148,17 @@ class _Run:
         overlap = iou(to_xyxy(self.motion.position), self.people.bboxes[start:end], self.people.areas[start:end])
         sure = overlap[:, : weak - start]
         possible = sure >= max(self.params.match_iou, _ANY)
-        new[self._match(possible & confirmed[:, None], sure, start, found)] = False
+        all_confirmed = np.count_nonzero(confirmed) == len(confirmed)
+        first = possible if all_confirmed else possible & confirmed[:, None]
+        new[self._match(first, sure, start, found)] = False
         if weak < end:
-            able = confirmed & (found < 0) & ~self.lost
-            if able.any():
+            able = (found < 0) & confirmed
+            if self.any_lost:
+                able &= ~self.lost
+            if np.count_nonzero(able):
                 unsure = overlap[:, weak - start :]
                 self._match((unsure >= max(self.params.second_match_iou, _ANY)) & able[:, None], unsure, weak, found)
-        if not confirmed.all():
+        if not all_confirmed:
             new[self._match(possible & ~confirmed[:, None] & new, sure, start, found)] = False
 
     def _match(self, possible: NDArray[np.bool_], overlap: Float, start: int, found: Rows) -> Rows:
@@ -180,7 +186,7 @@ class _Run:
     def _update(self, found: Rows) -> None:
         """These people were found for the tracks, -1 = nobody."""
         self.lost = found < 0
-        self.any_lost = bool(self.lost.any())
+        self.any_lost = np.count_nonzero(self.lost) > 0
         if not self.any_lost:
             self.motion = self.motion.updated(self.people.measured[found])
             self.last, self.drift = found, np.zeros((len(found), 2))
@@ -198,7 +204,7 @@ class _Run:
 
     def _forget(self, which: NDArray[np.bool_]) -> None:
         """Drop these tracks."""
-        if which.any():
+        if np.count_nonzero(which):
             for name in ("track", "hits", "last", "drift", "lost"):
                 setattr(self, name, getattr(self, name)[~which])
             self.motion = Motion(self.motion.values[~which])

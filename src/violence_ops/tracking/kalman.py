@@ -77,7 +77,8 @@ class Motion:
         innovation_variance += values[..., _POSITION_VARIANCE]
         uncertain = values[..., _POSITION_VARIANCE : _COVARIANCE + 1]
         gain = uncertain / innovation_variance[..., None]
-        values[..., : _VELOCITY + 1] += gain * (measured - values[..., _POSITION])[..., None]
+        innovation = measured - values[..., _POSITION]
+        values[..., : _VELOCITY + 1] += gain * innovation[..., None]
         values[..., _VELOCITY_VARIANCE] -= gain[..., 1] * values[..., _COVARIANCE]
         uncertain *= 1 - gain[..., :1]
         return Motion(values)

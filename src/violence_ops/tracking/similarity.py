@@ -29,4 +29,6 @@ def oks(apart: Float, trust: Float, areas: Float) -> Float:
     alike /= -np.maximum(areas, 1.0)[:, None]
     np.exp(alike, out=alike)
     alike *= trust
-    return np.asarray(np.add.reduce(alike, 1) / np.maximum(np.add.reduce(trust, 1), 1e-9))
+    similarity: Float = np.add.reduce(alike, 1)
+    similarity /= np.maximum(np.add.reduce(trust, 1), 1e-9)
+    return similarity
