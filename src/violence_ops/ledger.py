@@ -2,7 +2,7 @@
 
 A line is `{"seq", "at", "actor", "event", "payload", "prev_hash", "hash"}`; `hash` is the SHA-256 of the line's canonical JSON
 without it. A changed, moved or missing line breaks the chain. What the chain alone cannot show, a cut-off tail, git shows:
-the ledger is committed with every release.
+the ledger is committed with every release (`releases.check_ledger`).
 """
 
 from __future__ import annotations

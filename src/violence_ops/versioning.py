@@ -155,6 +155,24 @@ def git_commit(workspace: Workspace, paths: Iterable[Path], message: str) -> str
     return revision(workspace)
 
 
+def lost_content(workspace: Workspace, path: Path) -> str | None:
+    """The commit that holds content of an append-only text file which the file has lost since, None if there is none.
+
+    Looks at the last commit, and at the one before every commit that took lines out.
+    """
+    name = str(path.relative_to(workspace.root))
+    if not has_commits(workspace):
+        return None
+    present = path.read_bytes() if path.is_file() else b""
+    commits = _git(workspace, "log", "--all", "--format=%x00%H", "--numstat", "--", name).split("\0")[1:]
+    shortened = [f"{found[0]}^" for found in map(str.split, commits) if len(found) > 2 and found[2] != "0"]
+    for commit in ["HEAD", *shortened] if commits else []:
+        held = _git(workspace, "show", f"{commit}:{name}").encode()
+        if not present.startswith(held):
+            return _git(workspace, "rev-parse", "--short", commit)
+    return None
+
+
 def code_revision() -> str:
     """The commit of the project's checkout, with `-dirty` if files differ from it; the package's version if installed."""
     here = Path(__file__).resolve()

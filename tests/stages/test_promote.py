@@ -144,6 +144,46 @@ def test_a_broken_ledger_stops_the_release(passed: Workspace, params: Params, re
     assert registry.alias("champion") == "1"
 
 
+@pytest.mark.parametrize("committed", [False, True], ids=["cut", "cut-and-committed"])
+def test_a_tail_that_was_cut_off_is_noticed_though_the_chain_holds_and_can_be_put_back(
+    passed: Workspace, params: Params, registry: Registry, committed: bool
+) -> None:
+    whole = passed.ledger.read_bytes()
+    passed.ledger.write_bytes(b"".join(whole.splitlines(keepends=True)[:-1]))
+    if committed:
+        subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qam", "cut"], cwd=passed.root, check=True)  # fmt: skip
+    assert ledger.verify(passed) == []
+    with pytest.raises(ledger.LedgerBroken, match="cut off") as broken:
+        rollback.verify_ledger(passed)
+    for act in (
+        lambda: promote.run(passed, params, report="1-vs-none", approved_by="admin"),
+        lambda: rollback.run(passed, params, by="ada", reason="r"),
+    ):
+        with pytest.raises(ledger.LedgerBroken):
+            act()
+    remedy = str(broken.value).split("`")[1]
+    subprocess.run(remedy.split(), cwd=passed.root, check=True)
+    assert passed.ledger.read_bytes() == whole
+    assert rollback.verify_ledger(passed).entries == len(whole.splitlines())
+    assert registry.alias("champion") == "1"
+
+
+def test_verify_says_what_is_wrong_in_one_sentence_and_fails(passed: Workspace) -> None:
+    lines = passed.ledger.read_text().splitlines(keepends=True)
+    for broken, says in (
+        ([lines[0].replace("gate", "ada", 1), *lines[1:]], "line 1 was changed after it was written"),
+        ([*lines[:1], *lines[2:]], "so a line was removed or added before it"),
+        (lines[:-1], "some were cut off"),
+        ([*lines[:-1], lines[-1][:40]], "is cut off, as a crash while writing leaves it"),
+    ):
+        passed.ledger.write_text("".join(broken))
+        command = [sys.executable, "-m", "violence_ops.cli", "ledger", "verify", "--workspace", str(passed.root)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 1
+        assert says in done.stderr
+        assert "Traceback" not in done.stderr
+
+
 def _crash_at(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """Die as kill -9 would: right before or right after the alias moves, with nothing cleaned up."""
     original = Registry.set_alias

@@ -129,7 +129,7 @@ def _champion_of(chosen: reports.Report) -> str | None:
 
 def _check_verdict(workspace: Workspace, params: Params, chosen: reports.Report) -> None:
     """The ledger, not the file beside the report, says what the gate decided."""
-    name, entries = chosen.files.name, ledger.read(workspace)
+    name, entries = chosen.files.name, releases.check_ledger(workspace)
     judged = gate.latest(entries, name)
     if judged is None:
         raise RefusedByGate(f"The gate has not judged {name} yet: run `violence-ops gate`.")

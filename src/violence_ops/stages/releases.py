@@ -23,6 +23,17 @@ def open_registry(workspace: Workspace) -> Registry:
     return Registry(workspace.mlflow_uri, workspace.mlflow_artifacts)
 
 
+def check_ledger(workspace: Workspace) -> list[ledger.Entry]:
+    """The ledger's entries. Raises LedgerBroken if the chain does not hold, or lines at the end that git has are gone."""
+    entries = ledger.read(workspace)
+    if commit := versioning.lost_content(workspace, workspace.ledger):
+        name = workspace.ledger.relative_to(workspace.root)
+        raise ledger.LedgerBroken(
+            f"{name} ends before lines that were committed, so some were cut off: put them back with `git checkout {commit} -- {name}`."
+        )
+    return entries
+
+
 def champions(entries: list[ledger.Entry]) -> list[str]:
     """The champions that are not rolled back, oldest first; the last one is live."""
     stack: list[str] = []

@@ -91,6 +91,7 @@ def run(
     notify.webhook(workspace)  # refuses one that is set up wrongly before anything moves
     with workspace.lock("release"):
         registry = releases.open_registry(workspace)
+        releases.check_ledger(workspace)
         closed = None if dry_run else releases.recover(workspace, registry)
         entries = ledger.read(workspace)
         done = _already(entries, closed, expected_champion)
@@ -126,10 +127,10 @@ def history(workspace: Workspace) -> LedgerResult:
 
 
 def verify_ledger(workspace: Workspace) -> VerifyResult:
-    """Check the hash chain. Raises LedgerBroken with every problem found."""
+    """Check the hash chain, and its end against git. Raises LedgerBroken with every problem found."""
     if problems := ledger.verify(workspace):
         raise ledger.LedgerBroken(" ".join(problems))
-    return VerifyResult(len(ledger.read(workspace)))
+    return VerifyResult(len(releases.check_ledger(workspace)))
 
 
 def _already(entries: list[ledger.Entry], closed: ledger.Entry | None, expected: str | None) -> ledger.Entry | None:
