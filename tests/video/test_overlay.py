@@ -1,3 +1,4 @@
+import av
 import numpy as np
 import pytest
 
@@ -105,10 +106,29 @@ def test_an_empty_frame_and_a_crowd_can_be_drawn(people):
 @pytest.mark.parametrize("suffix", [".mp4", ".avi", ".mov"])
 def test_the_video_has_every_frame_and_the_codec_is_reported(tmp_path, suffix):
     path, overlay = tmp_path / f"overlay{suffix}", Overlay(tracks(), judgement([0.2, 0.9]))
-    codec = write((GREY for _ in range(FRAMES)), path, overlay)
+    codec, count = write((GREY for _ in range(FRAMES)), path, overlay)
     assert codec in ("libx264", "mpeg4", "mjpeg")
     shapes = [frame.shape for frame in decode.frames(path)]
-    assert shapes == [(overlay.size[1], overlay.size[0], 3)] * FRAMES
+    assert shapes == [(overlay.size[1], overlay.size[0], 3)] * FRAMES == [shapes[0]] * count
+    with av.open(str(path)) as video:
+        assert video.streams.video[0].average_rate == 10
+
+
+def test_the_marks_are_in_the_video_that_is_read_back(tmp_path):
+    """Compression blurs edges and colours, so areas are looked at: the red frame in the second half, the label's yellow."""
+    path, overlay = tmp_path / "overlay.mp4", Overlay(tracks(), judgement([0.2, 0.95]))
+    write((GREY for _ in range(FRAMES)), path, overlay)
+    pictures = [picture.astype(int) for picture in decode.frames(path)]
+    assert [(np.abs(p[:4, 40:-40] - RED).max(axis=-1) < 60).mean() > 0.8 for p in pictures] == [False] * 6 + [True] * 6
+    assert all(((p[..., 2] > 180) & (p[..., 1] > 160) & (p[..., 0] < 130)).sum() > 20 for p in pictures)
+
+
+def test_what_was_filled_in_says_so():
+    people = tracks()
+    people.interpolated[people.frame == 4] = True
+    overlay = Overlay(people)
+    seen, filled = (overlay.draw(GREY, index) for index in (2, 4))
+    assert share_of(filled, (150, 150, 152)) > share_of(seen, (150, 150, 152))
 
 
 def test_the_best_frame_lies_in_the_surest_window_and_shows_the_top_two():

@@ -66,8 +66,8 @@ def run(
                 if progress:
                     progress("overlay", index + 1, total)
 
-    codec = overlay.write(frames(), path, drawn, shown(tracks, judged))
-    return OverlayResult(clip_id, str(path), codec, total, drawn.judgement is not None)
+    codec, count = overlay.write(frames(), path, drawn, shown(tracks, judged))
+    return OverlayResult(clip_id, str(path), codec, count, drawn.judgement is not None)
 
 
 def shown(tracks: ClipTracks, judged: Judgement | None) -> str:

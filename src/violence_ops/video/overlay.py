@@ -119,7 +119,7 @@ class Overlay:
         rows = self._rows_at(index)
         for row in rows:
             colour, top = _colour(int(self.tracks.rank[row]))
-            thickness = self.unit + top
+            thickness = self.unit if self.tracks.interpolated[row] else self.unit + top
             drawing.corners(picture, self.tracks.bboxes[row] * self.scale, colour, thickness)
             keypoints, scores = self.tracks.keypoints[row] * self.scale, self.tracks.keypoint_scores[row]
             drawing.skeleton(picture, keypoints, scores, colour, thickness, _SHOWN_SCORE)
@@ -134,6 +134,8 @@ class Overlay:
         if rank:
             parts.append((f"#{rank}", _colour(rank)[0], True))
             parts.append((f"{self.tracks.involvement[row]:.2f}", WHITE, False))
+        if self.tracks.interpolated[row]:
+            parts.append(("filled in", GREY, False))
         size = self.font if 0 < rank <= len(_TOP_COLOURS) else round(0.8 * self.font)
         sure = self.tracks.keypoint_scores[row] > _LABEL_SCORE
         bbox = self.tracks.bboxes[row]
@@ -200,13 +202,17 @@ def frame_image(
     return Overlay(tracks, judgement, regions).draw(frame, index)
 
 
-def write(frames: Iterable[Frame], path: Path, overlay: Overlay, comment: str | None = None) -> str:
-    """Draw over every frame of a clip, one at a time, into a video at `path`; returns the codec. Raises as VideoWriter does."""
+def write(frames: Iterable[Frame], path: Path, overlay: Overlay, comment: str | None = None) -> tuple[str, int]:
+    """Draw over every frame of a clip, one at a time, into a video at `path`; returns the codec and the number of frames.
+
+    Raises as VideoWriter does.
+    """
     width, height = overlay.size
+    index = -1
     with VideoWriter(path, width=width, height=height, fps=overlay.tracks.fps or 1.0, comment=comment) as video:
         for index, frame in enumerate(frames):
             video.write(overlay.draw(frame, index))
-        return video.codec
+        return video.codec, index + 1
 
 
 def _cover(one: Plate, other: Plate) -> bool:
