@@ -7,27 +7,32 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 import violence_ops.openmmlab
-import violence_ops.recognition.dataset  # noqa: F401 - registers the transforms
+import violence_ops.recognition.dataset
+import violence_ops.recognition.transformer  # noqa: F401 - registers the network
 from violence_ops.errors import ParamsError
 from violence_ops.params import TrainParams, WindowParams
+from violence_ops.recognition import vectorised
 from violence_ops.recognition.export import annotation
 from violence_ops.recognition.skeleton import Skeleton, presence, windows
 from violence_ops.records import FloatArray
 
 # isort: split
+import mmaction.engine.model  # noqa: F401 - registers how AAGCN's weights begin
 from mmaction.registry import MODELS
 from mmengine.config import Config
 from mmengine.dataset import Compose
 from mmengine.logging import MMLogger
 from mmengine.registry import init_default_scope
 
+STREAMS = {"joint": "j", "bone": "b", "joint_motion": "jm", "bone_motion": "bm"}
+"""The streams that a graph network can be shown, and what MMAction2 calls them."""
 _CONFIGS = Path(__file__).parent / "configs"
 _MAX_THREADS = 8
 _CHUNK = 64
@@ -42,20 +47,26 @@ class Settings:
     base_channels: int
     dropout: float
     windows: WindowParams
+    streams: tuple[str, ...] = ("joint", "joint_motion")
+    """What a graph network is shown, of `STREAMS`; packages of before it do not name it."""
 
     @classmethod
     def of(cls, train: TrainParams, windows: WindowParams) -> Settings:
         """The settings that `params.yaml` asks for."""
-        return cls(family=train.family, base_channels=train.base_channels, dropout=train.dropout, windows=windows)
+        return cls(
+            family=train.family, base_channels=train.base_channels, dropout=train.dropout, windows=windows,
+            streams=tuple(train.streams),
+        )  # fmt: skip
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON-able values."""
-        return asdict(self) | {"windows": self.windows.model_dump()}
+        return asdict(self) | {"windows": self.windows.model_dump(), "streams": list(self.streams)}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Settings:
         """Read back what `to_dict` gave."""
-        return cls(**content | {"windows": WindowParams.model_validate(content["windows"])})
+        streams = tuple(content.get("streams", cls.__dataclass_fields__["streams"].default))
+        return cls(**content | {"windows": WindowParams.model_validate(content["windows"]), "streams": streams})
 
 
 def families() -> list[str]:
@@ -73,15 +84,26 @@ def load_config(settings: Settings) -> Config:
     init_default_scope("mmaction")
     MMLogger.get_current_instance().setLevel("WARNING")
     config = Config.fromfile(str(_CONFIGS / f"{settings.family}.py"))
-    config.model.backbone.base_channels = settings.base_channels
+    if "model" in config:
+        _fill_in(config, settings)
+    return config
+
+
+def _fill_in(config: Config, settings: Settings) -> None:
+    """The settings into the configuration of a network."""
+    config.persons = min(config.get("max_persons", settings.windows.persons), settings.windows.persons)
+    backbone = config.model.backbone
+    backbone.base_channels = settings.base_channels
     config.model.cls_head.in_channels = 4 * settings.base_channels
     config.model.cls_head.dropout = settings.dropout
     for step in (*config.train_pipeline, *config.test_pipeline):
+        if step.type == "GenSkeFeat" and "streams" not in config:
+            step.feats = [STREAMS[name] for name in settings.streams]
+            backbone.in_channels = 3 * len(settings.streams)
         if step.type == "UniformSampleFrames":
             step.clip_len = settings.windows.size
         if step.type == "FormatGCNInput":
-            step.num_person = settings.windows.persons
-    return config
+            step.num_person = config.persons
 
 
 @contextmanager
@@ -113,15 +135,28 @@ class Windows:
     inputs: Tensor
 
 
+class Classifier(Protocol):
+    """Gives the probability of Fight for windows of skeletons: a `Recogniser`, a `Forest` or an `Ensemble`."""
+
+    settings: Settings
+
+    def windows(self, skeleton: Skeleton) -> Windows:
+        """Cut a clip and make the input of each window."""
+
+    def probabilities(self, inputs: Tensor) -> FloatArray:
+        """Probability of Fight `(W,)` for the inputs of W windows."""
+
+
 class Recogniser:
-    """A classifier that gives the probability of Fight for windows of skeletons."""
+    """A network of MMAction2 that gives the probability of Fight for windows of skeletons."""
 
     def __init__(self, settings: Settings, state: dict[str, Tensor] | None = None) -> None:
         """Build the network of `settings`, with the weights `state` or MMAction2's random start."""
         config = load_config(settings)
         self.settings = settings
         self.network: Any = MODELS.build(config.model)
-        self._pipeline = Compose(config.test_pipeline)
+        self._pipeline, self._persons = Compose(config.test_pipeline), config.persons
+        self._together = vectorised.read(config.test_pipeline)
         if state is None:
             self.network.init_weights()
         else:
@@ -129,13 +164,24 @@ class Recogniser:
         self.network.to(device()).eval()
 
     def windows(self, skeleton: Skeleton) -> Windows:
-        """Cut a clip and run MMAction2's test pipeline on each window."""
+        """Cut a clip and run MMAction2's test pipeline on the windows: on all at once where `vectorised` knows it."""
+        skeleton = skeleton.first(self._persons)
         cuts = windows(skeleton.frames, skeleton.intensity, self.settings.windows)
+        if self._together:
+            found = self._together.prepare(vectorised.gathered([vectorised.piece(skeleton, *cut) for cut in cuts]))
+            return Windows(
+                cuts, presence(skeleton, cuts), torch.from_numpy(self._together.inputs(found, vectorised.NO_CHANCE))
+            )
         # UniformSampleFrames reseeds NumPy's global generator
         state = np.random.get_state()
         items = [self._pipeline(annotation(skeleton, None, *cut))["inputs"] for cut in cuts]
         np.random.set_state(state)
         return Windows(cuts, presence(skeleton, cuts), torch.stack(items))
+
+    def scores(self, inputs: Tensor) -> Tensor:
+        """The network's scores of NonFight and Fight `(W, 2)`, before softmax, for windows on its device."""
+        found: Tensor = self.network.extract_feat(inputs, stage="head")[0]
+        return found
 
     @torch.inference_mode()
     def probabilities(self, inputs: Tensor) -> FloatArray:
@@ -143,7 +189,6 @@ class Recogniser:
         where = device()
         with bounded_threads():
             parts = [
-                self.network.extract_feat(part.to(where, torch.float32), stage="head")[0].softmax(dim=-1)[:, 1].cpu()
-                for part in inputs.split(_CHUNK)
+                self.scores(part.to(where, torch.float32)).softmax(dim=-1)[:, 1].cpu() for part in inputs.split(_CHUNK)
             ]
         return torch.cat(parts).numpy()

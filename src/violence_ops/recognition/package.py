@@ -11,7 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from violence_ops.errors import UserError
-from violence_ops.recognition.model import Recogniser, Settings
+from violence_ops.recognition.ensemble import build
+from violence_ops.recognition.model import Classifier, Settings
 
 if TYPE_CHECKING:
     from violence_ops.recognition.train import Trained
@@ -26,7 +27,7 @@ class Package:
 
     settings: Settings
     threshold: float
-    recogniser: Recogniser
+    recogniser: Classifier
 
 
 def save(trained: Trained, folder: Path, facts: dict[str, Any]) -> None:
@@ -36,7 +37,10 @@ def save(trained: Trained, folder: Path, facts: dict[str, Any]) -> None:
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     _write(folder / "config.json", {"format": _FORMAT} | trained.settings.to_dict())
     sweep = [asdict(scores) for scores in trained.sweep]
-    _write(folder / "thresholds.json", {"threshold": trained.threshold, "chosen_by": "validation F1", "sweep": sweep})
+    thresholds: dict[str, Any] = {"threshold": trained.threshold, "chosen_by": "validation F1", "sweep": sweep}
+    if trained.members:
+        thresholds["members"] = {name: asdict(scores) for name, scores in trained.members.items()}
+    _write(folder / "thresholds.json", thresholds)
     (folder / "MODEL_CARD.md").write_text(_card(trained, facts), "utf-8")
 
 
@@ -50,7 +54,7 @@ def load(folder: Path) -> Package:
             )
         settings = Settings.from_dict(config)
         threshold = float(json.loads((folder / "thresholds.json").read_text("utf-8"))["threshold"])
-        recogniser = Recogniser(settings, load_file(folder / "model.safetensors"))
+        recogniser = build(settings, load_file(folder / "model.safetensors"))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{folder} is no usable model package ({reason}): download or train it again.") from None
@@ -68,7 +72,7 @@ def _card(trained: Trained, facts: dict[str, Any]) -> str:
         "# violence-detector",
         "",
         f"Fight or NonFight from the skeletons of the {windows.persons} most involved persons of a clip ({settings.family}, "
-        f"{settings.base_channels} base channels, windows of {windows.size} frames every {windows.stride}).",
+        f"{settings.base_channels} base channels, streams {', '.join(settings.streams)}, windows of {windows.size} frames every {windows.stride}).",
         "",
         "| fact | value |",
         "|---|---|",
@@ -78,6 +82,7 @@ def _card(trained: Trained, facts: dict[str, Any]) -> str:
         f"| threshold | {trained.threshold} (by F1 on validation) |",
         f"| validation | {len(trained.val_clips)} clips: F1 {best.val.f1:.3f}, precision {best.val.precision:.3f}, "
         f"recall {best.val.recall:.3f} |",
+        *(f"| member {name} | alone: F1 {one.f1:.3f} at {one.threshold} |" for name, one in trained.members.items()),
         "",
         "The validation figures chose the epoch and the threshold, so they flatter; the evaluation on the frozen holdout is the "
         "figure to trust. A person decides on every alarm: the model sees poses, not intent.",

@@ -49,6 +49,12 @@ class Skeleton:
         """True if nobody was ranked."""
         return not bool(self.keypoint_scores.any())
 
+    def first(self, persons: int) -> Skeleton:
+        """The same clip with at most that many persons, the most involved ones."""
+        if persons >= len(self.keypoints):
+            return self
+        return replace(self, keypoints=self.keypoints[:persons], keypoint_scores=self.keypoint_scores[:persons])
+
 
 def from_tracks(tracks: ClipTracks, persons: int, frames_per_second: float | None = None) -> Skeleton:
     """The `persons` top-ranked tracks of a clip, at the frames that poses were looked for in, or brought to a rate."""

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from violence_ops.recognition.model import Settings
 
 FOLDER = Path(__file__).parent / "weights"
+_STREAMS = ("joint", "joint_motion")  # of starts from before they named them
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,18 @@ class Start:
     family: str
     base_channels: int
     window_size: int
+    streams: tuple[str, ...]
+
+    def misfit(self, settings: Settings) -> str | None:
+        """What a training would have to change for this start, or None if it fits."""
+        asked = (settings.family, settings.base_channels, settings.windows.size, tuple(settings.streams))
+        if asked == (self.family, self.base_channels, self.window_size, self.streams):
+            return None
+        return (
+            f"train.start {self.name} needs train.family {self.family}, train.base_channels {self.base_channels}, "
+            f"windows.size {self.window_size} and train.streams {', '.join(self.streams)}, not {asked[0]}, {asked[1]}, "
+            f"{asked[2]} and {', '.join(asked[3])}: change these, or train.start to null."
+        )
 
 
 def available() -> list[str]:
@@ -52,6 +65,7 @@ def find(name: str | Path) -> Start:
     try:
         facts = json.loads(card.read_text("utf-8"))
         known = {key: facts[key] for key in ("family", "base_channels", "window_size")}
+        known["streams"] = tuple(facts.get("streams", _STREAMS))
         expected = facts["sha256"]
     except (ValueError, KeyError, TypeError):
         raise ParamsError(f"{card} does not describe a start (family, base_channels, ...): make it again.") from None
@@ -65,12 +79,8 @@ def load(start: Start, settings: Settings) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    asked = (settings.family, settings.base_channels, settings.windows.size)
-    if asked != (start.family, start.base_channels, start.window_size):
-        raise ParamsError(
-            f"train.start {start.name} needs train.family {start.family}, train.base_channels {start.base_channels} and "
-            f"windows.size {start.window_size}, not {asked[0]}, {asked[1]} and {asked[2]}: change these, or train.start to null."
-        )
+    if reason := start.misfit(settings):
+        raise ParamsError(reason)
     try:
         return {
             name: value.float() if value.is_floating_point() else value for name, value in load_file(start.path).items()
@@ -88,7 +98,8 @@ def save(state: Mapping[str, Tensor], settings: Settings, path: Path, **facts: A
     temporary = path.with_suffix(".tmp")
     save_file(halves, temporary, metadata={"format": "pt"})
     digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-    needs = {"family": settings.family, "base_channels": settings.base_channels, "window_size": settings.windows.size}
+    needs = {"family": settings.family, "base_channels": settings.base_channels, "window_size": settings.windows.size,
+             "streams": list(settings.streams)}  # fmt: skip
     content = {"sha256": digest, **needs, "persons": settings.windows.persons, **facts}
     path.with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     temporary.replace(path)

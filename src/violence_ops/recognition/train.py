@@ -195,6 +195,7 @@ class _Training:
         for group in self.optimiser.param_groups:
             group["lr"] = rate
         loss = self._pass(number)
+        self.network.eval()
         probabilities = self.validation.probabilities()
         scores = vote.best(vote.sweep(probabilities, self.validation.labels == 1))
         epoch = Epoch(number, rate, loss, self.validation.loss(probabilities), scores)

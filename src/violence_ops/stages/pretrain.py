@@ -64,7 +64,7 @@ def run(
 
     from violence_ops.recognition import starts
     from violence_ops.recognition.degradation import Degradation
-    from violence_ops.recognition.train import fit
+    from violence_ops.recognition.families import fit
 
     labels: dict[str, str] = {}
     seen = list(_extracted(params, measured, seed, progress))

@@ -1,0 +1,85 @@
+"""Families that are several classifiers: the probability of a window is the mean of theirs.
+
+A configuration with `members` is such a family. Their weights lie in one file, each name with its member's in front; their
+inputs lie side by side in one row per window, so that an ensemble is handled like any other classifier.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from violence_ops.recognition.forest import Forest
+from violence_ops.recognition.model import Classifier, Recogniser, Settings, Windows, load_config
+from violence_ops.recognition.skeleton import Skeleton
+from violence_ops.records import JOINTS, FloatArray
+
+
+def build(settings: Settings, state: dict[str, Tensor]) -> Classifier:
+    """The classifier of these settings with these weights. Raises ValueError or RuntimeError if they do not fit."""
+    config = load_config(settings)
+    if "members" in config:
+        return Ensemble(settings, state)
+    return Forest(settings, state) if "forest" in config else Recogniser(settings, state)
+
+
+def members(settings: Settings) -> dict[str, Settings]:
+    """The settings of an ensemble's members by name; of any other family itself alone."""
+    config = load_config(settings)
+    if "members" not in config:
+        return {settings.family: settings}
+    return {
+        one.name: replace(settings, family=one.family, streams=tuple(one.get("streams", settings.streams)))
+        for one in config.members
+    }
+
+
+def joined(states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """The members' weights as one."""
+    return {f"{member}/{name}": value for member, state in states.items() for name, value in state.items()}
+
+
+class Ensemble:
+    """Several classifiers that judge the same windows."""
+
+    def __init__(self, settings: Settings, state: dict[str, Tensor]) -> None:
+        """Raises ValueError or RuntimeError if the weights are not those of the members."""
+        self.settings = settings
+        self.members: dict[str, Classifier] = {}
+        for name, own in members(settings).items():
+            start = f"{name}/"
+            weights = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
+            self.members[name] = build(own, weights)
+        blank = _blank(settings)
+        self._shapes = [tuple(member.windows(blank).inputs.shape[1:]) for member in self.members.values()]
+
+    def windows(self, skeleton: Skeleton) -> Windows:
+        """Cut a clip; the inputs `(W, N)` of a window are those of all members, flattened."""
+        found = [member.windows(skeleton) for member in self.members.values()]
+        return Windows(found[0].cuts, found[0].presence, torch.cat([one.inputs.flatten(1).float() for one in found], 1))
+
+    def probabilities(self, inputs: Tensor) -> FloatArray:
+        """Mean probability of Fight `(W,)`."""
+        return np.asarray(np.mean(list(self.by_member(inputs).values()), axis=0), np.float32)
+
+    def by_member(self, inputs: Tensor) -> dict[str, FloatArray]:
+        """Each member's probability of Fight `(W,)` for inputs that `windows` gave."""
+        parts = inputs.split([math.prod(shape) for shape in self._shapes], dim=1)
+        shaped = [part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        return {
+            name: member.probabilities(own) for (name, member), own in zip(self.members.items(), shaped, strict=True)
+        }
+
+
+def _blank(settings: Settings) -> Skeleton:
+    """A window without anybody in it, to see what shape the members' inputs have."""
+    shape = (settings.windows.persons, settings.windows.size, JOINTS)
+    return Skeleton(
+        clip_id="", width=1, height=1, step=1.0, intensity=0.0, keypoints=np.zeros((*shape, 2), np.float32),
+        keypoint_scores=np.zeros(shape, np.float32),
+    )  # fmt: skip

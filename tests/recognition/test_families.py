@@ -1,0 +1,116 @@
+"""Every model family by its name: a few iterations of training, the package without pickle, and the same verdicts from it."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.ensemble import RandomForestClassifier
+
+from violence_ops.params import Params, load_params
+from violence_ops.recognition import forest, package
+from violence_ops.recognition.ensemble import Ensemble
+from violence_ops.recognition.families import fit
+from violence_ops.recognition.features import features
+from violence_ops.recognition.model import Settings, families
+from violence_ops.recognition.predict import predict_skeleton
+from violence_ops.recognition.skeleton import Skeleton
+
+PARAMS = Path(__file__).parents[2] / "params.yaml"
+
+
+def params(**overrides: object) -> Params:
+    small = {"train.base_channels": 8, "train.epochs": 2, "train.min_epochs": 0, "windows.size": 12}
+    return load_params(PARAMS, small | {key.replace("__", "."): value for key, value in overrides.items()})
+
+
+def clip(number: int, fighting: bool, frames: int = 18) -> Skeleton:
+    """Three persons: jerking limbs close together, or calm ones apart."""
+    rng = np.random.default_rng(number)
+    body = rng.normal(size=(17, 2)) * 20
+    keypoints = np.zeros((3, frames, 17, 2), np.float32)
+    for person in range(3):
+        limbs = rng.normal(size=(frames, 17, 2)) * (8 if fighting else 1.0)
+        keypoints[person] = body + limbs + (300 + (30 if fighting else 150) * person, 200)
+    return Skeleton(
+        clip_id=f"{number:020x}", width=640, height=360, step=2, intensity=0.6, keypoints=keypoints,
+        keypoint_scores=np.full((3, frames, 17), 0.75, np.float32),
+    )  # fmt: skip
+
+
+CLIPS = [clip(i, fighting=i % 2 == 1) for i in range(14)]
+LABELS = {one.clip_id: "Fight" if i % 2 else "NonFight" for i, one in enumerate(CLIPS)}
+
+
+@pytest.mark.parametrize("family", families())
+def test_a_family_trains_and_judges_the_same_from_its_package_with_pickle_off(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen = params(train__family=family, windows__persons=3)
+    trained = fit(CLIPS[:8], CLIPS[8:], LABELS, chosen.train, chosen.windows)
+    assert np.isfinite([epoch.train_loss for epoch in trained.history]).all()
+    package.save(trained, tmp_path, {})
+
+    def refused(*_: Any, **__: Any) -> None:
+        raise AssertionError("somebody unpickles")
+
+    for name in ("load", "loads", "Unpickler"):
+        monkeypatch.setattr(pickle, name, refused)
+    loaded = package.load(tmp_path)
+    found = [predict_skeleton(loaded, one).probability for one in CLIPS[8:]]
+    assert found == pytest.approx(trained.val_probabilities.tolist(), abs=1e-4)
+    assert loaded.settings == trained.settings
+
+
+def test_an_ensemble_is_the_mean_of_its_members_and_reports_them(tmp_path: Path) -> None:
+    chosen = params(train__family="ensemble", train__epochs=1)
+    trained = fit(CLIPS[:8], CLIPS[8:], LABELS, chosen.train, chosen.windows)
+    package.save(trained, tmp_path, {})
+    judge = package.load(tmp_path).recogniser
+    assert isinstance(judge, Ensemble)
+    inputs = judge.windows(CLIPS[9]).inputs
+    by_member = judge.by_member(inputs)
+    assert judge.probabilities(inputs) == pytest.approx(np.mean(list(by_member.values()), axis=0))
+    assert set(by_member) == set(trained.members) == {"stgcnpp", "transformer", "forest"}
+    assert set(json.loads((tmp_path / "thresholds.json").read_text())["members"]) == set(by_member)
+    assert "| member forest |" in (tmp_path / "MODEL_CARD.md").read_text()
+
+
+def test_every_stream_can_be_chosen_and_another_one_is_another_model() -> None:
+    found = []
+    for streams in (["joint"], ["bone", "bone_motion"]):
+        chosen = params(train__epochs=1, train__streams=streams)
+        found.append(fit(CLIPS[:8], CLIPS[8:], LABELS, chosen.train, chosen.windows))
+    assert [one.settings.streams for one in found] == [("joint",), ("bone", "bone_motion")]
+    assert found[0].state["backbone.data_bn.weight"].shape != found[1].state["backbone.data_bn.weight"].shape
+
+
+def test_the_forest_learns_what_separates_the_clips_and_is_the_one_that_scikit_learn_grew() -> None:
+    chosen = params(train__family="feature_forest")
+    trained = fit(CLIPS[:8], CLIPS[8:], LABELS, chosen.train, chosen.windows)
+    assert trained.history[0].val.f1 == 1.0
+    rng = np.random.default_rng(0)
+    values, targets = rng.normal(size=(60, 9)).astype(np.float32), rng.integers(0, 2, 60).tolist()
+    settings = Settings.of(chosen.train, chosen.windows)
+    ours = forest.Forest(settings, forest.grow(values, targets, settings, (1.0, 2.0), 3))
+    theirs = RandomForestClassifier(300, min_samples_leaf=2, class_weight={0: 1.0, 1: 2.0}, random_state=3)
+    theirs.fit(values, targets)
+    unseen = rng.normal(size=(40, 9)).astype(np.float32)
+    assert ours.probabilities(torch.from_numpy(unseen)) == pytest.approx(theirs.predict_proba(unseen)[:, 1], abs=1e-6)
+
+
+def test_features_know_neither_place_nor_size_nor_side_and_are_always_the_same_ones() -> None:
+    one = CLIPS[1]
+    usual = features(one.keypoints, one.keypoint_scores)
+    moved = features(one.keypoints * 2 + 100, one.keypoint_scores)
+    mirrored = features(one.keypoints * (-1, 1) + (640, 0), one.keypoint_scores)
+    nobody = features(one.keypoints * 0, one.keypoint_scores * 0)
+    assert list(usual.values()) == pytest.approx(list(moved.values()), rel=1e-3, abs=1e-3)
+    assert list(usual.values()) == pytest.approx(list(mirrored.values()), rel=1e-3, abs=1e-3)
+    assert list(usual) == list(nobody)
+    assert np.isfinite(list(nobody.values())).all()
