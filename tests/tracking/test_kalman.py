@@ -39,10 +39,10 @@ def test_many_boxes_at_once_follow_the_textbook_filter_of_each(steps):
 
     for box in range(5):
         mean, covariance = textbook(walks[:, box], steps)
-        np.testing.assert_allclose(np.concatenate([motion.position[box], motion.values[box, :, 1]]), mean, rtol=1e-9)
-        np.testing.assert_allclose(motion.values[box, :, 2], np.diag(covariance)[:4], rtol=1e-9)
-        np.testing.assert_allclose(motion.values[box, :, 4], np.diag(covariance)[4:], rtol=1e-9)
-        np.testing.assert_allclose(motion.values[box, :, 3], np.diag(covariance[:4, 4:]), rtol=1e-9)
+        np.testing.assert_allclose(np.concatenate([motion.position[box], motion.values[1, :, box]]), mean, rtol=1e-9)
+        np.testing.assert_allclose(motion.values[2, :, box], np.diag(covariance)[:4], rtol=1e-9)
+        np.testing.assert_allclose(motion.values[4, :, box], np.diag(covariance)[4:], rtol=1e-9)
+        np.testing.assert_allclose(motion.values[3, :, box], np.diag(covariance[:4, 4:]), rtol=1e-9)
 
 
 def test_a_steady_walk_is_foreseen():

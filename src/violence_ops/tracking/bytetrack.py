@@ -186,7 +186,7 @@ class _Run:
     def _update(self, found: Rows) -> None:
         """These people were found for the tracks, -1 = nobody."""
         self.lost = found < 0
-        self.any_lost = np.count_nonzero(self.lost) > 0
+        self.any_lost = bool(np.count_nonzero(self.lost))
         if not self.any_lost:
             self.motion = self.motion.updated(self.people.measured[found])
             self.last, self.drift = found, np.zeros((len(found), 2))
@@ -196,7 +196,7 @@ class _Run:
         tracks = (~self.lost).nonzero()[0]
         if len(tracks):
             people = found[tracks]
-            self.motion.values[tracks] = Motion(self.motion.values[tracks]).updated(self.people.measured[people]).values
+            self.motion.values[..., tracks] = self.motion.of(tracks).updated(self.people.measured[people]).values
             self.owner[people] = self.track[tracks]
             self.hits[tracks] += 1
             self.last[tracks] = people
@@ -207,7 +207,7 @@ class _Run:
         if np.count_nonzero(which):
             for name in ("track", "hits", "last", "drift", "lost"):
                 setattr(self, name, getattr(self, name)[~which])
-            self.motion = Motion(self.motion.values[~which])
+            self.motion = self.motion.of(~which)
 
     def _begin(self, people: Rows) -> None:
         """A new track for every one of `people`."""
@@ -216,7 +216,9 @@ class _Run:
             fresh = np.arange(self.born, self.born + count, dtype=np.int32)
             self.born += count
             self.owner[people] = fresh
-            self.motion = Motion(np.concatenate([self.motion.values, Motion.at(self.people.measured[people]).values]))
+            self.motion = Motion(
+                np.concatenate([self.motion.values, Motion.at(self.people.measured[people]).values], -1)
+            )
             self.track = np.concatenate([self.track, fresh])
             self.hits = np.concatenate([self.hits, np.ones(count, np.int32)])
             self.last = np.concatenate([self.last, people])
