@@ -60,7 +60,7 @@ def run(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already: name a folder that is new or empty.")
-    chosen = choose(workspace, confidence=confidence, limit=limit, again=again)
+    chosen = choose(workspace, confidence=confidence, limit=limit, again=again, progress=progress)
     if not chosen:
         raise UsageError(
             f"There is nothing to review: no judged clip is below a confidence of {confidence:g}, contradicts its label, or divides "

@@ -12,7 +12,10 @@ from violence_ops.errors import UsageError
 from violence_ops.evaluation.records import Evaluation
 from violence_ops.records import ClipRecord, Label
 from violence_ops.stages import batches, reports
+from violence_ops.stages.batches import Progress
 from violence_ops.stages.labels import effective_labels
+from violence_ops.stages.releases import CHAMPION, open_registry
+from violence_ops.stages.score import load_version
 from violence_ops.workspace import Batch, Workspace
 
 LOW_CONFIDENCE, LABEL_DISAGREES, MODELS_DISAGREE = RULES = ("low_confidence", "label_disagrees", "models_disagree")
@@ -40,32 +43,54 @@ class Chosen:
     reasons: tuple[str, ...]
 
 
-def choose(workspace: Workspace, *, confidence: float, limit: int, again: bool = False) -> list[Chosen]:
+def choose(
+    workspace: Workspace, *, confidence: float, limit: int, again: bool = False, progress: Progress | None = None
+) -> list[Chosen]:
     """At most `limit` accepted clips, those first that most rules choose, then those the model is least sure of.
 
-    A clip that is in the newest report is judged by that report's champion (or, before there is one, its candidate), any other by what
-    the champion of its night said. Clips that a person has labelled are left out unless `again`.
+    A clip of the newest report is judged by that report's champion (or, before there is one, its candidate), any other as the
+    champion of its night did, and one that nobody has judged by the present champion, now. Clips that a person has labelled are
+    left out unless `again`. Raises ServiceUnavailable if there are unjudged clips and MLflow cannot be reached.
     """
     if not 0.5 <= confidence <= 1:
         raise UsageError(f"--confidence is {confidence:g} but must be between 0.5 and 1.")
-    evaluation = newest_evaluation(workspace)
-    reported, disputed = _reported(evaluation)
+    reported, disputed = _reported(newest_evaluation(workspace))
     labels = effective_labels(workspace)
+    clips = [
+        (batch, clip, reported.get(clip.clip_id) or said)
+        for batch, clip, said in _judged(workspace)
+        if again or labels.get(clip.clip_id, (None, None))[1] != "review"
+    ]
+    now = _judge(workspace, [(batch, clip) for batch, clip, said in clips if said is None], progress)
     found = []
-    for batch, clip, of_batch in _judged(workspace):
-        said = reported.get(clip.clip_id) or of_batch
-        label, source = labels.get(clip.clip_id, (None, None))
-        if said is None or (source == "review" and not again):
+    for batch, clip, known in clips:
+        if (said := known or now.get(clip.clip_id)) is None:
             continue
-        applies = (
-            said.confidence < confidence,
-            label is not None and label != said.verdict,
-            clip.clip_id in disputed,
-        )
+        label, source = labels.get(clip.clip_id, (None, None))
+        applies = (said.confidence < confidence, label not in (None, said.verdict), clip.clip_id in disputed)
         if reasons := tuple(rule for rule, true in zip(RULES, applies, strict=True) if true):
             found.append(Chosen(clip, batch, label, source, said, reasons))
     found.sort(key=lambda one: (-len(one.reasons), one.said.confidence, one.clip.clip_id))
     return found[:limit]
+
+
+def _judge(
+    workspace: Workspace, unjudged: list[tuple[Batch, ClipRecord]], progress: Progress | None
+) -> dict[str, Verdict]:
+    """What the present champion says of clips that nobody has judged; nothing if there is no champion."""
+    champion = open_registry(workspace).alias(CHAMPION) if unjudged else None
+    if champion is None:
+        return {}
+    from violence_ops.recognition.predict import predict_clip
+
+    package = load_version(workspace, champion)
+    found = {}
+    for done, (batch, clip) in enumerate(unjudged, start=1):
+        said = predict_clip(package, batches.read_tracks(batch, clip))
+        found[clip.clip_id] = Verdict(champion, said.verdict, said.confidence)
+        if progress:
+            progress("judge", done, len(unjudged))
+    return found
 
 
 def newest_evaluation(workspace: Workspace) -> Evaluation | None:
