@@ -51,7 +51,7 @@ def interval_plot(found: Difference, wanted: float, width: float = 856.0) -> Mar
     parts = [f'<line class="axis" x1="{at(-reach):.1f}" x2="{at(reach):.1f}" y1="74" y2="74"/>']
     for tick in ticks:
         parts.append(f'<line class="axis" x1="{at(tick):.1f}" x2="{at(tick):.1f}" y1="74" y2="78"/>')
-        parts.append(_text(at(tick), 91, "0" if abs(tick) < 1e-9 else f"{tick:+.2f}", "middle"))
+        parts.append(text(at(tick), 91, "0" if abs(tick) < 1e-9 else f"{tick:+.2f}", "middle"))
     parts.append(f'<line class="zero" x1="{at(0):.1f}" x2="{at(0):.1f}" y1="8" y2="74"/>')
     if abs(wanted) > 1e-9:
         parts.append(f'<line class="chosen" x1="{at(wanted):.1f}" x2="{at(wanted):.1f}" y1="8" y2="74"/>')
@@ -64,9 +64,9 @@ def interval_plot(found: Difference, wanted: float, width: float = 856.0) -> Mar
             for end in (interval.lower, interval.upper)
         ]
         parts.append(f'<circle class="{kind} dot" cx="{at(found.f1):.1f}" cy="{y}" r="4.5"/>')
-    parts.append(_text(at(-reach), 112, "champion better", "start"))
-    parts.append(_text(at(reach), 112, "candidate better", "end"))
-    return _wrap(parts, width, 118, "F1 difference with its interval")
+    parts.append(text(at(-reach), 112, "champion better", "start"))
+    parts.append(text(at(reach), 112, "candidate better", "end"))
+    return wrap(parts, width, 118, "F1 difference with its interval")
 
 
 def _axes(x_name: str, y_name: str) -> str:
@@ -76,9 +76,9 @@ def _axes(x_name: str, y_name: str) -> str:
         x, y = _point(value, value)
         parts.append(f'<line class="grid" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP}" y2="{_TOP + _PLOT}"/>')
         parts.append(f'<line class="grid" x1="{_LEFT}" x2="{_LEFT + _PLOT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        parts.append(_text(x, _TOP + _PLOT + 15, f"{value:.1f}", "middle"))
-        parts.append(_text(_LEFT - 6, y + 4, f"{value:.1f}", "end"))
-    parts.append(_text(_LEFT + _PLOT / 2, _TOP + _PLOT + 33, x_name, "middle"))
+        parts.append(text(x, _TOP + _PLOT + 15, f"{value:.1f}", "middle"))
+        parts.append(text(_LEFT - 6, y + 4, f"{value:.1f}", "end"))
+    parts.append(text(_LEFT + _PLOT / 2, _TOP + _PLOT + 33, x_name, "middle"))
     parts.append(
         f'<text transform="translate(11 {_TOP + _PLOT / 2:.1f}) rotate(-90)" text-anchor="middle">{y_name}</text>'
     )
@@ -99,15 +99,16 @@ def _dot(x: float, y: float, radius: float, kind: str) -> str:
     return f'<circle class="{kind} dot" cx="{across:.1f}" cy="{down:.1f}" r="{radius:.1f}"/>'
 
 
-def _text(x: float, y: float, content: str, anchor: str) -> str:
+def text(x: float, y: float, content: str, anchor: str) -> str:
+    """Words at a point; `content` must be escaped if it comes from a clip."""
     return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{content}</text>'
 
 
 def _svg(parts: Iterable[str], title: str) -> Markup:
-    return _wrap(parts, _SIDE, _SIDE - 6, title)
+    return wrap(parts, _SIDE, _SIDE - 6, title)
 
 
-def _wrap(parts: Iterable[str], width: float, height: float, title: str) -> Markup:
+def wrap(parts: Iterable[str], width: float, height: float, title: str) -> Markup:
     """Only numbers and fixed words are put in here: nothing of a clip reaches a chart unescaped."""
     return Markup(
         f'<svg viewBox="0 0 {width:g} {height:g}" width="{width:g}" height="{height:g}" role="img" aria-label="{title}">'

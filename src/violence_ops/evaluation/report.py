@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.resources import files
 from typing import Any, Final
 
-from jinja2 import Environment, StrictUndefined
-
-from violence_ops.evaluation import charts, policy
+from violence_ops.evaluation import charts, page, policy
 from violence_ops.evaluation.failures import disagreements, failures, kind_of
 from violence_ops.evaluation.judgement import arrays
 from violence_ops.evaluation.metrics import calibration, threshold_curve
@@ -51,12 +48,7 @@ def headline(evaluation: Evaluation, verdict: Verdict | None = None) -> str:
 
 def render(evaluation: Evaluation, verdict: Verdict, gate: GateParams) -> str:
     """The report as one self-contained HTML page. Every value in it is escaped: a clip's path is hostile."""
-    environment = Environment(
-        autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )  # the source is the package's own
-    environment.filters |= {"figure": _figure, "signed": _signed}
-    template = environment.from_string(files(__package__).joinpath("report.html").read_text("utf-8"))
-    return template.render(**_context(evaluation, verdict, gate))
+    return page.render("report.html", _context(evaluation, verdict, gate), {"figure": _figure, "signed": _signed})
 
 
 def _ruling(verdict: Verdict) -> str:
