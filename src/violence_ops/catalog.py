@@ -138,6 +138,14 @@ class Catalog:
             with self._transaction() as connection:
                 connection.execute(self._upsert(_clips, rows, None))
 
+    def forget(self, clip_id: str) -> None:
+        """Delete what is known of a clip, also from the database's file as far as that is ours (SQLite)."""
+        with self._transaction() as connection:
+            connection.execute(sa.delete(_clips).where(_clips.c.clip_id == clip_id))
+        if self._engine.dialect.name == "sqlite":
+            with self._transaction() as connection:
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def set_labels(self, labels: Mapping[str, str]) -> None:
         """Record labels that arrived later."""
         if not labels:
@@ -259,6 +267,7 @@ def _use_wal(connection: sqlite3.Connection, _: object) -> None:
     connection.execute(f"PRAGMA busy_timeout={_WAIT_S * 1000}")
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=NORMAL")
+    connection.execute("PRAGMA secure_delete=ON")  # what `forget` deletes is overwritten
 
 
 def _row(clip: ClipRecord) -> dict[str, Any]:

@@ -28,6 +28,7 @@ SKELETON: Final = (
 REASONS: Final = (
     "unreadable", "no_video_stream", "no_frames", "truncated", "decode_error", "too_large", "too_long", "too_short",
     "bad_dimensions", "duplicate", "near_duplicate", "unsafe_name", "not_a_regular_file", "timeout", "unlabelled",
+    "forgotten",
 )  # fmt: skip
 """Why a clip is in quarantine (SPEC 1)."""
 

@@ -274,7 +274,15 @@ class Workspace:
 
     def drift_reference(self, version: str) -> Path:
         """What a model was trained on, clip by clip, as drift is measured; kept because it never changes."""
-        return self.cache / "drift" / f"{fingerprint(self.mlflow_uri, version)[:16]}.json"
+        return self.drift_references / f"{fingerprint(self.mlflow_uri, version)[:16]}.json"
+
+    @property
+    def drift_references(self) -> Path:
+        return self.cache / "drift"
+
+    def sealing(self, batch_id: str) -> Path:
+        """Where a batch is put together before it becomes the sealed one."""
+        return self.work / "sealing" / batch_id
 
     @property
     def tombstones(self) -> Path:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,13 +51,13 @@ def freeze(
     if not 0 < share < 1:
         raise UsageError(f"--share is {share:g} but must be between 0 and 1.")
     with workspace.lock("holdout"):
-        name = version or _next_version(workspace)
+        name = version or next_version(workspace)
         folder = workspace.holdout(name)
         if folder.exists():
             raise UsageError(f"Holdout {name} exists and is never changed: choose another --version.")
         chosen = choose(workspace, params, labelled_clips(workspace), share)
         _write(folder, name, chosen, share, params.holdout.seed)
-        return _publish(workspace, name)
+        return publish(workspace, name)
 
 
 def ensure(workspace: Workspace, params: Params) -> HoldoutResult | None:
@@ -68,7 +69,7 @@ def ensure(workspace: Workspace, params: Params) -> HoldoutResult | None:
     if not versions:
         return freeze(workspace, params) if params.holdout.auto_freeze else None
     with workspace.lock("holdout"):
-        return _publish(workspace, versions[-1])
+        return publish(workspace, versions[-1])
 
 
 def read(workspace: Workspace, version: str) -> HoldoutResult:
@@ -128,24 +129,29 @@ def _seen(workspace: Workspace) -> set[str]:
 
 
 def _write(folder: Path, version: str, chosen: Sequence[Labelled], share: float, seed: int) -> None:
-    """Write the tables beside their place, then move them there at once."""
+    clips = pa.Table.from_pylist([one.clip.to_dict() for one in chosen], CLIPS_SCHEMA)
+    rows = {one.clip.clip_id: table for one, table in track_rows(chosen)}
+    tracks = pa.concat_tables([as_tracks(rows[name]) for name in sorted(rows)])
+    write_frozen(folder, version, clips, tracks, {"share": share, "seed": seed})
+
+
+def write_frozen(folder: Path, version: str, clips: pa.Table, tracks: pa.Table, facts: Mapping[str, Any]) -> None:
+    """Write a holdout's tables and holdout.json, which says `facts` too, beside their place; then move them there at once."""
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".freeze-", dir=folder.parent))
     try:
-        write_table(
-            temporary / "clips.parquet", pa.Table.from_pylist([one.clip.to_dict() for one in chosen], CLIPS_SCHEMA)
-        )
-        rows = {one.clip.clip_id: table for one, table in track_rows(chosen)}
-        tracks = pa.concat_tables([as_tracks(rows[name]) for name in sorted(rows)])
-        write_table(temporary / "tracks.parquet", tracks)
+        for name, table in (("clips.parquet", clips), ("tracks.parquet", tracks)):
+            write_table(temporary / name, table)
         hashes = {name: sha256_file(temporary / name) for name in ("clips.parquet", "tracks.parquet")}
+        rows = clips.select(["source_group", "label", "batch_id"]).to_pylist()
         content = {
-            "version": version, "revision": hashes["clips.parquet"][:16] + hashes["tracks.parquet"][:16], "share": share, "seed": seed,
-            "groups": sorted({one.clip.source_group for one in chosen}), "clips": dict(sorted(Counter(one.label for one in chosen).items())),
-            "batches": sorted({one.batch.batch_id for one in chosen}),
-            "rows": {"clips.parquet": len(chosen), "tracks.parquet": len(tracks)}, "sha256": hashes,
+            "version": version, "revision": hashes["clips.parquet"][:16] + hashes["tracks.parquet"][:16],
+            "groups": sorted({row["source_group"] for row in rows}),
+            "clips": dict(sorted(Counter(row["label"] for row in rows).items())),
+            "batches": sorted({row["batch_id"] for row in rows}),
+            "rows": {"clips.parquet": len(clips), "tracks.parquet": len(tracks)}, "sha256": hashes,
         }  # fmt: skip
-        write_json(temporary / "holdout.json", content)
+        write_json(temporary / "holdout.json", {**facts, **content})
         temporary.chmod(0o755)
         temporary.rename(folder)
         sync_folder(folder.parent)
@@ -153,7 +159,7 @@ def _write(folder: Path, version: str, chosen: Sequence[Labelled], share: float,
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _publish(workspace: Workspace, version: str) -> HoldoutResult:
+def publish(workspace: Workspace, version: str) -> HoldoutResult:
     """Put the holdout under version control, unless a run before this one has."""
     folder = workspace.holdout(version)
     record_versions(workspace)
@@ -169,6 +175,7 @@ def record_versions(workspace: Workspace) -> None:
     workspace.write_progress("holdout", {"versions": versions})
 
 
-def _next_version(workspace: Workspace) -> str:
-    taken = set(workspace.holdout_versions())
-    return next(name for name in (f"v{number}" for number in range(1, len(taken) + 2)) if name not in taken)
+def next_version(workspace: Workspace) -> str:
+    """The name of the next version; one whose later versions took its place is not used again."""
+    numbers = [int(name[1:]) for name in workspace.holdout_versions() if re.fullmatch(r"v[0-9]+", name)]
+    return f"v{max(numbers, default=0) + 1}"

@@ -11,17 +11,20 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from violence_ops.catalog import Catalog
 from violence_ops.errors import WorkspaceError
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord, Label
-from violence_ops.stages import batches, claims, inbox, labels_file, quarantine
+from violence_ops.stages import batches, claims, inbox, labels_file, quarantine, tombstones
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.claims import Claim
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Batch, Workspace, clip_id_of, sha256_file, sync_folder
+
+_FORGOTTEN: Final = "forgotten"
+"""The reason whose files are not even kept in the quarantine."""
 
 
 @dataclass(slots=True)
@@ -59,7 +62,7 @@ def run(
         for claim in (*abandoned, own):
             decision = claim.decision()
             if decision is None:
-                decision = _decide(claim, catalog, progress)
+                decision = _decide(workspace, claim, catalog, progress)
                 claim.decide(decision)
             _carry_out(workspace, catalog, claim, decision, result)
             claim.release(workspace)
@@ -92,13 +95,18 @@ def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[
     result.notices += scan.notices
 
 
-def _decide(claim: Claim, catalog: Catalog, progress: Progress | None) -> dict[str, Any]:
+def _decide(
+    workspace: Workspace, claim: Claim, catalog: Catalog, progress: Progress | None
+) -> dict[str, Any]:
     """Look at every file of the claim, and claim in the catalog those that may become clips."""
     refused: list[dict[str, Any]] = []
     same_bytes: dict[str, list[tuple[int, ClipRecord]]] = {}
     in_order = sorted(claim.drops.items(), key=lambda item: (item[1].source_path, item[0]))
     for done, (number, drop) in enumerate(in_order, start=1):
         record, message = _look_at(claim.file(number), drop)
+        if not message and (stone := tombstones.find(workspace, record.clip_id)):
+            record = record.with_(status="quarantined", reason=_FORGOTTEN)
+            message = f"{drop.source_path} was forgotten on {stone['at']} by {stone['by']}: {stone['reason']}."
         if message:
             refused.append({"number": number, "clip": record.to_dict(), "message": message})
         else:
@@ -190,7 +198,7 @@ def _refuse(workspace: Workspace, claim: Claim, number: int, clip: ClipRecord, m
     regular = stat.S_ISREG(path.lstat().st_mode)
     target = inbox.printable(os.readlink(path)) if path.is_symlink() else None
     quarantine.put(
-        workspace, clip, night=claim.night, message=message, original=path if regular else None,
+        workspace, clip, night=claim.night, message=message, original=path if regular and clip.reason != _FORGOTTEN else None,
         suffix=batches.stored_suffix(clip.source_path), facts={"link_target": target} if target else None,
     )  # fmt: skip
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Final, Literal
@@ -65,10 +65,24 @@ def record(workspace: Workspace, labels: Mapping[str, Label], by: str, source: L
         version = max((row.version for row in rows), default=0) + 1
         at = datetime.now(UTC).isoformat(timespec="seconds")
         rows += [LabelRow(key, label, printable(by), at, source, version) for key, label in sorted(new.items())]
-        out = io.StringIO()
-        csv.writer(out, lineterminator="\n").writerows(asdict(row).values() for row in rows)
-        write_text(workspace.labels_file, HEADER + out.getvalue())
+        _write(workspace, rows)
     return version
+
+
+def forget(workspace: Workspace, clip_id: str) -> int:
+    """Take the lines of a clip out of data/labels.csv; returns how many there were."""
+    with workspace.lock("labels"):
+        rows = read(workspace)
+        kept = [row for row in rows if row.clip_id != clip_id]
+        if len(kept) < len(rows):
+            _write(workspace, kept)
+    return len(rows) - len(kept)
+
+
+def _write(workspace: Workspace, rows: Sequence[LabelRow]) -> None:
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows(asdict(row).values() for row in rows)
+    write_text(workspace.labels_file, HEADER + out.getvalue())
 
 
 def _row(line: dict[str, str | None], where: str) -> LabelRow:

@@ -90,7 +90,7 @@ def _seal(workspace: Workspace, params: Params, batch: Batch, progress: Progress
     _refuse_outdated(params, weights_sha256, batch, accepted)
     if accepted:
         _check(workspace, params, batch, accepted)
-    staging = workspace.work / "sealing" / batch.batch_id
+    staging = workspace.sealing(batch.batch_id)
     if staging.exists():
         shutil.rmtree(staging)
     staging.mkdir(parents=True)
