@@ -22,13 +22,14 @@ Trained = Callable[..., None]
 def history(released: Workspace, registry: Registry, seal_whole: Seal, trained: Trained) -> Workspace:
     """Two batches; model 1 was trained on the first without its holdout, model 2 (champion) on both, model 3 does not say."""
     first = seal_whole(released, clips=24, seed=1)
+    for version in ("1", "2", "3"):
+        released.model_package(version).mkdir(parents=True)
     holdout.freeze(released, released.params(), share=0.3)
     held = {clip.clip_id for clip in holdout.held_out(released)}
     second = seal_whole(released, clips=12, seed=2, night="2026-02-01", judged_by="1")
     usable = [clip for clip in first if clip.clip_id not in held]
     trained(released, "1", usable, "a" * 32)
     trained(released, "2", [*usable, *second], "b" * 32)
-    released.model_package("3").mkdir(parents=True)
     for version, revision in (("1", "a" * 32), ("2", "b" * 32)):
         registry.set_tag(version, "dataset_revision", revision)
         registry.set_tag(version, "code_revision", f"code of {version}")

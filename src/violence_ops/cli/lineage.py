@@ -7,7 +7,17 @@ from typing import Annotated
 
 import typer
 
-from violence_ops.cli.common import JsonOption, SetOption, WorkspaceOption, app, open_workspace, show
+from violence_ops.cli.common import (
+    ByOption,
+    DryRunOption,
+    JsonOption,
+    SetOption,
+    WorkspaceOption,
+    app,
+    open_workspace,
+    progress_bar,
+    show,
+)
 
 
 @app.command()
@@ -46,3 +56,23 @@ def lineage(
 
     opened, _ = open_workspace(workspace)
     show(stage.run(opened, name), as_json)
+
+
+@app.command()
+def forget(
+    clip: Annotated[str, typer.Argument(help="A clip id.")],
+    workspace: WorkspaceOption = None,
+    by: ByOption = None,
+    reason: Annotated[
+        str | None, typer.Option(help="Why; it is kept for good, so it must not tell who is in the clip.")
+    ] = None,
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove a person's clip from batch, tables, stores and dataset; list the models trained on it. A tombstone stays."""
+    from violence_ops.stages import forget as stage
+
+    opened, params = open_workspace(workspace)
+    with progress_bar() as progress:
+        result = stage.run(opened, params, clip, by=by, reason=reason, dry_run=dry_run, progress=progress)
+    show(result, as_json)

@@ -96,7 +96,10 @@ def _called(workspace: Workspace, name: str) -> Iterator[tuple[str, str]]:
 
 
 def _forgotten(workspace: Workspace, clip_id: str) -> ForgottenLineage:
-    return ForgottenLineage(tombstones.read(workspace, clip_id))
+    found = traces.find(workspace, [clip_id])
+    # a training that ran meanwhile may have made another
+    models = {*tombstones.read(workspace, clip_id)["models"], *(model.version for model in found.models)}
+    return ForgottenLineage(tombstones.read(workspace, clip_id) | {"models": sorted(models, key=int)})
 
 
 def _model(workspace: Workspace, version: str) -> ModelLineage:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from violence_ops.errors import WorkspaceError
 from violence_ops.stages import trained_on
+from violence_ops.stages.assemble import TABLES
 from violence_ops.stages.releases import CHAMPION, open_registry
 from violence_ops.workspace import Workspace
 
@@ -112,9 +113,14 @@ def _evaluations(workspace: Workspace, wanted: set[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
+def in_dataset(workspace: Workspace, clip_ids: Collection[str]) -> bool:
+    """Whether the present dataset has rows of the clips."""
+    tables = (workspace.dataset / name for name in TABLES)
+    return any(table.is_file() and _holds(table, clip_ids) for table in tables)
+
+
 def _dataset(workspace: Workspace, wanted: set[str]) -> str | None:
-    tables = [workspace.dataset / name for name in ("train.parquet", "val.parquet")]
-    if not any(table.is_file() and _holds(table, wanted) for table in tables):
+    if not in_dataset(workspace, wanted):
         return None
     return str(workspace.read_progress("assemble").get("revision", "unfinished"))
 

@@ -1,0 +1,283 @@
+"""Forgetting: remove a person's clip from everything that this workspace keeps, and leave a tombstone that refuses it.
+
+The steps run in an order in which a kill leaves nothing that a second run would not finish: first the tombstone, so that the
+clip cannot come in again; then the files; then versions and stores; last what tells where the clip was. Each can be repeated.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import IO, Any, Final
+
+import pyarrow.parquet as pq
+
+from violence_ops import versioning, versioning_erase
+from violence_ops.errors import UsageError, UserError
+from violence_ops.params import Params
+from violence_ops.stages import (
+    assemble,
+    batches,
+    holdout_without,
+    labels_file,
+    lineage,
+    rewrite,
+    tombstones,
+    traces,
+)
+from violence_ops.stages.batches import Progress
+from violence_ops.stages.inbox import printable
+from violence_ops.stages.index import open_catalog
+from violence_ops.workspace import Batch, Workspace, check_clip_id
+
+_REMAINS: Final = (
+    "git's history: pointers (hashes) of older versions, lines of data/labels.csv, and evaluations that name the clip",
+    "MLflow: the models, the list of clip ids that each was trained on, and evaluations that name the clip",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetResult:
+    """What was (or with `dry_run` would be) removed, which models were trained on the clip, and what could not be removed."""
+
+    clip_id: str
+    batch_id: str | None
+    models: tuple[str, ...]
+    silent_models: tuple[str, ...]
+    removed: dict[str, Any]
+    notices: tuple[str, ...]
+    left: tuple[str, ...]
+    dry_run: bool
+    remains: tuple[str, ...] = field(default=_REMAINS)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON-able values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        done = "would be forgotten" if self.dry_run else "is forgotten"
+        models = ", ".join(self.models) or "none"
+        return [
+            f"Clip {self.clip_id} of {f'batch {self.batch_id}' if self.batch_id else 'no batch'} {done}.",
+            *(f"  {name:<20} {_shown(value)}" for name, value in self.removed.items()),
+            f"Models trained on it: {models}" + (" (train again without it)" if self.models else ""),
+            *([f"Models that do not say: {', '.join(self.silent_models)}"] if self.silent_models else []),
+            *self.notices,
+            *(f"Not removed: {sentence}" for sentence in self.left),
+            *(f"Stays: {sentence}." for sentence in self.remains),
+        ]
+
+
+def run(
+    workspace: Workspace,
+    params: Params,
+    clip_id: str,
+    *,
+    by: str | None = None,
+    reason: str | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+) -> ForgetResult:
+    """Forget a clip, in the name of `by`, for a `reason` that must not tell who is in it. `dry_run` only says what would go.
+
+    A second run finishes what a killed one began, and keeps its tombstone. Raises UsageError for an unknown clip or if `by`
+    or `reason` is missing, ServiceUnavailable if the catalog, MLflow or the DVC remote cannot be reached.
+    """
+    with workspace.lock("forget"):
+        stone = tombstones.find(workspace, check_clip_id(clip_id)) or _plan(workspace, clip_id)
+        if dry_run:
+            return _result(stone, _inventory(workspace, stone), (), (), dry_run=True)
+        if "by" not in stone:
+            if not (by and by.strip() and reason and reason.strip()):
+                raise UsageError(
+                    "Say who forgets the clip and why: `violence-ops forget CLIP --by NAME --reason TEXT`."
+                )
+            stone |= {"by": printable(by), "reason": printable(reason), "at": _now(), "done": False}
+        return _Forgetting(workspace, params, stone).run(progress)
+
+
+@dataclass(slots=True)
+class _Forgetting:
+    """One run, and what it has removed so far."""
+
+    workspace: Workspace
+    params: Params
+    stone: dict[str, Any]
+    removed: dict[str, Any] = field(default_factory=dict)
+    notices: list[str] = field(default_factory=list)
+    left: tuple[str, ...] = ()
+
+    def run(self, progress: Progress | None) -> ForgetResult:
+        for done, step in enumerate(STEPS, start=1):
+            getattr(self, step)()
+            if progress:
+                progress(step.replace("_", " "), done, len(STEPS))
+        return _result(self.stone, self.removed, tuple(self.notices), self.left, dry_run=False)
+
+    @property
+    def clip_id(self) -> str:
+        return str(self.stone["clip_id"])
+
+    @property
+    def batch(self) -> Batch | None:
+        return self.workspace.batch(self.stone["batch_id"]) if self.stone["batch_id"] else None
+
+    def tombstone(self) -> None:
+        self._write_stone(f"Clip {self.clip_id} is to be forgotten")
+
+    def batch_rows(self) -> None:
+        """Rows and files of its batch; the lock keeps the batch from being sealed meanwhile."""
+        if self.batch:
+            with self.workspace.lock(f"seal-{self.batch.batch_id}"):
+                shutil.rmtree(self.workspace.sealing(self.batch.batch_id), ignore_errors=True)
+                rewrite.open_without(self.batch, self.clip_id)
+                self.removed |= rewrite.sealed_without(self.batch, self.clip_id)
+
+    def batch_version(self) -> None:
+        if self.batch and self.batch.is_sealed:
+            name = self.batch.batch_id
+            message = f"Batch {name} without clip {self.clip_id}"
+            versioning_erase.replace(self.workspace, self.batch.sealed, message, f"batch/{name}")
+
+    def holdouts(self) -> None:
+        with self.workspace.lock("holdout"):
+            replaced = holdout_without.replace(self.workspace, self.clip_id)
+        if replaced:
+            self.removed["holdouts"] = [f"{old} -> {replaced.version or 'none left'}" for old in replaced.old]
+            self.notices += replaced.notices
+
+    def loose_files(self) -> None:
+        """Quarantine, overlays, labels, and what is kept to save time and could hold something of the clip."""
+        found = _loose(self.workspace, self.clip_id)
+        for path in found:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        shutil.rmtree(self.workspace.drift_references, ignore_errors=True)
+        if found:
+            self.removed["files"] = [str(path.relative_to(self.workspace.root)) for path in found]
+        if count := labels_file.forget(self.workspace, self.clip_id):
+            self.removed["labels"] = count
+        if self.workspace.labels_file.is_file():
+            versioning.git_commit(self.workspace, [self.workspace.labels_file], f"Labels without clip {self.clip_id}")
+
+    def dataset(self) -> None:
+        """The next dataset; if none can be made without the clip, there is none."""
+        if not traces.in_dataset(self.workspace, [self.clip_id]):
+            return
+        before = self.workspace.read_progress("assemble").get("revision", "unfinished")
+        try:
+            now = assemble.run(self.workspace, self.params).revision[:12]
+        except UserError as error:
+            shutil.rmtree(self.workspace.dataset)
+            now = "none"
+            self.notices.append(f"No dataset can be made without the clip: {error}")
+        self.removed["dataset"] = f"{str(before)[:12]} -> {now}"
+
+    def stored_versions(self) -> None:
+        """What only versions with the clip need, in DVC's cache and the default remote."""
+        pointers = {"dvc.lock", *(f"data/holdout/{name}.dvc" for name in self.stone["holdouts"])}
+        pointers |= {f"data/batches/{self.stone['batch_id']}.dvc"}
+        erased = versioning_erase.erase(self.workspace, pointers, _holds(self.clip_id))
+        self.removed["stored versions"] = erased.versions
+        self.removed["stored objects"] = erased.objects
+        self.left = erased.left
+
+    def catalog_row(self) -> None:
+        with open_catalog(self.workspace) as catalog:
+            catalog.forget(self.clip_id)
+
+    def done(self) -> None:
+        self.stone |= {"done": not self.left}
+        self._write_stone(f"Clip {self.clip_id} is forgotten")
+
+    def _write_stone(self, message: str) -> None:
+        tombstones.write(self.workspace, self.stone)
+        versioning.git_commit(self.workspace, [self.workspace.tombstone(self.clip_id)], message)
+
+
+STEPS: Final = (
+    "tombstone", "batch_rows", "batch_version", "holdouts", "loose_files", "dataset", "stored_versions", "catalog_row", "done",
+)  # fmt: skip
+"""In this order."""
+
+
+def _plan(workspace: Workspace, clip_id: str) -> dict[str, Any]:
+    """The tombstone without who and why. Raises UsageError if the workspace does not know the clip."""
+    with open_catalog(workspace) as catalog:
+        known = catalog.find([clip_id]).get(clip_id)
+    if known is None:
+        raise UsageError(f"No clip {clip_id} in this workspace: `violence-ops status` lists the clips.")
+    found = traces.find(workspace, [clip_id])
+    return {
+        "clip_id": clip_id, "sha256": _sha256(workspace, clip_id, known.batch_id), "batch_id": known.batch_id,
+        "models": [model.version for model in found.models], "silent_models": list(found.silent_models),
+        "dataset_revisions": list(found.dataset_revisions), "holdouts": list(found.holdouts),
+        "evaluations": list(found.evaluations),
+    }  # fmt: skip
+
+
+def _sha256(workspace: Workspace, clip_id: str, batch_id: str | None) -> str | None:
+    from violence_ops.stages import quarantine
+
+    if batch_id:
+        batch = workspace.batch(batch_id)
+        clips = batches.read_clips(batch) if batch.is_sealed else batches.read_manifest(batch).clips
+        return next((clip.sha256 for clip in clips if clip.clip_id == clip_id), None)
+    refused = quarantine.read(workspace.quarantined(clip_id))
+    return refused["sha256"] if refused else None
+
+
+def _inventory(workspace: Workspace, stone: dict[str, Any]) -> dict[str, Any]:
+    """What a run would remove."""
+    batch = workspace.batch(stone["batch_id"]) if stone["batch_id"] else None
+    rows = lineage.rows_of(batch, [stone["clip_id"]]) if batch else {}
+    loose = _loose(workspace, stone["clip_id"])
+    found = {
+        "rows": rows,
+        "holdouts": list(traces.holdouts_with(workspace, [stone["clip_id"]])),
+        "datasets": stone["dataset_revisions"],
+        "files": [str(path.relative_to(workspace.root)) for path in loose],
+    }
+    return {name: value for name, value in found.items() if value}
+
+
+def _loose(workspace: Workspace, clip_id: str) -> list[Any]:
+    """Files and folders outside batches that are called after the clip."""
+    folders = [workspace.quarantined(clip_id)]
+    overlays = workspace.overlay(clip_id, "").parent
+    return [path for path in (*folders, *sorted(overlays.rglob(f"*{clip_id}*"))) if path.exists()]
+
+
+def _holds(clip_id: str) -> versioning_erase.Holds:
+    """Whether a file of a stored version is called after the clip, or is a table with its rows."""
+
+    def holds(name: str, opened: Callable[[], IO[bytes]] | None) -> bool:
+        if clip_id in name:
+            return True
+        if opened is None or not name.endswith(".parquet"):
+            return False
+        with opened() as file:
+            return rewrite.has_rows(pq.ParquetFile(file), clip_id)
+
+    return holds
+
+
+def _result(
+    stone: dict[str, Any], removed: dict[str, Any], notices: tuple[str, ...], left: tuple[str, ...], *, dry_run: bool
+) -> ForgetResult:
+    return ForgetResult(
+        clip_id=stone["clip_id"], batch_id=stone["batch_id"], models=tuple(stone["models"]),
+        silent_models=tuple(stone["silent_models"]), removed=removed, notices=notices, left=left, dry_run=dry_run,
+    )  # fmt: skip
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{count} {name}" for name, count in value.items())
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

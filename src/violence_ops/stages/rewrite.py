@@ -1,0 +1,94 @@
+"""A batch without one of its clips: the same tables, in the form that sealing gives them, less the clip's rows."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from violence_ops.stages import batches
+from violence_ops.workspace import Batch, sha256_file, table_writer, write_json, write_table
+
+_BY_CLIP: Final = ("poses", "tracks", "predictions")
+
+
+def open_without(batch: Batch, clip_id: str) -> None:
+    """Take a clip out of the working folder of a batch: manifest, parts and video. Can be repeated."""
+    manifest = batch.open / "batch.json"
+    if not manifest.is_file():
+        return
+    content = json.loads(manifest.read_text("utf-8"))
+    write_json(manifest, content | {"clips": [clip for clip in content["clips"] if clip["clip_id"] != clip_id]})
+    for path in sorted(batch.open.rglob(f"*{clip_id}*")):
+        path.unlink()
+
+
+def sealed_without(batch: Batch, clip_id: str) -> dict[str, Any]:
+    """Take a clip out of a sealed batch: rows, video, and what batch.json says of it. Returns what went; can be repeated.
+
+    Every file is replaced at once, and batch.json last, as it names the others' hashes.
+    """
+    if not batch.is_sealed:
+        return {}
+    removed: dict[str, Any] = {"rows": {name: _rows_without(batch.table(name), clip_id) for name in _BY_CLIP}}
+    clips = pq.read_table(batch.table("clips"))
+    kept = clips.filter(pc.not_equal(clips.column("clip_id"), clip_id))
+    removed["rows"]["clips"] = len(clips) - len(kept)
+    if len(kept) < len(clips):
+        write_table(batch.table("clips"), kept)
+    videos = sorted(batch.videos.glob(f"{clip_id}*"))
+    for video in videos:
+        video.unlink()
+    _describe(batch, clip_id, kept)
+    return removed | {"videos": len(videos)}
+
+
+def has_rows(file: pq.ParquetFile, clip_id: str) -> bool:
+    """Whether a table has rows of a clip; looks only into row groups whose statistics allow it."""
+    if "clip_id" not in file.schema_arrow.names:
+        return False
+    column = file.schema_arrow.names.index("clip_id")
+    for number in range(file.num_row_groups):
+        found = file.metadata.row_group(number).column(column).statistics
+        if found is not None and found.has_min_max and not found.min <= clip_id <= found.max:
+            continue
+        names = file.read_row_group(number, columns=["clip_id"]).column("clip_id")
+        if pc.any(pc.equal(names, clip_id)).as_py():
+            return True
+    return False
+
+
+def _rows_without(path: Path, clip_id: str) -> int:
+    """Write a table without a clip's rows, a row group a clip as before; returns how many there were."""
+    with pq.ParquetFile(path) as file:
+        if not has_rows(file, clip_id):
+            return 0
+        schema: pa.Schema = file.schema_arrow
+    removed = 0
+    with table_writer(path, schema) as append:
+        for name, rows in batches.rows_by_clip(path, [column for column in schema.names if column != "clip_id"]):
+            if name == clip_id:
+                removed += len(rows)
+            else:
+                append(rows)
+    return removed
+
+
+def _describe(batch: Batch, clip_id: str, clips: pa.Table) -> None:
+    """Bring batch.json in line with the tables."""
+    content = json.loads(batch.manifest.read_text("utf-8"))
+    tables = {
+        name: {"rows": pq.read_metadata(batch.table(name)).num_rows, "sha256": sha256_file(batch.table(name))}
+        for name in content["tables"]
+    }
+    refused = clips.filter(pc.equal(clips.column("status"), "quarantined"))
+    by_reason = {row["values"]: row["counts"] for row in pc.value_counts(refused.column("reason")).to_pylist()}
+    costs = content["run"]["pose_costs"]
+    costs["clips"].pop(clip_id, None)
+    facts = {"tables": tables, "accepted": len(clips) - len(refused), "quarantined": by_reason}
+    if content != (changed := content | facts):
+        write_json(batch.manifest, changed)

@@ -1,0 +1,152 @@
+"""The other half of versioning: a new version that lacks something, and the erasing of what only versions that have it need.
+
+Versions are the folders that any commit's pointers (`*.dvc`, `dvc.lock`) name. Erasing deletes objects from DVC's cache and
+from the default remote; the pointers themselves, which are hashes, stay in git's history.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, Final
+
+from violence_ops.versioning import _commit, _dvc, _git, _push, _translated, revision
+from violence_ops.workspace import Workspace
+
+_ADDED: Final = re.compile(r"\+.*\bmd5: ([0-9a-f]{32}\.dir)")
+
+Holds = Callable[[str, Callable[[], IO[bytes]] | None], bool]
+"""Whether a file of a version has what is to be erased: its name, and what opens it if it is still there."""
+
+
+@dataclass(frozen=True, slots=True)
+class Erased:
+    """How many versions lost files, how many objects were deleted, and sentences about what could not be."""
+
+    versions: int
+    objects: int
+    left: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Tree:
+    """A version of a folder: its object, the pointer that names it, and its files' objects by name."""
+
+    oid: str
+    pointer: str
+    files: dict[str, str]
+
+
+def replace(workspace: Workspace, folder: Path, message: str, tag: str) -> str:
+    """Put the changed content of a versioned folder under version control, push it, and move its tag. Returns the commit.
+
+    Can be repeated after a crash. Raises ServiceUnavailable if the remote cannot be reached.
+    """
+    pointer = folder.with_name(f"{folder.name}.dvc")
+    with _dvc(workspace) as repo:
+        _translated(workspace, lambda: repo.add(str(folder)))
+        _commit(workspace, [pointer], message)
+        _push(workspace, repo, [pointer])
+        _git(workspace, "tag", "--force", tag)
+    return revision(workspace)
+
+
+def remove(workspace: Workspace, folder: Path, message: str) -> None:
+    """Take a versioned folder out of the workspace, with its pointer. Can be repeated after a crash."""
+    pointer = folder.with_name(f"{folder.name}.dvc")
+    name = str(pointer.relative_to(workspace.root))
+    with workspace.lock("versioning"):
+        shutil.rmtree(folder, ignore_errors=True)
+        _git(workspace, "rm", "--quiet", "--force", "--ignore-unmatch", "--", name)
+        if _git(workspace, "diff", "--cached", "--name-only", "--", name):
+            _git(workspace, "commit", "--quiet", "-m", message, "--", name)
+
+
+def erase(workspace: Workspace, pointers: Collection[str], holds: Holds) -> Erased:
+    """Delete the objects of all versions of these `pointers` (paths in the workspace) that have a file which `holds` it.
+
+    What another version needs too stays. Killed half-way, it can be repeated: the file by which a version is known goes last.
+    """
+    with _dvc(workspace) as repo:
+        stores = {"cache": repo.cache.local, "remote": _translated(workspace, repo.cloud.get_remote_odb)}
+        left: list[str] = []
+        reached = {name: store for name, store in stores.items() if _is_reached(name, store, left)}
+        trees = list(_trees(workspace, list(reached.values())))
+        known = {
+            tree.oid: found for tree in trees if tree.pointer in pointers and (found := _witness(tree, reached, holds))
+        }
+        needed = {oid for tree in trees if tree.oid not in known for oid in tree.files.values()}
+        objects: set[str] = set()
+        for tree in trees:
+            if witness := known.get(tree.oid):
+                rest = [oid for oid in tree.files.values() if oid != witness]
+                doomed = [oid for oid in (*rest, witness) if oid not in needed]
+                for store in reached.values():
+                    objects |= _delete(store, [*doomed, tree.oid])
+        return Erased(len(known), len(objects), tuple(left))
+
+
+def _is_reached(name: str, store: Any, left: list[str]) -> bool:
+    """Whether a store answers; if not, a sentence about it is added."""
+    from dvc.exceptions import DvcException
+
+    try:
+        store.fs.exists(store.path)
+    except (OSError, DvcException) as error:
+        left.append(f"The {name} {store.path} cannot be reached ({error}): run this again when it can.")
+        return False
+    return True
+
+
+def _trees(workspace: Workspace, stores: list[Any]) -> Iterator[_Tree]:
+    """Every version that a pointer of any commit names and of which a store knows the files."""
+    found: dict[str, str] = {}
+    pointer = ""
+    changes = _git(
+        workspace,
+        "log",
+        "--all",
+        "-m",
+        "--format=",
+        "--patch",
+        "--unified=0",
+        "--no-renames",
+        "--",
+        "*.dvc",
+        "dvc.lock",
+    )
+    for line in changes.splitlines():
+        if line.startswith("+++ "):
+            pointer = line.removeprefix("+++ b/")
+        elif match := _ADDED.match(line):
+            found.setdefault(match[1], pointer)
+    for oid, named_by in found.items():
+        if opener := _opener(stores, oid):
+            with opener() as file:
+                yield _Tree(oid, named_by, {entry["relpath"]: entry["md5"] for entry in json.load(file)})
+
+
+def _witness(tree: _Tree, stores: dict[str, Any], holds: Holds) -> str | None:
+    """The object of a file by which a version is known to have what is to be erased."""
+    for name, oid in tree.files.items():
+        if holds(name, _opener(list(stores.values()), oid)):
+            return oid
+    return None
+
+
+def _opener(stores: list[Any], oid: str) -> Callable[[], IO[bytes]] | None:
+    for store in stores:
+        if store.exists(oid):
+            return lambda: store.fs.open(store.oid_to_path(oid), "rb")
+    return None
+
+
+def _delete(store: Any, oids: list[str]) -> set[str]:
+    there = [oid for oid in oids if store.exists(oid)]
+    for oid in there:
+        store.delete(oid)
+    return set(there)

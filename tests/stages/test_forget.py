@@ -1,0 +1,205 @@
+"""Forgetting a clip in a real git + DVC workspace: nothing of it is left, everything else is, and a kill is finished later."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import date
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from violence_ops import versioning
+from violence_ops.errors import UsageError
+from violence_ops.records import ClipRecord
+from violence_ops.stages import assemble, batches, forget, holdout, ingest, labels, lineage, quarantine, tombstones
+from violence_ops.stages.index import open_catalog
+from violence_ops.workspace import Workspace, sha256_file, write_text
+
+Seal = Callable[..., list[ClipRecord]]
+WHO = {"by": "ann", "reason": "the person asked"}
+
+
+@pytest.fixture
+def site(workspace: Workspace, seal_whole: Seal) -> Workspace:
+    """Two versioned batches, a holdout, an assembled dataset, labels, overlays; all of it pushed."""
+    for seed, night in ((1, "2026-01-31"), (2, "2026-02-01")):
+        batch = workspace.batch(seal_whole(workspace, clips=24, seed=seed, night=night, judged_by="1")[0].batch_id)
+        versioning.add_batch(workspace, batch)
+    holdout.freeze(workspace, workspace.params(), share=0.3)
+    assemble.run(workspace, workspace.params())
+    for clip_id in (trained_on(workspace), held_out(workspace)):
+        labels.run(workspace, clip_id, "Fight", "ann")
+        labels.run(workspace, clip_id, "NonFight", "ann")
+        write_text(workspace.overlay(clip_id, ".mp4"), "an overlay")
+    assemble.run(workspace, workspace.params())
+    versioning.push(workspace)
+    return workspace
+
+
+def trained_on(workspace: Workspace) -> str:
+    return min(pq.read_table(workspace.dataset / "train.parquet").column("clip_id").to_pylist())
+
+
+def held_out(workspace: Workspace) -> str:
+    return min(clip.clip_id for clip in holdout.held_out(workspace))
+
+
+def content_of(workspace: Workspace, clip_id: str) -> bytes:
+    (video,) = [path for batch in workspace.sealed_batches() for path in batch.videos.glob(f"{clip_id}.*")]
+    return video.read_bytes()
+
+
+def remnants(workspace: Workspace, clip_id: str) -> Iterator[Path]:
+    """Every file, also of DVC's cache and remote, with the clip's bytes or rows, or that is called after it."""
+    for path in workspace.root.rglob("*"):
+        if not path.is_file() or ".git" in path.parts or path == workspace.tombstone(clip_id):
+            continue
+        if clip_id in path.name or sha256_file(path)[:20] == clip_id:
+            yield path
+        elif path.open("rb").read(4) == b"PAR1":
+            table = pq.ParquetFile(path)
+            if "clip_id" in table.schema_arrow.names and clip_id in table.read(["clip_id"])["clip_id"].to_pylist():
+                yield path
+        elif {".dvc", ".remote", "data"} & set(path.parts) and clip_id.encode() in path.read_bytes():
+            yield path
+
+
+def check_all_else(workspace: Workspace, forgotten: set[str]) -> None:
+    """The other clips are whole, batches say what they hold, and every version of now can be fetched from the remote."""
+    for batch in workspace.sealed_batches():
+        content = json.loads(batch.manifest.read_text())
+        for name, described in content["tables"].items():
+            path = batch.table(name)
+            assert described == {"rows": pq.read_metadata(path).num_rows, "sha256": sha256_file(path)}
+        clips = batches.accepted_clips(batch)
+        assert content["accepted"] == len(clips) == len(list(batch.videos.iterdir()))
+        assert {clip.clip_id for clip in clips}.isdisjoint(forgotten)
+        assert set(content["run"]["pose_costs"]["clips"]) == {clip.clip_id for clip in clips}
+        assert pq.read_metadata(batch.table("tracks")).num_rows == 72 * len(clips)
+    assert versioning.push(workspace) == 0
+    shutil.rmtree(workspace.root / ".dvc" / "cache")
+    shutil.rmtree(workspace.batches / workspace.sealed_batches()[0].batch_id)
+    for pointer in (*workspace.batches.glob("*.dvc"), *workspace.holdouts.glob("*.dvc")):
+        from dvc.repo import Repo
+
+        with Repo(str(workspace.root)) as repo:
+            repo.pull(targets=[str(pointer)])
+    assert len(workspace.sealed_batches()) == 2
+
+
+def test_a_clip_that_was_trained_on_leaves_a_tombstone_and_nothing_else(site: Workspace) -> None:
+    clip_id = trained_on(site)
+    content = content_of(site, clip_id)
+    assert len(set(remnants(site, clip_id))) > 20
+    before = json.loads((site.dataset / "split.json").read_text())["revision"]
+    planned = forget.run(site, site.params(), clip_id, dry_run=True)
+    assert planned.removed["rows"] == {"clips": 1, "poses": 72, "tracks": 72, "predictions": 1}
+    assert content_of(site, clip_id) == content
+
+    found = forget.run(site, site.params(), clip_id, **WHO)
+    assert found.removed["rows"] == planned.removed["rows"]
+    assert found.removed["labels"] in (1, 2)  # what a clip is called already makes no line
+    assert found.left == ()
+    assert list(remnants(site, clip_id)) == []
+    assert json.loads((site.dataset / "split.json").read_text())["revision"] != before
+    assert site.holdout_versions() == ["v1"]
+    stone = tombstones.read(site, clip_id)
+    assert (stone["by"], stone["reason"], stone["done"]) == ("ann", "the person asked", True)
+    assert (stone["clip_id"], stone["sha256"][:20]) == (clip_id, clip_id)
+    assert {"source_path", "label", "source_group", "camera_id"}.isdisjoint(stone)
+
+    with open_catalog(site) as catalog:
+        assert catalog.find([clip_id]) == {}
+    assert lineage.run(site, clip_id).to_dict()["kind"] == "forgotten clip"
+    refused = drop_again(site, content)
+    assert refused["reason"] == "forgotten"
+    assert "forgotten on" in refused["message"]
+    assert "ann: the person asked" in refused["message"]
+    assert not any(sha256_file(path)[:20] == clip_id for path in site.root.rglob("*") if path.is_file())
+    check_all_else(site, {clip_id})
+
+
+def drop_again(site: Workspace, content: bytes) -> dict[str, str]:
+    """The reason.json that ingestion writes when the same file is dropped again."""
+    (site.inbox / "again.mp4").write_bytes(content)
+    result = ingest.run(site, site.params(), night=date(2026, 3, 1))
+    assert (result.batch_ids, result.quarantined) == ([], {"forgotten": 1})
+    (entry,) = [entry for entry in quarantine.entries(site) if entry["source_path"] == "again.mp4"]
+    assert entry["original"] is None
+    return entry
+
+
+@pytest.mark.slow
+def test_killed_after_every_step_it_is_finished_by_running_it_again(site: Workspace) -> None:
+    clip_id = held_out(site)
+    groups = holdout.read(site, "v1").groups
+
+    class Killed(Exception):
+        pass
+
+    for last in range(1, len(forget.STEPS) + 1):
+
+        def kill(_: str, done: int, __: int, last: int = last) -> None:
+            if done == last:
+                raise Killed
+
+        with pytest.raises(Killed):
+            forget.run(site, site.params(), clip_id, **(WHO if last == 1 else {}), progress=kill)
+        assert tombstones.find(site, clip_id)  # by which ingestion refuses it
+    found = forget.run(site, site.params(), clip_id)
+    assert list(remnants(site, clip_id)) == []
+    assert tombstones.read(site, clip_id)["by"] == "ann"
+    assert found.models == ()
+    assert site.holdout_versions() == ["v2"]
+    facts = json.loads((site.holdout("v2") / "holdout.json").read_text())
+    assert facts["replaces"] == ["v1"]
+    assert set(facts["groups"]) == set(groups)
+    assert site.read_progress("holdout") == {"versions": {"v2": facts["revision"]}}
+    assert not (site.holdouts / "v1.dvc").exists()
+    assert holdout.next_version(site) == "v3"
+    check_all_else(site, {clip_id})
+
+
+def test_who_and_why_must_be_said_and_an_unknown_clip_is_named(workspace: Workspace, seal_whole: Seal) -> None:
+    clip_id = seal_whole(workspace, clips=2)[0].clip_id
+    for missing in ({}, {"by": "ann"}, {"by": "ann", "reason": "  "}):
+        with pytest.raises(UsageError, match="Say who forgets the clip and why"):
+            forget.run(workspace, workspace.params(), clip_id, **missing)
+    with pytest.raises(UsageError, match="No clip 00000000000000000000 in this workspace"):
+        forget.run(workspace, workspace.params(), "0" * 20, **WHO)
+    assert tombstones.all_of(workspace) == []
+
+
+def test_a_clip_of_an_open_batch_and_one_in_quarantine_are_forgotten_too(
+    workspace: Workspace, open_batch: Callable[..., list[ClipRecord]], broken_folder: Path
+) -> None:
+    first, second, _ = open_batch(workspace)
+    batch = workspace.batch(first.batch_id)
+    forget.run(workspace, workspace.params(), first.clip_id, **WHO)
+    assert list(remnants(workspace, first.clip_id)) == []
+    assert len(batches.read_manifest(batch).clips) == len(batches.accepted_clips(batch)) == 2
+    assert batches.video_of(batch, second).is_file()
+
+    from violence_ops.stages import validate
+
+    shutil.copy(broken_folder / "too_short.mp4", workspace.inbox / "short.mp4")
+    (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 3, 1)).batch_ids
+    validate.run(workspace, workspace.params(), batch_id=batch_id)
+    (entry,) = [entry for entry in quarantine.entries(workspace) if entry["reason"] == "too_short"]
+    forget.run(workspace, workspace.params(), entry["clip_id"], **WHO)
+    assert list(remnants(workspace, entry["clip_id"])) == []
+
+
+def test_without_enough_clips_left_there_is_no_dataset_and_it_says_so(workspace: Workspace, seal_whole: Seal) -> None:
+    records = seal_whole(workspace, clips=16, per_group=2, seed=1)
+    versioning.add_batch(workspace, workspace.batch(records[0].batch_id))
+    holdout.freeze(workspace, workspace.params(), share=0.3)
+    assemble.run(workspace, workspace.params())
+    clip_id = trained_on(workspace)
+    found = forget.run(workspace, workspace.params({"dataset.min_clips_per_label": 10}), clip_id, **WHO)
+    assert found.removed["dataset"].endswith("-> none")
+    assert "No dataset can be made without the clip" in found.notices[0]
+    assert list(remnants(workspace, clip_id)) == []
