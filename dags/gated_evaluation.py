@@ -59,6 +59,7 @@ def gated_evaluation():
             dry = " in a dry run, which releases nothing" if verdict["mode"] == "dry_run" else ""
             said = f"The gate says {verdict['verdict']}{dry}: {' '.join(verdict['reasons'])}"
         elif not answer["responded_by_user"]:
+            stage("promote.lapse", report=evaluation["report"])
             said = "Nobody answered in time, so the candidate is not released."
         else:
             by, reason = (

@@ -42,6 +42,7 @@ GITIGNORE: Final = """\
 /mlflow.db*
 /mlartifacts/
 /overlays/
+/reports/*/report.html
 /gx/uncommitted/
 /.airflow/
 /.services/

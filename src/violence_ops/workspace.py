@@ -136,6 +136,11 @@ class Workspace:
         return self.root / "reports"
 
     @property
+    def annotations_page(self) -> Path:
+        """Where `analyze` writes what is in the annotations, unless it is told another place."""
+        return self.reports / "annotations.html"
+
+    @property
     def ledger(self) -> Path:
         return self.root / "releases" / "ledger.jsonl"
 
@@ -310,6 +315,14 @@ class Workspace:
     def model_package(self, version: str) -> Path:
         """Where a registered version's package is kept once it was downloaded."""
         return self.cache / "models" / fingerprint(self.mlflow_uri, version)[:16]
+
+    def shadow(self, version: str, batch_id: str) -> Path:
+        """What a version said of a batch's clips without effect; it can be made again at any time."""
+        return self.cache / "shadow" / fingerprint(self.mlflow_uri, version)[:16] / f"{batch_id}.parquet"
+
+    def thumbnail(self, clip_id: str) -> Path:
+        """A clip's small picture for reports; it can be made again at any time."""
+        return self.overlay(clip_id, ".jpg").parent / "thumbnails" / f"{clip_id}.jpg"
 
     # progress that dvc.yaml tracks
     def write_progress(self, stage: str, content: Mapping[str, Any]) -> Path:

@@ -9,6 +9,7 @@ import sys
 from contextlib import nullcontext
 from datetime import datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -30,7 +31,7 @@ print(*sorted({name.partition(".")[0] for name in set(sys.modules) - before}))
 """
 
 
-def test_the_four_dags_are_there(dags: dict[str, Any]) -> None:
+def test_all_dags_are_there(dags: dict[str, Any]) -> None:
     from violence_ops.services import DAGS
 
     assert set(dags) == set(DAGS)
@@ -50,7 +51,7 @@ def test_reading_all_dag_files_costs_less_than_a_second_and_loads_nothing_heavy(
     assert {"pyarrow", "pandas", "torch", "mlflow", "cv2", "great_expectations", "dvc"}.isdisjoint(loaded.split())
 
 
-@pytest.mark.parametrize("dag_id", ["nightly_ingestion", "retraining", "gated_evaluation", "rollback"])
+@pytest.mark.parametrize("dag_id", ["nightly_ingestion", "retraining", "gated_evaluation", "rollback", "drift", "shadow"])
 def test_every_dag_explains_itself_and_retries_with_back_off(dags: dict[str, Any], dag_id: str) -> None:
     dag = dags[dag_id]
     assert dag.doc_md.strip().startswith("###")
@@ -87,14 +88,19 @@ def test_models_run_on_the_gpu_queue_one_at_a_time(dags: dict[str, Any]) -> None
         for task in dag.tasks
         if (task.queue, task.pool) == ("gpu", "gpu")
     }
-    assert on_gpu == {"nightly_ingestion.shard.extract_poses", "retraining.train", "gated_evaluation.evaluate"}
+    assert on_gpu == {
+        "nightly_ingestion.shard.extract_poses",
+        "retraining.train",
+        "gated_evaluation.evaluate",
+        "shadow.score",
+    }
 
 
 def test_git_and_dvc_have_one_writer_at_a_time(dags: dict[str, Any]) -> None:
     writers = {
         f"{dag_id}.{task.task_id}" for dag_id, dag in dags.items() for task in dag.tasks if task.pool == "versioning"
     }
-    assert writers == {"nightly_ingestion.seal", "retraining.assemble", "gated_evaluation.promote", "rollback.rollback"}
+    assert writers == {"nightly_ingestion.seal", "retraining.assemble", "gated_evaluation.promote", "rollback.rollback", "drift.compare"}
 
 
 def test_the_night_is_scheduled_by_params_and_starts_with_the_next_one(dags: dict[str, Any]) -> None:
@@ -117,9 +123,40 @@ def test_assets_chain_the_dags(dags: dict[str, Any]) -> None:
         for task in dag.tasks
         for asset in task.outlets
     }
-    assert made_by == {"batches": "nightly_ingestion.seal", "candidate": "retraining.train"}
-    for dag_id, asset in (("retraining", "batches"), ("gated_evaluation", "candidate")):
+    assert made_by == {"batches": "nightly_ingestion.seal", "candidate": "retraining.train", "drift": "drift.ask"}
+    for dag_id, asset in (("drift", "batches"), ("shadow", "batches"), ("gated_evaluation", "candidate")):
         assert [each.name for each in dags[dag_id].timetable.asset_condition.objects] == [asset]
+    either = dags["retraining"].timetable.asset_condition
+    assert type(either).__name__ == "AssetAny"
+    assert {each.name for each in either.objects} == {"batches", "drift"}
+
+
+@pytest.mark.parametrize(("started_by", "drifted"), [("batches", False), ("drift", True), (None, False)])
+def test_retraining_after_drift_waits_for_no_more_than_one_new_clip(
+    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, started_by: str | None, drifted: bool
+) -> None:
+    from airflow.sdk import Asset
+
+    enough_new, asked = dags["retraining"].get_task("enough_new").python_callable, []
+    monkeypatch.setitem(
+        enough_new.__globals__, "stage", lambda name, **arguments: asked.append(arguments) or {"yes": True}
+    )
+    enough_new({Asset(started_by): []} if started_by else {})
+    assert asked == [{"drifted": drifted}]
+
+
+def test_every_new_batch_is_compared_and_only_those_that_ask_go_on(
+    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.sdk import Asset
+
+    compare = dags["drift"].get_task("compare").python_callable
+    monkeypatch.setitem(
+        compare.__globals__, "stage", lambda _, batch_id: {"batch_id": batch_id, "retrain": batch_id == "b"}
+    )
+    events = {Asset("batches"): [SimpleNamespace(extra={"batches": ["a", "b"]}), SimpleNamespace(extra={"batches": ["c"]})]}
+    assert compare(events) == ["b"]
+    assert compare({}) == []
 
 
 def test_only_approvers_are_asked_and_silence_is_a_no(dags: dict[str, Any]) -> None:
@@ -163,6 +200,14 @@ def test_a_person_is_asked_only_after_a_pass_that_counts_and_outcome_names_a_dry
         said = outcome({"report": "1-vs-none"}, None, run)
         assert said.startswith(f"The gate says {verdict}")
         assert ("dry run, which releases nothing" in said) == (mode == "dry_run")
+
+
+def test_silence_is_written_down_as_a_refusal(dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome, called = dags["gated_evaluation"].get_task("outcome").python_callable, []
+    monkeypatch.setitem(outcome.__globals__, "stage", lambda name, **arguments: called.append((name, arguments)))
+    run = _Run(verdict={"verdict": "pass", "mode": "enabled"}, approve={"responded_by_user": None})
+    assert outcome({"report": "2-vs-1"}, None, run).startswith("Nobody answered in time")
+    assert called == [("promote.lapse", {"report": "2-vs-1"})]
 
 
 @pytest.mark.parametrize(

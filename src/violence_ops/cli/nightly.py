@@ -17,8 +17,9 @@ from violence_ops.cli.common import (
     open_workspace,
     progress_bar,
     show,
+    stderr,
 )
-from violence_ops.errors import InputUnusable, UsageError
+from violence_ops.errors import InputUnusable, UsageError, UserError
 
 
 def night_date(value: str | None) -> date:
@@ -105,8 +106,8 @@ def night(
     night: Annotated[str | None, typer.Option(help="YYYY-MM-DD; default: today, UTC.")] = None,
     settings: SetOption = None,
 ) -> None:
-    """The whole night without Airflow: ingest, validate, extract-poses, annotate, score, seal."""
-    from violence_ops.stages import annotate, extract_poses, ingest, score, seal
+    """The whole night without Airflow: ingest, validate, extract-poses, annotate, score, seal, and a version in shadow."""
+    from violence_ops.stages import annotate, extract_poses, ingest, score, seal, shadow
     from violence_ops.stages import validate as validation
 
     opened, params = open_workspace(workspace, settings)
@@ -117,6 +118,10 @@ def night(
         for stage in (extract_poses, annotate, score, seal):
             result = stage.run(opened, params, batch_id=None, progress=progress)
             print(f"{stage.__name__.rpartition('.')[2]}  {result.to_dict()}")
+        try:
+            print(f"shadow  {shadow.run(opened, params, progress=progress).to_dict()}")
+        except UserError as error:  # the night is done, whatever becomes of the shadow
+            stderr.print(f"The version in shadow has not judged this night: {error}", markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -200,6 +200,55 @@ class Evaluation(_Record):
     timings: Timings
 
 
+class ShadowNight(_Record):
+    """The clips of one batch that the champion of that night and the shadow have both judged."""
+
+    batch_id: str
+    clips: int
+    champion_fights: int
+    shadow_fights: int
+    differ: int
+
+
+class ShadowClip(_Record):
+    """A clip on which they differ; label is None where nobody has given one."""
+
+    clip_id: str
+    batch_id: str
+    camera: str | None
+    source_path: str
+    label: Label | None
+    champion: Prediction
+    shadow: Prediction
+
+
+class ShadowComparison(_Record):
+    """What a version said in shadow, beside the champions of those nights. `labelled` of all disagreements have a label,
+    and the shadow is right on `shadow_right` of these; `disagreements` may be only the first of them."""
+
+    version: str
+    nights: tuple[ShadowNight, ...]
+    disagreements: tuple[ShadowClip, ...]
+    labelled: int
+    shadow_right: int
+
+    @property
+    def clips(self) -> int:
+        return sum(night.clips for night in self.nights)
+
+    @property
+    def differ(self) -> int:
+        return sum(night.differ for night in self.nights)
+
+    @property
+    def champion_fights(self) -> int:
+        return sum(night.champion_fights for night in self.nights)
+
+    @property
+    def shadow_fights(self) -> int:
+        return sum(night.shadow_fights for night in self.nights)
+
+
 class Check(_Record):
     """One question of the gate: its answer and the sentence, with numbers, that explains it."""
 

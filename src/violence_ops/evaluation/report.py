@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Final
 
 from violence_ops.evaluation import charts, page, policy
 from violence_ops.evaluation.failures import disagreements, failures, kind_of
 from violence_ops.evaluation.judgement import arrays
 from violence_ops.evaluation.metrics import calibration, threshold_curve
-from violence_ops.evaluation.records import Evaluation, Leakage, Metrics, Slice, Verdict
+from violence_ops.evaluation.records import (
+    Evaluation,
+    JudgedClip,
+    Leakage,
+    Metrics,
+    ShadowComparison,
+    Slice,
+    Verdict,
+)
+from violence_ops.evaluation.shadow import sentence
 from violence_ops.params import GateParams
 
 MAX_ROWS: Final = 150
 """Rows of a table of clips; `evaluation.json` holds them all."""
+
+MAX_PICTURES: Final = 48
+"""Of clips, about 15 KB each."""
 
 _NOTABLE: Final = 0.005
 """Smaller differences are shown without colour."""
@@ -46,9 +59,26 @@ def headline(evaluation: Evaluation, verdict: Verdict | None = None) -> str:
     return f"{sentence} {_ruling(verdict)}"
 
 
-def render(evaluation: Evaluation, verdict: Verdict, gate: GateParams) -> str:
-    """The report as one self-contained HTML page. Every value in it is escaped: a clip's path is hostile."""
-    return page.render("report.html", _context(evaluation, verdict, gate), {"figure": _figure, "signed": _signed})
+def pictured(evaluation: Evaluation) -> list[JudgedClip]:
+    """The clips that the page shows a picture of where there is one, the most interesting first."""
+    rows = [
+        *disagreements(evaluation.clips),
+        *(item.clip for model in ("candidate", "champion") for item in failures(evaluation.clips, model)),
+    ]
+    return list({clip.clip_id: clip for clip in rows}.values())[:MAX_PICTURES]
+
+
+def render(
+    evaluation: Evaluation, verdict: Verdict, gate: GateParams, pictures: Mapping[str, str] = MappingProxyType({}),
+    shadow: ShadowComparison | None = None,
+) -> str:  # fmt: skip
+    """The report as one self-contained HTML page. Every value in it is escaped: a clip's path is hostile.
+
+    `pictures` are `data:` addresses by clip_id, `shadow` what the candidate said of nights in shadow.
+    """
+    shown = {"pictures": pictures, "shadow": shadow, "shadow_sentence": sentence(shadow) if shadow else ""}
+    context = _context(evaluation, verdict, gate) | shown
+    return page.render("report.html", context, {"figure": _figure, "signed": _signed})
 
 
 def _ruling(verdict: Verdict) -> str:

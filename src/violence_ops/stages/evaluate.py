@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import resource
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -120,10 +121,12 @@ def run(
     evaluation = found if found and reused else _judge(files.name, own, rival, frozen, params, progress)
     if not reused:
         write_json(files.evaluation, evaluation.to_dict())
-    reports.write_page(files, evaluation, params)
     if not reused or registry.tags(version).get(releases.REPORT_TAG) != files.name:
+        # pictures of people stay in the workspace, where `forget` finds them
+        reports.write_page(workspace, files, evaluation, params, pictures=False)
         registry.log_report(version, files.folder, _logged(evaluation))
         registry.set_tag(version, releases.REPORT_TAG, files.name)
+    reports.write_page(workspace, files, evaluation, params)
     _record(workspace, params, evaluation)
     return EvaluateResult(
         report=files.name, report_path=str(files.page), json_path=str(files.evaluation), headline=headline(evaluation),
@@ -164,10 +167,20 @@ def _contestant(workspace: Workspace, registry: Registry, version: str, holdout:
     lineage = {
         key: value for key, value in sorted(tags.items()) if key not in _NO_LINEAGE and not key.startswith("mlflow.")
     }
+    lineage |= _batches_of(folder)
     facts = ModelFacts(
         version=version, threshold=loaded.threshold, lineage=lineage, holdout_version=holdout.version, holdout_revision=holdout.revision
     )  # fmt: skip
     return _Contestant(facts, loaded, _trained_on(folder))
+
+
+def _batches_of(package: Path) -> dict[str, str]:
+    """The batches that a version was trained and tuned on, with how many clips of each; nothing if that is not known."""
+    path = package / "training.json"
+    rows = json.loads(path.read_text("utf-8"))["clips"] if path.is_file() else []
+    counts = Counter(row["batch_id"] for row in rows if "batch_id" in row)
+    named = ", ".join(f"{name} ({count} clips)" for name, count in sorted(counts.items()))
+    return {"trained_on_batches": named} if named else {}
 
 
 def _trained_on(package: Path) -> list[Origin] | None:

@@ -44,7 +44,7 @@ def run(
     A verdict other than `pass` is a result, not an error. It moves nothing: `promote` does, after an approval.
     """
     chosen = reports.find(workspace, report)
-    verdict = reports.write_page(chosen.files, chosen.evaluation, params)
+    verdict = reports.write_page(workspace, chosen.files, chosen.evaluation, params)
     found = chosen.evaluation.difference
     difference = found.to_dict() if found else None
     write_json(chosen.files.gate, {"evaluation": chosen.digest, "difference": difference, **verdict.to_dict()})

@@ -80,6 +80,15 @@ def refuse(
         return result
 
 
+def lapse(workspace: Workspace, params: Params, report: Path | str | None = None) -> DecisionResult:
+    """Write to the ledger, once, that nobody answered in time, which is a refusal."""
+    with workspace.lock("release"):
+        reason = f"nobody answered within {params.gate.approval_timeout_h:g} h"
+        result = _write_decision(workspace, reports.find(workspace, report), "refusal", "nobody", {"reason": reason})
+        releases.commit(workspace, f"Refusal of {result.report}: {reason}")
+        return result
+
+
 def run(
     workspace: Workspace,
     params: Params,
@@ -179,8 +188,15 @@ def _check_champion(
 def _decide(
     workspace: Workspace, params: Params, chosen: reports.Report, decision: ledger.Event, by: str, facts: dict[str, Any]
 ) -> DecisionResult:
-    """Write the decision unless the last one on this report says the same."""
+    """An approver's decision. Raises RefusedByGate if the person is none."""
     _check_approver(params, by)
+    return _write_decision(workspace, chosen, decision, by, facts)
+
+
+def _write_decision(
+    workspace: Workspace, chosen: reports.Report, decision: ledger.Event, by: str, facts: dict[str, Any]
+) -> DecisionResult:
+    """Write it unless the last one on this report says the same."""
     payload = {
         "report": chosen.files.name,
         "digest": chosen.digest,

@@ -10,6 +10,7 @@ from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.evaluation import policy, report
 from violence_ops.evaluation.records import Evaluation, Verdict
 from violence_ops.params import Params
+from violence_ops.stages import shadow, thumbnails
 from violence_ops.workspace import ReportFolder, Workspace, write_text
 
 
@@ -41,10 +42,14 @@ def read(files: ReportFolder) -> Report:
     return Report(files, evaluation, hashlib.sha256(content).hexdigest())
 
 
-def write_page(files: ReportFolder, evaluation: Evaluation, params: Params) -> Verdict:
+def write_page(
+    workspace: Workspace, files: ReportFolder, evaluation: Evaluation, params: Params, *, pictures: bool = True
+) -> Verdict:
     """Write `report.html` with what the gate's present policy makes of the evaluation; returns that verdict."""
     verdict = policy.judge(evaluation, params.gate)
-    write_text(files.page, report.render(evaluation, verdict, params.gate))
+    found = thumbnails.data_uris(workspace, report.pictured(evaluation)) if pictures else {}
+    shadowed = shadow.compare(workspace, evaluation.candidate.version)
+    write_text(files.page, report.render(evaluation, verdict, params.gate, found, shadowed))
     return verdict
 
 

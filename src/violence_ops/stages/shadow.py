@@ -1,0 +1,164 @@
+"""Shadow mode: a candidate judges the nights that the champion judges, and nothing follows from it.
+
+The alias `shadow` names the version. It works on sealed batches, after the night: a night neither waits for it nor fails with it,
+and what it says lies outside the batch, in the cache, where no other stage looks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.evaluation import shadow as engine
+from violence_ops.evaluation.judgement import prediction
+from violence_ops.evaluation.records import Prediction, ShadowComparison
+from violence_ops.params import Params
+from violence_ops.records import PREDICTIONS_SCHEMA
+from violence_ops.stages import batches, labels
+from violence_ops.stages.batches import Progress
+from violence_ops.stages.releases import CHAMPION, open_registry
+from violence_ops.stages.score import load_version
+from violence_ops.workspace import Batch, Workspace, fingerprint, read_fingerprint, write_table
+
+SHADOW: Final = "shadow"
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowResult:
+    """The version in shadow (None: there is none), and the batches and clips that it has judged now."""
+
+    version: str | None
+    batches: int = 0
+    clips: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON-able values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """What a person reads."""
+        if self.version is None:
+            return ["No version is in shadow: `violence-ops shadow start VERSION` puts one there."]
+        return [f"Version {self.version} is in shadow; it has judged {self.clips} clips of {self.batches} batches now."]
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonResult:
+    """Where a version in shadow and the champion disagreed."""
+
+    found: ShadowComparison
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON-able values."""
+        return self.found.to_dict()
+
+    def lines(self) -> list[str]:
+        """What a person reads."""
+        rows = [
+            f"{clip.clip_id}  {clip.batch_id}  champion {clip.champion.verdict} {clip.champion.probability:.2f}, "
+            f"shadow {clip.shadow.verdict} {clip.shadow.probability:.2f}, label {clip.label or 'none'}"
+            for clip in self.found.disagreements
+        ]
+        return [engine.sentence(self.found), *rows]
+
+
+def start(workspace: Workspace, params: Params, version: str | None = None) -> ShadowResult:
+    """Put a version (default: the candidate) in shadow, instead of the one there. Raises UserError if there is none such, or
+    it is the champion."""
+    with workspace.lock("release"):
+        registry = open_registry(workspace)
+        chosen = version or registry.alias("candidate")
+        if chosen is None:
+            raise WorkspaceError("There is no candidate to put in shadow: run `violence-ops train` first.")
+        registry.version(chosen)
+        if chosen == registry.alias(CHAMPION):
+            raise UsageError(f"Version {chosen} is the champion, which judges every night anyway: name another one.")
+        registry.set_alias(SHADOW, chosen, registry.alias(SHADOW))
+    return ShadowResult(chosen)
+
+
+def stop(workspace: Workspace) -> ShadowResult:
+    """Take the version out of shadow; what it said stays."""
+    with workspace.lock("release"):
+        registry = open_registry(workspace)
+        registry.set_alias(SHADOW, None, registry.alias(SHADOW))
+    return ShadowResult(None)
+
+
+def run(workspace: Workspace, params: Params, *, progress: Progress | None = None) -> ShadowResult:
+    """Let the version in shadow judge every sealed batch that a champion has judged and it has not. Nothing if there is none.
+
+    Raises ServiceUnavailable if MLflow cannot be reached, UserError if the version's package is damaged; the batches that are
+    done stay.
+    """
+    registry = open_registry(workspace)
+    version = registry.alias(SHADOW)
+    if version is None or version == registry.alias(CHAMPION):
+        return ShadowResult(None)
+    due = [batch for batch in workspace.sealed_batches() if _is_due(workspace, batch, version)]
+    done = 0
+    with workspace.lock("shadow"):
+        for number, batch in enumerate(due, start=1):
+            done += _judge(workspace, batch, version)
+            if progress:
+                progress("shadow", number, len(due))
+    return ShadowResult(version, len(due), done)
+
+
+def show(workspace: Workspace, version: str | None = None) -> ComparisonResult:
+    """Where a version (default: the one in shadow) and the champion disagreed. Raises WorkspaceError if there is nothing."""
+    chosen = version or open_registry(workspace).alias(SHADOW)
+    found = compare(workspace, chosen) if chosen else None
+    if found is None:
+        what = f"Version {chosen} has judged nothing in shadow" if chosen else "No version is in shadow"
+        raise WorkspaceError(f"{what} yet: run `violence-ops shadow start` and `violence-ops shadow run`.")
+    return ComparisonResult(found)
+
+
+def compare(workspace: Workspace, version: str) -> ShadowComparison | None:
+    """What a version said in shadow beside the champions of the same batches; None if it was never in shadow."""
+    known = {clip_id: label for clip_id, (label, _) in labels.effective_labels(workspace).items()}
+    nights, differing = [], []
+    for batch in workspace.sealed_batches():
+        path = workspace.shadow(version, batch.batch_id)
+        if path.is_file():
+            champion, own = (_predictions(pq.read_table(table)) for table in (batch.table("predictions"), path))
+            nights.append(engine.night(batch.batch_id, champion, own))
+            differing += engine.disagreements(batches.accepted_clips(batch), known, champion, own)
+    return engine.comparison(version, nights, differing) if nights else None
+
+
+def _is_due(workspace: Workspace, batch: Batch, version: str) -> bool:
+    judged = pq.read_metadata(batch.table("predictions")).num_rows > 0
+    return judged and read_fingerprint(workspace.shadow(version, batch.batch_id)) != _mark(batch, version)
+
+
+def _mark(batch: Batch, version: str) -> str:
+    """What the rows are made from; a batch whose tracks change (`forget`) says so in its manifest."""
+    return fingerprint(batch.batch_id, batches.read_manifest(batch).facts.get("tables", {}).get("tracks"), version)
+
+
+def _judge(workspace: Workspace, batch: Batch, version: str) -> int:
+    """Write what the version says of one batch; returns how many clips it judged."""
+    from violence_ops.recognition.predict import predict_clip
+
+    package = load_version(workspace, version)
+    clips = batches.accepted_clips(batch)
+    tables = [predict_clip(package, tracks).to_table(version) for tracks in batches.iterate_tracks(batch, clips)]
+    write_table(
+        workspace.shadow(version, batch.batch_id),
+        pa.concat_tables([PREDICTIONS_SCHEMA.empty_table(), *tables]),
+        _mark(batch, version),
+    )
+    return len(clips)
+
+
+def _predictions(table: pa.Table) -> dict[str, Prediction]:
+    """The verdict on each clip of a predictions table."""
+    rows: Iterable[dict[str, Any]] = table.select(["clip_id", "clip_probability", "verdict"]).to_pylist()
+    return {row["clip_id"]: prediction(row["clip_probability"], row["verdict"]) for row in rows}

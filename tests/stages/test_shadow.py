@@ -1,0 +1,114 @@
+"""A version in shadow judges the champion's nights; nothing follows from it, and nothing fails with it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from violence_ops.errors import UsageError, UserError, WorkspaceError
+from violence_ops.evaluation.records import Prediction
+from violence_ops.evaluation.shadow import comparison, disagreements, night, sentence
+from violence_ops.recognition.predict import predict_clip
+from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
+from violence_ops.stages import assemble, batches, score, shadow, train
+from violence_ops.stages.releases import open_registry
+from violence_ops.workspace import Batch, Workspace, sha256_file, write_table
+
+Seal = Callable[..., list[ClipRecord]]
+
+
+@pytest.fixture
+def two_models(new_workspace: Callable[..., Workspace], seal_tracks: Seal) -> tuple[Workspace, Batch]:
+    """Version 1 is champion and has judged a sealed night; version 2 is the candidate."""
+    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 2, "train.learning_rate": 0.03})
+    params = workspace.params()
+    seal_tracks(workspace)
+    assemble.run(workspace, params)
+    train.run(workspace, params)
+    open_registry(workspace).set_alias("champion", "1", None)
+    train.run(workspace, params.model_copy(update={"train": params.train.model_copy(update={"seed": 1})}))
+    records = seal_tracks(workspace, clips=6, seed=5, night="2026-02-01")
+    batch, package = workspace.batch(records[0].batch_id), score.load_version(workspace, "1")
+    rows = [predict_clip(package, tracks).to_table("1") for tracks in batches.iterate_tracks(batch, records)]
+    write_table(batch.table("predictions"), pa.concat_tables(rows))
+    write_table(workspace.sealed_batches()[0].table("predictions"), PREDICTIONS_SCHEMA.empty_table())
+    return workspace, batch
+
+
+@pytest.mark.slow
+def test_it_judges_a_champions_night_once_beside_it_and_says_where_they_differ(
+    two_models: tuple[Workspace, Batch],
+) -> None:
+    workspace, batch = two_models
+    params = workspace.params()
+    assert shadow.run(workspace, params).version is None
+    with pytest.raises(WorkspaceError, match="No version is in shadow"):
+        shadow.show(workspace)
+    assert shadow.start(workspace, params).version == "2"
+    before = {path: sha256_file(path) for path in batch.sealed.iterdir() if path.is_file()}
+    first = shadow.run(workspace, params)
+    assert (first.version, first.batches, first.clips) == ("2", 1, 6)  # the night without a champion is left out
+    assert shadow.run(workspace, params).clips == 0
+    assert {path: sha256_file(path) for path in batch.sealed.iterdir() if path.is_file()} == before
+    own = pq.read_table(workspace.shadow("2", batch.batch_id))
+    assert (own.schema.names, set(own["model_version"].to_pylist())) == (PREDICTIONS_SCHEMA.names, {"2"})
+    found = shadow.show(workspace).found
+    assert [(one.batch_id, one.clips) for one in found.nights] == [(batch.batch_id, 6)]
+    assert found.differ == len(found.disagreements)
+    status = subprocess.run(
+        ["git", "status", "--porcelain", ".cache"], cwd=workspace.root, capture_output=True, check=True
+    )
+    assert status.stdout == b""
+    assert shadow.stop(workspace).version is None
+    assert shadow.run(workspace, params).version is None
+    assert shadow.show(workspace, "2").found == found
+
+    with pytest.raises(UsageError, match="is the champion"):
+        shadow.start(workspace, params, "1")
+    with pytest.raises(UserError, match="no version 9"):
+        shadow.start(workspace, params, "9")
+    _a_damaged_package_fails_the_shadow_and_not_the_night(workspace)
+
+
+def _a_damaged_package_fails_the_shadow_and_not_the_night(workspace: Workspace) -> None:
+    params = workspace.params()
+    for batch in workspace.sealed_batches():  # as if `seal` had been here
+        subprocess.run(["git", "tag", f"batch/{batch.batch_id}"], cwd=workspace.root, check=True)
+    shadow.start(workspace, params, "2")
+    workspace.shadow("2", "2026-02-01-00000005").unlink()
+    (workspace.model_package("2") / "model.safetensors").write_bytes(b"damaged")
+    with pytest.raises(UserError, match="no usable model package"):
+        shadow.run(workspace, params)
+    command = [sys.executable, "-m", "violence_ops.cli", "night", "--workspace", str(workspace.root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "The version in shadow has not judged this night" in done.stderr
+
+
+def _says(probability: float) -> Prediction:
+    return Prediction(probability=probability, verdict="Fight" if probability > 0.5 else "NonFight", confidence=0.9)
+
+
+def test_disagreements_are_counted_listed_by_distance_and_held_against_labels() -> None:
+    clips = [
+        ClipRecord(
+            clip_id=name, sha256="a" * 64, batch_id="2026-02-01-00000005", source_path=f"{name}.mp4", source_group="g"
+        )
+        for name in "abcd"
+    ]
+    champion = {"a": _says(0.9), "b": _says(0.4), "c": _says(0.2)}
+    own = {"a": _says(0.1), "b": _says(0.6), "c": _says(0.1), "d": _says(0.9)}  # d was new to the champion
+    counted = night("2026-02-01-00000005", champion, own)
+    assert (counted.clips, counted.differ, counted.champion_fights, counted.shadow_fights) == (3, 2, 1, 1)
+    found = comparison("2", [counted], disagreements(clips, {"a": "Fight", "c": "Fight"}, champion, own))
+    assert [clip.clip_id for clip in found.disagreements] == ["a", "b"]
+    assert (found.labelled, found.shadow_right) == (1, 0)
+    assert sentence(found) == (
+        "In shadow, version 2 gave the champion's verdict on 1 of 3 clips of 1 night (33%); it said Fight 1 times, the champion "
+        "1 times. Of the clips they differ on 1 have a label: the shadow is right on 0."
+    )
