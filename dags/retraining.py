@@ -1,21 +1,29 @@
 """
 ### Retraining: new sealed batches become a candidate
 
-Started by the asset *batches*. When enough labelled clips are new since the last training (`train.min_new_clips`), the training
-set is assembled from all sealed batches (whole source groups, nothing of a holdout), a model is trained, and its version is
+Started by the asset *batches*, or by *drift*. When enough labelled clips are new since the last training (`train.min_new_clips`; one
+after drift), the training set is assembled from all sealed batches (whole source groups, nothing of a holdout), a model is trained, and its version is
 registered as *candidate*. Otherwise the run ends green with the rest skipped.
 """
 
 from airflow.sdk import dag, task
 
-from violence_ops.orchestration import BATCHES, CANDIDATE, GPU, VERSIONING, default_args, stage
+from violence_ops.orchestration import BATCHES, CANDIDATE, DRIFT, GPU, VERSIONING, default_args, stage
 
 
-@dag(schedule=[BATCHES], catchup=False, max_active_runs=1, default_args=default_args(), doc_md=__doc__, tags=["model"])
+@dag(
+    schedule=(BATCHES | DRIFT),
+    catchup=False,
+    max_active_runs=1,
+    default_args=default_args(),
+    doc_md=__doc__,
+    tags=["model"],
+)
 def retraining():
     @task.short_circuit
-    def enough_new():
-        return stage("train.worth_while")["yes"]
+    def enough_new(triggering_asset_events):
+        drifted = any(asset.name == DRIFT.name for asset in triggering_asset_events or ())
+        return stage("train.worth_while", drifted=drifted)["yes"]
 
     @task(**VERSIONING)
     def assemble():

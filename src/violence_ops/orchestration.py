@@ -29,6 +29,9 @@ BATCHES: Final = Asset("batches")
 CANDIDATE: Final = Asset("candidate")
 """A registered candidate; the extra of an event is `{"model_version": ..., "run_id": ...}`."""
 
+DRIFT: Final = Asset("drift")
+"""Nights unlike the champion's training clips that ask for a retraining; the extra of an event is `{"batches": [ids]}`."""
+
 GPU: Final = {"queue": "gpu", "pool": "gpu"}
 """For tasks that use a model at length: workers of the queue `gpu`, one at a time on a device."""
 

@@ -91,8 +91,10 @@ def run(
     return TrainResult(version, run_id, registry.run_url(run_id), dataset.revision, record["metrics"])
 
 
-def worth_while(workspace: Workspace, params: Params) -> Worth:
-    """Whether a dataset can be made and `train.min_new_clips` labelled clips are new, or changed their label, since the last training."""
+def worth_while(workspace: Workspace, params: Params, *, drifted: bool = False) -> Worth:
+    """Whether a dataset can be made and `train.min_new_clips` labelled clips are new, or changed their label, since the last training.
+
+    After drift one is enough."""
     clips = labelled_clips(workspace)
     if missing := obstacle(workspace, params, clips):
         return Worth(False, missing)
@@ -107,7 +109,7 @@ def worth_while(workspace: Workspace, params: Params) -> Worth:
     if dataset.revision != last:
         return Worth(True, f"Dataset {dataset.revision[:12]} was assembled and not trained on.")
     new = len(now.items() - dataset.labels.items())
-    least = max(1, params.train.min_new_clips)
+    least = 1 if drifted else max(1, params.train.min_new_clips)
     return Worth(new >= least, f"{new} labelled clips are new since the last training; {least} make it worth while.")
 
 
