@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from importlib.resources import files
-from typing import Final
+from typing import Any, Final
 
-from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
+from violence_ops.evaluation import page
 from violence_ops.evaluation.drift import QUANTITIES, DriftReport, Shift
 
 _WIDTH: Final = 260.0
@@ -20,12 +19,12 @@ def section(nights: Sequence[DriftReport]) -> Markup:
 
     With no night it says so. Every value is escaped.
     """
-    return Markup(_render("drift.html", nights=list(nights)))
+    return Markup(page.render("drift.html", _context(nights), {}))
 
 
 def render(nights: Sequence[DriftReport]) -> str:
     """The same as one self-contained HTML page."""
-    return _render("drift_page.html", section=section(nights))
+    return page.render("drift_page.html", {"section": section(nights)}, {})
 
 
 def box_plot(shift: Shift) -> Markup:
@@ -41,12 +40,8 @@ def box_plot(shift: Shift) -> Markup:
             f'<line class="median" x1="{q50:.1f}" x2="{q50:.1f}" y1="{top}" y2="{top + 10}"/></g>'
         )
     label = f"5, 25, 50, 75 and 95 % of {QUANTITIES[shift.quantity]}: reference above, night below"
-    return Markup(
-        f'<svg viewBox="-2 0 {_WIDTH + 4:.0f} 32" width="{_WIDTH:.0f}" role="img" aria-label="{label}">{"".join(bars)}</svg>'
-    )
+    return Markup(f'<svg viewBox="-2 0 {_WIDTH + 4:.0f} 32" role="img" aria-label="{label}">{"".join(bars)}</svg>')
 
 
-def _render(name: str, **context: object) -> str:
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    template = environment.from_string(files(__package__).joinpath(name).read_text("utf-8"))
-    return template.render(quantities=QUANTITIES, tones=_TONES, box_plot=box_plot, **context)
+def _context(nights: Sequence[DriftReport]) -> dict[str, Any]:
+    return {"nights": list(nights), "quantities": QUANTITIES, "tones": _TONES, "box_plot": box_plot}

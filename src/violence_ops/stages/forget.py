@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import IO, Any, Final
 
 import pyarrow.parquet as pq
@@ -23,6 +24,7 @@ from violence_ops.stages import (
     holdout_without,
     labels_file,
     lineage,
+    reports,
     rewrite,
     tombstones,
     traces,
@@ -30,7 +32,7 @@ from violence_ops.stages import (
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
-from violence_ops.workspace import Batch, Workspace, check_clip_id
+from violence_ops.workspace import Batch, ReportFolder, Workspace, check_clip_id
 
 _REMAINS: Final = (
     "git's history: pointers (hashes) of older versions, lines of data/labels.csv, and evaluations that name the clip",
@@ -150,17 +152,24 @@ class _Forgetting:
             self.notices += replaced.notices
 
     def loose_files(self) -> None:
-        """Quarantine, overlays, labels, and what is kept to save time and could hold something of the clip."""
+        """Quarantine, overlays, labels, pictures in reports, and what the cache knows of the clip."""
         found = _loose(self.workspace, self.clip_id)
         for path in found:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.rmtree(self.workspace.drift_references, ignore_errors=True)
+        for name in self.stone["evaluations"]:
+            self._draw_again(self.workspace.report(name))
         if found:
             self.removed["files"] = [str(path.relative_to(self.workspace.root)) for path in found]
         if count := labels_file.forget(self.workspace, self.clip_id):
             self.removed["labels"] = count
         if self.workspace.labels_file.is_file():
             versioning.git_commit(self.workspace, [self.workspace.labels_file], f"Labels without clip {self.clip_id}")
+
+    def _draw_again(self, files: ReportFolder) -> None:
+        """Make the page of an evaluation without the clip's picture."""
+        if files.page.is_file():
+            reports.write_page(self.workspace, files, reports.read(files).evaluation, self.params)
 
     def dataset(self) -> None:
         """The next dataset; if none can be made without the clip, there is none."""
@@ -243,11 +252,17 @@ def _inventory(workspace: Workspace, stone: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in found.items() if value}
 
 
-def _loose(workspace: Workspace, clip_id: str) -> list[Any]:
-    """Files and folders outside batches that are called after the clip."""
-    folders = [workspace.quarantined(clip_id)]
-    overlays = workspace.overlay(clip_id, "").parent
-    return [path for path in (*folders, *sorted(overlays.rglob(f"*{clip_id}*"))) if path.exists()]
+def _loose(workspace: Workspace, clip_id: str) -> list[Path]:
+    """Files and folders outside batches that are called after the clip, and tables of the cache with its rows."""
+    folders = (workspace.overlay(clip_id, "").parent, workspace.cache)
+    called = (path for folder in folders for path in sorted(folder.rglob(f"*{clip_id}*")))
+    tables = (path for path in sorted(workspace.cache.rglob("*.parquet")) if _has_rows(path, clip_id))
+    return [path for path in (workspace.quarantined(clip_id), *called, *tables) if path.exists()]
+
+
+def _has_rows(path: Path, clip_id: str) -> bool:
+    with pq.ParquetFile(path) as file:
+        return rewrite.has_rows(file, clip_id)
 
 
 def _holds(clip_id: str) -> versioning_erase.Holds:
