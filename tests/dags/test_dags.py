@@ -51,7 +51,9 @@ def test_reading_all_dag_files_costs_less_than_a_second_and_loads_nothing_heavy(
     assert {"pyarrow", "pandas", "torch", "mlflow", "cv2", "great_expectations", "dvc"}.isdisjoint(loaded.split())
 
 
-@pytest.mark.parametrize("dag_id", ["nightly_ingestion", "retraining", "gated_evaluation", "rollback", "drift", "shadow"])
+@pytest.mark.parametrize(
+    "dag_id", ["nightly_ingestion", "retraining", "gated_evaluation", "rollback", "drift", "shadow"]
+)
 def test_every_dag_explains_itself_and_retries_with_back_off(dags: dict[str, Any], dag_id: str) -> None:
     dag = dags[dag_id]
     assert dag.doc_md.strip().startswith("###")
@@ -100,7 +102,13 @@ def test_git_and_dvc_have_one_writer_at_a_time(dags: dict[str, Any]) -> None:
     writers = {
         f"{dag_id}.{task.task_id}" for dag_id, dag in dags.items() for task in dag.tasks if task.pool == "versioning"
     }
-    assert writers == {"nightly_ingestion.seal", "retraining.assemble", "gated_evaluation.promote", "rollback.rollback", "drift.compare"}
+    assert writers == {
+        "nightly_ingestion.seal",
+        "retraining.assemble",
+        "gated_evaluation.promote",
+        "rollback.rollback",
+        "drift.compare",
+    }
 
 
 def test_the_night_is_scheduled_by_params_and_starts_with_the_next_one(dags: dict[str, Any]) -> None:
@@ -154,7 +162,9 @@ def test_every_new_batch_is_compared_and_only_those_that_ask_go_on(
     monkeypatch.setitem(
         compare.__globals__, "stage", lambda _, batch_id: {"batch_id": batch_id, "retrain": batch_id == "b"}
     )
-    events = {Asset("batches"): [SimpleNamespace(extra={"batches": ["a", "b"]}), SimpleNamespace(extra={"batches": ["c"]})]}
+    events = {
+        Asset("batches"): [SimpleNamespace(extra={"batches": ["a", "b"]}), SimpleNamespace(extra={"batches": ["c"]})]
+    }
     assert compare(events) == ["b"]
     assert compare({}) == []
 
