@@ -10,6 +10,7 @@ import typer
 from violence_ops.cli.common import (
     ByOption,
     JsonOption,
+    SetOption,
     WorkspaceOption,
     app,
     open_workspace,
@@ -77,3 +78,22 @@ def review_log(workspace: WorkspaceOption = None, as_json: JsonOption = False) -
 
     opened, _ = open_workspace(workspace)
     show(stage.log(opened), as_json)
+
+
+dataset_app = typer.Typer(help="The assembled dataset for other tools.", no_args_is_help=True)
+app.add_typer(dataset_app, name="dataset")
+
+
+@dataset_app.command("export")
+def dataset_export(
+    out: Annotated[Path, typer.Argument(help="A folder.")],
+    form: Annotated[Literal["posedataset"], typer.Option("--format", help="MMAction2's PoseDataset.")] = "posedataset",
+    workspace: WorkspaceOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the dataset's windows for MMAction2's PoseDataset, and a configuration that its tools train with."""
+    from violence_ops.stages import dataset_export as stage
+
+    opened, params = open_workspace(workspace, settings)
+    show(stage.run(opened, params, out), as_json)

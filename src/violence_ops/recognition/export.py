@@ -5,13 +5,15 @@ The pickle is for the data scientist's own MMAction2 configurations; this projec
 
 from __future__ import annotations
 
+import math
 import pickle
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from violence_ops.recognition.skeleton import Skeleton
+from violence_ops.params import WindowParams
+from violence_ops.recognition.skeleton import Skeleton, windows
 from violence_ops.records import LABELS
 
 Annotation = dict[str, Any]
@@ -41,3 +43,33 @@ def pose_dataset(skeletons: Sequence[Skeleton], labels: Mapping[str, str], split
         "annotations": [annotation(one, labels[one.clip_id]) for one in skeletons],
     }
     return pickle.dumps(content, protocol=4)
+
+
+def window_dataset(
+    skeletons: Mapping[str, Skeleton],
+    labels: Mapping[str, str],
+    split: Mapping[str, Sequence[str]],
+    params: WindowParams,
+    at_most: Mapping[str, int],
+) -> tuple[bytes, dict[str, int]]:
+    """The same pickle with an annotation per window, as the classifier sees a clip, and how many each side has; `frame_dir`
+    is `<clip_id>/<start>-<end>`.
+
+    `at_most` limits the windows of a clip, spread evenly, on the sides it names, where windows that show nobody are left out
+    too, as in training. On the other sides every window is there.
+    """
+    names: dict[str, list[str]] = {}
+    annotations = []
+    for side, clip_ids in split.items():
+        names[side] = []
+        for clip_id in clip_ids:
+            skeleton = skeletons[clip_id]
+            cuts = windows(skeleton.frames, skeleton.intensity, params)
+            for start, end in cuts[:: math.ceil(len(cuts) / at_most.get(side, len(cuts)))]:
+                if side in at_most and not skeleton.keypoint_scores[:, start:end].any():
+                    continue
+                name = f"{clip_id}/{start}-{end}"
+                names[side].append(name)
+                annotations.append(annotation(skeleton, labels[clip_id], start, end) | {"frame_dir": name})
+    counts = {side: len(found) for side, found in names.items()}
+    return pickle.dumps({"split": names, "annotations": annotations}, protocol=4), counts

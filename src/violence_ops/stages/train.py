@@ -73,7 +73,7 @@ def run(
     """
     if family:
         params = params.model_copy(update={"train": params.train.model_copy(update={"family": family})})
-    dataset = _Dataset.read(workspace)
+    dataset = Dataset.read(workspace)
     registry = open_registry(workspace)
     registry.check()
     facts = _facts(workspace, params, dataset)
@@ -103,7 +103,7 @@ def worth_while(workspace: Workspace, params: Params, *, drifted: bool = False) 
     if last is None:
         return Worth(True, f"Nothing was trained yet; {len(now)} labelled clips are there.")
     try:
-        dataset = _Dataset.read(workspace)
+        dataset = Dataset.read(workspace)
     except WorkspaceError as error:
         return Worth(True, str(error))
     if dataset.revision != last:
@@ -114,7 +114,7 @@ def worth_while(workspace: Workspace, params: Params, *, drifted: bool = False) 
 
 
 @dataclass(frozen=True, slots=True)
-class _Dataset:
+class Dataset:
     """The assembled dataset's tables."""
 
     folder: Path
@@ -124,7 +124,7 @@ class _Dataset:
     split: dict[str, Any]
 
     @classmethod
-    def read(cls, workspace: Workspace) -> _Dataset:
+    def read(cls, workspace: Workspace) -> Dataset:
         path = workspace.dataset / "split.json"
         if not path.is_file():
             raise WorkspaceError(f"{workspace.dataset} holds no dataset: run `violence-ops assemble` first.")
@@ -150,7 +150,7 @@ class _Dataset:
         return sorted(rows, key=lambda row: row["clip_id"])
 
 
-def _facts(workspace: Workspace, params: Params, dataset: _Dataset) -> dict[str, str]:
+def _facts(workspace: Workspace, params: Params, dataset: Dataset) -> dict[str, str]:
     """What every model version is tagged with."""
     versions = workspace.holdout_versions()
     return {
@@ -179,7 +179,7 @@ def _start(params: Params) -> str:
 
 
 def _trained(
-    workspace: Workspace, params: Params, dataset: _Dataset, facts: dict[str, str], progress: Progress | None
+    workspace: Workspace, params: Params, dataset: Dataset, facts: dict[str, str], progress: Progress | None
 ) -> Path:
     """The folder with what training gave: `package/`, `plots/`, `record.json`. Trains unless a lost attempt left it."""
     home = workspace.cache / "training"
@@ -195,9 +195,9 @@ def _trained(
     return folder
 
 
-def _fit(params: Params, dataset: _Dataset, progress: Progress | None) -> Trained:
-    from violence_ops.recognition.skeleton import read_table
+def _fit(params: Params, dataset: Dataset, progress: Progress | None) -> Trained:
     from violence_ops.recognition.families import fit
+    from violence_ops.recognition.skeleton import read_table
 
     skeletons = read_table(pq.read_table(dataset.folder / "skeletons.parquet"))
 
@@ -211,7 +211,7 @@ def _fit(params: Params, dataset: _Dataset, progress: Progress | None) -> Traine
     return fit(side(dataset.train), side(dataset.val), dataset.labels, params.train, params.windows, on_epoch)
 
 
-def _write(folder: Path, trained: Trained, dataset: _Dataset, facts: dict[str, str]) -> None:
+def _write(folder: Path, trained: Trained, dataset: Dataset, facts: dict[str, str]) -> None:
     from violence_ops.recognition import package, plots
 
     counts = {"training clips": len(dataset.train), "validation clips": len(dataset.val)}
@@ -243,7 +243,7 @@ def _scores(epoch: Epoch) -> dict[str, float]:
 
 
 def _register(
-    registry: Registry, params: Params, dataset: _Dataset, folder: Path, facts: dict[str, str]
+    registry: Registry, params: Params, dataset: Dataset, folder: Path, facts: dict[str, str]
 ) -> tuple[str, str]:
     """Log the run and register its model, unless an attempt that was cut off did so; returns run id and version."""
     record = json.loads((folder / "record.json").read_text("utf-8"))
@@ -263,7 +263,7 @@ def _register(
         return run.run_id, version
 
 
-def _log(run: Run, params: Params, dataset: _Dataset, record: dict[str, Any]) -> None:
+def _log(run: Run, params: Params, dataset: Dataset, record: dict[str, Any]) -> None:
     weights = dict(zip(("NonFight", "Fight"), record["class_weights"], strict=True))
     run.log_params(
         {"train": params.train.model_dump() | {"class_weight": weights}, "windows": params.windows.model_dump()}

@@ -1,0 +1,83 @@
+"""A family as a complete MMAction2 configuration over exported windows, for MMAction2's own tools.
+
+What it does: model, pipelines, loaders, optimiser and schedule as params.yaml says. What it does not: class weights, the choice
+of epoch and threshold, mixup and the vote over a clip's windows are this project's training (`recognition.train`).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Final
+
+from violence_ops.errors import ParamsError
+from violence_ops.params import TrainParams
+from violence_ops.recognition.model import Settings, load_config
+
+# isort: split
+from mmengine.config import Config
+
+PICKLE: Final = "pose_dataset.pkl"
+_PICKLE_BESIDE_CONFIG: Final = f"{{{{ fileDirname }}}}/{PICKLE}"
+
+
+def persons(settings: Settings) -> int:
+    """How many persons the family's network looks at. Raises ParamsError for a family that is no network of MMAction2."""
+    return int(_network(settings).persons)
+
+
+def max_windows_per_clip(settings: Settings) -> int:
+    """How many windows of a clip at most the family is trained on."""
+    return int(_network(settings).max_windows_per_clip)
+
+
+def write(path: Path, settings: Settings, params: TrainParams) -> None:
+    """Write the configuration; it reads `pose_dataset.pkl` beside it. Raises ParamsError as `persons` does."""
+    config = _network(settings)
+    content = {
+        "default_scope": "mmaction",
+        # registers the transforms and networks that MMAction2 lacks
+        "custom_imports": {"imports": ["violence_ops.recognition.model"], "allow_failed_imports": False},
+        "model": config.model,
+        "train_dataloader": _loader(config.train_pipeline, "train", params.mini_batch),
+        "val_dataloader": _loader(config.test_pipeline, "val", params.mini_batch),
+        "test_dataloader": _loader(config.test_pipeline, "val", params.mini_batch),
+        "val_evaluator": [{"type": "AccMetric"}],
+        "test_evaluator": [{"type": "AccMetric"}],
+        "train_cfg": {"type": "EpochBasedTrainLoop", "max_epochs": params.epochs, "val_begin": 1, "val_interval": 1},
+        "val_cfg": {"type": "ValLoop"},
+        "test_cfg": {"type": "TestLoop"},
+        "optim_wrapper": {
+            "optimizer": {
+                "type": "SGD", "lr": params.learning_rate, "momentum": params.momentum, "weight_decay": params.weight_decay,
+                "nesterov": True,
+            },
+            "clip_grad": {"max_norm": params.gradient_clip},
+        },
+        "param_scheduler": [_schedule(params)],
+        "default_hooks": {"checkpoint": {"type": "CheckpointHook", "interval": 1, "save_best": "auto"}},
+        "randomness": {"seed": params.seed},
+    }  # fmt: skip
+    Config(content).dump(str(path))
+
+
+def _network(settings: Settings) -> Config:
+    config = load_config(settings)
+    if "model" not in config:
+        raise ParamsError(
+            f"train.family {settings.family} is no network of MMAction2: choose one that is, such as -S train.family=stgcnpp."
+        )
+    return config
+
+
+def _loader(pipeline: Any, side: str, mini_batch: int) -> dict[str, Any]:
+    dataset = {"type": "PoseDataset", "ann_file": _PICKLE_BESIDE_CONFIG, "split": side, "pipeline": pipeline}
+    return {
+        "batch_size": mini_batch, "num_workers": 0, "sampler": {"type": "DefaultSampler", "shuffle": side == "train"},
+        "dataset": dataset if side == "train" else dataset | {"test_mode": True},
+    }  # fmt: skip
+
+
+def _schedule(params: TrainParams) -> dict[str, Any]:
+    if params.schedule == "cosine":
+        return {"type": "CosineAnnealingLR", "T_max": params.epochs, "by_epoch": True}
+    return {"type": "MultiStepLR", "milestones": list(params.lr_steps), "gamma": 0.1, "by_epoch": True}

@@ -1,0 +1,56 @@
+"""`dataset export`: the assembled dataset for MMAction2's own tools."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from violence_ops.errors import UsageError
+from violence_ops.params import Params
+from violence_ops.stages.train import Dataset
+from violence_ops.workspace import Workspace, atomic_path
+
+
+@dataclass(frozen=True, slots=True)
+class ExportResult:
+    """The files, which dataset they were made from, and how many windows each side has."""
+
+    pose_dataset: str
+    config: str
+    dataset_revision: str
+    windows: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:
+    """Write `pose_dataset.pkl`, with the splits train and val, and `<family>.py`, which MMAction2 trains with as it is.
+
+    An annotation is a window as the classifier sees it. Raises WorkspaceError if there is no dataset, UsageError if `out` holds
+    these files already, ParamsError if train.family is no network of MMAction2.
+    """
+    from violence_ops.recognition import mmaction_config
+    from violence_ops.recognition.export import window_dataset
+    from violence_ops.recognition.model import Settings
+    from violence_ops.recognition.skeleton import read_table
+
+    pickle, config = out / mmaction_config.PICKLE, out / f"{params.train.family}.py"
+    if pickle.exists() or config.exists():
+        raise UsageError(f"{out} holds an export already: name another folder.")
+    dataset = Dataset.read(workspace)
+    settings = Settings.of(params.train, params.windows)
+    persons = mmaction_config.persons(settings)
+    skeletons = read_table(pq.read_table(dataset.folder / "skeletons.parquet"))
+    split = {"train": dataset.train.column("clip_id").to_pylist(), "val": dataset.val.column("clip_id").to_pylist()}
+    content, counts = window_dataset(
+        {clip_id: skeleton.first(persons) for clip_id, skeleton in skeletons.items()},
+        dataset.labels, split, params.windows, {"train": mmaction_config.max_windows_per_clip(settings)},
+    )  # fmt: skip
+    with atomic_path(pickle) as temporary:
+        temporary.write_bytes(content)
+    mmaction_config.write(config, settings, params.train)
+    return ExportResult(str(pickle), str(config), dataset.revision, counts)
