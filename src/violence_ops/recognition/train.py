@@ -36,7 +36,7 @@ from violence_ops.recognition.model import (
 from violence_ops.recognition.skeleton import Skeleton
 from violence_ops.records import LABELS, FloatArray
 
-_BATCH_NORM_BATCHES = 16
+_BATCH_NORM_BATCHES = 4
 _FIXED_CLASS_WEIGHTS = (1.0, 2.0)
 NOBODY = (
     "No training clip shows a tracked person: check the pose weights and pose.score_threshold, then annotate again."
@@ -243,7 +243,7 @@ class _Training:
         precision = _PRECISIONS[self.params.precision]
         with torch.autocast(inputs.device.type, precision, enabled=precision is not None):
             loss = weighted_cross_entropy(self.recogniser.scores(inputs).float(), targets, self.weights)
-        value = float(loss)
+        value = loss.item()
         if math.isfinite(value):
             self.optimiser.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()
