@@ -62,8 +62,8 @@ class _Seen:
         try:
             record = ClipRecord.from_dict(pq.read_table(part).to_pylist()[0])
             mark = read_fingerprint(part)
-        except (*DAMAGED, IndexError) as error:
-            self._damaged(part, "clips", error)
+        except (*DAMAGED, IndexError):
+            self.lists["damaged", "clips"].append(clip.clip_id)
             return None
         if mark != validate.expected(clip, recipe.params) and batches.video_of(self.batch, clip).is_file():
             self.lists["stale", "clips"].append(clip.clip_id)
@@ -84,9 +84,9 @@ class _Seen:
             try:
                 rows, mark = pq.read_table(part), read_fingerprint(part)
                 if set(rows.column("clip_id").unique().to_pylist()) - {clip.clip_id}:
-                    self.lists["orphaned", f"rows of {table}"].append(clip.clip_id)
-            except DAMAGED as error:
-                self._damaged(part, table, error)
+                    self.lists["orphaned", table].append(clip.clip_id)
+            except DAMAGED:
+                self.lists["damaged", table].append(clip.clip_id)
                 return  # what was made from it cannot be judged
             if mark != wanted():
                 self.lists["stale", table].append(clip.clip_id)
@@ -116,25 +116,29 @@ class _Seen:
         self._add("damaged", "file", (self._shown(self.batch.manifest),), why, remedy)
 
     def findings(self) -> list[Finding]:
-        """What was found, a finding for all clips that need the same."""
-        batch_id, listed = self.batch.batch_id, []
+        """What was found: what lies where it should not, then a finding for all clips of whose parts the same is to say."""
         sentences = {
             "missing": "Clips for which the stage has not run.",
             "stale": "Made from other inputs, weights or parameters than those in use.",
+            "orphaned": "Parts with rows of another clip.",
+            "damaged": "Files that cannot be read.",
         }
-        for (kind, what), ids in sorted(self.lists.items()):
-            if kind == "orphaned":
-                table = what.removeprefix("rows of ")
-                parts = [self._shown(self.batch.part(table, clip_id)) for clip_id in sorted(ids)]
-                why, remedy = "Rows of other clips.", f"{command('rm', *parts)} && {self._from(table)}"
-            else:
-                why, remedy = sentences[kind], self._from(what)
-            listed.append(Finding(kind, what, batch_id, tuple(sorted(ids)), why, remedy))
+        remedy = self._again()
+        listed = [
+            Finding(kind, table, self.batch.batch_id, tuple(sorted(ids)), sentences[kind], remedy)
+            for (kind, table), ids in sorted(self.lists.items(), key=lambda item: list(_STAGES).index(item[0][1]))
+        ]
         return [*self.single, *listed]
 
-    def _damaged(self, part: Path, table: str, error: BaseException) -> None:
-        shown = self._shown(part)
-        self._add("damaged", "file", (shown,), unreadable(error), f"rm {shown} && {self._from(table)}")
+    def _again(self) -> str:
+        """The bad parts away, then the stages from the first that has something to do."""
+        bad = [
+            self._shown(self.batch.part(table, clip_id))
+            for (kind, table), ids in self.lists.items() if kind in ("damaged", "orphaned") for clip_id in sorted(ids)
+        ]  # fmt: skip
+        first = min((list(_STAGES).index(table) for _, table in self.lists), default=0)
+        verbs = [f"violence-ops {verb} --batch {self.batch.batch_id}" for verb in list(_STAGES.values())[first:]]
+        return " && ".join([command("rm", "-f", *bad), *verbs] if bad else verbs)
 
     def _lost_video(self, path: Path, clip: ClipRecord, kind: Kind, why: str) -> None:
         whence = f"{why} It came as {clip.source_path!r}, SHA-256 {clip.sha256}: put it back from there."
@@ -143,11 +147,6 @@ class _Seen:
     def _stray(self, paths: tuple[str, ...], what: str) -> None:
         if paths:
             self._add("orphaned", what, paths, "They belong to no clip of the batch.", command("rm", "-rf", *paths))
-
-    def _from(self, table: str) -> str:
-        """The stage that makes this table, and those after it."""
-        verbs = list(_STAGES.values())[list(_STAGES).index(table) :]
-        return " && ".join(f"violence-ops {verb} --batch {self.batch.batch_id}" for verb in verbs)
 
     def _shown(self, path: Path) -> str:
         return str(path.relative_to(self.workspace.root))
