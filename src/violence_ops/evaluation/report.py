@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any, Final
 
-from violence_ops.evaluation import charts, page, policy
+from violence_ops.evaluation import charts, drift_page, page, policy
+from violence_ops.evaluation.drift import DriftReport
 from violence_ops.evaluation.failures import disagreements, failures, kind_of
 from violence_ops.evaluation.judgement import arrays
 from violence_ops.evaluation.metrics import calibration, threshold_curve
@@ -70,13 +71,15 @@ def pictured(evaluation: Evaluation) -> list[JudgedClip]:
 
 def render(
     evaluation: Evaluation, verdict: Verdict, gate: GateParams, pictures: Mapping[str, str] = MappingProxyType({}),
-    shadow: ShadowComparison | None = None,
+    shadow: ShadowComparison | None = None, drift: Sequence[DriftReport] = (),
 ) -> str:  # fmt: skip
     """The report as one self-contained HTML page. Every value in it is escaped: a clip's path is hostile.
 
-    `pictures` are `data:` addresses by clip_id, `shadow` what the candidate said of nights in shadow.
+    `pictures` are `data:` addresses by clip_id, `shadow` what the candidate said of nights in shadow, `drift` the
+    newest nights against what the champion was trained on.
     """
     shown = {"pictures": pictures, "shadow": shadow, "shadow_sentence": sentence(shadow) if shadow else ""}
+    shown["drift"] = drift_page.section(drift) if drift else ""
     context = _context(evaluation, verdict, gate) | shown
     return page.render("report.html", context, {"figure": _figure, "signed": _signed})
 

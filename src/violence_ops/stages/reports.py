@@ -11,6 +11,7 @@ from violence_ops.evaluation import policy, report
 from violence_ops.evaluation.records import Evaluation, Verdict
 from violence_ops.params import Params
 from violence_ops.stages import shadow, thumbnails
+from violence_ops.stages.drift_summary import drift_summary
 from violence_ops.workspace import ReportFolder, Workspace, write_text
 
 
@@ -49,7 +50,8 @@ def write_page(
     verdict = policy.judge(evaluation, params.gate)
     found = thumbnails.data_uris(workspace, report.pictured(evaluation)) if pictures else {}
     shadowed = shadow.compare(workspace, evaluation.candidate.version)
-    write_text(files.page, report.render(evaluation, verdict, params.gate, found, shadowed))
+    nights = drift_summary(workspace, evaluation.champion.version) if evaluation.champion else []
+    write_text(files.page, report.render(evaluation, verdict, params.gate, found, shadowed, nights))
     return verdict
 
 
