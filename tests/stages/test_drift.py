@@ -12,7 +12,7 @@ import pytest
 from violence_ops.errors import WorkspaceError
 from violence_ops.records import ClipRecord
 from violence_ops.registry import Registry
-from violence_ops.stages import drift
+from violence_ops.stages import drift, reports
 from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
@@ -119,3 +119,14 @@ def test_a_champion_that_does_not_say_what_it_was_trained_on_is_named(champion: 
     champion.model_package("2").mkdir(parents=True)
     with pytest.raises(WorkspaceError, match="Version 2 does not say which clips"):
         drift.run(champion, champion.params())
+
+
+def test_the_report_of_an_evaluation_shows_the_nights_of_its_champion(
+    champion: Workspace, seal_whole: Seal, write_evaluation: Judge
+) -> None:
+    small = seal_whole(champion, clips=40, seed=2, night="2026-02-01", scale=0.4)[0].batch_id
+    drift.run(champion, champion.params(), batch_id=small)
+    for name, shown in ((write_evaluation("2", "1"), True), (write_evaluation("3"), False)):
+        files = champion.report(name)
+        reports.write_page(champion, files, reports.read(files).evaluation, champion.params())
+        assert (small in files.page.read_text()) == shown

@@ -14,14 +14,12 @@ from violence_ops.params import Params
 from violence_ops.stages import batches, releases, reports, trained_on
 from violence_ops.stages.batches import Manifest
 from violence_ops.stages.clip_values import clip_values
+from violence_ops.stages.drift_summary import drift_summary
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Batch, Workspace, write_json, write_text
 
 if TYPE_CHECKING:
     from violence_ops.evaluation.drift import ClipValues, DriftReport
-
-_SHOWN = 30
-"""So many of the newest nights make a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,19 +64,6 @@ def run(workspace: Workspace, params: Params, *, batch_id: str | None = None) ->
     write_json(path, report.to_dict())
     versioning.git_commit(workspace, [path], f"Drift of batch {batch.batch_id}: {report.verdict}")
     return DriftResult(batch.batch_id, report, str(path), params.drift.trigger and report.verdict == "drift")
-
-
-def drift_summary(workspace: Workspace, version: str) -> list[DriftReport]:
-    """The newest comparisons with what a model was trained on, oldest first; for the page of an evaluation."""
-    from violence_ops.evaluation.drift import DriftReport
-
-    paths = sorted(workspace.drift_reports.glob("*.json"), reverse=True) if workspace.drift_reports.is_dir() else []
-    found: list[DriftReport] = []
-    for path in paths:
-        content = json.loads(path.read_text("utf-8"))
-        if content["model_version"] == version and len(found) < _SHOWN:
-            found.append(DriftReport.from_dict(content))
-    return found[::-1]
 
 
 def write_page(workspace: Workspace, path: Path) -> Path:
