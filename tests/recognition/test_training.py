@@ -94,7 +94,7 @@ def test_a_diverging_training_says_which_parameter_to_lower() -> None:
 
 
 def test_an_unknown_family_names_the_known_ones() -> None:
-    with pytest.raises(ParamsError, match=r"'resnet' but must be one of stgcnpp"):
+    with pytest.raises(ParamsError, match=r"'resnet' but must be one of agcn, .*stgcnpp"):
         train(params(train__family="resnet"))
 
 
