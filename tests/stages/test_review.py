@@ -18,6 +18,7 @@ import pytest
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.records import CLIPS_SCHEMA, PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import assemble, batches, holdout, labels, review, review_import
+from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace, sha256_file, write_table
 
 Seal = Callable[..., list[ClipRecord]]
@@ -307,6 +308,7 @@ def test_label_studio_round_trip_corrected_labels_win_and_reach_the_dataset(
         "corrected": 2,
         "confirmed": 22,
         "in_holdout": 1,
+        "gone": 0,
     }
     assert labels.effective_labels(workspace)[corrected.clip_id] == (other(str(corrected.label)), "review")
     (version,) = review_import.log(workspace).versions
@@ -363,6 +365,18 @@ def test_the_majority_of_several_people_decides_and_a_tie_is_refused_with_its_cl
     assert review_import.run(workspace, write_export(tmp_path / "b.json", answered), by="ann").answered == 2
     found = labels.effective_labels(workspace)
     assert [found[one["data"]["clip_id"]] for one in (first, second)] == [("Fight", "review")] * 2
+
+
+def test_answers_to_clips_that_were_forgotten_meanwhile_are_left_out(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "out")
+    with open_catalog(workspace) as catalog:
+        catalog.forget(clips[0].clip_id)
+    tasks = [annotated(task, (1, "Fight")) for task in exported_tasks(tmp_path / "out")]
+    result = review_import.run(workspace, write_export(tmp_path / "a.json", tasks), by="ann")
+    assert (result.answered, result.gone) == (2, 1)
+    assert labels.effective_labels(workspace)[clips[0].clip_id][1] == "inbox"
 
 
 # hostile answers

@@ -18,6 +18,7 @@ from violence_ops.exchange.task import Answer, majority
 from violence_ops.records import Label
 from violence_ops.stages import holdout, labels_file
 from violence_ops.stages.inbox import printable
+from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels import effective_labels, give
 from violence_ops.stages.review import MANIFEST, read_manifest
 from violence_ops.workspace import Workspace
@@ -31,7 +32,8 @@ _OURS: Final = (MANIFEST, "tasks.json", "labels.json", "label_config.xml")
 @dataclass(frozen=True, slots=True)
 class ImportResult:
     """The labels' new version (None if everything was known), how many clips were answered, how many of them got another label
-    than they had, how many were confirmed, and how many are in a frozen holdout, which keeps the label it was frozen with."""
+    than they had, how many were confirmed, how many are in a frozen holdout, which keeps the label it was frozen with, and how
+    many answers were left out because the workspace holds their clip no longer (`violence-ops forget`)."""
 
     version: int | None
     by: str
@@ -39,6 +41,7 @@ class ImportResult:
     corrected: int
     confirmed: int
     in_holdout: int
+    gone: int
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -47,13 +50,15 @@ class ImportResult:
         """For people."""
         made = f"Labels are now version {self.version}" if self.version else "Nothing was new; labels stay as they were"
         said = f"{made}: {self.answered} clips answered by {self.by}, {self.corrected} corrected, {self.confirmed} confirmed."
-        if not self.in_holdout:
-            return [said]
-        return [
-            said,
-            f"{self.in_holdout} of the corrected clips are in a frozen holdout, which keeps its labels: freeze a new one "
-            "(`violence-ops holdout freeze`) to judge by the corrected ones.",
-        ]
+        lines = [said]
+        if self.in_holdout:
+            lines.append(
+                f"Corrected clips in a frozen holdout, which keeps its labels: {self.in_holdout}; freeze a new one "
+                "(`violence-ops holdout freeze`) to judge by the corrected labels."
+            )
+        if self.gone:
+            lines.append(f"{self.gone} answers were left out: their clips are no longer in this workspace.")
+        return lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,14 +86,18 @@ def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportR
     still as it was exported is no answer. Confirmed labels are written too: they are then a person's, and not asked again.
     """
     by = by or getpass.getuser()
-    labels = _decided(_checked(workspace, _read(workspace, source)), source)
+    said = _decided(_checked(workspace, _read(workspace, source)), source)
+    with open_catalog(workspace) as catalog:
+        known = catalog.find(said)
+    labels = {clip_id: label for clip_id, label in said.items() if clip_id in known}
     before = effective_labels(workspace)
     changed = {clip_id for clip_id, label in labels.items() if before.get(clip_id, (None,))[0] != label}
     version = give(workspace, labels, by)
     frozen = {clip.clip_id for clip in holdout.held_out(workspace)}
     return ImportResult(
-        version, printable(by), len(labels), len(changed), len(labels) - len(changed), len(changed & frozen)
-    )
+        version, printable(by), answered=len(labels), corrected=len(changed), confirmed=len(labels) - len(changed),
+        in_holdout=len(changed & frozen), gone=len(said) - len(labels),
+    )  # fmt: skip
 
 
 def log(workspace: Workspace) -> LabelLog:
