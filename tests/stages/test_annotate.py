@@ -3,6 +3,7 @@ import pytest
 
 from violence_ops.errors import UserError
 from violence_ops.stages import annotate, batches, quarantine
+from violence_ops.workspace import write_table
 
 
 def tables(workspace, clips):
@@ -47,7 +48,7 @@ def test_other_parameters_annotate_again(workspace, params, open_batch):
 def test_clips_with_nobody_with_one_frame_and_with_200_people(workspace, params, open_batch):
     clips = open_batch(workspace, clips=2, people=lambda number: 200 * number)
     result = annotate.run(workspace, params)
-    assert (result.without_person, result.tracks) == (1, 200)
+    assert (result.without_person, result.crowds, result.tracks) == (1, 1, 200)
     batch = workspace.batch(clips[0].batch_id)
     assert len(batches.read_tracks(batch, clips[0])) == 0
     assert np.unique(batches.read_tracks(batch, clips[1]).rank).tolist() == list(range(1, 201))
@@ -60,6 +61,18 @@ def test_one_frame_is_too_short_to_follow_anybody(workspace, params, open_batch)
     assert len(batches.read_tracks(workspace.batch(clips[0].batch_id), clips[0])) == 0
 
 
+def test_one_bad_clip_does_not_stop_its_shard(workspace, params, open_batch):
+    clips = open_batch(workspace, clips=3, people=lambda number: 2)
+    batch = workspace.batch(clips[0].batch_id)
+    poses = batches.read_poses(batch, clips[1])
+    poses.keypoints[:], poses.bboxes[:] = np.nan, np.inf
+    write_table(batch.part("poses", clips[1].clip_id), poses.to_table(), "spoiled")
+    result = annotate.run(workspace, params)
+    assert (result.annotated, result.without_person, result.tracks) == (3, 1, 4)
+    assert (result.one_person, result.crowds, result.quarantined) == (0, 0, {})
+    assert len(batches.read_tracks(batch, clips[1])) == 0
+
+
 def test_people_too_weak_to_be_ranked_are_said_to_be_so(workspace, open_batch):
     open_batch(workspace, clips=1, people=lambda number: 2)
     result = annotate.run(workspace, workspace.params({"involvement.min_mean_score": 0.95}))
@@ -70,7 +83,9 @@ def test_a_clip_beyond_the_time_limit_is_quarantined_and_the_stage_goes_on(works
     clips = open_batch(workspace, clips=2, people=lambda number: 2)
     batch = workspace.batch(clips[0].batch_id)
     video = batches.video_of(batch, clips[0]).read_bytes()
-    result = annotate.run(workspace, workspace.params({"annotation.timeout_s": 0.001}))
+    result = annotate.run(
+        workspace, workspace.params({"annotation.timeout_s": 0.001, "annotation.seconds_per_video_second": 0.0})
+    )
     assert result.quarantined == {"timeout": 2}
     reason = quarantine.read(workspace.quarantined(clips[0].clip_id))
     assert reason["reason"] == "timeout"

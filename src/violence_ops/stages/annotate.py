@@ -13,6 +13,7 @@ from violence_ops.errors import Rejected
 from violence_ops.params import AnnotationParams, Params
 from violence_ops.records import ClipRecord
 from violence_ops.stages import batches, overlays, workers
+from violence_ops.stages.annotation_summary import scene_of
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.overlay import judgement
 from violence_ops.stages.parts import record_progress, withdraw
@@ -38,13 +39,16 @@ _FAILURES: Final = {
 class AnnotateResult:
     """What was done: clips annotated now, clips that had it already, and what the clips of this call hold.
 
-    `not_ranked` counts clips with people none of whom is seen long and surely enough to be ranked.
+    `not_ranked` counts clips with people none of whom is seen long, surely and steadily enough to be ranked; `one_person`
+    and `crowds` those that never show two at once, and those that show `annotation.crowd` or more.
     """
 
     annotated: int = 0
     skipped: int = 0
     tracks: int = 0
     without_person: int = 0
+    one_person: int = 0
+    crowds: int = 0
     not_ranked: int = 0
     overlays: int = 0
     quarantined: dict[str, int] = field(default_factory=dict)
@@ -67,7 +71,7 @@ def run(
     Raises UserError if the poses of a clip are missing.
     """
     chosen = None if clip_ids is None else list(clip_ids)
-    found: list[dict[str, int]] = []
+    found: list[_Counts] = []
     skipped, overlays, refused = 0, 0, Counter[str]()
     for batch in batches.chosen_batches(workspace, batch_id):
         if batch.is_sealed:
@@ -82,16 +86,19 @@ def run(
         lost = _annotate(workspace, batch, due, params, progress)
         refused.update(lost.values())
         clips = [clip for clip in clips if clip.clip_id not in lost]
-        found += [_counts(batch, clip) for clip in clips]
+        found += [_counts(batch, clip, params.annotation.crowd) for clip in clips]
         fresh = {clip.clip_id for clip in due}
         overlays += _overlays(workspace, batch, [clip for clip in clips if clip.clip_id in fresh], params, progress)
     record_progress(workspace, "annotate", "tracks")
+    scenes = Counter(counts.scene for counts in found)
     return AnnotateResult(
         annotated=len(found) - skipped,
         skipped=skipped,
-        tracks=sum(counts["tracks"] for counts in found),
-        without_person=sum(not counts["rows"] for counts in found),
-        not_ranked=sum(counts["rows"] > 0 and not counts["ranked"] for counts in found),
+        tracks=sum(counts.tracks for counts in found),
+        without_person=scenes["nobody"],
+        one_person=scenes["one person"],
+        crowds=scenes["crowd"],
+        not_ranked=sum(counts.tracks > 0 and not counts.ranked for counts in found),
         overlays=overlays,
         quarantined=dict(sorted(refused.items())),
     )
@@ -138,14 +145,22 @@ def expected(batch: Batch, clip: ClipRecord, params: Params) -> str:
     return fingerprint("tracks", poses, params.tracking.model_dump(), params.involvement.model_dump())
 
 
-def _counts(batch: Batch, clip: ClipRecord) -> dict[str, int]:
-    """How many rows, tracks and ranked tracks a clip has."""
+@dataclass(frozen=True, slots=True)
+class _Counts:
+    """Of one clip: its tracks, how many of them are ranked, and how many people it shows."""
+
+    tracks: int
+    ranked: int
+    scene: str
+
+
+def _counts(batch: Batch, clip: ClipRecord, crowd: int) -> _Counts:
     import pyarrow.parquet as pq
 
-    table = pq.read_table(batch.part("tracks", clip.clip_id), columns=["track_id", "rank"])
-    tracks = table.column("track_id").unique()
+    table = pq.read_table(batch.part("tracks", clip.clip_id), columns=["frame", "track_id", "rank"])
     ranks = table.column("rank").unique().to_pylist()
-    return {"rows": len(table), "tracks": len(tracks), "ranked": sum(rank > 0 for rank in ranks)}
+    scene = scene_of(table.column("frame").to_numpy(), crowd)
+    return _Counts(len(table.column("track_id").unique()), sum(rank > 0 for rank in ranks), scene)
 
 
 def _overlays(

@@ -11,8 +11,15 @@ from numpy.typing import NDArray
 from violence_ops.records import COMPONENTS, POSES_SCHEMA, TRACKS_SCHEMA, ClipPoses, ClipRecord, ClipTracks
 
 
-def summary_row(clip: ClipRecord, poses: pa.Table, tracks: pa.Table) -> dict[str, Any]:
-    """Counts of what must not be, and the ranges of scores and components (null where a clip shows nobody)."""
+def scene_of(frame: NDArray[np.integer], crowd: int) -> str:
+    """How many people a clip shows at once, in words, from the frame `(R,)` of every row of its tracks: nobody, one person,
+    few, or, from `crowd` on, a crowd."""
+    most = int(np.unique(frame, return_counts=True)[1].max(initial=0))
+    return ("nobody", "one person")[most] if most < 2 else "crowd" if most >= crowd else "few"
+
+
+def summary_row(clip: ClipRecord, poses: pa.Table, tracks: pa.Table, crowd: int) -> dict[str, Any]:
+    """The scene, counts of what must not be, and the ranges of scores and components (null where a clip shows nobody)."""
     differences = [not poses.schema.equals(POSES_SCHEMA), not tracks.schema.equals(TRACKS_SCHEMA)]
     row: dict[str, Any] = {"clip_id": clip.clip_id, "schema_differences": sum(differences)}
     if any(differences):
@@ -27,6 +34,7 @@ def summary_row(clip: ClipRecord, poses: pa.Table, tracks: pa.Table) -> dict[str
         followed.components,
     )
     row |= {
+        "scene": scene_of(followed.frame, crowd),
         "without_person": float(len(people) == 0),
         "frames_outside": _outside(people.frame, clip) + _outside(followed.frame, clip),
         "bad_boxes": int((people.bboxes[:, 2:] <= people.bboxes[:, :2]).any(axis=1).sum()),

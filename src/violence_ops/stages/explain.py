@@ -10,10 +10,12 @@ from typing import TYPE_CHECKING, Any
 from violence_ops.params import InvolvementParams, Params
 from violence_ops.records import COMPONENTS, ClipRecord
 from violence_ops.stages import batches, labels, overlay, quarantine
+from violence_ops.stages.annotation_summary import scene_of
 from violence_ops.stages.parts import batch_of
 from violence_ops.workspace import Batch, Workspace, atomic_path
 
 if TYPE_CHECKING:
+    from violence_ops.involvement.sightings import Sightings
     from violence_ops.records import ClipTracks
 
 
@@ -30,6 +32,7 @@ class ExplainResult:
     label: str | None = None
     label_from: str | None = None
     video: dict[str, Any] = field(default_factory=dict)
+    scene: str | None = None
     refusal: dict[str, Any] | None = None
     tracks: list[dict[str, Any]] | None = None
     verdict: dict[str, Any] | None = None
@@ -55,6 +58,8 @@ class ExplainResult:
             )
         if self.refusal:
             return [*lines, f"  refused  {self.refusal['reason']}: {self.refusal['message']}"]
+        if self.scene:
+            lines.append(f"  people   {self.scene}")
         lines += [*_track_lines(self.tracks), *_verdict_lines(self.verdict)]
         return lines + ([f"Picture: {self.image}"] if self.image else [])
 
@@ -91,9 +96,10 @@ def _accepted(
     workspace: Workspace, params: Params, batch: Batch, clip: ClipRecord, image: Path | None
 ) -> ExplainResult:
     label, source = labels.effective_labels(workspace).get(clip.clip_id, (None, None))
-    tracks = _tracks(batch, clip)
+    tracks, used = _tracks(batch, clip), _made_with(batch, params)
+    described = None if tracks is None else _described(tracks, clip, used)
     if image is not None:
-        _write_image(image, batch, clip, params)
+        _write_image(image, batch, clip, described or [])
     return ExplainResult(
         clip_id=clip.clip_id,
         status="accepted",
@@ -104,7 +110,8 @@ def _accepted(
         label=label,
         label_from=source,
         video={name: getattr(clip, name) for name in ("width", "height", "fps", "frame_count", "duration_s")},
-        tracks=None if tracks is None else _described(tracks, params.involvement),
+        scene=None if tracks is None else scene_of(tracks.frame, params.annotation.crowd),
+        tracks=described,
         verdict=_verdict(batch, clip),
         image=str(image) if image else None,
     )
@@ -117,34 +124,64 @@ def _tracks(batch: Batch, clip: ClipRecord) -> ClipTracks | None:
     return batches.read_tracks(batch, clip)
 
 
-def _described(tracks: ClipTracks, params: InvolvementParams) -> list[dict[str, Any]]:
-    """One entry per track, by rank; `adds` is what each component that counts adds to the involvement."""
+def _made_with(batch: Batch, params: Params) -> Params:
+    """The parameters that the batch's tracks were made with, as far as it says so and they still exist."""
+    content = params.model_dump(mode="json")
+    recorded = batches.read_manifest(batch).facts.get("params", {})
+    for section in ("pose", "tracking", "involvement"):
+        content[section] |= {key: value for key, value in recorded.get(section, {}).items() if key in content[section]}
+    return Params.model_validate(content)
+
+
+def _described(tracks: ClipTracks, clip: ClipRecord, params: Params) -> list[dict[str, Any]]:
+    """One entry per track, by rank; `adds` is what each component that counts adds to the involvement, `not_ranked` why not."""
     import numpy as np
 
-    shares = {name: share for name, share in params.involvement_shares.items() if share}
-    ids, first, counts = np.unique(tracks.track_id, return_index=True, return_counts=True)
-    order = np.lexsort((ids, tracks.rank[first] == 0, tracks.rank[first]))
-    order = order[np.argsort(tracks.rank[first[order]] == 0, kind="stable")]
-    return [
-        {
-            "track_id": int(ids[place]),
-            "rank": int(tracks.rank[first[place]]),
-            "frames": int(counts[place]),
-            "first_frame": int(tracks.frame[tracks.track_id == ids[place]].min()),
-            "last_frame": int(tracks.frame[tracks.track_id == ids[place]].max()),
-            "mean_score": round(float(tracks.scores[tracks.track_id == ids[place]].mean()), 4),
-            "involvement": round(float(tracks.involvement[first[place]]), 4),
-            **{
-                name: round(float(value), 4)
-                for name, value in zip(COMPONENTS, tracks.components[first[place]], strict=True)
-            },
-            "adds": {
-                name: round(share * float(tracks.components[first[place], COMPONENTS.index(name)]), 4)
-                for name, share in shares.items()
-            },
-        }
-        for place in order
-    ]
+    from violence_ops.involvement.sightings import Sightings
+    from violence_ops.records import sampled_frames
+
+    shares = {name: share for name, share in params.involvement.involvement_shares.items() if share}
+    seen = Sightings.of(tracks, sampled_frames(clip, params.pose.max_frames_per_second))
+    obstacles = seen.obstacles(params.involvement)
+    found = []
+    for place, track_id in enumerate(seen.ids.tolist()):
+        rows = np.flatnonzero(tracks.track_id == track_id)
+        first = rows[0]
+        components = dict(zip(COMPONENTS, (round(float(value), 4) for value in tracks.components[first]), strict=True))
+        found.append(
+            {
+                "track_id": track_id,
+                "rank": int(tracks.rank[first]),
+                "frames": int((~tracks.interpolated[rows]).sum()),
+                "filled": int(tracks.interpolated[rows].sum()),
+                "first_frame": int(tracks.frame[rows].min()),
+                "last_frame": int(tracks.frame[rows].max()),
+                "seconds": round(float(seen.seconds[place]), 3),
+                "mean_score": round(float(seen.strength[place]), 4),
+                "flicker": round(float(seen.flicker[place]), 4),
+                "not_ranked": None
+                if tracks.rank[first]
+                else _obstacle(seen, place, int(obstacles[place]), params.involvement),
+                "involvement": round(float(tracks.involvement[first]), 4),
+                **components,
+                "adds": {
+                    name: round(share * float(tracks.components[first, COMPONENTS.index(name)]), 4)
+                    for name, share in shares.items()
+                },
+            }
+        )
+    return sorted(found, key=lambda track: (not track["rank"], track["rank"], track["track_id"]))
+
+
+def _obstacle(seen: Sightings, place: int, which: int, params: InvolvementParams) -> str:
+    """Why a track is not ranked, with the figure and the limit."""
+    sentences = (
+        "by the limits of its time, which this batch does not name",
+        f"short: seen for {seen.seconds[place]:.2f} s, involvement.min_track_s is {params.min_track_s:g}",
+        f"weak: mean score {seen.strength[place]:.2f}, involvement.min_mean_score is {params.min_mean_score:g}",
+        f"flickering: {seen.flicker[place]:.0%} of its frames follow a gap, involvement.max_flicker is {params.max_flicker:.0%}",
+    )
+    return sentences[which]
 
 
 def _verdict(batch: Batch, clip: ClipRecord) -> dict[str, Any] | None:
@@ -167,7 +204,7 @@ def _verdict(batch: Batch, clip: ClipRecord) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def _write_image(path: Path, batch: Batch, clip: ClipRecord, params: Params) -> None:
+def _write_image(path: Path, batch: Batch, clip: ClipRecord, described: list[dict[str, Any]]) -> None:
     from violence_ops.video import decode, explanation
     from violence_ops.video.overlay import frame_image
 
@@ -177,10 +214,12 @@ def _write_image(path: Path, batch: Batch, clip: ClipRecord, params: Params) -> 
     picture = frame_image(frame, index, tracks, judged, overlay.five_regions())
     bars = [
         explanation.Bar(
-            f"#{track['rank']}  ID {track['track_id']}" if track["rank"] else f"not ranked  ID {track['track_id']}",
+            f"#{track['rank']}  ID {track['track_id']}"
+            if track["rank"]
+            else f"{track['not_ranked'].partition(':')[0]}  ID {track['track_id']}",
             track["adds"],
         )
-        for track in _described(tracks, params.involvement)
+        for track in described
     ]
     with atomic_path(path) as temporary:
         explanation.write(temporary, picture, bars, f"Clip {clip.clip_id}, frame {index}")
@@ -194,13 +233,16 @@ def _track_lines(tracks: list[dict[str, Any]] | None) -> Iterator[str]:
         yield "Nobody was found in it."
         return
     if not any(track["rank"] for track in tracks):
-        yield "Nobody is seen for long enough, or surely enough, to be ranked."
-    yield "  rank  track  frames  involvement  " + "  ".join(f"{name:>11}" for name in COMPONENTS)
+        yield "Nobody is seen for long enough, surely enough or steadily enough to be ranked."
+    yield "  rank  track  frames  filled  involvement  " + "  ".join(f"{name:>11}" for name in COMPONENTS)
     for track in tracks:
         values = "  ".join(f"{track[name]:11.2f}" for name in COMPONENTS)
         adds = "  ".join(f"{track['adds'][name]:+11.2f}" if name in track["adds"] else " " * 11 for name in COMPONENTS)
-        yield f"  {track['rank'] or '-':>4}  {track['track_id']:>5}  {track['frames']:>6}  {track['involvement']:11.2f}  {values}"
-        yield f"  {'':>4}  {'':>5}  {'':>6}  {'adds':>11}  {adds.rstrip()}"
+        counts = f"{track['rank'] or '-':>4}  {track['track_id']:>5}  {track['frames']:>6}  {track['filled']:>6}"
+        yield f"  {counts}  {track['involvement']:11.2f}  {values}"
+        yield f"  {'':>4}  {'':>5}  {'':>6}  {'':>6}  {'adds':>11}  {adds.rstrip()}"
+        if track["not_ranked"]:
+            yield f"  {'':>4}  not ranked, {track['not_ranked']}"
 
 
 def _verdict_lines(verdict: dict[str, Any] | None) -> Iterator[str]:

@@ -161,7 +161,10 @@ def _check(workspace: Workspace, params: Params, batch: Batch, accepted: list[Cl
 
     rows = [
         summary_row(
-            clip, pq.read_table(batch.part("poses", clip.clip_id)), pq.read_table(batch.part("tracks", clip.clip_id))
+            clip,
+            pq.read_table(batch.part("poses", clip.clip_id)),
+            pq.read_table(batch.part("tracks", clip.clip_id)),
+            params.annotation.crowd,
         )
         for clip in accepted
     ]

@@ -17,7 +17,7 @@ _COLOURS: Final = {
     "position": "#4e79a7", "movement": "#f28e2b", "interaction": "#e15759", "detection": "#76b7b2", "consistency": "#b6b6ba",
     "persistence": "#59a14f", "closeness": "#b07aa1", "contact": "#9c755f", "limbs": "#edc948", "partner": "#ff9da7",
 }  # fmt: skip
-_SHOWN: Final = 8
+_SHOWN: Final = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +55,11 @@ def write(path: Path, picture: Frame, bars: Sequence[Bar], title: str) -> None:
     left.imshow(picture[..., ::-1], interpolation="lanczos")
     left.set_axis_off()
     left.set_title(title, loc="left", fontsize=11)
-    _draw_bars(right, bars[:_SHOWN])
+    _draw_bars(right, bars[:_SHOWN], len(bars) - _SHOWN)
     figure.savefig(path, format="png", dpi=110, metadata={"Software": None})
 
 
-def _draw_bars(axes: Any, bars: Sequence[Bar]) -> None:
+def _draw_bars(axes: Any, bars: Sequence[Bar], more: int) -> None:
     ends = np.zeros(len(bars))
     places = np.arange(len(bars))
     for component in bars[0].parts if bars else ():
@@ -71,12 +71,16 @@ def _draw_bars(axes: Any, bars: Sequence[Bar]) -> None:
     axes.set_yticks(places, [bar.name for bar in bars])
     axes.set_xlim(0, 1)
     axes.invert_yaxis()
-    axes.set_xlabel("involvement, by component")
+    left_out = f"; {more} more tracks are in the table" if more > 0 else ""
+    axes.set_xlabel(f"involvement, by component{left_out}")
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color="#e4e4e6", linewidth=0.8)
     axes.set_axisbelow(True)
     if bars:
-        axes.legend(ncols=3, frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2)
+        axes.legend(
+            ncols=5, frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0, 1.0), borderaxespad=0.2,
+            columnspacing=1.2, handlelength=1.2,
+        )  # fmt: skip
     else:
         axes.text(0.5, 0.5, "nobody was followed in this clip", ha="center", transform=axes.transAxes)
