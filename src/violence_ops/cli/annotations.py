@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -45,3 +46,21 @@ def check(
     show(result, as_json)
     if not result.clean:
         raise typer.Exit(3)
+
+
+@app.command()
+def analyze(
+    workspace: WorkspaceOption = None,
+    batch: Annotated[
+        list[str] | None, typer.Option("--batch", "-b", help="A batch; can be given several times; default: all.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The page; default: reports/annotations.html.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write an HTML page with what is in the annotations: persons, tracks, scores, involvement by label, where people are."""
+    from violence_ops.stages import analyze as stage
+
+    opened, params = open_workspace(workspace)
+    with progress_bar() as progress:
+        result = stage.run(opened, params, batch_ids=batch or (), out=out, progress=progress)
+    show(result, as_json)
