@@ -1,9 +1,13 @@
 import os
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
 
 from violence_ops.errors import UserError
+from violence_ops.stages.capacity import free_memory, free_processors
 from violence_ops.stages.workers import outcomes, worker_count
 
 TASKS = """
@@ -27,16 +31,20 @@ def work(common, item):
 
 
 @pytest.fixture
-def work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def work_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     (tmp_path / "tasks_of_this_test.py").write_text(TASKS)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
 
+    def run(limits_s: dict[str, float], workers: int):
+        return outcomes("tasks_of_this_test:work", {"folder": str(tmp_path)}, limits_s, workers=workers)
+
+    return run
+
+
+@pytest.fixture
+def work(work_on):
     def run(*items: str, workers: int = 2):
-        target = "tasks_of_this_test:work"
-        return {
-            found.item: found
-            for found in outcomes(target, {"folder": str(tmp_path)}, dict.fromkeys(items, 2.0), workers=workers)
-        }
+        return {found.item: found for found in work_on(dict.fromkeys(items, 2.0), workers)}
 
     return run
 
@@ -71,3 +79,32 @@ def test_no_more_processes_than_there_is_work_for():
     assert worker_count(8, 3) == 3
     assert worker_count(0, 1) == 1
     assert 1 <= worker_count(0, 1000) <= len(os.sched_getaffinity(0))
+
+
+def test_a_container_s_limits_are_kept_to(tmp_path):
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    (tmp_path / "memory.max").write_text(f"{3 << 30}\n")
+    (tmp_path / "memory.current").write_text(f"{1 << 30}\n")
+    assert free_processors(tmp_path) == 1
+    assert 0 < free_memory(tmp_path) <= 2 << 30
+    for name in ("cpu.max", "memory.max"):
+        (tmp_path / name).write_text("max 100000\n" if name == "cpu.max" else "max\n")
+    assert 1 <= free_processors(tmp_path) <= len(os.sched_getaffinity(0))
+    assert free_memory(tmp_path) > 0
+
+
+def test_processors_that_others_use_are_not_free():
+    processors = len(os.sched_getaffinity(0))
+    busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * processors)]
+    try:
+        time.sleep(0.5)
+        assert free_processors() == 1
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def test_each_item_has_a_limit_of_its_own(work_on):
+    found = {one.item: one.failure for one in work_on({"a": 30.0, "hangs": 0.5}, workers=1)}
+    assert found == {"a": None, "hangs": "timeout"}

@@ -22,6 +22,7 @@ from importlib import import_module
 from typing import IO, Any, Final
 
 from violence_ops.errors import UserError
+from violence_ops.stages.capacity import free_memory, free_processors
 
 _MEMORY_PER_WORKER: Final = 1 << 30
 """Bytes that a worker is expected to need at most."""
@@ -42,12 +43,12 @@ class Outcome:
 
 def worker_count(asked: int, items: int) -> int:
     """How many processes to use for `items`: `asked`, or if that is 0 as many as free processors and memory allow."""
-    import psutil
-
     if asked:
         return max(1, min(asked, items))
-    room = psutil.virtual_memory().available // _MEMORY_PER_WORKER
-    return max(1, min(len(os.sched_getaffinity(0)), int(room), items // _ITEMS_PER_WORKER))
+    useful = items // _ITEMS_PER_WORKER
+    if useful < 2:
+        return 1
+    return max(1, min(useful, free_processors(), free_memory() // _MEMORY_PER_WORKER))
 
 
 def outcomes(target: str, common: dict[str, Any], limits_s: Mapping[str, float], *, workers: int) -> Iterator[Outcome]:
