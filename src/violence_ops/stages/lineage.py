@@ -123,15 +123,12 @@ def _model(workspace: Workspace, version: str) -> ModelLineage:
 def _with_batches(workspace: Workspace, clips: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The rows of training.json; an old one does not name batches, but the catalog does."""
     missing = [row["clip_id"] for row in clips if "batch_id" not in row]
-    homes = {}
+    homes: dict[str, str | None] = {}
     if missing:
         with open_catalog(workspace) as catalog:
             homes = {clip_id: clip.batch_id for clip_id, clip in catalog.find(missing).items()}
-    names = ("clip_id", "batch_id", "label", "label_source", "side", "source_group")
-    return [
-        {"batch_id": homes.get(row["clip_id"]), **row}
-        for row in ({n: r.get(n) for n in names if n in r} for r in clips)
-    ]
+    named = ({"batch_id": homes.get(row["clip_id"])} | row for row in clips)
+    return [{key: value for key, value in row.items() if key != "perceptual_hash"} for row in named]
 
 
 def _source(batch: Batch, clips: int) -> dict[str, Any]:
