@@ -57,7 +57,7 @@ def trained() -> Trained:
 def loaded(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> package.Package:
     folder = tmp_path_factory.mktemp("model")
     package.save(trained, folder, {"dataset_revision": "abc"})
-    assert sorted(path.name for path in folder.iterdir()) == sorted(package.FILES)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*package.FILES, "model.onnx"])
     return package.load(folder)
 
 
@@ -162,6 +162,8 @@ def test_the_model_card_and_the_plots_are_written(trained: Trained, tmp_path: Pa
         "curves.png",
         "confusion_matrix.png",
         "threshold.png",
+        "ranking.png",
+        "calibration.png",
     }
 
 

@@ -14,6 +14,23 @@ from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
 
 
+def test_a_table_has_a_row_per_window_and_one_for_a_video_that_cannot_be_used() -> None:
+    judged = {
+        "path": "a.mp4", "model_version": "3", "clip_id": "c", "verdict": "Fight", "probability": 0.7, "confidence": 0.7,
+        "threshold": 0.5,
+        "windows": [{"start_frame": 10 * i, "end_frame": 10 * i + 30, "probability": 0.6, "weight": 0.5} for i in range(2)],
+    }  # fmt: skip
+    rows = [
+        *predict.by_window(judged),
+        *predict.by_window({"path": "b.mp4", "reason": "unreadable", "message": "No video."}),
+    ]
+    assert all(tuple(row) == predict.COLUMNS for row in rows)
+    assert [(row["path"], row["window"], row["end_frame"], row["reason"]) for row in rows] == [
+        ("a.mp4", 0, 30, ""), ("a.mp4", 1, 40, ""), ("b.mp4", "", "", "unreadable"),
+    ]  # fmt: skip
+    assert rows[1]["window_probability"] == 0.6
+
+
 @pytest.mark.slow
 def test_every_video_of_a_folder_gets_a_row_and_a_broken_one_its_reason(
     new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]], tmp_path: Path

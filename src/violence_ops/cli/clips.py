@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import sys
 from pathlib import Path
@@ -115,17 +116,28 @@ def predict(
     sources: Annotated[
         list[Path], typer.Argument(help="Video files or folders; `-` reads their paths from stdin, a line each.")
     ],
+    as_csv: Annotated[
+        bool, typer.Option("--csv", help="A CSV row per window instead of a JSON line per video.")
+    ] = False,
     workspace: WorkspaceOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Let the champion judge videos that are in no batch; a JSON line each."""
+    """Let the champion judge videos that are in no batch; a JSON line each, with the scores of its windows."""
     from violence_ops.stages import predict as stage
 
     opened, params = open_workspace(workspace, settings)
     named = [path for source in sources for path in (_lines_of_stdin() if str(source) == "-" else [source])]
+    table = csv.DictWriter(sys.stdout, stage.COLUMNS, lineterminator="\n")
     with progress_bar() as progress:
-        for row in stage.run(opened, params, named, progress=progress):
-            print(json.dumps(row, ensure_ascii=False), flush=True)
+        rows = stage.run(opened, params, named, progress=progress)
+        for number, row in enumerate(rows):
+            if not as_csv:
+                print(json.dumps(row, ensure_ascii=False), flush=True)
+                continue
+            if number == 0:
+                table.writeheader()
+            table.writerows(stage.by_window(row))
+            sys.stdout.flush()
 
 
 @app.command()

@@ -135,6 +135,13 @@ class Windows:
     inputs: Tensor
 
 
+class Session(Protocol):
+    """The network in another form, which `probabilities` uses instead."""
+
+    def probabilities(self, inputs: Tensor) -> FloatArray:
+        """Probability of Fight `(W,)` for windows in the form that the network takes."""
+
+
 class Classifier(Protocol):
     """Gives the probability of Fight for windows of skeletons: a `Recogniser`, a `Forest` or an `Ensemble`."""
 
@@ -157,6 +164,7 @@ class Recogniser:
         self.network: Any = MODELS.build(config.model)
         self._pipeline, self._persons = Compose(config.test_pipeline), config.persons
         self._together = vectorised.read(config.test_pipeline)
+        self.session: Session | None = None
         if state is None:
             self.network.init_weights()
         else:
@@ -186,6 +194,8 @@ class Recogniser:
     @torch.inference_mode()
     def probabilities(self, inputs: Tensor) -> FloatArray:
         """Probability of Fight `(W,)` for windows `(W, 1, K, T, 17, C)`."""
+        if self.session:
+            return np.concatenate([self.session.probabilities(part) for part in inputs.split(_CHUNK)])
         where = device()
         with bounded_threads():
             parts = [

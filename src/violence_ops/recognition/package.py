@@ -1,4 +1,7 @@
-"""A trained classifier as a folder: `model.safetensors`, `config.json`, `thresholds.json`, `MODEL_CARD.md`. No pickle in it."""
+"""A trained classifier as a folder: `model.safetensors`, `config.json`, `thresholds.json`, `MODEL_CARD.md`. No pickle in it.
+
+Its networks lie beside them as ONNX too: `model.onnx`, of an ensemble one for each member that is a network.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from violence_ops.errors import UserError
+from violence_ops.recognition import exported
 from violence_ops.recognition.ensemble import build
 from violence_ops.recognition.model import Classifier, Settings
 
@@ -19,6 +23,7 @@ if TYPE_CHECKING:
 
 _FORMAT = 1
 FILES = ("MODEL_CARD.md", "config.json", "model.safetensors", "thresholds.json")
+"""What every package has."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,8 @@ def save(trained: Trained, folder: Path, facts: dict[str, Any]) -> None:
         thresholds["members"] = {name: asdict(scores) for name, scores in trained.members.items()}
     _write(folder / "thresholds.json", thresholds)
     (folder / "MODEL_CARD.md").write_text(_card(trained, facts), "utf-8")
+    for name, network in exported.networks(build(trained.settings, state)).items():
+        exported.export(network, folder / name)
 
 
 def load(folder: Path) -> Package:
@@ -55,6 +62,7 @@ def load(folder: Path) -> Package:
         settings = Settings.from_dict(config)
         threshold = float(json.loads((folder / "thresholds.json").read_text("utf-8"))["threshold"])
         recogniser = build(settings, load_file(folder / "model.safetensors"))
+        exported.attach(recogniser, folder)
     except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
         reason = str(error).splitlines()[0]
         raise UserError(f"{folder} is no usable model package ({reason}): download or train it again.") from None

@@ -1,4 +1,5 @@
-"""Pictures of a training run: loss and F1 over the epochs, the confusion matrix, and the choice of threshold."""
+"""Pictures of a training run: loss and F1 over the epochs, and of the validation clips the confusion matrix, the choice of
+threshold, precision over recall, ROC and calibration."""
 
 from __future__ import annotations
 
@@ -14,9 +15,12 @@ if TYPE_CHECKING:
 
 
 def save_all(trained: Trained, folder: Path) -> None:
-    """Write `curves.png`, `confusion_matrix.png` and `threshold.png` into `folder`."""
+    """Write `curves.png`, `confusion_matrix.png`, `threshold.png`, `ranking.png` and `calibration.png` into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    for name, draw in (("curves", _curves), ("confusion_matrix", _confusion), ("threshold", _threshold)):
+    drawn = {
+        "curves": _curves, "confusion_matrix": _confusion, "threshold": _threshold, "ranking": _ranking, "calibration": _calibration
+    }  # fmt: skip
+    for name, draw in drawn.items():
         figure = draw(trained)
         figure.savefig(folder / f"{name}.png", dpi=110, metadata={"Software": None})
 
@@ -72,5 +76,39 @@ def _threshold(trained: Trained) -> Any:
     axes.axvline(trained.threshold, color="grey", ls=":", label="chosen")
     axes.set(xlabel="threshold", ylim=(-0.02, 1.02))
     axes.legend(fontsize=8)
+    axes.grid(alpha=0.3)
+    return figure
+
+
+def _ranking(trained: Trained) -> Any:
+    """Precision over recall, and ROC, of the clips in the order of their probability."""
+    fights = trained.val_labels[np.argsort(-trained.val_probabilities, kind="stable")] == 1
+    hits, alarms = np.cumsum(fights), np.arange(1, len(fights) + 1)
+    recall = hits / max(1, hits[-1])
+    false_alarms = (alarms - hits) / max(1, (~fights).sum())
+    figure = _figure(8, 3.8)
+    precision_recall, roc = figure.subplots(1, 2)
+    precision_recall.step(recall, hits / alarms, where="post")
+    precision_recall.set(xlabel="recall", ylabel="precision", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    roc.step([0, *false_alarms], [0, *recall], where="post")
+    roc.plot([0, 1], [0, 1], color="grey", ls=":")
+    roc.set(xlabel="false alarms", ylabel="recall", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    for axes in (precision_recall, roc):
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _calibration(trained: Trained) -> Any:
+    """Share of Fights over the mean probability, in tenths; the size of a dot is that of its tenth."""
+    bins = np.minimum((trained.val_probabilities * 10).astype(int), 9)
+    parts = [np.flatnonzero(bins == number) for number in np.unique(bins)]
+    figure = _figure(4.2, 3.8)
+    axes = figure.subplots()
+    axes.plot([0, 1], [0, 1], color="grey", ls=":")
+    axes.scatter(
+        [trained.val_probabilities[part].mean() for part in parts], [trained.val_labels[part].mean() for part in parts],
+        s=[20 + 200 * len(part) / len(bins) for part in parts],
+    )  # fmt: skip
+    axes.set(xlabel="probability of Fight", ylabel="share of Fights", xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     axes.grid(alpha=0.3)
     return figure

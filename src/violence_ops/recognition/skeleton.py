@@ -56,6 +56,15 @@ class Skeleton:
         return replace(self, keypoints=self.keypoints[:persons], keypoint_scores=self.keypoint_scores[:persons])
 
 
+def blank(params: WindowParams) -> Skeleton:
+    """A window without anybody in it, to see what shape a classifier's inputs have."""
+    shape = (params.persons, params.size, JOINTS)
+    return Skeleton(
+        clip_id="", width=1, height=1, step=1.0, intensity=0.0, keypoints=np.zeros((*shape, 2), np.float32),
+        keypoint_scores=np.zeros(shape, np.float32),
+    )  # fmt: skip
+
+
 def from_tracks(tracks: ClipTracks, persons: int, frames_per_second: float | None = None) -> Skeleton:
     """The `persons` top-ranked tracks of a clip, at the frames that poses were looked for in, or brought to a rate."""
     found = _as_sampled(tracks, persons)

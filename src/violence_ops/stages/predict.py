@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from violence_ops.stages.extract_poses import Source
     from violence_ops.video.sandbox import Sandbox
 
+COLUMNS = (
+    "path", "clip_id", "model_version", "verdict", "probability", "confidence", "threshold", "window", "start_frame", "end_frame",
+    "window_probability", "window_weight", "reason", "message",
+)  # fmt: skip
+"""Of a table with a row per window; a video that cannot be used has one row, with its reason and message."""
 _NO_VIDEOS = {".csv", ".json", ".md", ".txt"}
 
 
@@ -49,6 +54,17 @@ def run(
                 yield {"path": str(path), "model_version": champion} | predict_clip(package, tracks).to_dict()
             if progress:
                 progress("predict", done, len(files))
+
+
+def by_window(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A row of `run` as the rows of a table with `COLUMNS`."""
+    video = {name: row.get(name, "") for name in COLUMNS}
+    if "windows" not in row:
+        yield video
+    for number, window in enumerate(row.get("windows", ())):
+        own = {"window_probability": window["probability"], "window_weight": window["weight"]}
+        frames = {name: window[name] for name in ("start_frame", "end_frame")}
+        yield video | {"window": number} | frames | own
 
 
 def _files(sources: Sequence[Path]) -> list[Path]:

@@ -1,0 +1,47 @@
+"""A package's networks as ONNX give torch's probabilities."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from violence_ops.errors import UserError
+from violence_ops.params import load_params
+from violence_ops.recognition import exported, starts
+from violence_ops.recognition.model import Recogniser, Settings
+
+PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
+
+
+def recogniser(family: str) -> Recogniser:
+    settings = Settings.of(PARAMS.train.model_copy(update={"family": family}), PARAMS.windows)
+    return Recogniser(settings, starts.load(starts.find("synthetic_fights"), settings) if family == "stgcnpp" else None)
+
+
+@pytest.mark.parametrize("family", ["stgcnpp", "agcn", "skeleton_transformer"])
+def test_the_exported_network_gives_torchs_probabilities_for_any_number_of_windows(family: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made = recogniser(family)
+    exported.export(made, tmp_path / "model.onnx")
+    session = exported.Session(tmp_path / "model.onnx")
+    shape = made.windows(exported.blank(made.settings.windows)).inputs.shape[1:]
+    for count in (1, 5):
+        inputs = torch.randn(count, *shape) * 0.4
+        found = session.probabilities(inputs)
+        assert found.shape == (count,)
+        np.testing.assert_allclose(found, made.probabilities(inputs), rtol=0, atol=exported.TOLERANCE)
+
+
+def test_a_network_that_onnx_would_change_is_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(exported, "TOLERANCE", -1.0)
+    with pytest.raises(UserError, match=r"model.onnx gives probabilities that differ from the network's by"):
+        exported.export(recogniser("stgcnpp"), tmp_path / "model.onnx")
+
+
+def test_what_is_no_onnx_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"no such thing")
+    with pytest.raises(ValueError, match=r"model\.onnx"):
+        exported.Session(tmp_path / "model.onnx")
