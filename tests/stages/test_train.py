@@ -85,6 +85,7 @@ def test_every_training_is_a_run_and_a_version_and_the_newest_is_the_candidate(
     tags = registry.tags("2")
     assert tags["dataset_revision"] == revision == workspace.read_progress("train")["dataset_revision"]
     assert (tags["holdout"], tags["holdout_revision"]) == ("v1", frozen.revision)
+    assert tags["labels_version"] == "0"
     assert all(
         tags[name] for name in ("code_revision", "workspace_revision", "pose_weights", "params_digest", "threshold")
     )

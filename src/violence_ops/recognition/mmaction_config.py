@@ -17,6 +17,7 @@ from violence_ops.recognition.model import Settings, load_config
 from mmengine.config import Config
 
 PICKLE: Final = "pose_dataset.pkl"
+_EVALUATOR: Final = [{"type": "AccMetric", "metric_options": {"top_k_accuracy": {"topk": (1,)}}}]
 _PICKLE_BESIDE_CONFIG: Final = f"{{{{ fileDirname }}}}/{PICKLE}"
 
 
@@ -41,8 +42,8 @@ def write(path: Path, settings: Settings, params: TrainParams) -> None:
         "train_dataloader": _loader(config.train_pipeline, "train", params.mini_batch),
         "val_dataloader": _loader(config.test_pipeline, "val", params.mini_batch),
         "test_dataloader": _loader(config.test_pipeline, "val", params.mini_batch),
-        "val_evaluator": [{"type": "AccMetric"}],
-        "test_evaluator": [{"type": "AccMetric"}],
+        "val_evaluator": _EVALUATOR,
+        "test_evaluator": _EVALUATOR,
         "train_cfg": {"type": "EpochBasedTrainLoop", "max_epochs": params.epochs, "val_begin": 1, "val_interval": 1},
         "val_cfg": {"type": "ValLoop"},
         "test_cfg": {"type": "TestLoop"},

@@ -87,8 +87,9 @@ def _write(workspace: Workspace, rows: Sequence[LabelRow]) -> None:
 
 def _row(line: dict[str, str | None], where: str) -> LabelRow:
     by, version = line.get("by") or "", line.get("version") or "0"
-    # lines from before there was a source
-    source: LabelSource = "inbox" if line.get("source") == "inbox" or by == "ingest" else "review"
+    # lines from before there was a source name `ingest` as who labelled
+    given = line.get("source") or ("inbox" if by == "ingest" else "review")
+    source: LabelSource = "inbox" if given == "inbox" else "review"
     if not version.isdecimal():
         raise UsageError(f"{where}: {version!r} is no version's number: restore the file with git.")
     label = checked_label(line.get("label"), where)

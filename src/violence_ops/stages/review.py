@@ -9,6 +9,7 @@ from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
+from urllib.parse import quote
 
 from violence_ops import versioning
 from violence_ops.errors import UsageError, WorkspaceError
@@ -80,7 +81,7 @@ def run(
             asked.append(_ask(workspace, params, temporary, review, one, format, overlays))
             if progress:
                 progress("export", done, len(chosen))
-        _write(temporary, asked, format, overlays, address or f"/data/local-files/?d={out.absolute().name}/")
+        _write(temporary, asked, format, overlays, address or f"/data/local-files/?d={quote(out.absolute().name)}/")
         manifest = {"review": review, **content, "files": _hashes(temporary)}
         write_json(temporary / MANIFEST, manifest)
         write_json(workspace.review(review), manifest)
