@@ -137,8 +137,8 @@ class Workspace:
 
     @property
     def annotations_page(self) -> Path:
-        """Where `analyze` writes what is in the annotations, unless it is told another place."""
-        return self.reports / "annotations.html"
+        """Where `analyze` writes what is in the annotations, unless it is told another place. It names clips: not for git."""
+        return self.cache / "annotations.html"
 
     @property
     def ledger(self) -> Path:

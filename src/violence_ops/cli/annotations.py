@@ -54,7 +54,7 @@ def analyze(
     batch: Annotated[
         list[str] | None, typer.Option("--batch", "-b", help="A batch; can be given several times; default: all.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="The page; default: reports/annotations.html.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The page; default: .cache/annotations.html.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write an HTML page with what is in the annotations: persons, tracks, scores, involvement by label, where people are."""

@@ -253,11 +253,12 @@ def _inventory(workspace: Workspace, stone: dict[str, Any]) -> dict[str, Any]:
 
 
 def _loose(workspace: Workspace, clip_id: str) -> list[Path]:
-    """Files and folders outside batches that are called after the clip, and tables of the cache with its rows."""
+    """Files and folders outside batches that are called after the clip, and what in the cache holds its rows or its name."""
     folders = (workspace.overlay(clip_id, "").parent, workspace.cache)
     called = (path for folder in folders for path in sorted(folder.rglob(f"*{clip_id}*")))
     tables = (path for path in sorted(workspace.cache.rglob("*.parquet")) if _has_rows(path, clip_id))
-    return [path for path in (workspace.quarantined(clip_id), *called, *tables) if path.exists()]
+    pages = (path for path in sorted(workspace.cache.glob("*.html")) if clip_id in path.read_text("utf-8"))
+    return [path for path in (workspace.quarantined(clip_id), *called, *tables, *pages) if path.exists()]
 
 
 def _has_rows(path: Path, clip_id: str) -> bool:
