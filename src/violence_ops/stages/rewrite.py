@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -12,8 +12,6 @@ import pyarrow.parquet as pq
 
 from violence_ops.stages import batches
 from violence_ops.workspace import Batch, sha256_file, table_writer, write_json, write_table
-
-_BY_CLIP: Final = ("poses", "tracks", "predictions")
 
 
 def open_without(batch: Batch, clip_id: str) -> None:
@@ -34,7 +32,8 @@ def sealed_without(batch: Batch, clip_id: str) -> dict[str, Any]:
     """
     if not batch.is_sealed:
         return {}
-    removed: dict[str, Any] = {"rows": {name: _rows_without(batch.table(name), clip_id) for name in _BY_CLIP}}
+    by_clip = [name for name in batches.read_manifest(batch).facts["tables"] if name != "clips"]
+    removed: dict[str, Any] = {"rows": {name: _rows_without(batch.table(name), clip_id) for name in by_clip}}
     clips = pq.read_table(batch.table("clips"))
     kept = clips.filter(pc.not_equal(clips.column("clip_id"), clip_id))
     removed["rows"]["clips"] = len(clips) - len(kept)
