@@ -1,9 +1,11 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from violence_ops.errors import Rejected, UsageError
 from violence_ops.records import PREDICTIONS_SCHEMA
-from violence_ops.stages import annotate, explain, overlay, quarantine
+from violence_ops.stages import annotate, batches, explain, overlay, quarantine
 from violence_ops.stages.parts import withdraw
 from violence_ops.workspace import write_table
 
@@ -45,6 +47,24 @@ def test_it_says_who_is_ranked_first_and_what_the_model_made_of_it(workspace, pa
 def test_what_the_components_add_makes_up_the_involvement(workspace, params, annotated):
     for track in explain.run(workspace, params, annotated[0].clip_id).tracks:
         assert sum(track["adds"].values()) == pytest.approx(track["involvement"], abs=1e-3)
+
+
+def test_it_says_why_a_track_is_not_ranked_and_what_was_filled_in(workspace, open_batch):
+    strict = workspace.params({"involvement.min_mean_score": 0.95})
+    (clip,) = open_batch(workspace, clips=1, people=lambda number: 2)
+    batch = workspace.batch(clip.batch_id)
+    poses = batches.read_poses(batch, clip)
+    kept = poses.frame != 7
+    rows = {name: getattr(poses, name)[kept] for name in ("frame", "bboxes", "scores", "keypoints", "keypoint_scores")}
+    write_table(batch.part("poses", clip.clip_id), replace(poses, **rows).to_table(), "one frame less")
+    common = {"root": str(workspace.root), "batch_id": batch.batch_id, "params": strict.model_dump(mode="json")}
+    annotate.annotate_clip(common, clip.clip_id)
+    result = explain.run(workspace, strict, clip.clip_id)
+    assert result.scene == "few"
+    assert [(track["rank"], track["frames"], track["filled"]) for track in result.tracks] == [(0, 29, 1)] * 2
+    text = "\n".join(result.lines())
+    assert text.count("not ranked, weak: mean score 0.80, involvement.min_mean_score is 0.95") == 2
+    assert "steadily enough to be ranked" in text
 
 
 def test_it_says_why_a_clip_was_refused(workspace, params, annotated):

@@ -7,7 +7,9 @@ from typing import Any
 
 import av
 import pytest
+from typer.testing import CliRunner
 
+from violence_ops.cli import app
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.evaluation import judgement
 from violence_ops.evaluation.records import DataChecks, HoldoutFacts, JudgedClip, Latency, Leakage, ModelFacts, Timings
@@ -74,6 +76,7 @@ def test_one_that_takes_too_long_is_given_up(workspace: Workspace, params: Param
     assert not any(workspace.overlays.glob("*.mp4"))
 
 
+@pytest.mark.slow
 def test_failures_show_what_the_candidate_of_the_report_said(
     new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., object], open_batch: OpenBatch
 ) -> None:
@@ -94,6 +97,16 @@ def test_failures_show_what_the_candidate_of_the_report_said(
     assert facts(path)[2] == 30
     overlays.run(workspace, params, [clips[1].clip_id])
     assert read_comment(path) != read_comment(workspace.overlay(clips[1].clip_id, ".mp4"))
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--batch", "2026-01-31-0000beef", "--failures"], ["f" * 20, "--failures"], ["f" * 20, "--report", "1-vs-none"]],
+    ids=["nothing", "batch and failures", "clip and failures", "a report of no failures"],
+)  # fmt: skip
+def test_which_clips_must_be_said_once(arguments: list[str]) -> None:
+    done = CliRunner().invoke(app, ["overlay", *arguments])
+    assert done.exit_code == 2
+    assert "Say which clips" in done.output
 
 
 def write_evaluation(workspace: Workspace, version: str, clips: list[ClipRecord], wrong: set[str]) -> None:

@@ -102,9 +102,12 @@ class Overlay:
                 drawing.dashes(picture, (left, y), (right, y), WHITE, 5 * self.unit)
             for x in (left, right):
                 drawing.dashes(picture, (x, top), (x, bottom), WHITE, 5 * self.unit)
-            size = round(0.8 * self.font)
-            place = (left + size // 2, top + 3 * size // 2 if name == "centre" or top else self.height // 2 - size // 2)
-            drawing.text(picture, name.replace("_", " "), place, size, WHITE)
+            words, size = name.replace("_", " "), round(0.8 * self.font)
+            # of the quadrants at the outer borders, where they hide fewer people than in the middle
+            at_left = name == "centre" or not left
+            low = left + size if at_left else right - size - drawing.text_size(words, size)[0]
+            base = top + 3 * size // 2 if name == "centre" or top else self.height // 2 - size // 2
+            drawing.text(picture, words, (low, base), size, WHITE)
 
     def _rows_at(self, index: int) -> NDArray[np.intp]:
         """The rows to show at a frame: those of the last sampled frame, the least involved first."""
