@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 from violence_ops.cli import app
 from violence_ops.errors import WorkspaceError
 from violence_ops.records import ClipRecord
-from violence_ops.stages import analyze, annotate, labels_file
+from violence_ops.stages import analyze, annotate, forget, labels_file
 from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
@@ -111,3 +111,11 @@ def by_clip(path: Path) -> None:
     with pq.ParquetWriter(path, table.schema) as writer:
         for name in sorted(set(names)):
             writer.write_table(table.filter(names == name))
+
+
+def test_the_page_goes_with_a_clip_that_is_forgotten(workspace: Workspace, seal_whole: Seal) -> None:
+    clips = seal_whole(workspace, clips=4)
+    analyze.run(workspace, workspace.params({"annotation.crowd": 2}))
+    assert clips[0].clip_id in workspace.annotations_page.read_text()
+    gone = forget.run(workspace, workspace.params(), clips[0].clip_id, dry_run=True)
+    assert ".cache/annotations.html" in gone.removed["files"]

@@ -88,7 +88,7 @@ def test_a_fresh_night_is_in_order(sealed: Workspace) -> None:
     assert (result.batches, result.clips) == (1, 6)
     done = run_cli(sealed, "check")
     assert done.exit_code == 0
-    assert "1 batches, 6 accepted clips, 0 overlays: all in order" in done.stdout
+    assert "batches 1, accepted clips 6, overlays 0: all in order" in done.stdout
 
 
 def test_findings_give_exit_code_3_and_json(sealed: Workspace) -> None:
@@ -310,7 +310,7 @@ def test_the_remedies_mend_an_open_batch(opened: Workspace) -> None:
     batch.part("tracks", clips[1].clip_id).write_bytes(b"no parquet")
     (batch.videos / "stranger.mp4").write_bytes(b"?")
     assert len(found(opened)) >= 3
-    for finding in found(opened):
+    for finding in {finding.remedy: finding for finding in found(opened)}.values():
         mend(opened, finding)
     assert found(opened) == []
     assert read_fingerprint(batch.part("poses", clips[0].clip_id)) == extract_poses.expected(
@@ -331,28 +331,44 @@ def test_a_batch_whose_list_is_lost_goes_back_to_the_inbox(opened: Workspace) ->
 # overlays
 
 
-def test_overlays_are_of_one_clip_and_show_what_it_has_now(sealed: Workspace, clip_folder: Path) -> None:
-    batch = batch_of(sealed)
-    clips = batches.accepted_clips(batch)
-    made = [Path(overlay.run(sealed, sealed.params(), clip.clip_id).path) for clip in clips[:3]]
-    assert found(sealed) == []
-    shutil.copy(made[0], made[1])
-    made[2].write_bytes(b"no video")
-    shutil.copy(made[0], sealed.overlay("f" * 20, ".mp4"))
-    shutil.copy(made[0], made[0].with_suffix(".avi"))
-    (sealed.overlays / "1-vs-none").mkdir()
-    shutil.copy(made[0], sealed.overlays / "1-vs-none" / made[0].name)
-    shutil.copy(made[0], sealed.overlays / "1-vs-none" / f"{'e' * 20}.mp4")
-    findings = found(sealed)
-    told = {(finding.kind, finding.batch_id): finding.items for finding in findings}
-    assert told == {
-        ("orphaned", batch.batch_id): (f"overlays/{made[0].stem}.avi",),
-        ("stale", batch.batch_id): (clips[1].clip_id,),
-        ("damaged", batch.batch_id): (clips[2].clip_id,),
-        ("orphaned", None): (f"overlays/1-vs-none/{'e' * 20}.mp4", f"overlays/{'f' * 20}.mp4"),
-    }
-    for finding in findings:
-        mend(sealed, finding)
+@pytest.fixture
+def with_overlays(sealed: Workspace) -> list[ClipRecord]:
+    """The clips of the batch, the first three of which have an overlay."""
+    clips = batches.accepted_clips(batch_of(sealed))
+    for clip in clips[:3]:
+        overlay.run(sealed, sealed.params(), clip.clip_id)
+    return clips
+
+
+def spoil(workspace: Workspace, clips: list[ClipRecord]) -> None:
+    """The first clip has a second overlay, the second another's, the third no video; and two are of unknown clips."""
+    first, second, third = (workspace.overlay(clip.clip_id, ".mp4") for clip in clips[:3])
+    shutil.copy(first, second)
+    third.write_bytes(b"no video")
+    shutil.copy(first, first.with_suffix(".avi"))
+    shutil.copy(first, workspace.overlay("f" * 20, ".mp4"))
+    (workspace.overlays / "1-vs-none").mkdir()
+    shutil.copy(first, workspace.overlays / "1-vs-none" / first.name)
+    shutil.copy(first, workspace.overlays / "1-vs-none" / f"{'e' * 20}.mp4")
+
+
+def test_overlays_are_of_one_clip_and_show_what_it_has_now(sealed: Workspace, with_overlays: list[ClipRecord]) -> None:
     assert found(sealed) == []
     missing = check.run(sealed, sealed.params({"annotation.overlay": "all"})).findings
     assert [(finding.kind, len(finding.items)) for finding in missing] == [("missing", 3)]
+    spoil(sealed, with_overlays)
+    batch_id = batch_of(sealed).batch_id
+    assert {(finding.kind, finding.batch_id): finding.items for finding in found(sealed)} == {
+        ("orphaned", batch_id): (f"overlays/{with_overlays[0].clip_id}.avi",),
+        ("stale", batch_id): (with_overlays[1].clip_id,),
+        ("damaged", batch_id): (with_overlays[2].clip_id,),
+        ("orphaned", None): (f"overlays/1-vs-none/{'e' * 20}.mp4", f"overlays/{'f' * 20}.mp4"),
+    }
+
+
+@pytest.mark.slow
+def test_the_remedies_mend_overlays(sealed: Workspace, with_overlays: list[ClipRecord]) -> None:
+    spoil(sealed, with_overlays)
+    for finding in found(sealed):
+        mend(sealed, finding)
+    assert found(sealed) == []

@@ -41,7 +41,7 @@ class CheckResult:
             yield from finding.lines()
         kinds = Counter(finding.kind for finding in self.findings)
         verdict = ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "all in order"
-        yield f"{self.batches} batches, {self.clips} accepted clips, {self.overlays} overlays: {verdict}"
+        yield f"batches {self.batches}, accepted clips {self.clips}, overlays {self.overlays}: {verdict}"
 
 
 def run(
