@@ -2,10 +2,9 @@
 
     python -m benchmarks.annotate [--clips 48] [--seconds 2.0] [--workers 0]
 
-A real night in a workspace of its own in the temporary folder: synthetic clips (two thirds of them with several people) go
-through ingest, validate, extract-poses, annotate, score and seal, each timed by the wall clock and by the processor time of
-all its processes, which a busy machine changes less. Beside the stage stands, in the same run and in one process, what
-bounds it from below:
+A real night in a workspace of its own in the temporary folder: synthetic clips go through ingest, validate, extract-poses,
+annotate, score and seal, each timed by the wall clock and by the processor time of all its processes, which a busy machine
+changes less. Beside the stage stands, in the same run and in one process, what bounds it from below:
 
 - tables: reading the same poses and writing the same tracks, with nothing in between;
 - following: tracking, filling and ranking alone, from arrays to arrays.

@@ -74,7 +74,7 @@ def shown(tracks: ClipTracks, judged: Judgement | None) -> str:
     """The fingerprint of what an overlay shows; the video carries it as its comment, so that a later look can tell whether
     the clip has been annotated or judged anew since."""
     rows = (tracks.frame, tracks.bboxes, tracks.keypoints, tracks.keypoint_scores, tracks.track_id, tracks.rank,
-            tracks.involvement)  # fmt: skip
+            tracks.involvement, tracks.interpolated)  # fmt: skip
     verdict = () if judged is None else (judged.start, judged.end, judged.probability)
     digest = hashlib.sha256(b"".join(values.tobytes() for values in (*rows, *verdict))).hexdigest()
     return fingerprint("overlay", digest, judged and [judged.threshold, judged.clip_probability])
