@@ -182,6 +182,20 @@ def test_anything_shared_with_training_is_refused(
     assert judge(make_evaluation(LABELS, RIGHT, checks=checks), gate_params).verdict == "refuse"
 
 
+@pytest.mark.parametrize(
+    ("stale", "says"),
+    [({"newer_holdout": "v2"}, "v2 is newer"), ({"relabelled": ("a", "b")}, "2 of its clips have another label by now (a, b)")],
+    ids=["superseded", "relabelled"],
+)  # fmt: skip
+def test_a_stale_holdout_releases_nothing(
+    make_evaluation: Make, gate_params: GateParams, stale: dict[str, object], says: str
+) -> None:
+    checks = DataChecks(near_duplicate_bits=0, candidate=Leakage()).model_copy(update=stale)
+    verdict = judge(make_evaluation(LABELS, RIGHT, checks=checks), gate_params)
+    assert verdict.verdict == "undecided"
+    assert says in verdict.reasons[0]
+
+
 def test_unknown_training_data_is_undecided(make_evaluation: Make, gate_params: GateParams) -> None:
     checks = DataChecks(near_duplicate_bits=0, candidate=None)
     assert judge(make_evaluation(LABELS, RIGHT, checks=checks), gate_params).verdict == "undecided"

@@ -12,8 +12,9 @@ import pytest
 from violence_ops import ledger, versioning
 from violence_ops.errors import UserError, WorkspaceError
 from violence_ops.params import Params
-from violence_ops.records import LABELS
-from violence_ops.stages import assemble, evaluate, gate, holdout, promote, releases, train
+from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord
+from violence_ops.registry import Registry
+from violence_ops.stages import assemble, evaluate, gate, holdout, labels, promote, releases, score, train
 from violence_ops.workspace import Workspace, sha256_file, write_json, write_table
 
 QUICK = {
@@ -58,6 +59,46 @@ def test_a_held_out_clip_without_a_label_is_refused_not_guessed(
         evaluate.run(workspace, params, candidate="1")
 
 
+def _replace_clips(workspace: Workspace, clips: pa.Table) -> None:
+    """Another clips table in holdout v1, as if it had been frozen so."""
+    folder = workspace.holdout("v1")
+    write_table(folder / "clips.parquet", clips)
+    content = json.loads((folder / "holdout.json").read_text("utf-8"))
+    content["sha256"]["clips.parquet"] = sha256_file(folder / "clips.parquet")
+    write_json(folder / "holdout.json", content)
+
+
+def test_an_empty_holdout_is_said(released: Workspace, params: Params, seal_tracks: Callable[..., object]) -> None:
+    seal_tracks(released)
+    package = released.model_package("1")
+    with pytest.MonkeyPatch.context() as patch:  # the registry's versions are empty: they were trained on nothing
+        patch.setattr(holdout, "_seen", lambda _: set())
+        holdout.freeze(released, params)
+    assert not package.exists()
+    _replace_clips(released, CLIPS_SCHEMA.empty_table())
+    with pytest.raises(WorkspaceError, match="Holdout v1 holds no clip: freeze another one"):
+        evaluate.run(released, params, candidate="1")
+
+
+def test_a_damaged_model_is_said_and_nothing_is_judged_or_moved(
+    released: Workspace, registry: Registry, params: Params, seal_tracks: Callable[..., list[ClipRecord]]
+) -> None:
+    seal_tracks(released)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(holdout, "_seen", lambda _: set())
+        holdout.freeze(released, params)
+    registry.set_alias("champion", "1", None)
+    package = released.model_package("1")
+    package.mkdir(parents=True)
+    (package / "config.json").write_text("{")
+    with pytest.raises(UserError, match=r"package of model version 1 is damaged: delete .* downloaded again"):
+        evaluate.run(released, params, candidate="1")
+    assert not released.reports.exists() or not any(released.reports.rglob("evaluation.json"))
+    with pytest.raises(UserError, match="no usable model package"):
+        score.load_version(released, "1")
+    assert ledger.read(released) == []
+
+
 @pytest.mark.slow
 def test_a_first_and_a_second_model_are_evaluated_judged_and_released(
     new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., object]
@@ -98,8 +139,17 @@ def test_a_first_and_a_second_model_are_evaluated_judged_and_released(
     assert [entry.event for entry in ledger.read(workspace)][-1] == "verdict"
     assert not {"evaluate", "gate"} & set(versioning.status(workspace))
 
+    _a_stale_holdout_is_undecided(workspace, params)
     _leaking_training_data_is_refused(workspace, params)
     _a_changed_holdout_is_refused(workspace, params)
+
+
+def _a_stale_holdout_is_undecided(workspace: Workspace, params: Params) -> None:
+    clip = holdout.held_out(workspace)[0]
+    labels.run(workspace, clip.clip_id, "NonFight" if clip.label == "Fight" else "Fight", by="ada")
+    evaluate.run(workspace, params)
+    assert any("1 of its clips have another label by now" in reason for reason in gate.run(workspace, params).reasons)
+    labels.run(workspace, clip.clip_id, clip.label or "", by="ada")
 
 
 def _leaking_training_data_is_refused(workspace: Workspace, params: Params) -> None:

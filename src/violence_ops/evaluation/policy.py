@@ -57,6 +57,16 @@ def _same_holdout(evaluation: Evaluation) -> Check:
         return Check(
             name="holdout", outcome="refuse", sentence=f"The models were judged on different holdout revisions ({names})."
         )  # fmt: skip
+    if newer := evaluation.checks.newer_holdout:
+        return Check(
+            name="holdout", outcome="undecided",
+            sentence=f"Holdout {evaluation.holdout.version} is stale, {newer} is newer: run `violence-ops evaluate` on that one.",
+        )  # fmt: skip
+    if relabelled := evaluation.checks.relabelled:
+        return Check(
+            name="holdout", outcome="undecided",
+            sentence=f"Holdout {evaluation.holdout.version} is stale, {len(relabelled)} of its clips have another label by now ({', '.join(relabelled[:3])}): freeze another one.",
+        )  # fmt: skip
     return Check(
         name="holdout", outcome="pass",
         sentence=f"Judged on holdout {evaluation.holdout.version}, revision {revision}, {len(evaluation.clips)} clips.",

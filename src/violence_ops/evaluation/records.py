@@ -158,11 +158,17 @@ class Leakage(_Record):
 
 
 class DataChecks(_Record):
-    """Leakage of each model that was judged; None where it is not known what the model was trained on."""
+    """Leakage of each model that was judged; None where it is not known what the model was trained on.
+
+    newer_holdout: a version that was frozen after the one they were judged on. relabelled: the clips of it whose label was
+    corrected since.
+    """
 
     near_duplicate_bits: int
     candidate: Leakage | None
     champion: Leakage | None = None
+    newer_holdout: str | None = None
+    relabelled: tuple[str, ...] = ()
 
 
 class Latency(_Record):

@@ -37,6 +37,8 @@ from violence_ops.records import ClipRecord, ClipTracks, Label
 from violence_ops.registry import Registry
 from violence_ops.stages import releases, reports
 from violence_ops.stages.batches import Progress
+from violence_ops.stages.labels import effective_labels
+from violence_ops.stages.score import load_version
 from violence_ops.workspace import Workspace, sha256_file, write_json
 
 if TYPE_CHECKING:
@@ -119,7 +121,8 @@ def run(
     found = reports.read(files).evaluation if files.evaluation.is_file() and not force else None
     reused = found is not None and _is_for(found, own, rival, frozen, params)
     evaluation = found if found and reused else _judge(files.name, own, rival, frozen, params, progress)
-    if not reused:
+    evaluation = _with_staleness(workspace, evaluation, frozen)
+    if evaluation != found:
         write_json(files.evaluation, evaluation.to_dict())
     if not reused or registry.tags(version).get(releases.REPORT_TAG) != files.name:
         # pictures of people stay in the workspace, where `forget` finds them
@@ -150,6 +153,10 @@ def _read_holdout(workspace: Workspace, version: str | None) -> _Holdout:
             )
     facts = HoldoutFacts(version=name, revision=content["revision"], batches=tuple(content["batches"]))
     clips = [ClipRecord.from_dict(row) for row in pq.read_table(folder / "clips.parquet").to_pylist()]
+    if not clips:
+        raise WorkspaceError(
+            f"Holdout {name} holds no clip: freeze another one with `violence-ops holdout freeze` once there are labelled clips."
+        )
     for clip in clips:
         if clip.label is None:
             raise WorkspaceError(
@@ -158,12 +165,21 @@ def _read_holdout(workspace: Workspace, version: str | None) -> _Holdout:
     return _Holdout(facts, clips, pq.read_table(folder / "tracks.parquet"))
 
 
-def _contestant(workspace: Workspace, registry: Registry, version: str, holdout: HoldoutFacts) -> _Contestant:
-    from violence_ops.recognition import package
+def _with_staleness(workspace: Workspace, evaluation: Evaluation, holdout: _Holdout) -> Evaluation:
+    """What has happened to the holdout since it was frozen."""
+    versions, now = workspace.holdout_versions(), effective_labels(workspace)
+    newer = versions[-1] if versions[-1] != holdout.facts.version else None
+    relabelled = tuple(
+        clip.clip_id for clip in holdout.clips if now.get(clip.clip_id, (clip.label, ""))[0] != clip.label
+    )
+    checks = evaluation.checks.model_copy(update={"newer_holdout": newer, "relabelled": relabelled})
+    return evaluation.model_copy(update={"checks": checks})
 
+
+def _contestant(workspace: Workspace, registry: Registry, version: str, holdout: HoldoutFacts) -> _Contestant:
     tags = registry.tags(version)
-    folder = registry.download(version, workspace.model_package(version))
-    loaded = package.load(folder)
+    loaded = load_version(workspace, version)
+    folder = workspace.model_package(version)
     lineage = {
         key: value for key, value in sorted(tags.items()) if key not in _NO_LINEAGE and not key.startswith("mlflow.")
     }

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from violence_ops.errors import UserError
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import batches
@@ -78,10 +79,18 @@ def run(
 
 
 def load_version(workspace: Workspace, version: str) -> Package:
-    """A registered model, downloaded once. Raises ServiceUnavailable if MLflow cannot be reached."""
+    """A registered model, downloaded once. Raises ServiceUnavailable if MLflow cannot be reached, UserError if the package is
+    damaged."""
     from violence_ops.recognition import package
 
-    return package.load(open_registry(workspace).download(version, workspace.model_package(version)))
+    folder = open_registry(workspace).download(version, workspace.model_package(version))
+    try:
+        return package.load(folder)
+    except UserError as error:
+        raise UserError(
+            f"The package of model version {version} is damaged: delete {folder}, so that it is downloaded again; if it is damaged in "
+            f"MLflow too, restore its artifact store, or roll back. ({error})"
+        ) from None
 
 
 def expected(batch: Batch, clip: ClipRecord, champion: str | None) -> str:
