@@ -61,7 +61,8 @@ class Run:
         from mlflow.entities import Param
 
         entities = [Param(key, str(value)[:6000]) for key, value in sorted(_flat(params))]
-        self.client.log_batch(self.run_id, params=entities)
+        for start in range(0, len(entities), 100):
+            self.client.log_batch(self.run_id, params=entities[start : start + 100])
 
     def log_metrics(self, series: Sequence[Mapping[str, float]], first_step: int = 1) -> None:
         """Log one mapping of metrics per step."""

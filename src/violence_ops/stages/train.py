@@ -10,6 +10,7 @@ import json
 import shutil
 import tempfile
 import uuid
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from violence_ops import versioning
 from violence_ops.errors import WorkspaceError
 from violence_ops.params import Params
 from violence_ops.registry import MODEL, Registry, Run
-from violence_ops.stages import holdout
+from violence_ops.stages import holdout, training_tables
 from violence_ops.stages.assemble import obstacle, trainable
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.extract_poses import source_sha256
@@ -181,22 +182,30 @@ def _start(params: Params) -> str:
 def _trained(
     workspace: Workspace, params: Params, dataset: Dataset, facts: dict[str, str], progress: Progress | None
 ) -> Path:
-    """The folder with what training gave: `package/`, `plots/`, `record.json`. Trains unless a lost attempt left it."""
+    """The folder with what training gave: `package/`, `plots/`, `tables/`, `environment/`, `record.json`.
+
+    Trains unless a lost attempt left it; a training that was killed goes on after its last epoch.
+    """
     home = workspace.cache / "training"
-    folder = home / fingerprint(dataset.revision, facts["params_digest"], facts["start"], facts["code_revision"])
+    mark = fingerprint(dataset.revision, facts["params_digest"], facts["start"], facts["code_revision"])
+    folder, epochs = home / mark, home / f"{mark}-epochs"
     if folder.is_dir():
         return folder
-    shutil.rmtree(home, ignore_errors=True)
-    home.mkdir(parents=True)
+    for other in home.glob("*"):
+        if other != epochs:
+            shutil.rmtree(other)
+    epochs.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".fit-", dir=home))
-    trained = _fit(params, dataset, progress)
+    trained = fit(params, dataset, epochs / "training.pt", progress)
     _write(temporary, trained, dataset, facts)
     temporary.rename(folder)
+    shutil.rmtree(epochs)
     return folder
 
 
-def _fit(params: Params, dataset: Dataset, progress: Progress | None) -> Trained:
-    from violence_ops.recognition.families import fit
+def fit(params: Params, dataset: Dataset, checkpoint: Path | None, progress: Progress | None) -> Trained:
+    """Train on the dataset, going on from `checkpoint` if it is there. Nothing is logged or registered."""
+    from violence_ops.recognition import families
     from violence_ops.recognition.skeleton import read_table
 
     skeletons = read_table(pq.read_table(dataset.folder / "skeletons.parquet"))
@@ -208,7 +217,8 @@ def _fit(params: Params, dataset: Dataset, progress: Progress | None) -> Trained
         if progress:
             progress("train", epoch.epoch, params.train.epochs)
 
-    return fit(side(dataset.train), side(dataset.val), dataset.labels, params.train, params.windows, on_epoch)
+    sides = side(dataset.train), side(dataset.val)
+    return families.fit(*sides, dataset.labels, params.train, params.windows, on_epoch, checkpoint)
 
 
 def _write(folder: Path, trained: Trained, dataset: Dataset, facts: dict[str, str]) -> None:
@@ -218,12 +228,14 @@ def _write(folder: Path, trained: Trained, dataset: Dataset, facts: dict[str, st
     package.save(trained, folder / "package", facts | counts)
     write_json(folder / "package" / "training.json", {"dataset_revision": dataset.revision, "clips": dataset.members()})
     plots.save_all(trained, folder / "plots")
+    further = training_tables.write(folder, trained, dataset.val)
     best = trained.history[trained.best_epoch - 1]
     record = {
         "attempt": uuid.uuid4().hex,
         "epochs": [_metrics(epoch) for epoch in trained.history],
         "metrics": {"best_epoch": best.epoch, "epochs": len(trained.history), "threshold": trained.threshold}
-        | _scores(best),
+        | _scores(best)
+        | further,
         "class_weights": trained.class_weights,
     }
     write_json(folder / "record.json", record)
@@ -251,13 +263,16 @@ def _register(
         if known.tags.get("attempt") == record["attempt"]:
             return known.run_id, known.version
     tags = facts | {"attempt": record["attempt"], "threshold": str(record["metrics"]["threshold"])}
-    with registry.start_run(f"{facts['family']} {dataset.revision[:8]}", tags) as run:
+    description = (
+        f"{facts['family']} on dataset {dataset.revision[:12]}: validation F1 {record['metrics']['val_f1']:.3f} "
+        f"at threshold {record['metrics']['threshold']}."
+    )
+    named = {"mlflow.note.content": description, "mlflow.source.git.commit": facts["code_revision"]}
+    name = f"{facts['family']} {'+'.join(params.train.streams)} {dataset.revision[:8]}"
+    with registry.start_run(name, tags | named) as run:
         _log(run, params, dataset, record)
-        run.log_files(folder / "plots", "plots")
-        description = (
-            f"{facts['family']} on dataset {dataset.revision[:12]}: validation F1 {record['metrics']['val_f1']:.3f} "
-            f"at threshold {record['metrics']['threshold']}."
-        )
+        for part in ("plots", "tables", "environment"):
+            run.log_files(folder / part, part)
         version = registry.register(run.run_id, folder / "package", tags, description)
         run.set_tag("model_version", version)
         return run.run_id, version
@@ -265,18 +280,24 @@ def _register(
 
 def _log(run: Run, params: Params, dataset: Dataset, record: dict[str, Any]) -> None:
     weights = dict(zip(("NonFight", "Fight"), record["class_weights"], strict=True))
-    run.log_params(
-        {"train": params.train.model_dump() | {"class_weight": weights}, "windows": params.windows.model_dump()}
-    )
+    sections = ("pose", "tracking", "involvement", "windows", "dataset", "holdout", "train")
+    run.log_params(params.model_dump(include=set(sections)) | {"class_weight": weights})
     run.log_metrics(record["epochs"])
-    run.log_metrics(
-        [
-            {
-                f"best_{name.removeprefix('val_')}": value
-                for name, value in record["metrics"].items()
-                if name.startswith("val_")
-            }
-        ]
-    )
+    run.log_metrics([_kept(record["metrics"])])
+    log_dataset(run, dataset)
+
+
+def log_dataset(run: Run, dataset: Dataset) -> None:
+    """Log the dataset as the run's input."""
     counts = {"train": len(dataset.train), "val": len(dataset.val)} | dataset.split["clips"]
     run.log_dataset(f"{MODEL}-dataset", dataset.revision, str(dataset.folder), counts)
+
+
+def log_curves(run: Run, trained: Trained) -> None:
+    """Log the figures of every epoch, and of the kept one."""
+    run.log_metrics([_metrics(epoch) for epoch in trained.history])
+    run.log_metrics([_kept(_scores(trained.history[trained.best_epoch - 1]))])
+
+
+def _kept(metrics: Mapping[str, float]) -> dict[str, float]:
+    return {f"best_{name.removeprefix('val_')}": value for name, value in metrics.items() if name.startswith("val_")}
