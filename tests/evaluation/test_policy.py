@@ -1,5 +1,6 @@
 """The gate's promises: what is passed, refused and left undecided, and that nothing bad ever helps."""
 
+import json
 from collections.abc import Callable
 
 import pytest
@@ -165,6 +166,18 @@ def test_a_loss_in_one_camera_is_refused_although_the_whole_gains(
         _outcome(judge(make_evaluation(labels, own, other), _policy(gate_params, min_slice_clips=100)), "slices")
         == "pass"
     )
+
+
+def test_an_evaluation_of_before_slices_were_counted_is_judged_as_then(
+    make_evaluation: Make, gate_params: GateParams
+) -> None:
+    labels, sure = LABELS * 3, RIGHT * 3
+    own = [1 - value if i in (0, 3, 6, 9, 12) else value for i, value in enumerate(sure)]
+    content = make_evaluation(labels, own, sure).to_dict()
+    for one in content["slices"]:
+        del one["only_candidate_right"], one["only_champion_right"]
+    old = Evaluation.from_json(json.dumps(content), "evaluation.json")
+    assert _outcome(judge(old, _policy(gate_params, max_slice_loss=0.1)), "slices") == "refuse"
 
 
 @pytest.mark.parametrize(

@@ -205,7 +205,9 @@ def slice_loss(cut: Slice, min_clips: int) -> float:
 
 def chance_of_loss(cut: Slice) -> float:
     """How often two equally good models would differ so much to the candidate's disadvantage: P(X >= only champion right) of a
-    fair coin tossed once per clip that exactly one of them has right (one-sided sign test)."""
+    fair coin tossed once per clip that exactly one of them has right (one-sided sign test); 0 where these were not counted."""
+    if cut.only_candidate_right is None or cut.only_champion_right is None:
+        return 0.0
     tosses = cut.only_candidate_right + cut.only_champion_right
     return sum(comb(tosses, heads) for heads in range(cut.only_champion_right, tosses + 1)) / 2**tosses
 

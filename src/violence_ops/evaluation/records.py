@@ -135,14 +135,15 @@ class Difference(_Record):
 
 
 class Slice(_Record):
-    """The clips that share one trait, e.g. dimension `camera`, value `cam-1`; how many of them only one model has right."""
+    """The clips that share one trait, e.g. dimension `camera`, value `cam-1`; how many of them only one model has right (None in
+    evaluations of before November 2026)."""
 
     dimension: str
     value: str
     candidate: Confusion
     champion: Confusion | None
-    only_candidate_right: int
-    only_champion_right: int
+    only_candidate_right: int | None = None
+    only_champion_right: int | None = None
 
 
 class Leakage(_Record):
