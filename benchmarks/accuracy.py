@@ -1,6 +1,6 @@
 """How often is the verdict right on real surveillance clips that the classifier has not seen? (docs/learning.md)
 
-    python -m benchmarks.accuracy [--families NAME ...] [--poses own|teacher] [--synthetic 60] [--data FOLDER] [--quick]
+    python -m benchmarks.accuracy [--families NAME ...] [--poses own|teacher] [--synthetic 40] [--data FOLDER] [--quick]
 
 Five-fold cross-validation by source group on the Surveillance Camera Fight Dataset (Aktı et al. 2019): clips of one source never lie
 on both sides. Within the training folds, a fourth of the source groups is the validation that chooses epochs and thresholds, as
@@ -38,7 +38,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from benchmarks.accuracy_clips import SHARED, Example, drawn, surveillance
 from violence_ops.errors import UserError
 from violence_ops.params import Params, load_params
-from violence_ops.recognition import ensemble, forest
+from violence_ops.recognition import by_features, ensemble
 from violence_ops.recognition.families import fit
 from violence_ops.recognition.package import Package
 from violence_ops.recognition.predict import predict_skeleton
@@ -48,9 +48,10 @@ from violence_ops.recognition.split import families as kept_together
 
 FOLDS, SEED, RESAMPLES = 5, 0, 2000
 FAMILIES: dict[str, dict[str, Any]] = {
+    "feature_line": {},
     "feature_forest": {},
-    "skeleton_transformer": {"epochs": 24, "min_epochs": 10, "lr_steps": [14, 20], "learning_rate": 0.03},
-    "stgcnpp": {"start": "synthetic_fights", "epochs": 8, "min_epochs": 6, "lr_steps": [6], "learning_rate": 0.003},
+    "stgcnpp": {"start": "synthetic_fights", "epochs": 8, "min_epochs": 6, "lr_steps": (6,), "learning_rate": 0.003},
+    "skeleton_transformer": {"epochs": 20, "min_epochs": 10, "lr_steps": (14,), "learning_rate": 0.03},
 }
 """What is tried, with the `train` parameters that differ from params.yaml."""
 BASELINE = "random forest (scikit-learn)"
@@ -108,7 +109,7 @@ def main() -> int:
     parser.add_argument("--families", nargs="+", default=list(FAMILIES), metavar="NAME")
     parser.add_argument("--poses", choices=("own", "teacher"), default="own")
     parser.add_argument("--data", type=Path, default=SHARED / "surv_fight", help="folder with labels.csv")
-    parser.add_argument("--synthetic", type=int, default=60, help="synthetic clips to be judged; as many again train")
+    parser.add_argument("--synthetic", type=int, default=40, help="synthetic clips to be judged; as many again train")
     parser.add_argument(
         "--seeds", type=int, default=1, help="networks trained per fold, whose probabilities are averaged"
     )
@@ -172,6 +173,7 @@ def _cross_validated(examples: Sequence[Example], params: Params, arguments: arg
             probabilities[test], verdicts[test] = found.mean(axis=0), (found > limits).mean(axis=0) > 0.5
             print(f"\r{family}: fold {number + 1} of {len(folds)} ", end="", file=sys.stderr, flush=True)
         judged.add(family, probabilities, verdicts)
+        print(f"AUC {_auc(judged.fights, probabilities):.3f}", file=sys.stderr, flush=True)
     for size in range(2, len(arguments.families) + 1):
         for some in combinations(arguments.families, size):
             judged.add("+".join(some), np.mean([judged.probabilities[name] for name in some], axis=0))
@@ -185,7 +187,7 @@ def _skeletons(examples: Sequence[Example], params: Params) -> list[Skeleton]:
 
 def _baseline(skeletons: Sequence[Skeleton], fights: np.ndarray, folds: Sequence[Any]) -> np.ndarray:
     """A plain random forest on the features of whole clips."""
-    values = np.concatenate([forest.inputs(one, [(0, one.frames)]) for one in skeletons])
+    values = np.concatenate([by_features.inputs(one, [(0, one.frames)]) for one in skeletons])
     probabilities = np.full(len(fights), 0.5)
     for train, test in folds:
         model = RandomForestClassifier(400, min_samples_leaf=2, class_weight="balanced", random_state=SEED)

@@ -12,9 +12,10 @@ import pytest
 import torch
 from sklearn.ensemble import RandomForestClassifier
 
+from violence_ops.errors import ParamsError
 from violence_ops.params import Params, load_params
 from violence_ops.recognition import forest, package
-from violence_ops.recognition.ensemble import Ensemble
+from violence_ops.recognition.ensemble import Ensemble, build
 from violence_ops.recognition.families import fit
 from violence_ops.recognition.features import features
 from violence_ops.recognition.model import Settings, families
@@ -54,6 +55,7 @@ def test_a_family_trains_and_judges_the_same_from_its_package_with_pickle_off(
     chosen = params(train__family=family, windows__persons=3)
     trained = fit(CLIPS[:8], CLIPS[8:], LABELS, chosen.train, chosen.windows)
     assert np.isfinite([epoch.train_loss for epoch in trained.history]).all()
+    judge = package.Package(trained.settings, trained.threshold, build(trained.settings, trained.state))
     package.save(trained, tmp_path, {})
 
     def refused(*_: Any, **__: Any) -> None:
@@ -62,9 +64,9 @@ def test_a_family_trains_and_judges_the_same_from_its_package_with_pickle_off(
     for name in ("load", "loads", "Unpickler"):
         monkeypatch.setattr(pickle, name, refused)
     loaded = package.load(tmp_path)
-    found = [predict_skeleton(loaded, one).probability for one in CLIPS[8:]]
-    assert found == pytest.approx(trained.val_probabilities.tolist(), abs=1e-4)
-    assert loaded.settings == trained.settings
+    before, after = ([predict_skeleton(one, seen).probability for seen in CLIPS[8:]] for one in (judge, loaded))
+    assert after == pytest.approx(before, abs=1e-6)
+    assert (loaded.settings, loaded.threshold) == (trained.settings, trained.threshold)
 
 
 def test_an_ensemble_is_the_mean_of_its_members_and_reports_them(tmp_path: Path) -> None:
@@ -76,9 +78,18 @@ def test_an_ensemble_is_the_mean_of_its_members_and_reports_them(tmp_path: Path)
     inputs = judge.windows(CLIPS[9]).inputs
     by_member = judge.by_member(inputs)
     assert judge.probabilities(inputs) == pytest.approx(np.mean(list(by_member.values()), axis=0))
-    assert set(by_member) == set(trained.members) == {"stgcnpp", "transformer", "forest"}
+    assert set(by_member) == set(trained.members) == {"stgcnpp", "line", "forest"}
     assert set(json.loads((tmp_path / "thresholds.json").read_text())["members"]) == set(by_member)
     assert "| member forest |" in (tmp_path / "MODEL_CARD.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("family", "reason"), [("feature_line", "begins with nothing"), ("stgcnpp_streams", "fits no member")]
+)
+def test_a_start_that_fits_nobody_is_refused(family: str, reason: str) -> None:
+    chosen = params(train__family=family, train__start="synthetic_fights")
+    with pytest.raises(ParamsError, match=reason):
+        fit(CLIPS[:8], CLIPS[8:], LABELS, chosen.train, chosen.windows)
 
 
 def test_every_stream_can_be_chosen_and_another_one_is_another_model() -> None:

@@ -15,9 +15,10 @@ import torch
 from torch import Tensor
 
 from violence_ops.recognition.forest import Forest
+from violence_ops.recognition.line import Line
 from violence_ops.recognition.model import Classifier, Recogniser, Settings, Windows, load_config
-from violence_ops.recognition.skeleton import Skeleton
-from violence_ops.records import JOINTS, FloatArray
+from violence_ops.recognition.skeleton import Skeleton, blank
+from violence_ops.records import FloatArray
 
 
 def build(settings: Settings, state: dict[str, Tensor]) -> Classifier:
@@ -25,7 +26,9 @@ def build(settings: Settings, state: dict[str, Tensor]) -> Classifier:
     config = load_config(settings)
     if "members" in config:
         return Ensemble(settings, state)
-    return Forest(settings, state) if "forest" in config else Recogniser(settings, state)
+    if "forest" in config:
+        return Forest(settings, state)
+    return Line(settings, state) if "line" in config else Recogniser(settings, state)
 
 
 def members(settings: Settings) -> dict[str, Settings]:
@@ -55,8 +58,8 @@ class Ensemble:
             start = f"{name}/"
             weights = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
             self.members[name] = build(own, weights)
-        blank = _blank(settings)
-        self._shapes = [tuple(member.windows(blank).inputs.shape[1:]) for member in self.members.values()]
+        empty = blank(settings.windows)
+        self._shapes = [tuple(member.windows(empty).inputs.shape[1:]) for member in self.members.values()]
 
     def windows(self, skeleton: Skeleton) -> Windows:
         """Cut a clip; the inputs `(W, N)` of a window are those of all members, flattened."""
@@ -74,12 +77,3 @@ class Ensemble:
         return {
             name: member.probabilities(own) for (name, member), own in zip(self.members.items(), shaped, strict=True)
         }
-
-
-def _blank(settings: Settings) -> Skeleton:
-    """A window without anybody in it, to see what shape the members' inputs have."""
-    shape = (settings.windows.persons, settings.windows.size, JOINTS)
-    return Skeleton(
-        clip_id="", width=1, height=1, step=1.0, intensity=0.0, keypoints=np.zeros((*shape, 2), np.float32),
-        keypoint_scores=np.zeros(shape, np.float32),
-    )  # fmt: skip

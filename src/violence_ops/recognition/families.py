@@ -1,4 +1,4 @@
-"""Training a classifier of any family: one network, a forest, or an ensemble whose members are trained one after another."""
+"""Training a classifier of any family: a network, one on hand-made features, or an ensemble of members trained in turn."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
-from violence_ops.errors import UserError
+from violence_ops.errors import ParamsError, UserError
 from violence_ops.params import TrainParams, WindowParams
-from violence_ops.recognition import ensemble, forest, starts, train, vote
+from violence_ops.recognition import by_features, ensemble, forest, line, starts, train, vote
 from violence_ops.recognition.model import Settings, load_config
 from violence_ops.recognition.package import Package
 from violence_ops.recognition.predict import predict_skeleton
 from violence_ops.recognition.skeleton import Skeleton, windows
 from violence_ops.recognition.train import Epoch, Trained
-from violence_ops.records import LABELS
+from violence_ops.records import LABELS, FloatArray
 
 OnEpoch = Callable[[Epoch], None] | None
 
@@ -34,12 +34,16 @@ def fit(
 ) -> Trained:
     """Train `params.family` on the clips of `side`; `val` chooses epochs and thresholds. Otherwise as `train.fit`.
 
-    Members of an ensemble have seeds of their own; those that `params.start` fits begin with it.
+    Members of an ensemble have seeds of their own; those that `params.start` fits begin with it. Raises ParamsError if it fits
+    nobody.
     """
     settings = Settings.of(params, cut)
     own = ensemble.members(settings)
     if list(own) == [settings.family]:
         return _fit_one(settings, side, val, labels, params, on_epoch, checkpoint)
+    start = starts.find(params.start) if params.start else None
+    if start and not any(start.misfit(one) is None for one in own.values()):
+        raise ParamsError(f"train.start {start.name} fits no member of {settings.family}: set train.start to null.")
     found = {}
     for number, (name, one) in enumerate(own.items()):
         kept = checkpoint.with_name(f"{checkpoint.stem}-{name}{checkpoint.suffix}") if checkpoint else None
@@ -58,41 +62,62 @@ def _fit_one(
     settings: Settings, side: Sequence[Skeleton], val: Sequence[Skeleton], labels: Mapping[str, str],
     params: TrainParams, on_epoch: OnEpoch, checkpoint: Path | None,
 ) -> Trained:  # fmt: skip
-    if "forest" in load_config(settings):
-        return _fit_forest(settings, side, val, labels, params, on_epoch)
+    config = load_config(settings)
+    if "model" not in config:
+        if params.start:
+            raise ParamsError(f"train.family {settings.family} begins with nothing: set train.start to null.")
+        return _fit_by_features(settings, side, val, labels, params, on_epoch)
     return train.fit(side, val, labels, params, settings.windows, on_epoch, checkpoint)
 
 
-def _fit_forest(
+def _fit_by_features(
     settings: Settings, side: Sequence[Skeleton], val: Sequence[Skeleton], labels: Mapping[str, str],
     params: TrainParams, on_epoch: OnEpoch,
 ) -> Trained:  # fmt: skip
-    """Grow a forest on the windows of the training side; it is its own first and only epoch."""
-    most = load_config(settings).max_windows_per_clip
+    """Fit on the training side, which gives the figures and the threshold; then, nothing being left to choose, on all clips."""
+    config = load_config(settings)
+    grow = forest.grow if "forest" in config else line.grow
+
+    def fitted(clips: Sequence[Skeleton]) -> tuple[dict[str, Tensor], tuple[float, float]]:
+        values, targets = _windows(clips, labels, settings, config.max_windows_per_clip)
+        weights = train.class_weights(np.array(targets), params)
+        return grow(values, targets, settings, weights, params.seed), weights
+
+    state, weights = fitted(side)
+    trained = _judged(settings, state, val, labels, weights)
+    if on_epoch:
+        on_epoch(trained.history[0])
+    state, weights = fitted([*side, *val])
+    return replace(trained, state=state, class_weights=weights)
+
+
+def _windows(
+    clips: Sequence[Skeleton], labels: Mapping[str, str], settings: Settings, most: int
+) -> tuple[FloatArray, list[int]]:
+    """The features `(N, F)` of all windows that show somebody, at most so many of a clip, and their labels."""
     rows, targets = [], []
-    for skeleton in side:
+    for skeleton in clips:
         cuts = windows(skeleton.frames, skeleton.intensity, settings.windows)
         cuts = cuts[:: math.ceil(len(cuts) / most)]
         cuts = [(start, end) for start, end in cuts if skeleton.keypoint_scores[:, start:end].any()]
         if cuts:
-            rows.append(forest.inputs(skeleton, cuts))
+            rows.append(by_features.inputs(skeleton, cuts))
             targets += [LABELS.index(labels[skeleton.clip_id])] * len(cuts)
     if not rows:
         raise UserError(train.NOBODY)
-    weights = train.class_weights(np.array(targets), params)
-    state = forest.grow(np.concatenate(rows), targets, settings, weights, params.seed)
-    trained = _judged(settings, state, val, labels, weights)
-    if on_epoch:
-        on_epoch(trained.history[0])
-    return trained
+    return np.concatenate(rows), targets
 
 
 def _together(
     settings: Settings, found: Mapping[str, Trained], val: Sequence[Skeleton], labels: Mapping[str, str]
 ) -> Trained:
-    """The members as one classifier; its history is theirs one after another, and its own figures last."""
+    """The members as one classifier; its history is theirs one after another, and its own figures last.
+
+    Those are of the mean of the members' figures on validation, because some members know the validation clips by now.
+    """
     state = ensemble.joined({name: one.state for name, one in found.items()})
-    one = _judged(settings, state, val, labels, next(iter(found.values())).class_weights)
+    probabilities = np.mean([one.val_probabilities for one in found.values()], axis=0)
+    one = _figures(settings, state, val, labels, probabilities, next(iter(found.values())).class_weights)
     epochs = [epoch for trained in found.values() for epoch in trained.history] + one.history
     history = [replace(epoch, epoch=number) for number, epoch in enumerate(epochs, start=1)]
     scores = {name: trained.history[trained.best_epoch - 1].val for name, trained in found.items()}
@@ -103,9 +128,17 @@ def _judged(
     settings: Settings, state: dict[str, Tensor], val: Sequence[Skeleton], labels: Mapping[str, str],
     class_weights: tuple[float, float],
 ) -> Trained:  # fmt: skip
-    """A classifier that was not trained in epochs, with its figures on validation; they stand for its training loss too."""
+    """A classifier that was not trained in epochs, with its figures on validation."""
     judge = Package(settings, 0.5, ensemble.build(settings, state))
     probabilities = np.array([predict_skeleton(judge, clip).probability for clip in val], np.float32)
+    return _figures(settings, state, val, labels, probabilities, class_weights)
+
+
+def _figures(
+    settings: Settings, state: dict[str, Tensor], val: Sequence[Skeleton], labels: Mapping[str, str],
+    probabilities: FloatArray, class_weights: tuple[float, float],
+) -> Trained:  # fmt: skip
+    """What these probabilities of Fight of the validation clips say; their loss stands for the training loss too."""
     fights = np.array([labels[clip.clip_id] == "Fight" for clip in val])
     sweep = vote.sweep(probabilities, fights)
     right = np.clip(np.where(fights, probabilities, 1 - probabilities), 1e-6, 1)

@@ -97,7 +97,7 @@ class _Person:
         shoulders = np.nanmean(joints[:, _SHOULDERS], axis=1)
         head = _or(np.nanmean(joints[:, _HEAD], axis=1), shoulders)
         return cls(
-            joints, scores, scores.any(axis=1), low, high, size, centre, head, shoulders,
+            joints, scores, np.asarray(scores.any(axis=1)), low, high, size, centre, head, shoulders,
             np.nanmean(joints[:, _HIPS], axis=1), np.diff(joints, axis=0) / size, np.diff(centre, axis=0) / size,
         )  # fmt: skip
 

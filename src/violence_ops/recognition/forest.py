@@ -12,18 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from violence_ops.recognition.features import features
-from violence_ops.recognition.model import Settings, Windows, load_config
-from violence_ops.recognition.skeleton import Skeleton, presence, windows
+from violence_ops.recognition.by_features import ByFeatures
+from violence_ops.recognition.model import Settings, load_config
 from violence_ops.records import FloatArray
 
 _ARRAYS = ("roots", "feature", "threshold", "left", "right", "share")
-
-
-def inputs(skeleton: Skeleton, cuts: Sequence[tuple[int, int]]) -> FloatArray:
-    """The features of a clip's windows, `(W, F)`."""
-    rows = [features(skeleton.keypoints[:, a:b], skeleton.keypoint_scores[:, a:b]) for a, b in cuts]
-    return np.array([list(row.values()) for row in rows], np.float32)
 
 
 def grow(
@@ -59,7 +52,7 @@ def grow(
     return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-class Forest:
+class Forest(ByFeatures):
     """A grown forest that gives the probability of Fight for windows."""
 
     def __init__(self, settings: Settings, state: dict[str, Tensor]) -> None:
@@ -69,11 +62,6 @@ class Forest:
         self.settings = settings
         self._of = {name: value.numpy() for name, value in state.items()}
         self._depth = self._deepest()
-
-    def windows(self, skeleton: Skeleton) -> Windows:
-        """Cut a clip and make the features of each window, `(W, F)`."""
-        cuts = windows(skeleton.frames, skeleton.intensity, self.settings.windows)
-        return Windows(cuts, presence(skeleton, cuts), torch.from_numpy(inputs(skeleton, cuts)))
 
     def probabilities(self, inputs: Tensor) -> FloatArray:
         """Probability of Fight `(W,)`: the mean over the trees of the share of Fight in the leaf that a window falls into."""

@@ -18,6 +18,7 @@ _HEAD, _TRUNK, _LIMBS = [0, 1, 2, 3, 4], [5, 6, 11, 12], [9, 10, 15, 16]
 _PER_TOKEN = 2 * JOINTS + JOINTS + 2 * JOINTS + 5 + 3 * len(_LIMBS)
 _SMALLEST = 1e-2  # of the scene: a person's size is not taken for smaller
 _FAR = 3.0  # sizes
+_NEVER = 1e4
 
 
 @MODELS.register_module()
@@ -41,19 +42,45 @@ class SkeletonTransformer(BaseModule):
         self.normalise = nn.BatchNorm1d(_PER_TOKEN)
         self.embed = nn.Linear(_PER_TOKEN, width)
         self.time = nn.Parameter(torch.randn(max_frames, width) * 0.02)
-        layer = nn.TransformerEncoderLayer(width, heads, 2 * width, dropout, "gelu", batch_first=True, norm_first=True)
-        self.encoder = nn.TransformerEncoder(layer, layers, nn.LayerNorm(width), enable_nested_tensor=False)
+        self.layers = nn.ModuleList(_Layer(width, heads, dropout) for _ in range(layers))
+        self.last = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features `(N, 1, C, 1, 1)`, as MMAction2's GCNHead takes them, of windows `(N, M, T, 17, 3)` (x, y, score)."""
         tokens, present = _tokens(x)
         tokens = self.normalise(tokens.flatten(0, 2)).reshape(tokens.shape)
         tokens = (self.embed(tokens) + self.time[: tokens.shape[2]]).flatten(1, 2)
-        absent = ~present.flatten(1)
-        absent &= ~absent.all(dim=1, keepdim=True)  # attention to nobody at all would be no number
-        found = self.encoder(tokens, src_key_padding_mask=absent)
-        weight = (~absent).float()[..., None]
-        return ((found * weight).sum(1) / weight.sum(1))[:, None, :, None, None]
+        there = present.flatten(1).float()
+        for layer in self.layers:
+            tokens = layer(tokens, there)
+        weight = there[..., None]
+        found = (self.last(tokens) * weight).sum(1) / weight.sum(1).clamp(min=1.0)
+        return found[:, None, :, None, None]
+
+
+class _Layer(nn.Module):
+    """Attention and two linear layers, each after a normalisation and beside a way around (Xiong et al. 2020, pre-LN)."""
+
+    def __init__(self, width: int, heads: int, dropout: float) -> None:
+        super().__init__()
+        self.heads = heads
+        self.before, self.between = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.asked, self.answer = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.think = nn.Sequential(
+            nn.Linear(width, 2 * width), nn.GELU(), nn.Dropout(dropout), nn.Linear(2 * width, width)
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, there: Tensor) -> Tensor:
+        """Tokens `(N, L, C)`; nobody looks at those that are not `there` `(N, L)`, 0 or 1."""
+        count, length, width = x.shape
+        shape = (count, length, 3, self.heads, width // self.heads)
+        query, key, value = self.asked(self.before(x)).reshape(shape).permute(2, 0, 3, 1, 4).unbind(0)
+        likeness = query @ key.transpose(-1, -2) / (width // self.heads) ** 0.5
+        likeness = likeness + (there[:, None, None] - 1) * _NEVER
+        seen = (self.dropout(likeness.softmax(-1)) @ value).transpose(1, 2).reshape(count, length, width)
+        x = x + self.dropout(self.answer(seen))
+        return x + self.dropout(self.think(self.between(x)))
 
 
 def _tokens(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,9 +90,9 @@ def _tokens(x: Tensor) -> tuple[Tensor, Tensor]:
     present = seen.any(-1)
     centre, size = _centre(points, seen), _size(points, seen)
     own = torch.where(seen[..., None], (points - centre[..., None, :]) / size[..., None, None], 0.0)
-    motion = torch.zeros_like(points)
     both = seen[:, :, 1:] & seen[:, :, :-1]
-    motion[:, :, 1:] = torch.where(both[..., None], points.diff(dim=2) / size[..., 1:, None, None], 0.0)
+    moved = (points[:, :, 1:] - points[:, :, :-1]) / size[..., 1:, None, None]
+    motion = torch.cat([torch.zeros_like(points[:, :, :1]), torch.where(both[..., None], moved, 0.0)], dim=2)
     others = _others(points, seen, present, centre, size)
     parts = (own.flatten(-2), scores, motion.flatten(-2), others)
     return torch.cat(parts, dim=-1).clamp(-_FAR, _FAR), present
@@ -74,8 +101,8 @@ def _tokens(x: Tensor) -> tuple[Tensor, Tensor]:
 def _others(points: Tensor, seen: Tensor, present: Tensor, centre: Tensor, size: Tensor) -> Tensor:
     """How each person stands to the next in rank (the last to the first), `(N, M, T, 5 + 12)`; zeros where one is missing."""
     head = _mean(points[..., _HEAD, :], seen[..., _HEAD])
-    other = {"centre": centre.roll(-1, 1), "head": head.roll(-1, 1), "size": size.roll(-1, 1)}
-    both = present & present.roll(-1, 1) & (points.shape[1] > 1)
+    other = {"centre": _next(centre), "head": _next(head), "size": _next(size)}
+    both = present & _next(present) & (points.shape[1] > 1)
     scale = ((size + other["size"]) / 2)[..., None]
     offset = (other["centre"] - centre) / scale
     ratio = (other["size"] / size).log()[..., None]
@@ -88,6 +115,11 @@ def _others(points: Tensor, seen: Tensor, present: Tensor, centre: Tensor, size:
     reach = torch.where(known, (limbs - centre[..., None, :]).norm(dim=-1) / scale, 0.0)
     found = torch.cat([alone, ratio, *gaps, reach], -1)
     return torch.cat([torch.where(both[..., None], found, 0.0), both[..., None].float()], -1)
+
+
+def _next(values: Tensor) -> Tensor:
+    """Of each person the value of the next one."""
+    return torch.cat([values[:, 1:], values[:, :1]], dim=1)
 
 
 def _mean(points: Tensor, seen: Tensor) -> Tensor:

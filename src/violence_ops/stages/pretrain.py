@@ -65,7 +65,12 @@ def run(
     from violence_ops.recognition import starts
     from violence_ops.recognition.degradation import Degradation
     from violence_ops.recognition.families import fit
+    from violence_ops.recognition.model import Settings, load_config
 
+    if "model" not in load_config(Settings.of(params.train, params.windows)):
+        raise UsageError(
+            f"train.family {params.train.family} is no single network, which alone can begin with a start."
+        )
     labels: dict[str, str] = {}
     seen = list(_extracted(params, measured, seed, progress))
     degradation = Degradation.measure((truth, found) for _, _, truth, found in seen)
