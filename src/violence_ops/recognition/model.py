@@ -18,7 +18,7 @@ import violence_ops.recognition.dataset
 import violence_ops.recognition.transformer  # noqa: F401 - registers the network
 from violence_ops.errors import ParamsError
 from violence_ops.params import TrainParams, WindowParams
-from violence_ops.recognition import vectorised
+from violence_ops.recognition import joints_first, vectorised
 from violence_ops.recognition.export import annotation
 from violence_ops.recognition.skeleton import Skeleton, presence, windows
 from violence_ops.records import FloatArray
@@ -161,6 +161,8 @@ class Recogniser:
         """Build the network of `settings`, with the weights `state` or MMAction2's random start."""
         config = load_config(settings)
         self.settings = settings
+        if joints_first.fits(config.model.backbone):
+            config.model.backbone.type = "JointsFirstSTGCN"
         self.network: Any = MODELS.build(config.model)
         self._pipeline, self._persons = Compose(config.test_pipeline), config.persons
         self._together = vectorised.read(config.test_pipeline)

@@ -1,0 +1,62 @@
+"""STGCN++ with the joints first is MMAction2's STGCN++: results, gradients, running figures and weights."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import pytest
+import torch
+
+from violence_ops.recognition import joints_first
+
+# isort: split
+from mmaction.models.backbones import STGCN
+from mmengine.logging import MMLogger
+
+SETTINGS: dict[str, Any] = {
+    "in_channels": 6, "base_channels": 16, "gcn_adaptive": "init", "gcn_with_res": True, "tcn_type": "mstcn",
+    "graph_cfg": {"layout": "coco", "mode": "spatial"},
+}  # fmt: skip
+
+
+def pair() -> tuple[Any, Any]:
+    """Both networks in double precision, with the same random weights."""
+    MMLogger.get_current_instance().setLevel("WARNING")
+    torch.manual_seed(0)
+    theirs = STGCN(**copy.deepcopy(SETTINGS))
+    for value in theirs.parameters():
+        torch.nn.init.normal_(value, 0.0 if value.dim() > 1 else 1.0, 0.2)
+    ours = joints_first.JointsFirstSTGCN(**copy.deepcopy(SETTINGS))
+    ours.load_state_dict(theirs.state_dict())
+    return theirs.double(), ours.double()
+
+
+@pytest.mark.parametrize("frames", [30, 13, 4])
+def test_results_gradients_and_running_figures_are_mmaction2s(frames: int) -> None:
+    theirs, ours = pair()
+    inputs = torch.randn(2, 2, frames, 17, 6, dtype=torch.float64)
+    weight: torch.Tensor | None = None
+    found = []
+    for network in (theirs, ours):
+        network.train()
+        own = inputs.clone().requires_grad_()
+        result = network(own)
+        weight = torch.randn_like(result) if weight is None else weight
+        (result * weight).sum().backward()
+        found.append((result, own.grad, [value.grad for value in network.parameters()], list(network.buffers())))
+    (their_result, their_grad, their_grads, their_buffers), (result, grad, grads, buffers) = found
+    torch.testing.assert_close(result, their_result)
+    torch.testing.assert_close(grad, their_grad, rtol=1e-6, atol=1e-8)
+    for one, other in zip(grads, their_grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=1e-6)
+    for one, other in zip(buffers, their_buffers, strict=True):
+        torch.testing.assert_close(one, other)
+    torch.testing.assert_close(ours.eval()(inputs), theirs.eval()(inputs))
+
+
+def test_only_stgcn_plus_plus_is_taken_over() -> None:
+    plain = {"type": "STGCN", "graph_cfg": SETTINGS["graph_cfg"]}
+    assert joints_first.fits(plain | {"gcn_adaptive": "init", "gcn_with_res": True, "tcn_type": "mstcn"})
+    assert not joints_first.fits(plain)
+    assert not joints_first.fits({"type": "AAGCN"})
