@@ -125,10 +125,15 @@ def pairs(tracks, params, heights, frames):
 
 
 def rankable(tracks, params, frames):
-    """Ids of the tracks that are seen for long, and surely, enough."""
+    """Ids of the tracks that are seen for long, surely and steadily enough."""
     step = statistics.median(b - a for a, b in pairwise(frames)) if len(frames) > 1 else 1
+    looked_at = sorted({*(int(f) for f in frames), *tracks.frame.tolist()})
     found = set()
     for track in set(tracks.track_id.tolist()):
+        own = sorted(int(f) for f, t in zip(tracks.frame, tracks.track_id, strict=True) if t == track)
+        gaps = sum(looked_at.index(b) - looked_at.index(a) > 1 for a, b in pairwise(own))
+        if gaps / max(len(own) - 1, 1) > params.max_flicker + 1e-6:
+            continue
         scores = [float(s) for s, t in zip(tracks.scores, tracks.track_id, strict=True) if t == track]
         long = len(scores) * step / tracks.fps >= params.min_track_s - 1e-6
         if long and sum(scores) / len(scores) >= params.min_mean_score:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from violence_ops.involvement import rank
 from violence_ops.params import load_params
 from violence_ops.records import COMPONENTS, ClipPoses, ClipTracks
+from violence_ops.tracking import fill
 
 HERE = Path(__file__).parent
 DEFAULTS = load_params(HERE.parents[1] / "params.yaml").involvement
@@ -249,6 +250,17 @@ def test_who_is_alone_has_no_partner_and_nobody_is_one_s_own():
     assert ranked[0, -1] == 1
 
 
+def test_filled_rows_change_nothing_and_get_what_their_track_has():
+    for seed in range(5):
+        tracks, frames = crowd(seed, persons=4)
+        made = fill(tracks, frames, limit_s=1.0)
+        assert made.interpolated.any()
+        plain, filled = (rank(some, with_(max_flicker=1.0), frames=frames) for some in (tracks, made))
+        for name in ("rank", "involvement", "components"):
+            assert np.array_equal(getattr(filled, name)[~made.interpolated], getattr(plain, name))
+        assert np.array_equal(by_track(filled), by_track(plain))
+
+
 def test_a_track_too_brief_to_be_ranked_is_nobody_s_partner():
     tracks, frames = crowd(6, persons=2, gaps=False)
     tracks.bboxes[tracks.track_id == 2] = tracks.bboxes[tracks.track_id == 1]
@@ -262,7 +274,7 @@ def test_a_track_too_brief_to_be_ranked_is_nobody_s_partner():
 def test_what_is_between_two_is_the_same_for_both(component):
     for seed in range(20):
         tracks, frames = crowd(seed, persons=2)
-        got = by_track(rank(tracks, DEFAULTS, frames=frames))[:, COMPONENTS.index(component)]
+        got = by_track(rank(tracks, with_(max_flicker=1.0), frames=frames))[:, COMPONENTS.index(component)]
         assert got[0] == got[1]
 
 
