@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -77,16 +78,20 @@ def test_a_run_shows_all_of_a_training_and_its_model_answers_requests(
 
     command = [sys.executable, "-m", "mlflow", "models", "serve", "-m", f"models:/{MODEL}/{made.model_version}",
                "--env-manager", "local", "-h", "127.0.0.1", "-p", str(port)]  # fmt: skip
-    environment = os.environ | {
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # where uvicorn is
+    settings = {
         "MLFLOW_TRACKING_URI": workspace.mlflow_uri,
         "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
+        "PATH": path,
     }
+    environment = os.environ | settings
     with (tmp_path / "serve.log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
             answer = _answer(server, f"http://127.0.0.1:{port}/invocations", tmp_path / "serve.log")
         finally:
-            os.killpg(server.pid, signal.SIGTERM)
+            with suppress(ProcessLookupError):
+                os.killpg(server.pid, signal.SIGTERM)
             server.wait(60)
     (row,) = answer["predictions"]
     assert set(row) == {"clip_id", "probability", "threshold", "verdict"}

@@ -40,11 +40,11 @@ class JointsFirstSTGCN(STGCN):
 
 def _block(block: Any, x: Tensor) -> Tensor:
     found = _temporal(block.tcn, _spatial(block.gcn, x))
-    if isinstance(block.residual, nn.Module):
-        short = block.residual
+    short: Any = block.residual
+    if hasattr(short, "conv"):
         found = found + _normalised([short.bn], _linear(short.conv, x[:, :, :: short.stride]))
     else:
-        found = found + block.residual(x)
+        found = found + short(x)
     return found.relu_()
 
 
@@ -79,19 +79,20 @@ def _linear(conv: nn.Conv2d, x: Tensor) -> Tensor:
 
 def _normalised(norms: Sequence[Any], x: Tensor) -> Tensor:
     """Batch norms over the last dimension, side by side, in one go; their running figures follow."""
-    first, together = norms[0], [_side_by_side([getattr(norm, name) for norm in norms]) for name in _FIGURES]
+    first = norms[0]
+    mean, variance, weight, bias = (_side_by_side([getattr(norm, name) for norm in norms]) for name in _FIGURES)
     momentum = first.momentum
     if first.training:
         for norm in norms:
             norm.num_batches_tracked += 1
         momentum = 1.0 / float(first.num_batches_tracked) if momentum is None else momentum
     image = x.reshape(1, -1, 1, x.shape[-1]).permute(0, 3, 1, 2)
-    found = F.batch_norm(image, *together, first.training, momentum or 0.0, first.eps)
+    found = F.batch_norm(image, mean, variance, weight, bias, first.training, momentum or 0.0, first.eps)
     if first.training and len(norms) > 1:
         sizes = [norm.num_features for norm in norms]
-        for norm, mean, variance in zip(norms, together[0].split(sizes), together[1].split(sizes), strict=True):
-            norm.running_mean.copy_(mean)
-            norm.running_var.copy_(variance)
+        for norm, own_mean, own_variance in zip(norms, mean.split(sizes), variance.split(sizes), strict=True):
+            norm.running_mean.copy_(own_mean)
+            norm.running_var.copy_(own_variance)
     return found.permute(0, 2, 3, 1).view(x.shape)
 
 
