@@ -114,5 +114,5 @@ def _check_run(uri: str, run_id: str) -> None:
     assert {"train_loss", "val_f1", "val_precision", "val_recall", "val_accuracy"} <= run.data.metrics.keys()
     assert [metric.step for metric in client.get_metric_history(run_id, "val_f1")] == [1, 2]
     assert {one.path for one in client.list_artifacts(run_id, "plots")} == {
-        f"plots/{name}.png" for name in ("confusion_matrix", "curves", "threshold")
+        f"plots/{name}.png" for name in ("calibration", "confusion_matrix", "curves", "ranking", "threshold")
     }
