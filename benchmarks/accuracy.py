@@ -70,6 +70,13 @@ class Judged:
         self.probabilities[name] = probabilities
         self.verdicts[name] = probabilities > 0.5 if verdicts is None else verdicts
 
+    def only(self, rows: np.ndarray) -> Judged:
+        """These clips alone."""
+        self.fights, self.groups = self.fights[rows], self.groups[rows]
+        for kept in (self.probabilities, self.verdicts):
+            kept.update({name: values[rows] for name, values in kept.items()})
+        return self
+
     def figures(self, name: str) -> dict[str, Any]:
         """Accuracy, F1 and AUC with intervals, and the accuracy at the thresholds that validation chose."""
         own = float((self.verdicts[name] == self.fights).mean())
@@ -130,7 +137,7 @@ def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
     examples = surveillance(params, arguments.data)
     judged = _cross_validated(examples, params, arguments)
     table = {name: judged.figures(name) for name in judged.probabilities}
-    print(f"{len(examples)} clips of {len(set(judged.groups))} source groups, poses: {arguments.poses}")
+    print(f"{len(judged.fights)} clips of {len(set(judged.groups))} source groups, poses: {arguments.poses}")
     _print(table)
     best = max((name for name in table if name != BASELINE), key=lambda name: table[name]["auc"])
     result = {f"surv.{name}": table[best][name] for name in _SCORES}
@@ -178,7 +185,7 @@ def _cross_validated(examples: Sequence[Example], params: Params, arguments: arg
         for some in combinations(arguments.families, size):
             judged.add("+".join(some), np.mean([judged.probabilities[name] for name in some], axis=0))
     print(file=sys.stderr)
-    return judged
+    return judged.only(np.sort(np.concatenate([test for _, test in folds])))
 
 
 def _skeletons(examples: Sequence[Example], params: Params) -> list[Skeleton]:
