@@ -180,10 +180,8 @@ def _contestant(workspace: Workspace, registry: Registry, version: str, holdout:
     tags = registry.tags(version)
     loaded = load_version(workspace, version)
     folder = workspace.model_package(version)
-    lineage = {
-        key: value for key, value in sorted(tags.items()) if key not in _NO_LINEAGE and not key.startswith("mlflow.")
-    }
-    lineage |= _batches_of(folder)
+    told = {key: value for key, value in tags.items() if key not in _NO_LINEAGE and not key.startswith("mlflow.")}
+    lineage = dict(sorted((told | _batches_of(folder)).items()))  # as it is read back
     facts = ModelFacts(
         version=version, threshold=loaded.threshold, lineage=lineage, holdout_version=holdout.version, holdout_revision=holdout.revision
     )  # fmt: skip
