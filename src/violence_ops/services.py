@@ -31,7 +31,7 @@ POOLS: Final = {
     "gpu": "one model on the device at a time",
     "versioning": "one writer to git and DVC at a time",
 }
-DAGS: Final = ("nightly_ingestion", "retraining", "gated_evaluation", "rollback", "drift")
+DAGS: Final = ("nightly_ingestion", "retraining", "gated_evaluation", "rollback", "drift", "shadow")
 # The API server reads the logs from disk; the log servers of the others would listen on every network interface.
 _AIRFLOW: Final = {
     "scheduler": ("--skip-serve-logs",),
