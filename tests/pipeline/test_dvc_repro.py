@@ -9,9 +9,11 @@ import sys
 from collections.abc import Callable
 
 import pytest
+from mlflow.tracking import MlflowClient
 
 from violence_ops.records import ClipRecord
 from violence_ops.stages import synth
+from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -60,3 +62,17 @@ def test_a_refused_candidate_is_a_result_and_no_failed_pipeline(
     assert workspace.read_progress("gate")["verdict"] != "pass"
     assert not set(LEARNING) & json.loads(run(workspace, "dvc", "status", "--json")).keys()
     assert run(workspace, "dvc", "repro", "--single-item", *LEARNING).count("didn't change, skipping") == len(LEARNING)
+
+
+def test_an_experiment_trains_with_other_settings(
+    new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]]
+) -> None:
+    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1})
+    seal_tracks(workspace)
+    workspace.write_progress("seal", {"batches": 1})
+    run(workspace, "dvc", "repro", "--single-item", "assemble")
+    subprocess.run(["git", "commit", "-q", "-a", "-m", "Assembled"], cwd=workspace.root, check=False)
+    run(workspace, "dvc", "exp", "run", "--single-item", "-S", "train.epochs=2", "train")
+    version = workspace.read_progress("train")["model_version"]
+    logged = MlflowClient(workspace.mlflow_uri).get_run(open_registry(workspace).version(version).run_id)
+    assert logged.data.params["train.epochs"] == "2"
