@@ -71,6 +71,7 @@ class TrackingParams(_Section):
     keypoint_weight: Share
     buffer_s: Positive
     min_hits: Count
+    fill_gap_s: Annotated[float, Field(ge=0)]
 
 
 class CompositeWeights(_Section):
@@ -123,6 +124,7 @@ class InvolvementParams(_Section):
     persistence_weight: Share
     min_track_s: Annotated[float, Field(ge=0)]
     min_mean_score: Share
+    max_flicker: Share
     adaptive_regions: bool
     adaptive_tracks: Count
     adaptive_rounds: Count
@@ -161,8 +163,14 @@ class InvolvementParams(_Section):
 
 class AnnotationParams(_Section):
     timeout_s: Positive
+    seconds_per_video_second: Annotated[float, Field(ge=0)]
     workers: Annotated[int, Field(ge=0, le=256)]
+    crowd: Annotated[int, Field(ge=2)]
     overlay: Literal["none", "fights", "all"]
+
+    def allowance_s(self, duration_s: float | None) -> float:
+        """How long the work on a clip of this duration may take."""
+        return self.timeout_s + self.seconds_per_video_second * (duration_s or 0.0)
 
 
 class WindowParams(_Section):

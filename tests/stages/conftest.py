@@ -169,7 +169,12 @@ def seal_whole(seal_tracks: Callable[..., list[ClipRecord]]) -> Callable[..., li
     """
 
     def seal(
-        workspace: Workspace, *, scale: float = 1.0, judged_by: str | None = None, surely: bool = False, seed: int = 0,
+        workspace: Workspace,
+        *,
+        scale: float = 1.0,
+        judged_by: str | None = None,
+        surely: bool = False,
+        seed: int = 0,
         **options: Any,
     ) -> list[ClipRecord]:
         records = seal_tracks(workspace, seed=seed, **options)

@@ -95,9 +95,7 @@ def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[
     result.notices += scan.notices
 
 
-def _decide(
-    workspace: Workspace, claim: Claim, catalog: Catalog, progress: Progress | None
-) -> dict[str, Any]:
+def _decide(workspace: Workspace, claim: Claim, catalog: Catalog, progress: Progress | None) -> dict[str, Any]:
     """Look at every file of the claim, and claim in the catalog those that may become clips."""
     refused: list[dict[str, Any]] = []
     same_bytes: dict[str, list[tuple[int, ClipRecord]]] = {}
