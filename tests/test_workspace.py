@@ -147,6 +147,14 @@ def test_a_table_carries_its_fingerprint(tmp_path: Path) -> None:
     assert read_fingerprint(tmp_path / "none.parquet") is None
 
 
+def test_a_damaged_table_has_no_fingerprint_so_that_its_stage_makes_it_again(tmp_path: Path) -> None:
+    write_table(tmp_path / "t.parquet", pa.table({"a": [1]}), "mark")
+    whole = (tmp_path / "t.parquet").read_bytes()
+    for damaged in (b"", whole[:-9], b"something else"):
+        (tmp_path / "t.parquet").write_bytes(damaged)
+        assert read_fingerprint(tmp_path / "t.parquet") is None
+
+
 def test_a_lock_is_freed_when_its_holder_is_killed(workspace: Workspace) -> None:
     code = (
         "import sys, time; from pathlib import Path; from violence_ops.workspace import Workspace\n"

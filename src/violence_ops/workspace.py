@@ -474,10 +474,11 @@ def write_table(path: Path, table: pa.Table, fingerprint: str | None = None) -> 
 
 
 def read_fingerprint(path: Path) -> str | None:
-    """The fingerprint that `write_table` stored, or None if the file is missing or has none."""
-    if not path.is_file():
+    """The fingerprint that `write_table` stored, or None if the file is missing, damaged or has none: to be made again."""
+    try:
+        value = (pq.read_schema(path).metadata or {}).get(_FINGERPRINT)
+    except (FileNotFoundError, pa.ArrowInvalid):
         return None
-    value = (pq.read_schema(path).metadata or {}).get(_FINGERPRINT)
     return value.decode() if value else None
 
 
