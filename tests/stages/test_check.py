@@ -196,7 +196,7 @@ def test_a_sealed_batch_that_is_in_no_version_is_told(sealed: Workspace) -> None
     ],
 )
 def test_other_parameters_make_what_depends_on_them_stale(sealed: Workspace, setting: str, stale: list[str]) -> None:
-    value = {"pose.nms_threshold": 0.5, "tracking.min_hits": 3, "pose.mini_batch": 4, "gate.min_f1": 0.7}[setting]
+    value = {"pose.nms_threshold": 0.6, "tracking.min_hits": 3, "pose.mini_batch": 4, "gate.min_f1": 0.7}[setting]
     params = sealed.params({setting: value})
     result = check.run(sealed, params)
     assert [(finding.kind, finding.what) for finding in result.findings] == [("stale", what) for what in stale]
