@@ -14,9 +14,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from violence_ops.files import write_json, write_table
 from violence_ops.records import CLIPS_SCHEMA, COMPONENTS, LABELS, PREDICTIONS_SCHEMA, ClipRecord, ClipTracks
 from violence_ops.stages import init
-from violence_ops.workspace import Workspace, write_json, write_table
+from violence_ops.workspace import Workspace
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,9 @@ import yaml
 
 from violence_ops import services
 from violence_ops.errors import ParamsError, UsageError, WorkspaceError
+from violence_ops.files import atomic_path, read_fingerprint, write_json, write_table
 from violence_ops.stages import init
-from violence_ops.workspace import Workspace, atomic_path, read_fingerprint, write_json, write_table
+from violence_ops.workspace import Workspace
 
 
 def git(folder: Path, *arguments: str) -> str:

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from violence_ops.errors import ExpectationsFailed
+from violence_ops.files import write_text
 from violence_ops.params import ExpectationParams, ValidationParams
 from violence_ops.records import CLIPS_SCHEMA, COMPONENTS, LABELS, REASONS
-from violence_ops.workspace import Workspace, write_text
+from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from typing import Any, Final, Literal
 
 from violence_ops.errors import UserError
-from violence_ops.workspace import Workspace, sync_folder
+from violence_ops.files import sync_folder
+from violence_ops.workspace import Workspace
 
 Event = Literal["verdict", "approval", "refusal", "promotion", "rollback"]
 

@@ -13,7 +13,7 @@ from typing import Final
 
 import psutil
 
-from violence_ops.workspace import write_json
+from violence_ops.files import write_json
 
 _CLOCK_TOLERANCE_S: Final = 2.0
 

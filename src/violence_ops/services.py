@@ -21,7 +21,8 @@ import httpx
 from violence_ops import processes
 from violence_ops.airflow_api import AirflowApi
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
-from violence_ops.workspace import Workspace, write_json
+from violence_ops.files import write_json
+from violence_ops.workspace import Workspace
 
 HOST: Final = "127.0.0.1"
 USERS: Final = {"admin": "admin", "release-manager": "op"}

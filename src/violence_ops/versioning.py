@@ -19,8 +19,9 @@ from typing import Any, Final
 import psutil
 
 from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
+from violence_ops.files import write_text
 from violence_ops.params import Params
-from violence_ops.workspace import Batch, Workspace, write_text
+from violence_ops.workspace import Batch, Workspace
 
 _WAIT_S: Final = 120.0
 _REMOTE: Final = "default"

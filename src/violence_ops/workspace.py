@@ -1,4 +1,4 @@
-"""Where things lie in a workspace, how they are written so that nothing is ever half there, and locks.
+"""Where things lie in a workspace, and locks.
 
 A workspace is a git + DVC repository of its own; every path in it is named here and nowhere else.
 """
@@ -6,25 +6,20 @@ A workspace is a git + DVC repository of its own; every path in it is named here
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import json
 import os
 import re
-import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.files import fingerprint, write_json
 from violence_ops.params import Params, load_params
 
-_FINGERPRINT: Final = b"violence_ops.fingerprint"
 _BATCH_ID: Final = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
 _CLIP_ID: Final = re.compile(r"[0-9a-f]{20}")
 _REPORT: Final = re.compile(r"[0-9]+-vs-([0-9]+|none)")
@@ -413,84 +408,6 @@ def check_clip_id(clip_id: str) -> str:
     if not _CLIP_ID.fullmatch(clip_id):
         raise UsageError(f"{clip_id!r} is not a clip id: give the 20 hex digits that `violence-ops status` lists.")
     return clip_id
-
-
-@contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`; what was written there is synced and renamed to `path` if the block succeeds."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
-    try:
-        yield temporary
-        with temporary.open("rb+") as written:
-            os.fsync(written.fileno())
-        temporary.chmod(0o644)
-        temporary.replace(path)
-        sync_folder(path.parent)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def sync_folder(folder: Path) -> None:
-    """Make renames in `folder` survive a power cut."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_text(path: Path, content: str) -> None:
-    """Write a whole text file at once."""
-    with atomic_path(path) as temporary:
-        temporary.write_text(content, "utf-8")
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON at once: sorted keys, so that equal content gives equal bytes."""
-    write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
-
-
-@contextmanager
-def table_writer(path: Path, schema: pa.Schema, fingerprint: str | None = None) -> Iterator[Callable[[pa.Table], None]]:
-    """A function that appends to a Parquet file, which is there when the block succeeds and not before.
-
-    The file's metadata hold the fingerprint of what it was made from.
-    """
-    metadata = {key: value for key, value in (schema.metadata or {}).items() if key != _FINGERPRINT}
-    if fingerprint:
-        metadata[_FINGERPRINT] = fingerprint.encode()
-    marked = schema.with_metadata(metadata or None)
-    with atomic_path(path) as temporary, pq.ParquetWriter(temporary, marked, compression="zstd") as writer:
-        yield lambda table: writer.write_table(table.cast(marked))
-
-
-def write_table(path: Path, table: pa.Table, fingerprint: str | None = None) -> None:
-    """Write a Parquet file at once, with the fingerprint of what it was made from in its metadata."""
-    with table_writer(path, table.schema, fingerprint) as append:
-        append(table)
-
-
-def read_fingerprint(path: Path) -> str | None:
-    """The fingerprint that `write_table` stored, or None if the file is missing, damaged or has none: to be made again."""
-    try:
-        value = (pq.read_schema(path).metadata or {}).get(_FINGERPRINT)
-    except (FileNotFoundError, pa.ArrowInvalid):
-        return None
-    return value.decode() if value else None
-
-
-def fingerprint(*parts: Any) -> str:
-    """A short hash of JSON-able values: equal inputs of a step give equal fingerprints."""
-    return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()[:32]
-
-
-def sha256_file(path: Path) -> str:
-    """The SHA-256 of a file's bytes, in hex, read in pieces."""
-    with path.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
 
 
 def clip_id_of(sha256: str) -> str:

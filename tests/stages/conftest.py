@@ -15,11 +15,12 @@ import pytest
 
 from violence_ops.evaluation import judgement
 from violence_ops.evaluation.records import DataChecks, HoldoutFacts, JudgedClip, Latency, Leakage, ModelFacts, Timings
+from violence_ops.files import sha256_file, write_json, write_table
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, POSES_SCHEMA, PREDICTIONS_SCHEMA, ClipPoses, ClipRecord
 from violence_ops.registry import MODEL, Registry
 from violence_ops.stages import batches
-from violence_ops.workspace import Workspace, sha256_file, write_json, write_table
+from violence_ops.workspace import Workspace
 
 Judge = Callable[..., str]
 

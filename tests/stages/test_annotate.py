@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from violence_ops.errors import UserError
+from violence_ops.files import write_table
 from violence_ops.stages import annotate, batches, quarantine
-from violence_ops.workspace import write_table
 
 
 def tables(workspace, clips):

@@ -11,11 +11,12 @@ import pytest
 
 from violence_ops import ledger, versioning
 from violence_ops.errors import UserError, WorkspaceError
+from violence_ops.files import sha256_file, write_json, write_table
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord
 from violence_ops.registry import Registry
 from violence_ops.stages import assemble, evaluate, gate, holdout, labels, promote, releases, score, train
-from violence_ops.workspace import Workspace, sha256_file, write_json, write_table
+from violence_ops.workspace import Workspace
 
 QUICK = {
     "train.epochs": 6, "train.min_epochs": 2, "train.base_channels": 16, "dataset.min_clips_per_label": 2, "gate.min_clips": 4,

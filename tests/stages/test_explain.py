@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from violence_ops.errors import Rejected, UsageError
+from violence_ops.files import write_table
 from violence_ops.records import PREDICTIONS_SCHEMA
 from violence_ops.stages import annotate, batches, explain, overlay, quarantine
 from violence_ops.stages.parts import withdraw
-from violence_ops.workspace import write_table
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
+from violence_ops.files import read_fingerprint
 from violence_ops.stages import batches, extract_poses, quarantine
-from violence_ops.workspace import read_fingerprint
 
 
 def test_every_sampled_frame_is_looked_at_once_and_a_second_run_does_nothing(workspace, open_batch):

@@ -13,10 +13,11 @@ import pytest
 
 from violence_ops import versioning
 from violence_ops.errors import UsageError
+from violence_ops.files import sha256_file, write_text
 from violence_ops.records import ClipRecord
 from violence_ops.stages import assemble, batches, forget, holdout, ingest, labels, lineage, quarantine, tombstones
 from violence_ops.stages.index import open_catalog
-from violence_ops.workspace import Workspace, sha256_file, write_text
+from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
 WHO = {"by": "ann", "reason": "the person asked"}

@@ -11,9 +11,10 @@ import pytest
 
 from violence_ops import versioning
 from violence_ops.errors import UsageError, UserError
+from violence_ops.files import sha256_file
 from violence_ops.records import LABELS, ClipRecord
 from violence_ops.stages import assemble, holdout
-from violence_ops.workspace import Workspace, sha256_file
+from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
 

@@ -13,11 +13,12 @@ from violence_ops.cli import app
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.evaluation import judgement
 from violence_ops.evaluation.records import DataChecks, HoldoutFacts, JudgedClip, Latency, Leakage, ModelFacts, Timings
+from violence_ops.files import write_json
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord
 from violence_ops.stages import annotate, assemble, batches, overlays, train
 from violence_ops.video.write import read_comment
-from violence_ops.workspace import Workspace, write_json
+from violence_ops.workspace import Workspace
 
 OpenBatch = Callable[..., list[ClipRecord]]
 

@@ -18,10 +18,11 @@ from typer.testing import CliRunner
 
 from violence_ops.cli import app
 from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.files import sha256_file, write_table
 from violence_ops.records import CLIPS_SCHEMA, PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import assemble, batches, holdout, labels, review, review_import
 from violence_ops.stages.index import open_catalog
-from violence_ops.workspace import Workspace, sha256_file, write_table
+from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
 

@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from violence_ops.errors import WorkspaceError
+from violence_ops.files import read_fingerprint, write_table
 from violence_ops.records import CLIPS_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord
 from violence_ops.stages import assemble, batches, predict, score, train
 from violence_ops.stages.releases import open_registry
-from violence_ops.workspace import Batch, Workspace, read_fingerprint, write_table
+from violence_ops.workspace import Batch, Workspace
 
 Seal = Callable[..., list[ClipRecord]]
 

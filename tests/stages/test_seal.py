@@ -14,10 +14,11 @@ import pytest
 
 from violence_ops import versioning
 from violence_ops.errors import ExpectationsFailed, ServiceUnavailable, WorkspaceError
+from violence_ops.files import read_fingerprint, sha256_file, write_table
 from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA
 from violence_ops.stages import batches, ingest, quarantine, seal, validate
 from violence_ops.stages.index import open_catalog
-from violence_ops.workspace import Workspace, read_fingerprint, sha256_file, write_table
+from violence_ops.workspace import Workspace
 
 pytestmark = pytest.mark.slow  # Great Expectations alone takes longer to import than all else
 NIGHT = date(2026, 1, 1)

@@ -13,11 +13,12 @@ import pytest
 from violence_ops.errors import UsageError, UserError, WorkspaceError
 from violence_ops.evaluation.records import Prediction
 from violence_ops.evaluation.shadow import comparison, disagreements, night, sentence
+from violence_ops.files import sha256_file, write_table
 from violence_ops.recognition.predict import predict_clip
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import assemble, batches, score, shadow, train
 from violence_ops.stages.releases import open_registry
-from violence_ops.workspace import Batch, Workspace, sha256_file, write_table
+from violence_ops.workspace import Batch, Workspace
 
 Seal = Callable[..., list[ClipRecord]]
 

@@ -8,12 +8,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from violence_ops.errors import UsageError
+from violence_ops.files import read_fingerprint
 from violence_ops.pose.weights import WeightsError
 from violence_ops.records import POSES_SCHEMA
 from violence_ops.stages import batches, extract_poses
 from violence_ops.stages.weights import teacher_files
 from violence_ops.video.write import VideoWriter
-from violence_ops.workspace import read_fingerprint
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 PICTURE = DATA / "keypoints" / "coco" / "000000000785.jpg"

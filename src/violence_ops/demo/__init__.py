@@ -20,8 +20,9 @@ from rich.console import Console
 
 from violence_ops.demo import account, drops, watch
 from violence_ops.errors import UsageError
+from violence_ops.files import write_text
 from violence_ops.stages import init, services
-from violence_ops.workspace import Workspace, write_text
+from violence_ops.workspace import Workspace
 
 QUICK: Final = {
     "ingest.settle_s": 0.0,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -139,7 +140,7 @@ class TorchBackend:
         return self._torch.autocast(self._device.type, dtype=self._autocast, enabled=self._autocast is not None)
 
 
-class _Compiled:
+class _Compiled(ABC):
     """What OpenVINO and ONNX Runtime share: a network per input size, opened once, and picking the candidates."""
 
     def __init__(self, weights: Weights) -> None:
@@ -148,8 +149,9 @@ class _Compiled:
         self._centres: dict[tuple[int, int], np.ndarray] = {}
         self._opening = threading.Lock()
 
+    @abstractmethod
     def _open(self, width: int, height: int) -> Any:
-        raise NotImplementedError
+        """The network for pictures of this size, ready to run."""
 
     def _network(self, width: int, height: int) -> Any:
         from violence_ops.pose.network import cells

@@ -71,7 +71,7 @@ class Settings:
 
 def families() -> list[str]:
     """The model families that can be trained."""
-    return sorted(path.stem for path in _CONFIGS.glob("*.py") if path.stem != "__init__")
+    return sorted(path.stem for path in _CONFIGS.glob("*.py") if not path.stem.startswith("_"))
 
 
 def load_config(settings: Settings) -> Config:

@@ -11,12 +11,13 @@ import pyarrow as pa
 
 from violence_ops import versioning
 from violence_ops.errors import UserError
+from violence_ops.files import atomic_path, fingerprint, sha256_file, write_json, write_table
 from violence_ops.params import Params
 from violence_ops.records import LABELS
 from violence_ops.stages import holdout
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, tracks_of
-from violence_ops.workspace import Workspace, atomic_path, fingerprint, sha256_file, write_json, write_table
+from violence_ops.workspace import Workspace
 
 _SCHEMA = pa.schema(
     [

@@ -14,8 +14,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from violence_ops.errors import WorkspaceError
+from violence_ops.files import write_json
 from violence_ops.records import CLIPS_SCHEMA, ClipPoses, ClipRecord, ClipTracks
-from violence_ops.workspace import Batch, Workspace, write_json
+from violence_ops.workspace import Batch, Workspace
 
 Progress = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)` after every unit of work."""

@@ -8,6 +8,7 @@ from typing import Final
 
 import pyarrow.parquet as pq
 
+from violence_ops.files import read_fingerprint
 from violence_ops.records import ClipRecord
 from violence_ops.stages import annotate, batches, extract_poses, score, validate
 from violence_ops.stages.findings import (
@@ -21,7 +22,7 @@ from violence_ops.stages.findings import (
     compare,
     unreadable,
 )
-from violence_ops.workspace import Batch, Workspace, read_fingerprint
+from violence_ops.workspace import Batch, Workspace
 
 _STAGES: Final = {"clips": "validate", "poses": "extract-poses", "tracks": "annotate", "predictions": "score"}
 """The verb that makes each table; what comes after it follows in this order."""

@@ -26,8 +26,9 @@ from typing import IO, Any
 
 from violence_ops.catalog import Catalog
 from violence_ops.errors import WorkspaceError
+from violence_ops.files import atomic_path, sync_folder, write_json
 from violence_ops.stages.inbox import Drop
-from violence_ops.workspace import Workspace, atomic_path, sync_folder, write_json
+from violence_ops.workspace import Workspace
 
 
 @dataclass(slots=True)

@@ -9,9 +9,10 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from violence_ops.errors import UsageError
+from violence_ops.files import atomic_path
 from violence_ops.params import Params
 from violence_ops.stages.train import Dataset
-from violence_ops.workspace import Workspace, atomic_path
+from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)

@@ -32,6 +32,7 @@ from violence_ops.evaluation.records import (
 )
 from violence_ops.evaluation.report import headline
 from violence_ops.evaluation.slices import slices_of
+from violence_ops.files import sha256_file, write_json
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord, ClipTracks, Label
 from violence_ops.registry import Registry
@@ -39,7 +40,7 @@ from violence_ops.stages import releases, reports
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.labels import effective_labels
 from violence_ops.stages.score import load_version
-from violence_ops.workspace import Workspace, sha256_file, write_json
+from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.recognition.package import Package

@@ -7,12 +7,13 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from violence_ops.files import atomic_path
 from violence_ops.params import InvolvementParams, Params
 from violence_ops.records import COMPONENTS, ClipRecord
 from violence_ops.stages import batches, labels, overlay, quarantine
 from violence_ops.stages.annotation_summary import scene_of
 from violence_ops.stages.parts import batch_of
-from violence_ops.workspace import Batch, Workspace, atomic_path
+from violence_ops.workspace import Batch, Workspace
 
 if TYPE_CHECKING:
     from violence_ops.involvement.sightings import Sightings

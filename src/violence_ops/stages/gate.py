@@ -9,10 +9,11 @@ from typing import Any
 from violence_ops import ledger, versioning
 from violence_ops.evaluation.records import Outcome, Verdict
 from violence_ops.evaluation.report import headline
+from violence_ops.files import fingerprint, write_json
 from violence_ops.params import Params
 from violence_ops.stages import reports
 from violence_ops.stages.batches import Progress
-from violence_ops.workspace import Workspace, fingerprint, write_json
+from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,11 +17,12 @@ import pyarrow.parquet as pq
 
 from violence_ops import versioning
 from violence_ops.errors import UsageError, UserError, WorkspaceError
+from violence_ops.files import sha256_file, sync_folder, write_json, write_table
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord, as_tracks
 from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, track_rows
 from violence_ops.stages.releases import open_registry
-from violence_ops.workspace import Workspace, sha256_file, sync_folder, write_json, write_table
+from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from violence_ops.files import write_text
 from violence_ops.records import LABELS, Label
-from violence_ops.workspace import write_text
 
 LABELS_FILE: Final = "labels.csv"
 _UNFINISHED: Final = (".part", ".tmp", ".partial", ".crdownload")

@@ -8,10 +8,11 @@ from typing import Any
 
 from violence_ops import ledger
 from violence_ops.errors import ServiceUnavailable
+from violence_ops.files import write_json
 from violence_ops.registry import MODEL
 from violence_ops.stages import releases
 from violence_ops.webhook import Webhook
-from violence_ops.workspace import Workspace, write_json
+from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pyarrow as pa
 
 from violence_ops.errors import Rejected, UsageError, WorkspaceError
+from violence_ops.files import fingerprint, read_fingerprint, write_table
 from violence_ops.records import CLIPS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, quarantine
 from violence_ops.stages.index import open_catalog
-from violence_ops.workspace import Batch, Workspace, check_clip_id, fingerprint, read_fingerprint, write_table
+from violence_ops.workspace import Batch, Workspace, check_clip_id
 
 
 def record_progress(workspace: Workspace, stage: str, table: str) -> None:

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from violence_ops.files import write_json
 from violence_ops.records import ClipRecord
-from violence_ops.workspace import Workspace, write_json
+from violence_ops.workspace import Workspace
 
 
 def put(

@@ -9,10 +9,11 @@ from pathlib import Path
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.evaluation import policy, report
 from violence_ops.evaluation.records import Evaluation, Verdict
+from violence_ops.files import write_text
 from violence_ops.params import Params
 from violence_ops.stages import shadow, thumbnails
 from violence_ops.stages.drift_summary import drift_summary
-from violence_ops.workspace import ReportFolder, Workspace, write_text
+from violence_ops.workspace import ReportFolder, Workspace
 
 
 @dataclass(frozen=True, slots=True)

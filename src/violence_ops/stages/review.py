@@ -15,11 +15,12 @@ from violence_ops import versioning
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.exchange import cvat, label_studio
 from violence_ops.exchange.task import Task
+from violence_ops.files import fingerprint, sha256_file, sync_folder, write_json, write_text
 from violence_ops.params import Params
 from violence_ops.stages import batches, overlay
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.review_choice import Chosen, choose, newest_evaluation
-from violence_ops.workspace import Workspace, fingerprint, sha256_file, sync_folder, write_json, write_text
+from violence_ops.workspace import Workspace
 
 Format = Literal["label-studio", "cvat"]
 MANIFEST: Final = "manifest.json"

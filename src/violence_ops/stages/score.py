@@ -7,13 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from violence_ops.errors import UserError
+from violence_ops.files import fingerprint, read_fingerprint, write_table
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import batches
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.parts import record_progress
 from violence_ops.stages.releases import CHAMPION, open_registry
-from violence_ops.workspace import Batch, Workspace, fingerprint, read_fingerprint, write_table
+from violence_ops.workspace import Batch, Workspace
 
 if TYPE_CHECKING:
     from violence_ops.recognition.package import Package

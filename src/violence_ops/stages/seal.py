@@ -16,22 +16,14 @@ import pyarrow.parquet as pq
 
 from violence_ops import expectations, versioning
 from violence_ops.errors import WorkspaceError
+from violence_ops.files import atomic_path, fingerprint, read_fingerprint, sha256_file, sync_folder, write_json
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord
 from violence_ops.stages import annotate, batches, extract_poses, inbox
 from violence_ops.stages.annotation_summary import summary_row
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.index import open_catalog
-from violence_ops.workspace import (
-    Batch,
-    Workspace,
-    atomic_path,
-    fingerprint,
-    read_fingerprint,
-    sha256_file,
-    sync_folder,
-    write_json,
-)
+from violence_ops.workspace import Batch, Workspace
 
 _TABLES: Final = {"poses": POSES_SCHEMA, "tracks": TRACKS_SCHEMA, "predictions": PREDICTIONS_SCHEMA}
 _NIGHT: Final = ("ingest", "validate", "extract-poses", "annotate", "score", "seal")

@@ -17,13 +17,14 @@ from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.evaluation import shadow as engine
 from violence_ops.evaluation.judgement import prediction
 from violence_ops.evaluation.records import Prediction, ShadowComparison
+from violence_ops.files import fingerprint, read_fingerprint, write_table
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA
 from violence_ops.stages import batches, labels
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.releases import CHAMPION, open_registry
 from violence_ops.stages.score import load_version
-from violence_ops.workspace import Batch, Workspace, fingerprint, read_fingerprint, write_table
+from violence_ops.workspace import Batch, Workspace
 
 SHADOW: Final = "shadow"
 

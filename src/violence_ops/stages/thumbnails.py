@@ -7,8 +7,9 @@ from collections.abc import Iterable
 
 from violence_ops.errors import Rejected
 from violence_ops.evaluation.records import JudgedClip
+from violence_ops.files import atomic_path
 from violence_ops.stages import batches
-from violence_ops.workspace import Workspace, atomic_path
+from violence_ops.workspace import Workspace
 
 
 def data_uris(workspace: Workspace, clips: Iterable[JudgedClip]) -> dict[str, str]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from violence_ops.workspace import Workspace, write_json
+from violence_ops.files import write_json
+from violence_ops.workspace import Workspace
 
 
 def write(workspace: Workspace, content: dict[str, Any]) -> None:

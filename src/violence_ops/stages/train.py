@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from violence_ops import versioning
 from violence_ops.errors import WorkspaceError
+from violence_ops.files import fingerprint, sha256_file, write_json
 from violence_ops.params import Params
 from violence_ops.registry import MODEL, Registry, Run
 from violence_ops.stages import holdout, training_tables
@@ -28,7 +29,7 @@ from violence_ops.stages.batches import Progress
 from violence_ops.stages.extract_poses import source_sha256
 from violence_ops.stages.labelled import labelled_clips
 from violence_ops.stages.releases import open_registry
-from violence_ops.workspace import Workspace, fingerprint, sha256_file, write_json
+from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.recognition.train import Epoch, Trained

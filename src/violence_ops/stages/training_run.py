@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from violence_ops.errors import UserError
+from violence_ops.files import write_json
 from violence_ops.registry import POSE_EXPERIMENT, Registry, Run
-from violence_ops.workspace import write_json
 
 if TYPE_CHECKING:
     from violence_ops.pose.samples import Draw
