@@ -21,7 +21,7 @@ def recogniser(family: str) -> Recogniser:
     return Recogniser(settings, starts.load(starts.find("synthetic_fights"), settings) if family == "stgcnpp" else None)
 
 
-@pytest.mark.parametrize("family", ["stgcnpp", "agcn", "skeleton_transformer"])
+@pytest.mark.parametrize("family", ["stgcnpp", "agcn", "skeleton_transformer", "fusion_transformer"])
 def test_the_exported_network_gives_torchs_probabilities_for_any_number_of_windows(family: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     made = recogniser(family)

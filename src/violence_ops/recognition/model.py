@@ -15,7 +15,7 @@ from torch import Tensor
 
 import violence_ops.openmmlab
 import violence_ops.recognition.dataset
-import violence_ops.recognition.transformer  # noqa: F401 - registers the network
+import violence_ops.recognition.fusion  # noqa: F401 - registers its network and skeleton_transformer's
 from violence_ops.errors import ParamsError
 from violence_ops.params import TrainParams, WindowParams
 from violence_ops.recognition import joints_first, vectorised
@@ -94,6 +94,8 @@ def _fill_in(config: Config, settings: Settings) -> None:
     config.persons = min(config.get("max_persons", settings.windows.persons), settings.windows.persons)
     backbone = config.model.backbone
     backbone.base_channels = settings.base_channels
+    if "persons" in backbone:
+        backbone.persons = config.persons
     config.model.cls_head.in_channels = 4 * settings.base_channels
     config.model.cls_head.dropout = settings.dropout
     for step in (*config.train_pipeline, *config.test_pipeline):

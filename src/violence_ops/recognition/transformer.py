@@ -15,14 +15,32 @@ from mmaction.registry import MODELS
 from mmengine.model import BaseModule
 
 _HEAD, _TRUNK, _LIMBS = [0, 1, 2, 3, 4], [5, 6, 11, 12], [9, 10, 15, 16]
-_PER_TOKEN = 2 * JOINTS + JOINTS + 2 * JOINTS + 5 + 3 * len(_LIMBS)
+PER_TOKEN = 2 * JOINTS + JOINTS + 2 * JOINTS + 5 + 3 * len(_LIMBS)
 _SMALLEST = 1e-2  # of the scene: a person's size is not taken for smaller
 _FAR = 3.0  # sizes
 _NEVER = 1e4
 
 
+class OverTokens(BaseModule):
+    """Transformer layers over tokens, and the mean of what they make of them."""
+
+    def __init__(self, width: int, layers: int, heads: int, dropout: float, init_cfg: Any = None) -> None:
+        """`width` is that of a token, a multiple of `heads`."""
+        super().__init__(init_cfg=init_cfg)
+        self.layers = nn.ModuleList(_Layer(width, heads, dropout) for _ in range(layers))
+        self.last = nn.LayerNorm(width)
+
+    def mean(self, tokens: Tensor, there: Tensor) -> Tensor:
+        """`(N, C)` of tokens `(N, L, C)`; those that are not `there` `(N, L)`, 0 or 1, count for nothing."""
+        for layer in self.layers:
+            tokens = layer(tokens, there)
+        weight = there[..., None]
+        found: Tensor = (self.last(tokens) * weight).sum(1) / weight.sum(1).clamp(min=1.0)
+        return found
+
+
 @MODELS.register_module()
-class SkeletonTransformer(BaseModule):
+class SkeletonTransformer(OverTokens):
     """Each person of each frame is a token; every token attends to all others.
 
     A token holds the joints relative to the person's own centre and in units of his own size, their scores, their motion, where
@@ -35,27 +53,21 @@ class SkeletonTransformer(BaseModule):
         in_channels: int = 3, init_cfg: Any = None,
     ) -> None:  # fmt: skip
         """The tokens have 4 x `base_channels` numbers; windows have at most `max_frames` frames."""
-        super().__init__(init_cfg=init_cfg)
         if in_channels != 3:
             raise ValueError("skeleton_transformer makes its own motions: it takes the stream `joint` alone")
         width = 4 * base_channels
-        self.normalise = nn.BatchNorm1d(_PER_TOKEN)
-        self.embed = nn.Linear(_PER_TOKEN, width)
+        super().__init__(width, layers, heads, dropout, init_cfg)
+        self.normalise = nn.BatchNorm1d(PER_TOKEN)
+        self.embed = nn.Linear(PER_TOKEN, width)
         self.time = nn.Parameter(torch.randn(max_frames, width) * 0.02)
-        self.layers = nn.ModuleList(_Layer(width, heads, dropout) for _ in range(layers))
-        self.last = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         """Features `(N, 1, C, 1, 1)`, as MMAction2's GCNHead takes them, of windows `(N, M, T, 17, 3)` (x, y, score)."""
-        tokens, present = _tokens(x)
+        parts, present = streams(x)
+        tokens = torch.cat(list(parts.values()), dim=-1)
         tokens = self.normalise(tokens.flatten(0, 2)).reshape(tokens.shape)
         tokens = (self.embed(tokens) + self.time[: tokens.shape[2]]).flatten(1, 2)
-        there = present.flatten(1).float()
-        for layer in self.layers:
-            tokens = layer(tokens, there)
-        weight = there[..., None]
-        found = (self.last(tokens) * weight).sum(1) / weight.sum(1).clamp(min=1.0)
-        return found[:, None, :, None, None]
+        return self.mean(tokens, present.flatten(1).float())[:, None, :, None, None]
 
 
 class _Layer(nn.Module):
@@ -83,8 +95,11 @@ class _Layer(nn.Module):
         return x + self.dropout(self.think(self.between(x)))
 
 
-def _tokens(x: Tensor) -> tuple[Tensor, Tensor]:
-    """`(N, M, T, _PER_TOKEN)` and who is present `(N, M, T)`."""
+def streams(x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+    """What is known of each person in each frame, `(N, M, T, F)` of F numbers each, and who is present `(N, M, T)`.
+
+    `places` of the joints and their `motions` are in units of the person's size; together they are `PER_TOKEN` numbers.
+    """
     points, scores = x[..., :2], x[..., 2]
     seen = scores > 0
     present = seen.any(-1)
@@ -94,8 +109,8 @@ def _tokens(x: Tensor) -> tuple[Tensor, Tensor]:
     moved = (points[:, :, 1:] - points[:, :, :-1]) / size[..., 1:, None, None]
     motion = torch.cat([torch.zeros_like(points[:, :, :1]), torch.where(both[..., None], moved, 0.0)], dim=2)
     others = _others(points, seen, present, centre, size)
-    parts = (own.flatten(-2), scores, motion.flatten(-2), others)
-    return torch.cat(parts, dim=-1).clamp(-_FAR, _FAR), present
+    found = {"places": own.flatten(-2), "scores": scores, "motions": motion.flatten(-2), "others": others}
+    return {name: values.clamp(-_FAR, _FAR) for name, values in found.items()}, present
 
 
 def _others(points: Tensor, seen: Tensor, present: Tensor, centre: Tensor, size: Tensor) -> Tensor:
