@@ -92,3 +92,26 @@ def test_stopping_twice_does_nothing(start: Callable[[str], processes.Service], 
     service = start(_TREE)
     _stop(tmp_path, service)
     assert _stop(tmp_path, service) == 0
+
+
+def _run(code: str, given: bytes = b"", timeout_s: float = 60.0) -> processes.Ended:
+    command = [sys.executable, "-c", code]
+    return processes.run(command, given, environment=os.environ, timeout_s=timeout_s, keep=10, patience_s=0.5)
+
+
+def test_a_program_gets_its_input_and_the_end_of_both_its_outputs_is_kept() -> None:
+    code = "import sys; print(sys.stdin.read(), flush=True); print('to stderr', end='', file=sys.stderr); sys.exit(7)"
+    assert _run(code, b"given") == processes.Ended(7, b"\nto stderr")
+
+
+def test_a_program_that_does_not_read_does_not_block() -> None:
+    assert _run("", b"x" * 10_000_000) == processes.Ended(0, b"")
+
+
+@pytest.mark.parametrize(("wait", "status"), [("", 0), ("time.sleep(600)", None)], ids=["ends", "hangs"])
+def test_nothing_that_a_program_started_outlives_it(wait: str, status: int | None) -> None:
+    code = f"import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid, flush=True); {wait}"
+    ended = _run(code, timeout_s=2.0)
+    assert ended.status == status
+    pid = int(ended.output)
+    assert not psutil.pid_exists(pid) or not _is_alive(psutil.Process(pid))

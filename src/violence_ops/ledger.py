@@ -76,7 +76,7 @@ def append(workspace: Workspace, *, actor: str, event: Event, payload: dict[str,
         path = workspace.ledger
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("ab") as handle:
-            handle.write(_canonical(line) + b"\n")
+            handle.write(canonical(line) + b"\n")
             handle.flush()
             os.fsync(handle.fileno())
         sync_folder(path.parent)
@@ -127,8 +127,9 @@ def _mismatch(entry: Entry, number: int, previous: Entry | None) -> str | None:
 
 
 def _hash(body: dict[str, Any]) -> str:
-    return hashlib.sha256(_canonical(body)).hexdigest()
+    return hashlib.sha256(canonical(body)).hexdigest()
 
 
-def _canonical(content: dict[str, Any]) -> bytes:
+def canonical(content: dict[str, Any]) -> bytes:
+    """The one way to write a mapping as a line of JSON, without the line's end."""
     return json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()

@@ -1,21 +1,26 @@
-"""Long-running processes of a workspace: started in sessions of their own, remembered, and ended with all they started."""
+"""Processes in sessions of their own, ended with all they started: services of a workspace, which are remembered, and programs
+that are run to their end."""
 
 from __future__ import annotations
 
 import json
 import os
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Final
+from threading import Thread
+from typing import IO, Final
 
 import psutil
 
 from violence_ops.files import write_json
 
 _CLOCK_TOLERANCE_S: Final = 2.0
+_PIECE: Final = 65536
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,27 +89,86 @@ def recorded(folder: Path, names: Iterable[str]) -> list[Service]:
 
 
 def stop(folder: Path, services: Sequence[Service], *, workspace: Path, patience_s: float) -> int:
-    """End services and all they started; ask first, after `patience_s` insist. Returns how many processes there were."""
-    everything = {member.pid: member for service in services for member in service.members(workspace)}
+    """End services and all they started, and forget those that ended; returns how many processes there were."""
+    count = end(services, within=workspace, patience_s=patience_s)
+    for service in services:
+        if not service.members(workspace):
+            (folder / f"{service.name}.json").unlink(missing_ok=True)
+    return count
+
+
+def end(services: Sequence[Service], *, within: Path, patience_s: float) -> int:
+    """End services and all they started; ask first, after `patience_s` insist. Returns how many processes there were.
+
+    What a dead service left behind counts only if it works inside the folder `within`.
+    """
+    everything = {member.pid: member for service in services for member in service.members(within)}
     for service in services:
         if service.is_alive:
             everything[service.pid].terminate()
     psutil.wait_procs(list(everything.values()), timeout=patience_s)
     limit = time.monotonic() + patience_s
-    while remaining := [member for service in services for member in service.members(workspace)]:
+    while remaining := [member for service in services for member in service.members(within)]:
         everything |= {member.pid: member for member in remaining}
         for member in remaining:
-            try:
+            with suppress(psutil.Error):  # it has just ended, or it is somebody else's by now
                 member.kill()
-            except psutil.NoSuchProcess:
-                continue
         psutil.wait_procs(remaining, timeout=1.0)
         if time.monotonic() > limit:
             break
-    for service in services:
-        if not service.members(workspace):
-            (folder / f"{service.name}.json").unlink(missing_ok=True)
     return len(everything)
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """How a program ended: its exit status (negative: the signal), None if its time was up; and the end of its output."""
+
+    status: int | None
+    output: bytes
+
+
+def run(
+    command: Sequence[str],
+    given: bytes,
+    *,
+    environment: Mapping[str, str],
+    timeout_s: float,
+    keep: int,
+    patience_s: float,
+) -> Ended:
+    """Run a program with `given` on its standard input, at most `timeout_s` long; nothing that it started outlives it.
+
+    Of stdout and stderr together the last `keep` bytes are returned, the rest is read and dropped. Raises OSError if it cannot
+    be started.
+    """
+    kept = bytearray()
+    with tempfile.TemporaryFile() as file:  # no pipe: a program that does not read must not block
+        file.write(given)
+        file.seek(0)
+        program = subprocess.Popen(
+            command, cwd="/", env=dict(environment), stdin=file, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            start_new_session=True, bufsize=0,
+        )  # fmt: skip
+    service = Service(Path(command[0]).name, program.pid, psutil.Process(program.pid).create_time())
+    assert program.stdout
+    reader = Thread(target=_keep_end, args=(program.stdout, keep, kept), daemon=True)
+    reader.start()
+    try:
+        status: int | None = program.wait(timeout_s)
+    except subprocess.TimeoutExpired:
+        status = None
+    finally:
+        end([service], within=Path("/"), patience_s=patience_s)
+        program.wait()
+        reader.join(patience_s)
+    return Ended(status, bytes(kept))
+
+
+def _keep_end(pipe: IO[bytes], keep: int, kept: bytearray) -> None:
+    with pipe:
+        while piece := pipe.read(_PIECE):
+            kept += piece
+            del kept[:-keep]
 
 
 def last_lines(folder: Path, name: str, count: int = 5) -> str:

@@ -1,6 +1,6 @@
 """Telling another system over HTTP that the champion changed: one signed POST, tried a few times.
 
-The body is canonical JSON. `X-Violence-Ops-Signature: sha256=<hex>` is the HMAC-SHA256 of its bytes under the shared secret, and
+`X-Violence-Ops-Signature: sha256=<hex>` is the HMAC-SHA256 of the body's bytes under the shared secret, and
 `X-Violence-Ops-Delivery` names the event, so that a receiver can leave out what it has had. The address may carry a token and the
 secret is one: neither is ever in a message.
 """
@@ -9,11 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-import json
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import ClassVar, Final
 from urllib.parse import urlsplit
 
 import httpx
@@ -31,6 +29,7 @@ _TIMEOUT_S: Final = 5.0
 class Webhook:
     """An address that is told, and the secret that signs what it is told."""
 
+    name: ClassVar[str] = "webhook"
     url: str = field(repr=False)
     secret: str = field(repr=False)
 
@@ -50,13 +49,12 @@ class Webhook:
         """What may be said of the address."""
         return urlsplit(self.url).hostname or ""
 
-    def deliver(self, name: str, content: Mapping[str, Any]) -> None:
-        """POST `content`; any 2xx is success. A redirect is not followed.
+    def deliver(self, delivery: str, body: bytes) -> None:
+        """POST `body`, which is JSON; any 2xx is success. A redirect is not followed.
 
         Raises ServiceUnavailable after the last try, or at once where another try cannot help (4xx but 408 and 429).
         """
-        body = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode()
-        headers = {"Content-Type": "application/json", DELIVERY: name, SIGNATURE: signature(self.secret, body)}
+        headers = {"Content-Type": "application/json", DELIVERY: delivery, SIGNATURE: signature(self.secret, body)}
         problem = ""
         for pause in (*PAUSES_S, None):
             try:

@@ -11,7 +11,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
@@ -36,12 +36,12 @@ class Deployment:
     user: str | None = None
     webhook_url: str | None = field(default=None, repr=False)
     webhook_secret: str | None = field(default=None, repr=False)
+    hook_command: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(cls) -> Deployment:
-        """Read `VIOLENCE_OPS_CATALOG_URL`, `_MLFLOW_URI`, `_REMOTE_URL`, `_USER`, `_WEBHOOK_URL`, `_WEBHOOK_SECRET`; unset means the workspace's own default."""
-        names = ("catalog_url", "mlflow_uri", "remote_url", "user", "webhook_url", "webhook_secret")
-        return cls(**{name: os.environ.get(f"VIOLENCE_OPS_{name.upper()}") or None for name in names})
+        """Read `VIOLENCE_OPS_` and the field's name in capitals; unset or empty means the workspace's own default, or none."""
+        return cls(**{each.name: os.environ.get(f"VIOLENCE_OPS_{each.name.upper()}") or None for each in fields(cls)})
 
 
 @dataclass(frozen=True)
@@ -139,16 +139,9 @@ class Workspace:
     def ledger(self) -> Path:
         return self.root / "releases" / "ledger.jsonl"
 
-    @property
-    def webhook_progress(self) -> Path:
-        """`{"told": seq}`: up to which line of the ledger the release webhook was told."""
-        return self.services / "webhook.json"
-
-    @property
-    def webhook_told(self) -> int | None:
-        """That line; None if nothing was ever to be told."""
-        path = self.webhook_progress
-        return int(json.loads(path.read_text("utf-8"))["told"]) if path.is_file() else None
+    def told(self, receiver: str) -> Path:
+        """`{"told": seq, "problem": why or null}`: up to which line of the ledger a receiver (`webhook`, `hook`) was told."""
+        return self.services / f"{receiver}.json"
 
     @property
     def gx(self) -> Path:

@@ -95,12 +95,12 @@ def test_a_receiver_that_is_down_stops_no_release_and_is_told_later(
     assert len(receiver.received) == 4
     said = "\n".join(result.lines())
     assert "ledger notify" in said
-    everywhere = said + workspace.ledger.read_text() + workspace.webhook_progress.read_text()
+    everywhere = said + workspace.ledger.read_text() + workspace.told("webhook").read_text()
     log = subprocess.run(["git", "log", "-p"], cwd=workspace.root, capture_output=True, text=True, check=True).stdout
     assert not {one for one in (SECRET, "t0ken") if one in everywhere + log + repr(workspace.deployment)}
-    assert notify.run(workspace).told == (4,)
+    assert notify.run(workspace).told == {"webhook": [4]}
     assert json.loads(receiver.received[-1][1])["to"] == "1"
-    assert notify.run(workspace).told == ()
+    assert notify.run(workspace).told == {"webhook": []}
 
 
 @pytest.mark.parametrize("answer", [404, 302], ids=["gone", "redirect"])

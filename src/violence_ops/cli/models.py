@@ -180,7 +180,7 @@ def ledger_verify(workspace: WorkspaceOption = None, as_json: JsonOption = False
 
 @ledger_app.command("notify")
 def ledger_notify(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Tell the release webhook ($VIOLENCE_OPS_WEBHOOK_URL) of changes that it has not taken yet."""
+    """Tell the webhook ($VIOLENCE_OPS_WEBHOOK_URL) and the hook ($VIOLENCE_OPS_HOOK_COMMAND) of changes not taken yet."""
     from violence_ops.stages import notify as stage
 
     result = stage.run(Workspace.open(workspace))

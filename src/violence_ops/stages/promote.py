@@ -18,7 +18,7 @@ from violence_ops.workspace import Workspace
 class PromoteResult:
     """`version` is the champion now (with dry_run: would be); moved is False if it was already, or nothing was to change.
 
-    `untold` is why the webhook was not told, if there is one and it was not.
+    `untold` is why a receiver was not told, if there is one and it was not.
     """
 
     version: str
@@ -105,7 +105,7 @@ def run(
     one that the report compares with (or not `expected_champion`, where given); LedgerBroken if the ledger does not verify.
     Nothing moves then. A second run is a no-op, also after a crash in the middle of the first.
     """
-    notify.webhook(workspace)  # refuses one that is set up wrongly before anything moves
+    notify.receivers(workspace)  # refuses one that is set up wrongly before anything moves
     with workspace.lock("release"):
         registry = releases.open_registry(workspace)
         chosen = reports.find(workspace, report)

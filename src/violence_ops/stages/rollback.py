@@ -15,7 +15,7 @@ from violence_ops.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class RollbackResult:
-    """`version` is the champion now (with dry_run: would be), `rolled_back` the one before; `untold` is why the webhook was
+    """`version` is the champion now (with dry_run: would be), `rolled_back` the one before; `untold` is why a receiver was
     not told, if there is one and it was not."""
 
     version: str
@@ -88,7 +88,7 @@ def run(
     """
     if not by.strip() or not reason.strip():
         raise UsageError("A rollback needs a name and a reason: both are written to the ledger.")
-    notify.webhook(workspace)  # refuses one that is set up wrongly before anything moves
+    notify.receivers(workspace)  # refuses one that is set up wrongly before anything moves
     with workspace.lock("release"):
         registry = releases.open_registry(workspace)
         releases.check_ledger(workspace)

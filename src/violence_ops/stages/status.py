@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from violence_ops import ledger, services
-from violence_ops.errors import ServiceUnavailable
-from violence_ops.stages import batches, inbox, releases
+from violence_ops.errors import ServiceUnavailable, UsageError
+from violence_ops.stages import batches, inbox, notify, releases
 from violence_ops.stages.index import open_catalog, rebuild
 from violence_ops.workspace import Workspace
 
@@ -28,6 +28,7 @@ class StatusResult:
     candidate: str | None
     holdouts: list[str]
     services: dict[str, str]
+    told: dict[str, str] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
     waiting: list[dict[str, str | None]] | None = None
 
@@ -48,6 +49,7 @@ class StatusResult:
         yield f"holdouts    {', '.join(self.holdouts) or 'none'}"
         yield f"models      champion {self.champion or 'none'}, newest candidate {self.candidate or 'none'}"
         yield f"services    {', '.join(f'{name} {where}' for name, where in self.services.items()) or 'not running'}"
+        yield from (f"releases    {receiver}: {state}" for receiver, state in self.told.items())
         yield from (f"last run    {dag}: {run}" for dag, run in self.runs.items())
 
 
@@ -81,6 +83,7 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
         candidate=workspace.read_progress("train").get("model_version"),
         holdouts=workspace.holdout_versions(),
         services=_services(state),
+        told=_told(workspace),
         runs=_last_runs(workspace) if state.is_up else {},
         waiting=waiting,
     )
@@ -106,6 +109,13 @@ def _clip(clip: Any) -> dict[str, str | None]:
 def _services(state: services.State) -> dict[str, str]:
     where = {"Airflow": state.addresses.airflow, "MLflow": state.addresses.mlflow} if state.addresses else {}
     return where | dict.fromkeys(state.dead, "has died: run `violence-ops up` again")
+
+
+def _told(workspace: Workspace) -> dict[str, str]:
+    try:
+        return notify.state(workspace)
+    except UsageError as error:
+        return {"nobody": str(error)}
 
 
 def _last_runs(workspace: Workspace) -> dict[str, str]:
