@@ -1,4 +1,4 @@
-"""MLflow: runs, registered models and their aliases. The one file (with `registry_model`) that speaks to it.
+"""MLflow: experiments, registered models and their aliases. With `registry_run` and `registry_model` all that speaks to it.
 
 An address is an MLflow server (`http://…`) or a database (`sqlite:///…`, with artifacts in a folder). Every call is bounded
 in time; if MLflow cannot be reached, ServiceUnavailable says so.
@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Literal, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from violence_ops import __version__
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
+from violence_ops.registry_run import Run
 
 if TYPE_CHECKING:
     from mlflow.tracking import MlflowClient
@@ -46,68 +47,6 @@ class Version:
     version: str
     run_id: str
     tags: Mapping[str, str]
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """An MLflow run that is being written."""
-
-    run_id: str
-    url: str
-    client: MlflowClient
-
-    def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log nested parameters under dotted names."""
-        from mlflow.entities import Param
-
-        entities = [Param(key, str(value)[:6000]) for key, value in sorted(_flat(params))]
-        for start in range(0, len(entities), 100):
-            self.client.log_batch(self.run_id, params=entities[start : start + 100])
-
-    def log_metrics(self, series: Sequence[Mapping[str, float]], first_step: int = 1) -> None:
-        """Log one mapping of metrics per step."""
-        self.log_curves(list(enumerate(series, first_step)))
-
-    def log_curves(self, points: Sequence[tuple[int, Mapping[str, float]]]) -> None:
-        """Log the metrics of some steps."""
-        import time
-
-        from mlflow.entities import Metric
-
-        now = int(time.time() * 1000)
-        entities = [Metric(key, float(value), now, step) for step, metrics in points for key, value in metrics.items()]
-        for start in range(0, len(entities), 1000):
-            self.client.log_batch(self.run_id, metrics=entities[start : start + 1000])
-
-    def log_dataset(self, name: str, revision: str, source: str, profile: Mapping[str, Any]) -> None:
-        """Log the dataset revision as an input of the run."""
-        import json
-
-        from mlflow.entities import Dataset, DatasetInput, InputTag
-
-        # MLflow keeps at most 36 characters of a digest
-        dataset = Dataset(name, revision[:32], "local", json.dumps({"path": source}), profile=json.dumps(dict(profile)))
-        tags = [InputTag("mlflow.data.context", "training"), InputTag("revision", revision)]
-        self.client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
-
-    def set_tag(self, key: str, value: str) -> None:
-        """Add a tag to the run."""
-        self.client.set_tag(self.run_id, key, value)
-
-    def set_status(self, status: Literal["RUNNING", "FINISHED", "FAILED"]) -> None:
-        """Say how far the run is."""
-        if status == "RUNNING":
-            self.client.update_run(self.run_id, status)
-        else:
-            self.client.set_terminated(self.run_id, status)
-
-    def log_files(self, folder: Path, into: str) -> None:
-        """Log all files of a folder as artifacts."""
-        self.client.log_artifacts(self.run_id, str(folder), into)
-
-    def log_file(self, path: Path, into: str) -> None:
-        """Log one file as an artifact."""
-        self.client.log_artifact(self.run_id, str(path), into)
 
 
 class Registry:
@@ -393,14 +332,6 @@ def _quiet_race() -> Iterator[None]:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for key, value in content.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value
 
 
 def _signature() -> Any:
