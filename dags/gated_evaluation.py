@@ -21,6 +21,16 @@ from violence_ops.orchestration import CANDIDATE, GPU, VERSIONING, default_args,
 
 log = logging.getLogger(__name__)
 
+QUESTION = """\
+{%- set verdict = ti.xcom_pull('gate', key='verdict') -%}
+{{ verdict['headline'] }}
+{% for reason in verdict['reasons'] %}
+- {{ reason }}
+{%- endfor %}
+
+Report, to be read before: `{{ verdict['report'] }}`
+"""
+
 
 @dag(schedule=[CANDIDATE], catchup=False, default_args=default_args(), doc_md=__doc__, tags=["model"])
 def gated_evaluation():
@@ -37,9 +47,14 @@ def gated_evaluation():
 
     approve = ApprovalOperator(
         task_id="approve",
-        subject="Release the candidate?",
-        body="{{ ti.xcom_pull('gate', key='verdict')['headline'] }}\n\n{{ ti.xcom_pull('gate', key='verdict')['report'] }}",
-        params={"reason": Param("", type="string", description="Why you refuse; it is written to the ledger.")},
+        subject="Release version {{ ti.xcom_pull('gate', key='verdict')['candidate'] }}?",
+        body=QUESTION,
+        # a text that may be missing: the form lets nobody answer while one that must be there is empty
+        params={
+            "reason": Param(
+                None, type=["null", "string"], title="If you reject: why", description="Goes to the ledger."
+            )
+        },
         defaults=ApprovalOperator.REJECT,
         execution_timeout=None,  # else Airflow takes it for the time a person has
         response_timeout=timedelta(hours=params().gate.approval_timeout_h),

@@ -176,6 +176,27 @@ def test_only_approvers_are_asked_and_silence_is_a_no(dags: dict[str, Any]) -> N
     assert approve.response_timeout == timedelta(hours=PARAMS["gate"]["approval_timeout_h"])
 
 
+def test_the_question_names_the_version_and_says_what_the_report_says(dags: dict[str, Any]) -> None:
+    verdict = {
+        "candidate": "7",
+        "headline": "Better by 0.1.",
+        "reasons": ["F1 is 0.9.", "AUC is 0.8."],
+        "report": "/r/report.html",
+    }
+    approve = dags["gated_evaluation"].get_task("approve")
+    asked = [approve.render_template(text, {"ti": _Run(verdict=verdict)}) for text in (approve.subject, approve.body)]
+    assert asked == [
+        "Release version 7?",
+        "Better by 0.1.\n\n- F1 is 0.9.\n- AUC is 0.8.\n\nReport, to be read before: `/r/report.html`",
+    ]
+
+
+def test_an_answer_needs_no_reason_in_the_form(dags: dict[str, Any]) -> None:
+    reason = dags["gated_evaluation"].get_task("approve").params.get_param("reason")
+    assert "null" in reason.schema["type"]
+    assert reason.resolve() is None
+
+
 class _Run:
     """What the tasks of gated_evaluation ask of their task instance."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ INSTRUCTIONS = [
     if line.strip() and not line.startswith("#")
 ]
 STAGES: dict[str, str] = {text.split()[2]: text.split()[0] for name, text in INSTRUCTIONS if name == "FROM"}
+RELEASE_SETTINGS = ("webhook_url", "webhook_secret", "hook_command")
 COMMANDS = sorted(
     {" ".join(each["command"]) for each in SERVICES.values() if each.get("command", [""])[0] == "airflow"}
 )
@@ -60,7 +62,19 @@ def test_secrets_come_from_the_environment_and_have_no_default(name: str) -> Non
     secret = re.compile(r"PASSWORD|SECRET|FERNET|ACCESS_KEY|SQL_ALCHEMY|BROKER|RESULT_BACKEND|AUTH$")
     for key, value in _environment(SERVICES[name]).items():
         if secret.search(key) and not key.endswith(("_FILE", "_USERS")):
-            assert re.search(r"\$\{[A-Z_]+:\?\}", value), key
+            assert re.search(r"\$\{[A-Z_]+:\?\}", value) or value == f"${{{key}-}}", key
+
+
+def test_what_tells_of_releases_reaches_the_workers_that_release_and_nobody_else() -> None:
+    from violence_ops.workspace import Deployment
+
+    names = {f"VIOLENCE_OPS_{each.name.upper()}" for each in fields(Deployment) if each.name in RELEASE_SETTINGS}
+    assert len(names) == len(RELEASE_SETTINGS)
+    for name, service in SERVICES.items():
+        given = {key: value for key, value in _environment(service).items() if key in names}
+        assert given == ({key: f"${{{key}-}}" for key in names} if name == "worker-cpu" else {}), name
+    assert "./hooks:/hooks:ro" in SERVICES["worker-cpu"]["volumes"]
+    assert set(SERVICES["scheduler"]["volumes"]) < set(SERVICES["worker-cpu"]["volumes"])
 
 
 def test_every_variable_of_the_compose_file_is_in_the_example_and_empty_there() -> None:
