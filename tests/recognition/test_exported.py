@@ -11,25 +11,30 @@ import torch
 from violence_ops.errors import UserError
 from violence_ops.params import load_params
 from violence_ops.recognition import exported, starts
-from violence_ops.recognition.model import Recogniser, Settings
+from violence_ops.recognition.ensemble import network
+from violence_ops.recognition.model import Network, Settings
 
 PARAMS = load_params(Path(__file__).parents[2] / "params.yaml")
 
 
-def recogniser(family: str) -> Recogniser:
+def recogniser(family: str) -> Network:
     settings = Settings.of(PARAMS.train.model_copy(update={"family": family}), PARAMS.windows)
-    return Recogniser(settings, starts.load(starts.find("synthetic_fights"), settings) if family == "stgcnpp" else None)
+    return network(settings, starts.load(starts.find("synthetic_fights"), settings) if family == "stgcnpp" else None)
 
 
-@pytest.mark.parametrize("family", ["stgcnpp", "agcn", "skeleton_transformer", "fusion_transformer"])
+@pytest.mark.parametrize(
+    "family",
+    ["stgcnpp", "agcn", "skeleton_transformer", "fusion_transformer", "mobilenetv2_frames", "resnet18_timeseries"],
+)
 def test_the_exported_network_gives_torchs_probabilities_for_any_number_of_windows(family: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     made = recogniser(family)
     exported.export(made, tmp_path / "model.onnx")
     session = exported.Session(tmp_path / "model.onnx")
+    low, high = made.limits
     shape = made.windows(exported.blank(made.settings.windows)).inputs.shape[1:]
     for count in (1, 5):
-        inputs = torch.randn(count, *shape) * 0.4
+        inputs = (low + high) / 2 + (high - low) / 5 * torch.randn(count, *shape)
         found = session.probabilities(inputs)
         assert found.shape == (count,)
         np.testing.assert_allclose(found, made.probabilities(inputs), rtol=0, atol=exported.TOLERANCE)

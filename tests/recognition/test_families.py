@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,10 +51,11 @@ LABELS = {one.clip_id: "Fight" if i % 2 else "NonFight" for i, one in enumerate(
 
 @pytest.mark.parametrize("family", families())
 def test_a_family_trains_and_judges_the_same_from_its_package_with_pickle_off(
-    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    family: str, shown: Callable[..., list[Skeleton]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    chosen = params(train__family=family, windows__persons=3)
-    trained = fit(CLIPS[:8], CLIPS[8:], LABELS, chosen.train, chosen.windows)
+    chosen = params(train__family=family, windows__persons=3, windows__size=18)
+    clips = shown(CLIPS[:8], Settings.of(chosen.train, chosen.windows))
+    trained = fit(clips[:4], clips[4:], LABELS, chosen.train, chosen.windows)
     assert np.isfinite([epoch.train_loss for epoch in trained.history]).all()
     judge = package.Package(trained.settings, trained.threshold, build(trained.settings, trained.state))
     package.save(trained, tmp_path, {})
@@ -64,7 +66,7 @@ def test_a_family_trains_and_judges_the_same_from_its_package_with_pickle_off(
     for name in ("load", "loads", "Unpickler"):
         monkeypatch.setattr(pickle, name, refused)
     loaded = package.load(tmp_path)
-    before, after = ([predict_skeleton(one, seen).probability for seen in CLIPS[8:]] for one in (judge, loaded))
+    before, after = ([predict_skeleton(one, seen).probability for seen in clips[4:]] for one in (judge, loaded))
     assert after == pytest.approx(before, abs=1e-6)
     assert (loaded.settings, loaded.threshold) == (trained.settings, trained.threshold)
 

@@ -14,9 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from violence_ops.errors import ParamsError
+from violence_ops.recognition.by_pictures import PictureNetwork
 from violence_ops.recognition.forest import Forest
 from violence_ops.recognition.line import Line
-from violence_ops.recognition.model import Classifier, Recogniser, Settings, Windows, load_config
+from violence_ops.recognition.model import Classifier, Network, Recogniser, Settings, Windows, load_config
+from violence_ops.recognition.pictures import Asked
 from violence_ops.recognition.skeleton import Skeleton, blank
 from violence_ops.records import FloatArray
 
@@ -28,7 +31,30 @@ def build(settings: Settings, state: dict[str, Tensor]) -> Classifier:
         return Ensemble(settings, state)
     if "forest" in config:
         return Forest(settings, state)
-    return Line(settings, state) if "line" in config else Recogniser(settings, state)
+    return Line(settings, state) if "line" in config else network(settings, state)
+
+
+def network(settings: Settings, state: dict[str, Tensor] | None = None) -> Network:
+    """The network of a family that is one, with these weights or random ones."""
+    return (PictureNetwork if "pictures" in load_config(settings) else Recogniser)(settings, state)
+
+
+def pictures(settings: Settings) -> Asked | None:
+    """The pictures that a family, or the members of one, look at; None if none does.
+
+    Raises ParamsError if its members want different ones.
+    """
+    configs = [load_config(one) for one in members(settings).values()]
+    asked = {
+        Asked(size=one.pictures.size, per_second=one.pictures.per_second, persons=one.persons)
+        for one in configs
+        if "pictures" in one
+    }
+    if len(asked) > 1:
+        raise ParamsError(
+            f"The members of {settings.family} look at pictures of different sizes: choose members of one."
+        )
+    return next(iter(asked), None)
 
 
 def members(settings: Settings) -> dict[str, Settings]:

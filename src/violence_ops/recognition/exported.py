@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from violence_ops.errors import UserError
 from violence_ops.recognition.ensemble import Ensemble
-from violence_ops.recognition.model import Classifier, Recogniser, bounded_threads, device
+from violence_ops.recognition.model import Classifier, Network, bounded_threads, device
 from violence_ops.recognition.skeleton import blank
 from violence_ops.records import FloatArray
 
@@ -48,22 +48,23 @@ class Session:
         return found
 
 
-def networks(classifier: Classifier) -> dict[str, Recogniser]:
+def networks(classifier: Classifier) -> dict[str, Network]:
     """The networks of a classifier by the name of their ONNX file; a forest has none."""
-    if isinstance(classifier, Recogniser):
+    if isinstance(classifier, Network):
         return {"model.onnx": classifier}
     if isinstance(classifier, Ensemble):
-        return {f"model-{name}.onnx": one for name, one in classifier.members.items() if isinstance(one, Recogniser)}
+        return {f"model-{name}.onnx": one for name, one in classifier.members.items() if isinstance(one, Network)}
     return {}
 
 
-def export(recogniser: Recogniser, path: Path) -> None:
+def export(recogniser: Network, path: Path) -> None:
     """Write a network as ONNX with a dynamic number of windows.
 
     Raises UserError if ONNX Runtime then gives other probabilities than torch.
     """
     inputs = recogniser.windows(blank(recogniser.settings.windows)).inputs
-    inputs = torch.rand(3, *inputs.shape[1:], generator=torch.Generator().manual_seed(0)) * 2 - 1
+    low, high = recogniser.limits
+    inputs = low + (high - low) * torch.rand(3, *inputs.shape[1:], generator=torch.Generator().manual_seed(0))
     network = _Network(recogniser).cpu().eval()
     with warnings.catch_warnings(), _without_fused_attention(), torch.no_grad():
         warnings.simplefilter("ignore")  # of tracing: no shape but the number of windows changes
@@ -104,7 +105,7 @@ def _without_fused_attention() -> Iterator[None]:
 
 
 class _Network(nn.Module):
-    def __init__(self, recogniser: Recogniser) -> None:
+    def __init__(self, recogniser: Network) -> None:
         super().__init__()
         self.network: Any = recogniser.network
         self._scores = recogniser.scores

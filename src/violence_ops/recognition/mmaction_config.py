@@ -22,7 +22,7 @@ _PICKLE_BESIDE_CONFIG: Final = f"{{{{ fileDirname }}}}/{PICKLE}"
 
 
 def persons(settings: Settings) -> int:
-    """How many persons the family's network looks at. Raises ParamsError for a family that is no network of MMAction2."""
+    """How many persons the family's network looks at. Raises ParamsError for a family that is no network of MMAction2 on skeletons."""
     return int(_network(settings).persons)
 
 
@@ -63,9 +63,9 @@ def write(path: Path, settings: Settings, params: TrainParams) -> None:
 
 def _network(settings: Settings) -> Config:
     config = load_config(settings)
-    if "model" not in config:
+    if "train_pipeline" not in config:
         raise ParamsError(
-            f"train.family {settings.family} is no network of MMAction2: choose one that is, such as -S train.family=stgcnpp."
+            f"train.family {settings.family} is no network of MMAction2 on skeletons: choose one that is, such as -S train.family=stgcnpp."
         )
     return config
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,11 +16,13 @@ from torch import Tensor
 
 import violence_ops.openmmlab
 import violence_ops.recognition.dataset
-import violence_ops.recognition.fusion  # noqa: F401 - registers its network and skeleton_transformer's
+import violence_ops.recognition.fusion  # registers its network and skeleton_transformer's
+import violence_ops.recognition.time_series  # noqa: F401 - registers its head
 from violence_ops.errors import ParamsError
 from violence_ops.params import TrainParams, WindowParams
 from violence_ops.recognition import joints_first, vectorised
 from violence_ops.recognition.export import annotation
+from violence_ops.recognition.inputs import TrainingWindows, training_windows
 from violence_ops.recognition.skeleton import Skeleton, presence, windows
 from violence_ops.records import FloatArray
 
@@ -35,8 +38,6 @@ STREAMS = {"joint": "j", "bone": "b", "joint_motion": "jm", "bone_motion": "bm"}
 """The streams that a graph network can be shown, and what MMAction2 calls them."""
 _CONFIGS = Path(__file__).parent / "configs"
 _MAX_THREADS = 8
-_CHUNK = 64
-"""Windows of one forward pass at most, so that the length of a clip does not decide the memory."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -92,13 +93,16 @@ def load_config(settings: Settings) -> Config:
 def _fill_in(config: Config, settings: Settings) -> None:
     """The settings into the configuration of a network."""
     config.persons = min(config.get("max_persons", settings.windows.persons), settings.windows.persons)
-    backbone = config.model.backbone
-    backbone.base_channels = settings.base_channels
-    if "persons" in backbone:
-        backbone.persons = config.persons
-    config.model.cls_head.in_channels = 4 * settings.base_channels
-    config.model.cls_head.dropout = settings.dropout
-    for step in (*config.train_pipeline, *config.test_pipeline):
+    backbone, head = config.model.backbone, config.model.cls_head
+    values = {
+        "base_channels": settings.base_channels, "persons": config.persons,
+        "dropout": settings.dropout, "dropout_ratio": settings.dropout,
+    }  # fmt: skip
+    for part in (backbone, head):
+        part.update({name: value for name, value in values.items() if name in part})
+    if "base_channels" in backbone:
+        head.in_channels = 4 * settings.base_channels
+    for step in (*config.get("train_pipeline", ()), *config.get("test_pipeline", ())):
         if step.type == "GenSkeFeat" and "streams" not in config:
             step.feats = [STREAMS[name] for name in settings.streams]
             backbone.in_channels = 3 * len(settings.streams)
@@ -129,8 +133,8 @@ def device() -> torch.device:
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """A clip cut into W windows: `cuts` as `[start, end)` on the skeleton's frames, `presence` `(W,)`, and the network's
-    input `(W, 1, K, T, 17, C)`, already normalised."""
+    """A clip cut into W windows: `cuts` as `[start, end)` on the skeleton's frames, `presence` `(W,)`, and the classifier's
+    `inputs` `(W, ...)`: of a network on skeletons `(W, 1, K, T, 17, C)`, already normalised."""
 
     cuts: Sequence[tuple[int, int]]
     presence: FloatArray
@@ -145,7 +149,7 @@ class Session(Protocol):
 
 
 class Classifier(Protocol):
-    """Gives the probability of Fight for windows of skeletons: a `Recogniser`, a `Forest` or an `Ensemble`."""
+    """Gives the probability of Fight for windows of skeletons: a `Network`, a `Forest` or an `Ensemble`, for example."""
 
     settings: Settings
 
@@ -156,18 +160,20 @@ class Classifier(Protocol):
         """Probability of Fight `(W,)` for the inputs of W windows."""
 
 
-class Recogniser:
-    """A network of MMAction2 that gives the probability of Fight for windows of skeletons."""
+class Network(ABC):
+    """A network of MMAction2 that gives the probability of Fight for windows of clips."""
+
+    limits = (-1.0, 1.0)
+    """What inputs lie between, most of them."""
+    chunk = 64
+    """Windows of one forward pass at most, so that the length of a clip does not decide the memory."""
 
     def __init__(self, settings: Settings, state: dict[str, Tensor] | None = None) -> None:
         """Build the network of `settings`, with the weights `state` or MMAction2's random start."""
-        config = load_config(settings)
-        self.settings = settings
-        if joints_first.fits(config.model.backbone):
-            config.model.backbone.type = "JointsFirstSTGCN"
-        self.network: Any = MODELS.build(config.model)
-        self._pipeline, self._persons = Compose(config.test_pipeline), config.persons
-        self._together = vectorised.read(config.test_pipeline)
+        self.settings, self.config = settings, load_config(settings)
+        if joints_first.fits(self.config.model.backbone):
+            self.config.model.backbone.type = "JointsFirstSTGCN"
+        self.network: Any = MODELS.build(self.config.model)
         self.session: Session | None = None
         if state is None:
             self.network.init_weights()
@@ -175,9 +181,42 @@ class Recogniser:
             self.network.load_state_dict(state)
         self.network.to(device()).eval()
 
+    @abstractmethod
+    def windows(self, skeleton: Skeleton) -> Windows:
+        """Cut a clip and make the input of each window."""
+
+    @abstractmethod
+    def training_windows(self, clips: Sequence[Skeleton], labels: Mapping[str, str]) -> TrainingWindows | None:
+        """The windows to train on; None if no clip shows anybody."""
+
+    def scores(self, inputs: Tensor) -> Tensor:
+        """The network's scores of NonFight and Fight `(W, 2)`, before softmax, for windows on its device."""
+        found: Tensor = self.network.extract_feat(inputs, stage="head")[0]
+        return found
+
+    @torch.inference_mode()
+    def probabilities(self, inputs: Tensor) -> FloatArray:
+        """Probability of Fight `(W,)` for the inputs of W windows."""
+        parts = inputs.split(self.chunk)
+        if self.session:
+            return np.concatenate([self.session.probabilities(part.float()) for part in parts])
+        where = device()
+        with bounded_threads():
+            found = [self.scores(part.to(where, torch.float32)).softmax(dim=-1)[:, 1].cpu() for part in parts]
+        return torch.cat(found).numpy()
+
+
+class Recogniser(Network):
+    """A network on skeletons."""
+
+    def __init__(self, settings: Settings, state: dict[str, Tensor] | None = None) -> None:
+        super().__init__(settings, state)
+        self._pipeline = Compose(self.config.test_pipeline)
+        self._together = vectorised.read(self.config.test_pipeline)
+
     def windows(self, skeleton: Skeleton) -> Windows:
         """Cut a clip and run MMAction2's test pipeline on the windows: on all at once where `vectorised` knows it."""
-        skeleton = skeleton.first(self._persons)
+        skeleton = skeleton.first(self.config.persons)
         cuts = windows(skeleton.frames, skeleton.intensity, self.settings.windows)
         if self._together:
             found = self._together.prepare(vectorised.gathered([vectorised.piece(skeleton, *cut) for cut in cuts]))
@@ -190,19 +229,9 @@ class Recogniser:
         np.random.set_state(state)
         return Windows(cuts, presence(skeleton, cuts), torch.stack(items))
 
-    def scores(self, inputs: Tensor) -> Tensor:
-        """The network's scores of NonFight and Fight `(W, 2)`, before softmax, for windows on its device."""
-        found: Tensor = self.network.extract_feat(inputs, stage="head")[0]
-        return found
-
-    @torch.inference_mode()
-    def probabilities(self, inputs: Tensor) -> FloatArray:
-        """Probability of Fight `(W,)` for windows `(W, 1, K, T, 17, C)`."""
-        if self.session:
-            return np.concatenate([self.session.probabilities(part) for part in inputs.split(_CHUNK)])
-        where = device()
-        with bounded_threads():
-            parts = [
-                self.scores(part.to(where, torch.float32)).softmax(dim=-1)[:, 1].cpu() for part in inputs.split(_CHUNK)
-            ]
-        return torch.cat(parts).numpy()
+    def training_windows(self, clips: Sequence[Skeleton], labels: Mapping[str, str]) -> TrainingWindows | None:
+        """The windows of clips that show somebody, in the family's training pipeline."""
+        config, clips = self.config, [clip.first(self.config.persons) for clip in clips]
+        return training_windows(
+            clips, labels, self.settings.windows, config.max_windows_per_clip, config.train_pipeline
+        )

@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from violence_ops.errors import UserError
 from violence_ops.recognition import exported
-from violence_ops.recognition.ensemble import build
+from violence_ops.recognition.ensemble import build, pictures
 from violence_ops.recognition.model import Classifier, Settings
 
 if TYPE_CHECKING:
@@ -76,10 +76,11 @@ def _write(path: Path, content: Any) -> None:
 def _card(trained: Trained, facts: dict[str, Any]) -> str:
     settings, best = trained.settings, trained.history[trained.best_epoch - 1]
     windows = settings.windows
+    seen = "pictures around" if pictures(settings) else "the skeletons of"
     lines = [
         "# violence-detector",
         "",
-        f"Fight or NonFight from the skeletons of the {windows.persons} most involved persons of a clip ({settings.family}, "
+        f"Fight or NonFight from {seen} the {windows.persons} most involved persons of a clip ({settings.family}, "
         f"{settings.base_channels} base channels, streams {', '.join(settings.streams)}, windows of {windows.size} frames every {windows.stride}).",
         "",
         "| fact | value |",

@@ -9,6 +9,8 @@ import numpy as np
 import pyarrow as pa
 
 from violence_ops.recognition import vote
+from violence_ops.recognition.ensemble import pictures
+from violence_ops.recognition.pictures import Look
 from violence_ops.recognition.skeleton import Skeleton, from_tracks
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipTracks, FloatArray, IntArray, Label
 
@@ -65,10 +67,15 @@ class ClipPrediction:
         return pa.table(columns, schema=PREDICTIONS_SCHEMA)
 
 
-def predict_clip(package: Package, tracks: ClipTracks) -> ClipPrediction:
-    """The verdict on a clip from its tracks, with the windows, persons and threshold that the package was trained with."""
+def predict_clip(package: Package, tracks: ClipTracks, look: Look | None = None) -> ClipPrediction:
+    """The verdict on a clip from its tracks, with the windows, persons and threshold that the package was trained with.
+
+    `look` gives the frames to families that look at pictures; without it they raise UserError. Others never call it.
+    """
     cut = package.settings.windows
-    return predict_skeleton(package, from_tracks(tracks, cut.persons, cut.frames_per_second))
+    skeleton = from_tracks(tracks, cut.persons, cut.frames_per_second)
+    asked = pictures(package.settings) if look else None
+    return predict_skeleton(package, asked.of(skeleton, tracks.fps, look) if asked and look else skeleton)
 
 
 def predict_skeleton(package: Package, skeleton: Skeleton) -> ClipPrediction:

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from violence_ops.params import WindowParams
+from violence_ops.recognition.pictures import Pictures
 from violence_ops.records import COMPONENTS, JOINTS, ClipTracks, FloatArray
 
 SKELETONS_SCHEMA = pa.schema(
@@ -28,7 +29,7 @@ class Skeleton:
 
     keypoints `(K, T, 17, 2)` float32 px of the original frame, keypoint_scores `(K, T, 17)` in [0, 1]; person k has rank k + 1;
     zero where a person is absent. Frame t of the arrays is at frame `t * step` of the video. `intensity` in [0, 1] is the mean
-    movement component of the K persons.
+    movement component of the K persons. `pictures` are there for families that look at pictures.
     """
 
     clip_id: str
@@ -38,6 +39,7 @@ class Skeleton:
     intensity: float
     keypoints: FloatArray
     keypoint_scores: FloatArray
+    pictures: Pictures | None = None
 
     @property
     def frames(self) -> int:

@@ -13,7 +13,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -22,16 +21,15 @@ from torch import Tensor, nn
 
 from violence_ops.errors import ParamsError, UserError
 from violence_ops.params import TrainParams, WindowParams
-from violence_ops.recognition import starts, vote
-from violence_ops.recognition.inputs import TrainingWindows, training_windows
+from violence_ops.recognition import ensemble, starts, vote
+from violence_ops.recognition.inputs import TrainingWindows
 from violence_ops.recognition.model import (
     Classifier,
-    Recogniser,
+    Network,
     Settings,
     Windows,
     bounded_threads,
     device,
-    load_config,
 )
 from violence_ops.recognition.skeleton import Skeleton
 from violence_ops.records import LABELS, FloatArray
@@ -95,12 +93,10 @@ def fit(
     if params.precision != "fp32" and device().type != "cuda":
         raise ParamsError(f"train.precision is {params.precision}, which needs a GPU: set it to fp32.")
     settings = Settings.of(params, windows)
-    config = load_config(settings)
     start = starts.load(starts.find(params.start), settings) if params.start else None
     with _reproducible(params.seed):
-        recogniser = Recogniser(settings, start)
-        train = [clip.first(config.persons) for clip in train]
-        data = training_windows(train, labels, windows, config.max_windows_per_clip, config.train_pipeline)
+        recogniser = ensemble.network(settings, start)
+        data = recogniser.training_windows(train, labels)
         if data is None:
             raise UserError(NOBODY)
         return _Training(recogniser, data, _Validation(recogniser, val, labels), params, checkpoint).run(on_epoch)
@@ -157,7 +153,7 @@ class _Training:
 
     def __init__(
         self,
-        recogniser: Recogniser,
+        recogniser: Network,
         data: TrainingWindows,
         validation: _Validation,
         params: TrainParams,
@@ -223,7 +219,7 @@ class _Training:
                     f"now {self.params.learning_rate:g}, in params.yaml."
                 )
             total += loss * len(rows)
-        _settle_batch_norm(self.network, seen)
+        _settle_batch_norm(self.recogniser, seen)
         return total / len(self.data.labels)
 
     def _targets(self, inputs: Tensor, labels: NDArray[np.int64], chance: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -297,18 +293,18 @@ def _rank(epoch: Epoch) -> tuple[float, float]:
 
 
 @torch.no_grad()
-def _settle_batch_norm(network: Any, batches: Sequence[Tensor]) -> None:
+def _settle_batch_norm(recogniser: Network, batches: Sequence[Tensor]) -> None:
     """Take the batch norms' means and variances from `batches` with the weights as they are now.
 
     With few mini-batches an epoch their running averages lag so far behind that validation sees another network.
     """
-    norms = [module for module in network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    norms = [module for module in recogniser.network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None
     for inputs in batches:
-        network.extract_feat(inputs)
+        recogniser.scores(inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
 

@@ -30,13 +30,15 @@ class OverTokens(BaseModule):
         self.layers = nn.ModuleList(_Layer(width, heads, dropout) for _ in range(layers))
         self.last = nn.LayerNorm(width)
 
-    def mean(self, tokens: Tensor, there: Tensor) -> Tensor:
+    def mean(self, tokens: Tensor, there: Tensor | None = None) -> Tensor:
         """`(N, C)` of tokens `(N, L, C)`; those that are not `there` `(N, L)`, 0 or 1, count for nothing."""
         for layer in self.layers:
             tokens = layer(tokens, there)
+        found: Tensor = self.last(tokens)
+        if there is None:
+            return found.mean(1)
         weight = there[..., None]
-        found: Tensor = (self.last(tokens) * weight).sum(1) / weight.sum(1).clamp(min=1.0)
-        return found
+        return (found * weight).sum(1) / weight.sum(1).clamp(min=1.0)
 
 
 @MODELS.register_module()
@@ -83,13 +85,14 @@ class _Layer(nn.Module):
         )
         self.dropout = nn.Dropout(dropout)
 
-    def forward(self, x: Tensor, there: Tensor) -> Tensor:
+    def forward(self, x: Tensor, there: Tensor | None) -> Tensor:
         """Tokens `(N, L, C)`; nobody looks at those that are not `there` `(N, L)`, 0 or 1."""
         count, length, width = x.shape
         shape = (count, length, 3, self.heads, width // self.heads)
         query, key, value = self.asked(self.before(x)).reshape(shape).permute(2, 0, 3, 1, 4).unbind(0)
         likeness = query @ key.transpose(-1, -2) / (width // self.heads) ** 0.5
-        likeness = likeness + (there[:, None, None] - 1) * _NEVER
+        if there is not None:
+            likeness = likeness + (there[:, None, None] - 1) * _NEVER
         seen = (self.dropout(likeness.softmax(-1)) @ value).transpose(1, 2).reshape(count, length, width)
         x = x + self.dropout(self.answer(seen))
         return x + self.dropout(self.think(self.between(x)))
