@@ -36,7 +36,7 @@ from violence_ops.files import sha256_file, write_json
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord, ClipTracks, Label
 from violence_ops.registry import Registry
-from violence_ops.stages import releases, reports
+from violence_ops.stages import pictures, releases, reports
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.labels import effective_labels
 from violence_ops.stages.score import load_version
@@ -44,6 +44,7 @@ from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.recognition.package import Package
+    from violence_ops.recognition.pictures import Look
 
 _NO_LINEAGE: Final = (releases.REPORT_TAG, "attempt", "threshold")
 """Tags that say nothing of where a version comes from, or that the report shows elsewhere."""
@@ -74,6 +75,7 @@ class EvaluateResult:
 
 @dataclass(frozen=True, slots=True)
 class _Holdout:
+    workspace: Workspace
     facts: HoldoutFacts
     clips: list[ClipRecord]
     tracks: pa.Table
@@ -84,6 +86,9 @@ class _Holdout:
     def tracks_of(self, clip: ClipRecord) -> ClipTracks:
         rows = self.tracks.filter(pa.compute.equal(self.tracks["clip_id"], clip.clip_id))
         return ClipTracks.from_table(rows, clip)
+
+    def look_at(self, clip: ClipRecord) -> Look:
+        return pictures.of_clip(self.workspace.batch(clip.batch_id), clip)
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,7 +168,7 @@ def _read_holdout(workspace: Workspace, version: str | None) -> _Holdout:
             raise WorkspaceError(
                 f"Clip {clip.clip_id} of holdout {name} has no label: freeze another one with `violence-ops holdout freeze`."
             )
-    return _Holdout(facts, clips, pq.read_table(folder / "tracks.parquet"))
+    return _Holdout(workspace, facts, clips, pq.read_table(folder / "tracks.parquet"))
 
 
 def _with_staleness(workspace: Workspace, evaluation: Evaluation, holdout: _Holdout) -> Evaluation:
@@ -244,11 +249,12 @@ def _predict(
 
     made, seconds = {}, []
     with _one_thread():
-        predict_clip(model.package, holdout.tracks_of(holdout.clips[0]))  # the first call warms up and is not counted
+        first = holdout.clips[0]
+        predict_clip(model.package, holdout.tracks_of(first), holdout.look_at(first))  # it warms up and is not counted
         for done, clip in enumerate(holdout.clips, start=1):
             tracks = holdout.tracks_of(clip)
             start = time.perf_counter()
-            found = predict_clip(model.package, tracks)
+            found = predict_clip(model.package, tracks, holdout.look_at(clip))
             seconds.append(time.perf_counter() - start)
             made[clip.clip_id] = judgement.prediction(found.probability, found.verdict)
             if progress:

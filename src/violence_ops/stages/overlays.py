@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from violence_ops.errors import UserError
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
-from violence_ops.stages import batches, overlay, workers
+from violence_ops.stages import batches, overlay, pictures, workers
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.parts import accepted_clip
@@ -125,7 +125,8 @@ def of_failures(workspace: Workspace, params: Params, report: str | None = None,
     for clip_id in wrong:
         with suppress(UserError):  # drawing it says the same, as the sentence of this clip
             batch, clip = accepted_clip(workspace, clip_id)
-            said[clip_id] = predict_clip(package, batches.read_tracks(batch, clip)).to_table(version)
+            look = pictures.of_clip(batch, clip)
+            said[clip_id] = predict_clip(package, batches.read_tracks(batch, clip), look).to_table(version)
     return run(workspace, params, wrong, said=(found.name, said), **options)
 
 

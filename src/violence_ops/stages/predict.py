@@ -10,6 +10,7 @@ from violence_ops.errors import Rejected, UsageError, WorkspaceError
 from violence_ops.files import sha256_file
 from violence_ops.params import Params
 from violence_ops.records import ClipPoses, ClipRecord, ClipTracks, sampled_frames
+from violence_ops.stages import pictures
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.releases import CHAMPION, open_registry
 from violence_ops.stages.score import load_version
@@ -52,7 +53,8 @@ def run(
             except Rejected as refusal:
                 yield {"path": str(path), "reason": refusal.reason, "message": str(refusal)}
             else:
-                yield {"path": str(path), "model_version": champion} | predict_clip(package, tracks).to_dict()
+                said = predict_clip(package, tracks, pictures.of_file(path))
+                yield {"path": str(path), "model_version": champion} | said.to_dict()
             if progress:
                 progress("predict", done, len(files))
 

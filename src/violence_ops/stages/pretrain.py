@@ -67,9 +67,9 @@ def run(
     from violence_ops.recognition.families import fit
     from violence_ops.recognition.model import Settings, load_config
 
-    if "model" not in load_config(Settings.of(params.train, params.windows)):
+    if "train_pipeline" not in load_config(Settings.of(params.train, params.windows)):
         raise UsageError(
-            f"train.family {params.train.family} is no single network, which alone can begin with a start."
+            f"train.family {params.train.family} is no single network on skeletons, which alone can begin with a start."
         )
     labels: dict[str, str] = {}
     seen = list(_extracted(params, measured, seed, progress))

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from violence_ops.errors import UsageError
 from violence_ops.evaluation.records import Evaluation
 from violence_ops.records import ClipRecord, Label
-from violence_ops.stages import batches, reports
+from violence_ops.stages import batches, pictures, reports
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.labels import effective_labels
 from violence_ops.stages.releases import CHAMPION, open_registry
@@ -86,7 +86,7 @@ def _judge(
     package = load_version(workspace, champion)
     found = {}
     for done, (batch, clip) in enumerate(unjudged, start=1):
-        said = predict_clip(package, batches.read_tracks(batch, clip))
+        said = predict_clip(package, batches.read_tracks(batch, clip), pictures.of_clip(batch, clip))
         found[clip.clip_id] = Verdict(champion, said.verdict, said.confidence)
         if progress:
             progress("judge", done, len(unjudged))

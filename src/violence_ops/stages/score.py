@@ -10,7 +10,7 @@ from violence_ops.errors import UserError
 from violence_ops.files import fingerprint, read_fingerprint, write_table
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
-from violence_ops.stages import batches
+from violence_ops.stages import batches, pictures
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.parts import record_progress
 from violence_ops.stages.releases import CHAMPION, open_registry
@@ -52,7 +52,7 @@ def run(
     """Judge the accepted clips of one batch, or of every open one; without a champion the predictions are empty tables.
 
     A clip is judged again if its tracks or the champion changed. Raises ServiceUnavailable if MLflow cannot be reached,
-    WorkspaceError if the tracks of a clip are missing.
+    WorkspaceError if the tracks of a clip are missing, or its video and the champion looks at pictures.
     """
     wanted = None if clip_ids is None else list(clip_ids)
     champion = open_registry(workspace).alias(CHAMPION)
@@ -109,6 +109,6 @@ def _score(batch: Batch, clip: ClipRecord, champion: str | None, package: Packag
     if champion is None or package is None:
         write_table(path, PREDICTIONS_SCHEMA.empty_table(), mark)
         return False
-    prediction = predict_clip(package, tracks)
+    prediction = predict_clip(package, tracks, pictures.of_clip(batch, clip))
     write_table(path, prediction.to_table(champion), mark)
     return prediction.verdict == "Fight"

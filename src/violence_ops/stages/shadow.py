@@ -20,7 +20,7 @@ from violence_ops.evaluation.records import Prediction, ShadowComparison
 from violence_ops.files import fingerprint, read_fingerprint, write_table
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA
-from violence_ops.stages import batches, labels
+from violence_ops.stages import batches, labels, pictures
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.releases import CHAMPION, open_registry
 from violence_ops.stages.score import load_version
@@ -150,7 +150,10 @@ def _judge(workspace: Workspace, batch: Batch, version: str) -> int:
 
     package = load_version(workspace, version)
     clips = batches.accepted_clips(batch)
-    tables = [predict_clip(package, tracks).to_table(version) for tracks in batches.iterate_tracks(batch, clips)]
+    tables = [
+        predict_clip(package, tracks, pictures.of_clip(batch, clip)).to_table(version)
+        for clip, tracks in zip(clips, batches.iterate_tracks(batch, clips), strict=True)
+    ]
     write_table(
         workspace.shadow(version, batch.batch_id),
         pa.concat_tables([PREDICTIONS_SCHEMA.empty_table(), *tables]),

@@ -23,7 +23,7 @@ from violence_ops.errors import WorkspaceError
 from violence_ops.files import fingerprint, sha256_file, write_json
 from violence_ops.params import Params
 from violence_ops.registry import MODEL, Registry, Run
-from violence_ops.stages import holdout, training_tables
+from violence_ops.stages import holdout, pictures, training_tables
 from violence_ops.stages.assemble import obstacle, trainable
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.extract_poses import source_sha256
@@ -119,11 +119,15 @@ def worth_while(workspace: Workspace, params: Params, *, drifted: bool = False) 
 class Dataset:
     """The assembled dataset's tables."""
 
-    folder: Path
+    workspace: Workspace
     revision: str
     train: pa.Table
     val: pa.Table
     split: dict[str, Any]
+
+    @property
+    def folder(self) -> Path:
+        return self.workspace.dataset
 
     @classmethod
     def read(cls, workspace: Workspace) -> Dataset:
@@ -137,11 +141,15 @@ class Dataset:
                     f"{workspace.dataset / name} is not what split.json describes: run `violence-ops assemble` again."
                 )
         train, val = (pq.read_table(workspace.dataset / name) for name in ("train.parquet", "val.parquet"))
-        return cls(workspace.dataset, split["revision"], train, val, split)
+        return cls(workspace, split["revision"], train, val, split)
+
+    @property
+    def both(self) -> pa.Table:
+        return pa.concat_tables([self.train, self.val])
 
     @property
     def labels(self) -> dict[str, str]:
-        both = pa.concat_tables([self.train, self.val])
+        both = self.both
         return dict(zip(both.column("clip_id").to_pylist(), both.column("label").to_pylist(), strict=True))
 
     def members(self) -> list[dict[str, Any]]:
@@ -205,11 +213,15 @@ def _trained(
 
 
 def fit(params: Params, dataset: Dataset, checkpoint: Path | None, progress: Progress | None) -> Trained:
-    """Train on the dataset, going on from `checkpoint` if it is there. Nothing is logged or registered."""
+    """Train on the dataset, going on from `checkpoint` if it is there. Nothing is logged or registered.
+
+    Raises WorkspaceError if the family looks at pictures and a clip's video is missing.
+    """
     from violence_ops.recognition import families
     from violence_ops.recognition.skeleton import read_table
 
     skeletons = read_table(pq.read_table(dataset.folder / "skeletons.parquet"))
+    skeletons = pictures.attached(dataset.workspace, params, dataset.both, skeletons, progress)
 
     def side(table: pa.Table) -> list[Any]:
         return [skeletons[clip_id] for clip_id in table.column("clip_id").to_pylist()]

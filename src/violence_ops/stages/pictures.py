@@ -1,0 +1,64 @@
+"""The pictures of clips, for model families that look at pictures. They are decoded when they are needed and kept nowhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pyarrow as pa
+
+from violence_ops.errors import WorkspaceError
+from violence_ops.params import Params
+from violence_ops.records import ClipRecord
+from violence_ops.stages import batches
+from violence_ops.stages.batches import Progress
+from violence_ops.workspace import Batch, Workspace
+
+if TYPE_CHECKING:
+    from violence_ops.recognition.pictures import Frames, Look
+    from violence_ops.recognition.skeleton import Skeleton
+
+
+def of_clip(batch: Batch, clip: ClipRecord) -> Look:
+    """As `of_file`, of an accepted clip."""
+    return of_file(batches.video_of(batch, clip))
+
+
+def of_file(path: Path) -> Look:
+    """The frames of a validated video; they are decoded when a family asks for them, which raises WorkspaceError without the file."""
+
+    def look(indices: Sequence[int]) -> Iterable[Frames]:
+        from violence_ops.video import decode
+
+        if not path.is_file():
+            raise WorkspaceError(
+                f"{path} is missing, and the model looks at pictures: `violence-ops dvc pull` brings the videos of sealed batches back."
+            )
+        return decode.frames(path, indices)
+
+    return look
+
+
+def attached(
+    workspace: Workspace,
+    params: Params,
+    clips: pa.Table,
+    skeletons: dict[str, Skeleton],
+    progress: Progress | None,
+) -> dict[str, Skeleton]:
+    """The skeletons of clips by clip_id, with pictures if `train.family` looks at pictures. `clips` says their batches."""
+    from violence_ops.recognition import ensemble
+    from violence_ops.recognition.model import Settings
+
+    asked = ensemble.pictures(Settings.of(params.train, params.windows))
+    if asked is None:
+        return skeletons
+    found: dict[str, Skeleton] = {}
+    for batch_id in sorted(set(clips.column("batch_id").to_pylist())):
+        batch = workspace.batch(batch_id)
+        for clip in batches.accepted_clips(batch, clips.column("clip_id").to_pylist()):
+            found[clip.clip_id] = asked.of(skeletons[clip.clip_id], clip.fps or 0.0, of_clip(batch, clip))
+            if progress:
+                progress("look", len(found), len(clips))
+    return found
