@@ -53,7 +53,12 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "stgcnpp": {"start": "synthetic_fights", "epochs": 8, "min_epochs": 6, "lr_steps": (6,), "learning_rate": 0.003},
     "skeleton_transformer": {"epochs": 20, "min_epochs": 10, "lr_steps": (14,), "learning_rate": 0.03},
     "fusion_transformer": {
-        "epochs": 20, "min_epochs": 10, "lr_steps": (14,), "learning_rate": 0.01, "mixup": 0.4, "label_smoothing": 0.1,
+        "epochs": 20,
+        "min_epochs": 10,
+        "lr_steps": (14,),
+        "learning_rate": 0.01,
+        "mixup": 0.4,
+        "label_smoothing": 0.1,
         "weight_decay": 0.001,
     },  # fmt: skip
 }
