@@ -55,7 +55,7 @@ class Asked:
         if skeleton.is_empty:
             return skeleton
         length = skeleton.frames * skeleton.step
-        indices = np.unique(np.arange(0, length, max(1.0, fps / self.per_second)).astype(int))
+        indices = np.rint(np.arange(0, length, max(1.0, fps / self.per_second))).astype(int)
         square = _square(skeleton.first(self.persons))
         found = [_cut(frame, *square, self.size) for frame in look(indices.tolist())]
         if not found:
