@@ -1,0 +1,72 @@
+"""A family that looks at pictures goes the same way as all others: trained, judged, in shadow, on videos; only the files must be there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.records import ClipRecord
+from violence_ops.stages import assemble, batches, evaluate, pictures, predict, pretrain, synth, train
+from violence_ops.stages.releases import open_registry
+from violence_ops.video.write import VideoWriter
+from violence_ops.workspace import Workspace
+
+FAMILY = {"train.family": "resnet18_timeseries", "train.base_channels": 8, "train.epochs": 1, "gate.resamples": 200}
+
+
+def film(workspace: Workspace, records: list[ClipRecord]) -> None:
+    """The videos of a sealed batch: grey, and a square that moves."""
+    batch = workspace.batch(records[0].batch_id)
+    batch.videos.mkdir()
+    for number, record in enumerate(records):
+        with VideoWriter(batches.video_of(batch, record), width=640, height=360, fps=15) as writer:
+            for index in range(36):
+                frame = np.full((360, 640, 3), 60 + 5 * number, np.uint8)
+                frame[100 + index : 200 + index, 200:400] = (200, 90, 30)
+                writer.write(frame)
+
+
+def test_a_missing_video_is_named(
+    new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]]
+) -> None:
+    workspace = new_workspace(**FAMILY)
+    records = seal_tracks(workspace, clips=12)
+    assemble.run(workspace, workspace.params())
+    with pytest.raises(
+        WorkspaceError, match=r"\.mp4 is missing, and the model looks at pictures: `violence-ops dvc pull`"
+    ):
+        train.fit(workspace.params(), train.Dataset.read(workspace), None, None)
+    video = batches.video_of(workspace.batch(records[0].batch_id), records[0])
+    with pytest.raises(WorkspaceError, match=video.name):
+        pictures.of_clip(workspace.batch(records[0].batch_id), records[0])([0])
+
+
+def test_what_needs_skeletons_alone_refuses_a_family_on_pictures(workspace: Workspace, tmp_path: Path) -> None:
+    params = workspace.params(FAMILY)
+    with pytest.raises(UsageError, match="resnet18_timeseries is no single network on skeletons"):
+        pretrain.run(params, out=tmp_path / "start.safetensors", clips=8, measured=8)
+
+
+@pytest.mark.slow
+def test_it_is_trained_evaluated_and_judges_videos(
+    new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]], tmp_path: Path
+) -> None:
+    workspace = new_workspace(**FAMILY)
+    params = workspace.params()
+    film(workspace, seal_tracks(workspace, clips=12))
+    assemble.run(workspace, params)
+    version = train.run(workspace, params).model_version
+    assert open_registry(workspace).tags(version)["family"] == "resnet18_timeseries"
+    result = evaluate.run(workspace, params)
+    assert Path(result.report_path).is_file()
+    open_registry(workspace).set_alias("champion", version, None)
+
+    videos = tmp_path / "videos"
+    synth.run(videos, clips=1, seed=1, groups=1, with_truth=False, duration_s=1.5)
+    (row,) = predict.run(workspace, params, [videos])
+    assert row["verdict"] == ("Fight" if row["probability"] > row["threshold"] else "NonFight")
+    assert row["windows"]
