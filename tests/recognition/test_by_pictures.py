@@ -94,6 +94,21 @@ def test_a_scene_larger_than_the_frame_has_black_borders_and_keeps_its_shape() -
     assert found[1:, 16].any()
 
 
+@given(
+    st.tuples(st.integers(48, 700), st.integers(48, 700)), st.tuples(st.floats(-60, 760), st.floats(-60, 760)),
+    st.tuples(st.floats(0, 800), st.floats(0, 800)),
+)  # fmt: skip
+def test_a_picture_can_be_cut_wherever_joints_are_said_to_be(
+    size: tuple[int, int], place: tuple[float, float], extent: tuple[float, float]
+) -> None:
+    one = replace(clip(0, frames=3), width=size[0], height=size[1])
+    shape = np.random.default_rng(0).uniform(0, 1, (2, 3, 17, 2))
+    moved = replace(one, keypoints=(np.array(place) + shape * extent).astype(np.float32))
+    found = ASKED.of(moved, 30.0, lambda indices: [np.full((size[1], size[0], 3), 200, np.uint8)]).pictures
+    assert found is not None
+    assert (found.frames == 200).all(axis=-1).mean() > 0.05
+
+
 def test_a_clip_without_people_or_frames() -> None:
     nobody = replace(clip(0), keypoint_scores=np.zeros((2, 20, 17), np.float32))
     assert ASKED.of(nobody, 30.0, lambda indices: pytest.fail("nothing is to be seen")).pictures is None

@@ -5,7 +5,6 @@ A window is a fixed number of its pictures, evenly spread. Pictures stay bytes u
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -17,7 +16,7 @@ from violence_ops.errors import UserError
 from violence_ops.recognition.inputs import TrainingWindows
 from violence_ops.recognition.model import Network, Settings, Windows
 from violence_ops.recognition.pictures import Frames, Pictures
-from violence_ops.recognition.skeleton import Skeleton, presence, windows
+from violence_ops.recognition.skeleton import Skeleton, presence, to_train_on, windows
 from violence_ops.records import LABELS
 
 _WHITE = 255.0
@@ -56,9 +55,7 @@ class PictureNetwork(Network):
         """The windows of clips that show somebody, at most so many of a clip as the configuration says."""
         frames, spans, found, before = [], [], [], 0
         for skeleton in (one.first(self.config.persons) for one in clips):
-            cuts = windows(skeleton.frames, skeleton.intensity, self.settings.windows)
-            cuts = cuts[:: math.ceil(len(cuts) / self.config.max_windows_per_clip)]
-            cuts = [(start, end) for start, end in cuts if skeleton.keypoint_scores[:, start:end].any()]
+            cuts = to_train_on(skeleton, self.settings.windows, self.config.max_windows_per_clip)
             if cuts:
                 pictures = self._pictures(skeleton)
                 frames.append(pictures.frames)

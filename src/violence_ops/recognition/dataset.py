@@ -14,7 +14,7 @@ import numpy as np
 import violence_ops.openmmlab  # noqa: F401
 from violence_ops.params import WindowParams
 from violence_ops.recognition.export import Annotation, annotation
-from violence_ops.recognition.skeleton import Skeleton, windows
+from violence_ops.recognition.skeleton import Skeleton, to_train_on
 
 # isort: split
 from mmaction.datasets import PoseDataset
@@ -40,10 +40,8 @@ class WindowDataset(PoseDataset):
     ) -> None:
         self._items = []
         for skeleton in skeletons:
-            cuts = windows(skeleton.frames, skeleton.intensity, params)
-            every = math.ceil(len(cuts) / max_windows_per_clip)
-            pieces = (annotation(skeleton, labels[skeleton.clip_id], *cut) for cut in cuts[::every])
-            self._items += [piece for piece in pieces if piece["keypoint_score"].any()]
+            cuts = to_train_on(skeleton, params, max_windows_per_clip)
+            self._items += [annotation(skeleton, labels[skeleton.clip_id], *cut) for cut in cuts]
         super().__init__(ann_file="", pipeline=pipeline, serialize_data=False)
 
     def load_data_list(self) -> list[Annotation]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +15,7 @@ from violence_ops.recognition import by_features, ensemble, forest, line, starts
 from violence_ops.recognition.model import Settings, load_config
 from violence_ops.recognition.package import Package
 from violence_ops.recognition.predict import predict_skeleton
-from violence_ops.recognition.skeleton import Skeleton, windows
+from violence_ops.recognition.skeleton import Skeleton, to_train_on
 from violence_ops.recognition.train import Epoch, Trained
 from violence_ops.records import LABELS, FloatArray
 
@@ -97,9 +96,7 @@ def _windows(
     """The features `(N, F)` of all windows that show somebody, at most so many of a clip, and their labels."""
     rows, targets = [], []
     for skeleton in clips:
-        cuts = windows(skeleton.frames, skeleton.intensity, settings.windows)
-        cuts = cuts[:: math.ceil(len(cuts) / most)]
-        cuts = [(start, end) for start, end in cuts if skeleton.keypoint_scores[:, start:end].any()]
+        cuts = to_train_on(skeleton, settings.windows, most)
         if cuts:
             rows.append(by_features.inputs(skeleton, cuts))
             targets += [LABELS.index(labels[skeleton.clip_id])] * len(cuts)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -14,7 +13,7 @@ from torch import Tensor
 from violence_ops.params import WindowParams
 from violence_ops.recognition import vectorised
 from violence_ops.recognition.dataset import WindowDataset
-from violence_ops.recognition.skeleton import Skeleton, windows
+from violence_ops.recognition.skeleton import Skeleton, to_train_on
 from violence_ops.records import LABELS
 
 
@@ -46,11 +45,9 @@ def training_windows(
         return _PerWindow(data) if len(data) else None
     pieces, found = [], []
     for skeleton in skeletons:
-        cuts = windows(skeleton.frames, skeleton.intensity, params)
-        for start, end in cuts[:: math.ceil(len(cuts) / at_most)]:
-            if skeleton.keypoint_scores[:, start:end].any():
-                pieces.append(vectorised.piece(skeleton, start, end))
-                found.append(LABELS.index(labels[skeleton.clip_id]))
+        for start, end in to_train_on(skeleton, params, at_most):
+            pieces.append(vectorised.piece(skeleton, start, end))
+            found.append(LABELS.index(labels[skeleton.clip_id]))
     return _Together(known, vectorised.gathered(pieces), np.array(found)) if pieces else None
 
 

@@ -82,15 +82,17 @@ def _cut(frame: Frames, left: float, top: float, side: float, size: int) -> Fram
     import cv2
 
     height, width = frame.shape[:2]
-    x, right = max(0, round(left)), min(width, round(left + side))
-    y, bottom = max(0, round(top)), min(height, round(top + side))
-    scale = size / side
-    high, wide = (max(1, min(size, round((end - start) * scale))) for start, end in ((y, bottom), (x, right)))
-    down, across = (
-        min(round((start - edge) * scale), size - long) for start, edge, long in ((y, top, high), (x, left, wide))
-    )
+    (rows, down), (columns, across) = _along(top, side, height, size), _along(left, side, width, size)
+    shape = (across.stop - across.start, down.stop - down.start)
     picture = np.zeros((size, size, 3), np.uint8)
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
-    small = cv2.resize(frame[y:bottom, x:right], (wide, high), interpolation=way)
-    picture[down : down + high, across : across + wide] = small[..., ::-1]
+    way = cv2.INTER_AREA if size < side else cv2.INTER_LINEAR
+    picture[down, across] = cv2.resize(frame[rows, columns], shape, interpolation=way)[..., ::-1]
     return picture
+
+
+def _along(edge: float, side: float, length: int, size: int) -> tuple[slice, slice]:
+    """Along one axis: what is taken of a frame so long, and where in the picture it comes."""
+    first, end = max(0, round(edge)), min(length, round(edge + side))
+    start = min(size - 1, max(0, round((first - edge) * size / side)))
+    stop = min(size, max(start + 1, round((end - edge) * size / side)))
+    return slice(first, end), slice(start, stop)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -156,6 +157,13 @@ def windows(frames: int, intensity: float, params: WindowParams) -> list[tuple[i
     if starts[-1] + size < frames:
         starts.append(frames - size)
     return [(start, start + size) for start in starts]
+
+
+def to_train_on(skeleton: Skeleton, params: WindowParams, at_most: int) -> list[tuple[int, int]]:
+    """The windows that show somebody, of at most `at_most` ones spread evenly over the clip."""
+    cuts = windows(skeleton.frames, skeleton.intensity, params)
+    cuts = cuts[:: math.ceil(len(cuts) / at_most)]
+    return [(start, end) for start, end in cuts if skeleton.keypoint_scores[:, start:end].any()]
 
 
 def presence(skeleton: Skeleton, cuts: Sequence[tuple[int, int]]) -> FloatArray:
