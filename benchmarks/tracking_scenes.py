@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -50,7 +51,8 @@ def scenes(world: int, count: int, params: Params, *, extract: bool) -> Iterator
     """Clips 0 to `count` - 1 of a world, Fight and NonFight in turn; what is found in them is kept in the temporary folder."""
     from violence_ops.stages.extract_poses import open_source, source_sha256
 
-    mark = source_sha256(params.pose)[:12] if extract else "truth"
+    found_by = f"{source_sha256(params.pose)}{params.pose.model_dump()}"
+    mark = hashlib.sha256(found_by.encode()).hexdigest()[:12] if extract else "truth"
     folder = Path(tempfile.gettempdir()) / "violence-ops-benchmark" / f"{mark}-{world}-{DURATION_S:g}"
     folder.mkdir(parents=True, exist_ok=True)
     source = None

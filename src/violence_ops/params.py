@@ -57,6 +57,7 @@ class PoseParams(_Section):
     precision: Literal["fp32", "fp16", "bf16", "int8"]
     score_threshold: Share
     nms_threshold: Share
+    duplicate_distance: Share
     mini_batch: Count
     max_mini_batch: Count
     max_frames_per_second: Positive

@@ -115,7 +115,8 @@ def pairs(tracks, params, heights, frames):
                     *(tracks.bboxes[row].astype(float) for row in (one, two)), height, params.closeness_heights
                 )
                 there, back = (touch(*order, height, params.contact_heights) for order in (poses, poses[::-1]))
-                seen.setdefault(ids, []).append((near, (there + back) / 2))
+                sure = min(float(tracks.scores[one]), float(tracks.scores[two]))
+                seen.setdefault(ids, []).append((sure * near, sure * (there + back) / 2))
     return {
         ids: tuple(
             sum(column) / len(values) * math.sqrt(len(values) / len(frames)) for column in zip(*values, strict=True)

@@ -136,9 +136,10 @@ def test_closeness_and_contact_of_every_pair(rng):
     chosen = rng.random(24) < 0.8
     points = points - points.mean(axis=1, keepdims=True) + middles[:, None]
     boxes, height = np.hstack([middles - half, middles + half]), rng.uniform(50, 150, PERSONS)
+    sure = rng.uniform(0, 1, 24)
     got = pairs.pairs(
-        frame[chosen], track[chosen], boxes[chosen], points[chosen], valid[chosen], height[track[chosen]], frames=9,
-        closeness_reach=Reaches.closeness_heights, contact_reach=Reaches.contact_heights,
+        frame[chosen], track[chosen], boxes[chosen], sure[chosen], points[chosen], valid[chosen], height[track[chosen]],
+        frames=9, closeness_reach=Reaches.closeness_heights, contact_reach=Reaches.contact_heights,
     )  # fmt: skip
 
     class Tracks:
@@ -147,7 +148,7 @@ def test_closeness_and_contact_of_every_pair(rng):
 
     tracks = Tracks()
     tracks.frame, tracks.track_id, tracks.bboxes = frame[chosen], track[chosen], boxes[chosen]
-    tracks.keypoints, tracks.keypoint_scores = points[chosen], scores[chosen]
+    tracks.keypoints, tracks.keypoint_scores, tracks.scores = points[chosen], scores[chosen], sure[chosen]
     expected = slow.pairs(tracks, Reaches, dict(enumerate(height)), range(9))
     found = {
         (int(a), int(b)): (near, touch)

@@ -264,6 +264,7 @@ def test_filled_rows_change_nothing_and_get_what_their_track_has():
 def test_a_track_too_brief_to_be_ranked_is_nobody_s_partner():
     tracks, frames = crowd(6, persons=2, gaps=False)
     tracks.bboxes[tracks.track_id == 2] = tracks.bboxes[tracks.track_id == 1]
+    tracks.scores[:] = 1.0
     brief = only(tracks, (tracks.track_id == 1) | (tracks.frame < 2))
     columns = [COMPONENTS.index(name) for name in ("closeness", "partner")]
     assert by_track(rank(tracks, DEFAULTS, frames=frames))[0, columns[0]] == pytest.approx(1.0)
@@ -276,6 +277,19 @@ def test_what_is_between_two_is_the_same_for_both(component):
         tracks, frames = crowd(seed, persons=2)
         got = by_track(rank(tracks, with_(max_flicker=1.0), frames=frames))[:, COMPONENTS.index(component)]
         assert got[0] == got[1]
+
+
+@pytest.mark.parametrize("component", ["closeness", "contact"])
+def test_a_weak_answer_beside_somebody_counts_less_than_a_sure_person(component):
+    tracks, frames = crowd(3, persons=2, gaps=False)
+    for column in (tracks.bboxes, tracks.keypoints, tracks.keypoint_scores):
+        column[tracks.track_id == 2] = column[tracks.track_id == 1]
+    tracks.scores[:] = 0.8
+    weak = replace(tracks, scores=np.where(tracks.track_id == 2, 0.4, tracks.scores).astype(np.float32))
+    place = COMPONENTS.index(component)
+    sure, unsure = (by_track(rank(some, DEFAULTS, frames=frames))[:, place] for some in (tracks, weak))
+    assert sure.min() > 0
+    np.testing.assert_allclose(unsure, sure / 2, rtol=1e-5)
 
 
 def test_two_hundred_persons_in_a_frame_are_ranked_within_bounded_memory():

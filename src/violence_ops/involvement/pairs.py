@@ -32,14 +32,15 @@ class Pairs:
 
 
 def pairs(
-    frame: NDArray[np.integer], track: Rows, bboxes: Float, keypoints: Float, valid: NDArray[np.bool_], heights: Float,
-    *, frames: int, closeness_reach: float, contact_reach: float,
+    frame: NDArray[np.integer], track: Rows, bboxes: Float, scores: NDArray[np.floating], keypoints: Float,
+    valid: NDArray[np.bool_], heights: Float, *, frames: int, closeness_reach: float, contact_reach: float,
 ) -> Pairs:  # fmt: skip
     """Closeness and contact of every two tracks: the mean over the frames that both are in, times the root of these frames'
     share of the `frames` of the clip: who meet only for a moment count little, a track that tears now and then counts on.
+    In each frame the two count as much as the score of the less sure: beside one who fights, false people are near and weak.
 
-    Rows are in the order of `frame` `(R,)`; `track` `(R,)`, bboxes `(R, 4)` xyxy px, keypoints `(R, 17, 2)` px, valid `(R, 17)`,
-    heights `(R,)` px of the person standing. Both reaches are in body heights: the mean of the two.
+    Rows are in the order of `frame` `(R,)`; `track` `(R,)`, bboxes `(R, 4)` xyxy px, scores `(R,)` in [0, 1], keypoints
+    `(R, 17, 2)` px, valid `(R, 17)`, heights `(R,)` px of the person standing. Both reaches are in body heights: the mean of the two.
 
     closeness: max(0, 1 - distance of the middles of the boxes' lower edges / reach), with what lies in the depth counted double.
     contact: mean over both directions of max(0, 1 - distance of the nearest of one's wrists and ankles to the nearest of
@@ -56,7 +57,8 @@ def pairs(
             _touch(points, one, other, contact_reach * unit) + _touch(points, other, one, contact_reach * unit)
         ) / 2
         low, high = np.minimum(track[one], track[other]), np.maximum(track[one], track[other])
-        values = np.stack([np.fmax(near, 0.0), touch, np.ones(len(one))], axis=1)
+        sure = np.minimum(scores[one], scores[other])
+        values = np.stack([sure * np.fmax(near, 0.0), sure * touch, np.ones(len(one))], axis=1)
         found.append(_summed(low * tracks + high, values))
     codes = np.concatenate([codes for codes, _ in found]) if found else np.zeros(0, np.intp)
     sums = np.concatenate([sums for _, sums in found]) if found else np.zeros((0, 3))

@@ -77,7 +77,7 @@ class _Clip:
         limbs = parts.limbs(keypoints, valid, seconds, track, params.limb_speed_heights * heights)
         self.limbs = self._mean_where_known(limbs)
         self.pairs = pairs.pairs(
-            tracks.frame[rows], track, bboxes, keypoints, valid, heights, frames=self.frames,
+            tracks.frame[rows], track, bboxes, tracks.scores[rows], keypoints, valid, heights, frames=self.frames,
             closeness_reach=params.closeness_heights, contact_reach=params.contact_heights,
         )  # fmt: skip
 

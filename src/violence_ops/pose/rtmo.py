@@ -12,7 +12,7 @@ from violence_ops.pose.backends import BackendName, Candidates, Precision, open_
 from violence_ops.pose.config import fit
 from violence_ops.pose.minibatch import Grower
 from violence_ops.pose.quantise import poses_sha256
-from violence_ops.pose.suppression import suppress
+from violence_ops.pose.suppression import distinct, suppress
 from violence_ops.pose.weights import Weights, find
 from violence_ops.records import FramePoses
 
@@ -36,12 +36,14 @@ class PoseEstimator:
         device: str = "cpu",
         score_threshold: float = 0.3,
         nms_threshold: float = 0.35,
+        duplicate_distance: float = 0.0,
         mini_batch: int = 8,
         max_mini_batch: int = 16,
     ) -> None:
         """`weights`: a name, a .safetensors path, or what `weights.find` gave; loaded without unpickling.
 
         `score_threshold`: raising it loses weak persons. `nms_threshold`: raising it keeps more of close pairs.
+        `duplicate_distance`: as `suppression.distinct` has it, after the boxes; 0, as in MMPose, looks at boxes alone.
 
         Raises:
             WeightsError: the weights are missing, damaged, or of another network; or there is no INT8 of them.
@@ -49,6 +51,7 @@ class PoseEstimator:
         """
         verified = weights if isinstance(weights, Weights) else find(weights)
         self.score_threshold, self.nms_threshold = score_threshold, nms_threshold
+        self.duplicate_distance = duplicate_distance
         self.backend = open_backend(backend, verified, device, precision)
         self.sha256, self.fit = poses_sha256(verified, precision), fit(verified.network)
         self.lanes, self.device = self.backend.lanes, device
@@ -79,7 +82,8 @@ class PoseEstimator:
         joints = self._joints(found, every)
         ends = np.cumsum([len(each) for each in chosen])[:-1]
         parts = zip(items, chosen, np.split(joints, ends), strict=True)
-        return [_to_frame(found, indices, places, box) for (_, box), indices, places in parts]
+        persons = (_to_frame(found, indices, places, box) for (_, box), indices, places in parts)
+        return [distinct(each, self.duplicate_distance) for each in persons]
 
     def _chosen(self, found: Candidates, picture: int) -> np.ndarray:
         """Indices of the candidates that are the persons of one picture, strongest first."""

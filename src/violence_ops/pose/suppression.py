@@ -1,17 +1,42 @@
-"""Non-maximum suppression: one answer per person."""
+"""Non-maximum suppression: one answer per person, by where the boxes lie and then by where the trunks lie."""
 
 from __future__ import annotations
 
+from typing import Final
+
 import numpy as np
 
-from violence_ops.pose.quality import overlaps
+from violence_ops.pose.quality import AREA_SHARE, overlaps
+from violence_ops.records import FramePoses
+
+_TRUNK: Final = (5, 6, 11, 12)
+"""Shoulders and hips: of two answers for one person they agree even where limbs do not."""
 
 
 def suppress(boxes: np.ndarray, threshold: float) -> np.ndarray:
     """(K,) indices of boxes (N, 4), given strongest first, that overlap no stronger kept one by more than `threshold`."""
-    too_close = overlaps(boxes, boxes) > threshold
+    return _strongest(overlaps(boxes, boxes) > threshold)
+
+
+def distinct(found: FramePoses, distance: float) -> FramePoses:
+    """Those of `found`, given strongest first, whose trunk lies at least `distance` from that of every stronger kept one.
+
+    Two people who hold each other share a box but not a trunk; two answers for one person share both. Distances are the
+    mean over the four shoulders and hips, in roots of the two persons' mean area. 0 keeps everybody.
+    """
+    if not distance or len(found) < 2:
+        return found
+    trunks = found.keypoints[:, _TRUNK]
+    apart = np.linalg.norm(trunks[:, None] - trunks[None], axis=-1).mean(axis=-1)
+    areas = AREA_SHARE * (found.bboxes[:, 2:] - found.bboxes[:, :2]).prod(axis=-1)
+    kept = _strongest(apart < distance * np.sqrt((areas[:, None] + areas[None]) / 2))
+    return FramePoses(found.keypoints[kept], found.keypoint_scores[kept], found.bboxes[kept], found.scores[kept])
+
+
+def _strongest(same: np.ndarray) -> np.ndarray:
+    """(K,) indices of those, given strongest first, who are the `same` (N, N) as no stronger kept one."""
     kept: list[int] = []
-    for index in range(len(boxes)):
-        if not too_close[index, kept].any():
+    for index in range(len(same)):
+        if not same[index, kept].any():
             kept.append(index)
     return np.array(kept, dtype=np.intp)

@@ -17,7 +17,7 @@ import numpy as np
 from violence_ops.letterbox import PADDING, Letterbox
 from violence_ops.pose.openvino import core
 from violence_ops.pose.samples import MIRRORED
-from violence_ops.pose.suppression import suppress
+from violence_ops.pose.suppression import distinct, suppress
 from violence_ops.pose.weights import WeightsError, file_sha256
 from violence_ops.records import FramePoses
 
@@ -33,7 +33,7 @@ class TopDown:
 
     def __init__(
         self, detector: Path | str, keypoints: Path | str, *, score_threshold: float = 0.3, nms_threshold: float = 0.5,
-        thorough: bool = False,
+        duplicate_distance: float = 0.0, thorough: bool = False,
     ) -> None:  # fmt: skip
         """`detector` gives (1, A, 5 + C) raw YOLOX rows, `keypoints` (1, 1, 17, 3) rows of y, x, score in [0, 1].
 
@@ -43,6 +43,7 @@ class TopDown:
             WeightsError: a file is missing, is no model that OpenVINO reads, or gives something else.
         """
         self.score_threshold, self.nms_threshold, self.thorough = score_threshold, nms_threshold, thorough
+        self.duplicate_distance = duplicate_distance
         self._detector, self._keypoints = _Model(Path(detector)), _Model(Path(keypoints))
         if len(self._detector.output) != 3 or self._detector.output[2] < 6:
             raise WeightsError(f"{detector} is no YOLOX detector: its output is {self._detector.output}.")
@@ -66,9 +67,10 @@ class TopDown:
         joints = np.zeros((len(boxes), 17, 3), np.float32)
         for number, box in enumerate(boxes):
             joints[number] = self._joints(frame, box)
-        return FramePoses(
+        found = FramePoses(
             keypoints=joints[..., :2].copy(), keypoint_scores=joints[..., 2].copy(), bboxes=boxes, scores=scores
         )
+        return distinct(found, self.duplicate_distance)
 
     def _persons(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (N, 4) xyxy px and scores (N,), strongest first."""

@@ -263,7 +263,8 @@ def _figures(weights: Weights, params: Params, taken: _Pictures, scenes: int, te
     from violence_ops.pose.rtmo import PoseEstimator
     from violence_ops.synthetic.stills import HELD_OUT_WORLD, stills
 
-    limits: Any = {"score_threshold": LOWEST_SCORE, "nms_threshold": params.pose.nms_threshold}
+    suppression = params.pose.model_dump(include={"nms_threshold", "duplicate_distance"})
+    limits: Any = {"score_threshold": LOWEST_SCORE} | suppression
     full = PoseEstimator(weights, backend=fastest("fp32", "cpu"), **limits)
     int8 = PoseEstimator(weights, backend="openvino", precision="int8", **limits)
     compared = [_Comparison(full, int8, size) for size in sorted(taken.calibrating)]

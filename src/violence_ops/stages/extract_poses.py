@@ -156,7 +156,7 @@ def open_source(params: PoseParams) -> Source:
             raise UsageError("pose.source topdown needs two model files: set pose.detector and pose.keypoints.")
         return TopDown(
             params.detector, params.keypoints, score_threshold=params.score_threshold,
-            nms_threshold=params.nms_threshold,
+            nms_threshold=params.nms_threshold, duplicate_distance=params.duplicate_distance,
         )  # fmt: skip
     from violence_ops.pose.backends import fastest
     from violence_ops.pose.rtmo import PoseEstimator
@@ -166,6 +166,7 @@ def open_source(params: PoseParams) -> Source:
     return PoseEstimator(
         params.weights, backend=backend, precision=params.precision, device=device,
         score_threshold=params.score_threshold, nms_threshold=params.nms_threshold,
+        duplicate_distance=params.duplicate_distance,
         mini_batch=params.mini_batch, max_mini_batch=params.max_mini_batch,
     )  # fmt: skip
 
