@@ -95,7 +95,7 @@ def broken_folder(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
     return folder
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def seal_tracks() -> Callable[..., list[ClipRecord]]:
     """Put a sealed batch of tracked clips into a workspace without going through videos.
 

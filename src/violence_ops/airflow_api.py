@@ -75,6 +75,11 @@ class AirflowApi:
         """The run's task instances; each has `task_id`, `map_index`, `state`, `try_number`, `duration`, `pid`."""
         return list(self._pages(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances"))
 
+    def started_by(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
+        """The assets whose updates started a run, each with the extra of its event."""
+        events = self._send("GET", f"dags/{dag_id}/dagRuns/{run_id}/upstreamAssetEvents")["asset_events"]
+        return {event["name"]: event["extra"] for event in events}
+
     def clear(self, dag_id: str, run_id: str, *, only_failed: bool = True) -> None:
         """Let the run's (failed) tasks run again."""
         body = {"dag_run_id": run_id, "dry_run": False, "only_failed": only_failed, "reset_dag_runs": True}

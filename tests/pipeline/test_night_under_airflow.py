@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import psutil
 import pytest
 
 from violence_ops import ledger, services, versioning
 from violence_ops.airflow_api import AirflowApi
+from violence_ops.errors import UserError
 from violence_ops.stages import init, status, synth
 from violence_ops.stages import services as stage
+from violence_ops.video import decode
+from violence_ops.video.write import VideoWriter
 from violence_ops.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
@@ -34,7 +40,14 @@ _SMALL = {
     "gate.min_clips": 1,
     "gate.max_ece": 1.0,
     "gate.max_latency_ms": 60_000.0,
+    "gate.approvers": ["release-manager"],
     "schedule.retry_delay_s": 1.0,
+    # the first training needs no new clips; of so few clips only loose limits say that they drifted
+    "train.min_new_clips": 100,
+    "drift.trigger": True,
+    "drift.significance": 0.3,
+    "drift.min_clips": 5,
+    "drift.bins": 2,
 }
 
 
@@ -46,6 +59,7 @@ class Night:
     api: AirflowApi
     states: dict[str, str]
     tasks: dict[str, dict[str, Any]]
+    refusals: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +67,7 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     root = tmp_path_factory.mktemp("night") / "workspace"
     init.run(root, params_overrides=_SMALL)
     workspace = Workspace.open(root)
-    synth.run(workspace.inbox, _CLIPS, seed=11, groups=8, with_truth=False, duration_s=1.5)
+    synth.run(workspace.inbox, _CLIPS, seed=11, groups=_CLIPS, with_truth=False, duration_s=1.5)
     (workspace.inbox / "broken.mp4").write_text("no video")
     stage.up(workspace, airflow_port=0, mlflow_port=0)
     try:
@@ -66,15 +80,18 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
 def _run(workspace: Workspace, api: AirflowApi) -> Night:
     run_ids = {"nightly_ingestion": api.trigger("nightly_ingestion", {"night": "2026-01-31"})}
     states = {"nightly_ingestion": api.wait("nightly_ingestion", run_ids["nightly_ingestion"], timeout_s=_LIMIT_S)}
+    refusals: list[str] = []
     for dag_id in ("retraining", "gated_evaluation"):
         run_ids[dag_id] = _first_run(api, dag_id)
-        states[dag_id] = api.wait(dag_id, run_ids[dag_id], timeout_s=_LIMIT_S, on_poll=lambda _: _approve(workspace))
+        states[dag_id] = api.wait(
+            dag_id, run_ids[dag_id], timeout_s=_LIMIT_S, on_poll=lambda _: _approve(workspace, refusals)
+        )
     tasks = {
         f"{dag_id}.{task['task_id']}[{task['map_index']}]": task
         for dag_id, run_id in run_ids.items()
         for task in api.tasks(dag_id, run_id)
     }
-    return Night(workspace, api, states, tasks)
+    return Night(workspace, api, states, tasks, refusals)
 
 
 def _first_run(api: AirflowApi, dag_id: str) -> str:
@@ -85,9 +102,13 @@ def _first_run(api: AirflowApi, dag_id: str) -> str:
     return str(runs[0]["dag_run_id"])
 
 
-def _approve(workspace: Workspace) -> None:
-    with stage.api(workspace, "release-manager") as manager:
+def _approve(workspace: Workspace, refusals: list[str]) -> None:
+    """Answer as the release manager, after the administrator, who is no approver, has tried to."""
+    with stage.api(workspace) as admin, stage.api(workspace, "release-manager") as manager:
         for approval in manager.approvals():
+            with pytest.raises(UserError) as refused:
+                admin.respond(approval, "Approve")
+            refusals.append(str(refused.value))
             manager.respond(approval, "Approve")
 
 
@@ -109,6 +130,12 @@ def test_the_approved_candidate_is_champion_in_the_name_of_who_approved(night: N
     assert [entry.actor for entry in approvals] == ["release-manager"]
 
 
+def test_who_is_no_approver_cannot_answer_over_rest(night: Night) -> None:
+    (refused,) = night.refusals
+    assert "refused PATCH" in refused
+    assert "is not a respondent for the task" in refused
+
+
 def test_the_batch_is_sealed_and_the_broken_file_is_in_quarantine(night: Night) -> None:
     seen = status.run(night.workspace)
     assert len(seen.sealed) == 1
@@ -128,6 +155,43 @@ def test_a_night_without_new_clips_is_green_and_starts_no_retraining(night: Nigh
     assert states.pop("ingest") == "success"
     assert set(states.values()) == {"skipped"}
     assert len(night.api.runs("retraining")) == 1
+
+
+def test_a_night_that_drifted_starts_a_retraining_that_its_clips_alone_would_not(night: Night, tmp_path: Path) -> None:
+    _drop_far_away_people(tmp_path, night.workspace.inbox)
+    run_id = night.api.trigger("nightly_ingestion", {"night": "2026-02-02"})
+    assert night.api.wait("nightly_ingestion", run_id, timeout_s=_LIMIT_S) == "success"
+    batch_id = status.run(night.workspace).sealed[-1]
+    by_night, by_drift = (_retraining_started_by(night.api, asset) for asset in ("batches", "drift"))
+    assert by_night["extra"] == by_drift["extra"] == {"batches": [batch_id]}
+    assert by_night["tasks"] == {"enough_new": "success", "assemble": "skipped", "train": "skipped"}
+    assert by_drift["tasks"] == {"enough_new": "success", "assemble": "success", "train": "success"}
+    assert status.run(night.workspace).candidate == "2"
+
+
+def _drop_far_away_people(folder: Path, inbox: Path) -> None:
+    """Labelled clips of people who are a third as tall in the picture as those of the first night."""
+    synth.run(folder, 12, seed=77, groups=12, with_truth=False, duration_s=1.5)
+    for path in folder.glob("syn_*"):
+        with VideoWriter(inbox / path.name, width=640, height=360, fps=15) as writer:
+            for frame in decode.frames(path):
+                wide = np.full((360, 640, 3), 60, np.uint8)
+                wide[120:246, 200:424] = cv2.resize(frame, (224, 126))
+                writer.write(wide)
+    shutil.copy(folder / "labels.csv", inbox)
+
+
+def _retraining_started_by(api: AirflowApi, asset: str) -> dict[str, Any]:
+    """The newest finished retraining that an asset, and no other, started; after the first, which was the first night's."""
+    limit = time.monotonic() + _LIMIT_S
+    while time.monotonic() < limit:
+        for run in api.runs("retraining")[1:]:
+            events = api.started_by("retraining", run["dag_run_id"])
+            if list(events) == [asset] and run["state"] in ("success", "failed"):
+                tasks = {task["task_id"]: task["state"] for task in api.tasks("retraining", run["dag_run_id"])}
+                return {"extra": events[asset], "tasks": tasks}
+        time.sleep(0.5)
+    raise AssertionError(f"the asset {asset} has started no retraining")
 
 
 def test_passwords_are_private_and_in_no_log(night: Night) -> None:

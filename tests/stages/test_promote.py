@@ -26,6 +26,10 @@ def passed(released: Workspace, params: Params, registry: Registry, write_evalua
     return released
 
 
+def _promote(workspace: Workspace) -> list[str]:
+    return [sys.executable, "-m", "violence_ops.cli", "promote", "--approve", "--workspace", str(workspace.root)]
+
+
 def _events(workspace: Workspace) -> list[tuple[str, str | None]]:
     return [(entry.event, entry.payload.get("phase")) for entry in ledger.read(workspace)]
 
@@ -71,9 +75,13 @@ def test_a_dry_run_changes_nothing(passed: Workspace, params: Params, registry: 
 
 
 def test_whoever_is_no_approver_is_refused(passed: Workspace, params: Params, registry: Registry) -> None:
-    with pytest.raises(RefusedByGate, match=r"eve may not.*admin, release-manager"):
-        promote.run(passed, params, approved_by="eve")
-    assert registry.alias("champion") == "1"
+    before = passed.ledger.read_bytes()
+    done = subprocess.run([*_promote(passed), "--by", "eve"], capture_output=True, text=True, check=False)
+    assert done.returncode == RefusedByGate.exit_code
+    assert (
+        done.stderr == "eve may not decide on a release: gate.approvers in params.yaml names admin, release-manager.\n"
+    )
+    assert (registry.alias("champion"), passed.ledger.read_bytes()) == ("1", before)
 
 
 def test_a_refused_candidate_is_never_released(
@@ -227,25 +235,18 @@ def test_of_two_releases_at_once_one_wins(
     passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
 ) -> None:
     gate.run(passed, params, report=write_evaluation("3", "1"))
-    command = [
-        sys.executable,
-        "-m",
-        "violence_ops.cli",
-        "promote",
-        "--approve",
-        "--by",
-        "admin",
-        "--workspace",
-        str(passed.root),
-    ]
     racers = [
-        subprocess.Popen([*command, "--report", f"reports/{name}"], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        subprocess.Popen(
+            [*_promote(passed), "--by", "admin", "--report", f"reports/{name}"], stderr=subprocess.PIPE, text=True
+        )
         for name in ("2-vs-1", "3-vs-1")
     ]
-    for racer in racers:
-        racer.communicate(timeout=300)
-    assert sorted(racer.returncode for racer in racers) == [0, 3]
-    assert registry.alias("champion") == releases.champions(ledger.read(passed))[-1]
+    said = {racer.communicate(timeout=300)[1]: racer.returncode for racer in racers}
+    assert sorted(said.values()) == [0, 3]
+    champion = registry.alias("champion")
+    (refusal,) = [text for text, code in said.items() if code]
+    assert refusal.startswith(f"The champion is version {champion} by now, but")
+    assert champion == releases.champions(ledger.read(passed))[-1]
 
 
 def test_decisions_are_written_once_each(passed: Workspace, params: Params) -> None:
