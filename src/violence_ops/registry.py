@@ -100,10 +100,13 @@ class Registry:
             found = client.get_run(run_id)
             yield Run(run_id, self._url(found.info.experiment_id, run_id), client)
 
-    def register(self, run_id: str, package: Path, tags: Mapping[str, str], description: str = "") -> str:
+    def register(
+        self, run_id: str, package: Path, tags: Mapping[str, str], description: str = "", *, example: bool = True
+    ) -> str:
         """Log the package folder as a pyfunc model of the run, then register it; returns the version.
 
-        The version comes into being only after all its files have arrived. It has no alias yet.
+        The version comes into being only after all its files have arrived. It has no alias yet. A model that refuses tables of
+        tracks, because it looks at pictures, has no `example`.
         """
         with self._reached() as client:
             import mlflow
@@ -111,7 +114,7 @@ class Registry:
             with mlflow.start_run(run_id=run_id):
                 logged = mlflow.pyfunc.log_model(
                     name="model", python_model=str(_LOADER), artifacts={"package": str(package)},
-                    signature=_signature(), input_example=_example(),
+                    signature=_signature(), input_example=_example() if example else None,
                     pip_requirements=[f"violence-ops=={__version__}"],
                 )  # fmt: skip
             with _quiet_race():

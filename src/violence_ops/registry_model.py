@@ -14,7 +14,10 @@ import pandas as pd
 
 
 class ViolenceDetector(mlflow.pyfunc.PythonModel):
-    """Input: one row per person and frame, columns as in `registry.EXAMPLE`. Output: one row per clip."""
+    """Input: one row per person and frame, columns as in `registry.EXAMPLE`. Output: one row per clip.
+
+    A family that looks at pictures refuses with a sentence, because no table brings it any.
+    """
 
     def load_context(self, context: Any) -> None:
         """Load the package that was logged with the model."""

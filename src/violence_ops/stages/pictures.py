@@ -16,7 +16,7 @@ from violence_ops.stages.batches import Progress
 from violence_ops.workspace import Batch, Workspace
 
 if TYPE_CHECKING:
-    from violence_ops.recognition.pictures import Frames, Look
+    from violence_ops.recognition.pictures import Asked, Frames, Look
     from violence_ops.recognition.skeleton import Skeleton
 
 
@@ -40,6 +40,14 @@ def of_file(path: Path) -> Look:
     return look
 
 
+def wanted(params: Params) -> Asked | None:
+    """The pictures that `train.family` looks at, if it does."""
+    from violence_ops.recognition import ensemble
+    from violence_ops.recognition.model import Settings
+
+    return ensemble.pictures(Settings.of(params.train, params.windows))
+
+
 def attached(
     workspace: Workspace,
     params: Params,
@@ -48,10 +56,7 @@ def attached(
     progress: Progress | None,
 ) -> dict[str, Skeleton]:
     """The skeletons of clips by clip_id, with pictures if `train.family` looks at pictures. `clips` says their batches."""
-    from violence_ops.recognition import ensemble
-    from violence_ops.recognition.model import Settings
-
-    asked = ensemble.pictures(Settings.of(params.train, params.windows))
+    asked = wanted(params)
     if asked is None:
         return skeletons
     found: dict[str, Skeleton] = {}

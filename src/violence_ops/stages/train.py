@@ -286,7 +286,8 @@ def _register(
         _log(run, params, dataset, record)
         for part in ("plots", "tables", "environment"):
             run.log_files(folder / part, part)
-        version = registry.register(run.run_id, folder / "package", tags, description)
+        example = pictures.wanted(params) is None
+        version = registry.register(run.run_id, folder / "package", tags, description, example=example)
         run.set_tag("model_version", version)
         return run.run_id, version
 
