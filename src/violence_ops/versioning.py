@@ -222,6 +222,7 @@ def _dvc(workspace: Workspace) -> Iterator[Any]:
 
 def _translated(workspace: Workspace, action: Any) -> Any:
     """Run a DVC operation, waiting for another DVC process, with DVC's errors turned into ours."""
+    from botocore.exceptions import BotoCoreError
     from dvc.exceptions import DvcException, UploadError
     from dvc.lock import LockError
 
@@ -239,7 +240,7 @@ def _translated(workspace: Workspace, action: Any) -> Any:
             raise ServiceUnavailable(f"The DVC remote took not all of the data ({error}): run this again.") from error
         except DvcException as error:
             raise WorkspaceError(f"DVC refused in {workspace.root}: {error}.") from error
-        except OSError as error:
+        except (OSError, BotoCoreError) as error:  # of an S3 remote that does not answer, DVC lets the latter through
             raise ServiceUnavailable(
                 f"DVC could not read or send data ({error}): look at the disk and the remote, then run this again."
             ) from error

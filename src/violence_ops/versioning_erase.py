@@ -70,33 +70,39 @@ def erase(workspace: Workspace, pointers: Collection[str], holds: Holds) -> Eras
     """Delete the objects of all versions of these `pointers` (paths in the workspace) that have a file which `holds` it.
 
     What another version needs too stays. Killed half-way, it can be repeated: the file by which a version is known goes last.
+    Raises ServiceUnavailable if a store stops answering in the middle.
     """
     with _dvc(workspace) as repo:
-        stores = {"cache": repo.cache.local, "remote": _translated(workspace, repo.cloud.get_remote_odb)}
-        left: list[str] = []
-        reached = {name: store for name, store in stores.items() if _is_reached(name, store, left)}
-        trees = list(_trees(workspace, list(reached.values())))
-        known = {
-            tree.oid: found for tree in trees if tree.pointer in pointers and (found := _witness(tree, reached, holds))
-        }
-        needed = {oid for tree in trees if tree.oid not in known for oid in tree.files.values()}
-        objects: set[str] = set()
-        for tree in trees:
-            if witness := known.get(tree.oid):
-                rest = [oid for oid in tree.files.values() if oid != witness]
-                doomed = [oid for oid in (*rest, witness) if oid not in needed]
-                for store in reached.values():
-                    objects |= _delete(store, [*doomed, tree.oid])
-        return Erased(len(known), len(objects), tuple(left))
+        return _translated(workspace, lambda: _erase(workspace, repo, pointers, holds))
+
+
+def _erase(workspace: Workspace, repo: Any, pointers: Collection[str], holds: Holds) -> Erased:
+    stores = {"cache": repo.cache.local, "remote": repo.cloud.get_remote_odb()}
+    left: list[str] = []
+    reached = {name: store for name, store in stores.items() if _is_reached(name, store, left)}
+    trees = list(_trees(workspace, list(reached.values())))
+    known = {
+        tree.oid: found for tree in trees if tree.pointer in pointers and (found := _witness(tree, reached, holds))
+    }
+    needed = {oid for tree in trees if tree.oid not in known for oid in tree.files.values()}
+    objects: set[str] = set()
+    for tree in trees:
+        if witness := known.get(tree.oid):
+            rest = [oid for oid in tree.files.values() if oid != witness]
+            doomed = [oid for oid in (*rest, witness) if oid not in needed]
+            for store in reached.values():
+                objects |= _delete(store, [*doomed, tree.oid])
+    return Erased(len(known), len(objects), tuple(left))
 
 
 def _is_reached(name: str, store: Any, left: list[str]) -> bool:
     """Whether a store answers; if not, a sentence about it is added."""
+    from botocore.exceptions import BotoCoreError
     from dvc.exceptions import DvcException
 
     try:
         store.fs.exists(store.path)
-    except (OSError, DvcException) as error:
+    except (OSError, BotoCoreError, DvcException) as error:
         left.append(f"The {name} {store.path} cannot be reached ({error}): run this again when it can.")
         return False
     return True

@@ -10,12 +10,25 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 from violence_ops import versioning
-from violence_ops.errors import UsageError
+from violence_ops.errors import ServiceUnavailable, UsageError
 from violence_ops.files import sha256_file, write_text
 from violence_ops.records import ClipRecord
-from violence_ops.stages import assemble, batches, forget, holdout, ingest, labels, lineage, quarantine, tombstones
+from violence_ops.stages import (
+    assemble,
+    batches,
+    forget,
+    holdout,
+    ingest,
+    init,
+    labels,
+    lineage,
+    quarantine,
+    tombstones,
+)
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
@@ -25,6 +38,11 @@ WHO = {"by": "ann", "reason": "the person asked"}
 
 @pytest.fixture
 def site(workspace: Workspace, seal_whole: Seal) -> Workspace:
+    """A filled workspace whose remote is a folder of its own."""
+    return fill(workspace, seal_whole)
+
+
+def fill(workspace: Workspace, seal_whole: Seal) -> Workspace:
     """Two versioned batches, a holdout, an assembled dataset, labels, overlays; all of it pushed."""
     for seed, night in ((1, "2026-01-31"), (2, "2026-02-01")):
         batch = workspace.batch(seal_whole(workspace, clips=24, seed=seed, night=night, judged_by="1")[0].batch_id)
@@ -53,9 +71,9 @@ def content_of(workspace: Workspace, clip_id: str) -> bytes:
     return video.read_bytes()
 
 
-def remnants(workspace: Workspace, clip_id: str) -> Iterator[Path]:
+def remnants(workspace: Workspace, clip_id: str, folder: Path | None = None) -> Iterator[Path]:
     """Every file, also of DVC's cache and remote, with the clip's bytes or rows, or that is called after it."""
-    for path in workspace.root.rglob("*"):
+    for path in (folder or workspace.root).rglob("*"):
         if not path.is_file() or ".git" in path.parts or path == workspace.tombstone(clip_id):
             continue
         if clip_id in path.name or sha256_file(path)[:20] == clip_id:
@@ -121,6 +139,63 @@ def test_a_clip_that_was_trained_on_leaves_a_tombstone_and_nothing_else(site: Wo
     assert "ann: the person asked" in refused["message"]
     assert not any(sha256_file(path)[:20] == clip_id for path in site.root.rglob("*") if path.is_file())
     check_all_else(site, {clip_id})
+
+
+class Bucket:
+    """A real S3-compatible server with one bucket; what it holds outlasts a stop."""
+
+    def __init__(self) -> None:
+        self.port = 0
+        self.start()
+        self.files().mkdir("store")
+
+    def start(self) -> None:
+        self._server = ThreadedMotoServer(ip_address="127.0.0.1", port=self.port, verbose=False)
+        self._server.start()
+        self.stop = self._server.stop
+        self.port = self._server.get_host_and_port()[1]
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def files(self) -> S3FileSystem:
+        return S3FileSystem(endpoint_url=self.endpoint, skip_instance_cache=True)
+
+    def copy(self, folder: Path) -> Path:
+        """All that the bucket holds, as files in a new `folder`."""
+        self.files().get("store", str(folder), recursive=True)
+        return folder
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "any")
+    made = Bucket()
+    yield made
+    made.stop()
+
+
+@pytest.mark.slow
+def test_in_an_s3_bucket_nothing_is_left_either_and_one_that_is_down_is_named_and_cleared_later(
+    tmp_path: Path, bucket: Bucket, seal_whole: Seal
+) -> None:
+    init.run(tmp_path / "site", remote_url="s3://store/violence-ops", remote_endpoint=bucket.endpoint)
+    site = fill(Workspace.open(tmp_path / "site"), seal_whole)
+    clip_id = trained_on(site)
+    assert len(list(remnants(site, clip_id, bucket.copy(tmp_path / "before" / ".remote")))) > 5
+    assert forget.run(site, site.params(), clip_id, **WHO).left == ()
+    assert list(remnants(site, clip_id, bucket.copy(tmp_path / "after" / ".remote"))) == []
+
+    other = trained_on(site)
+    bucket.stop()
+    with pytest.raises(ServiceUnavailable):
+        forget.run(site, site.params(), other, **WHO)
+    bucket.start()
+    assert forget.run(site, site.params(), other, **WHO).left == ()
+    assert list(remnants(site, other, bucket.copy(tmp_path / "later" / ".remote"))) == []
+    check_all_else(site, {clip_id, other})
 
 
 def drop_again(site: Workspace, content: bytes) -> dict[str, str]:
