@@ -1,6 +1,8 @@
 """The gate judges a report once, writes the verdict where it cannot be changed unseen, and moves nothing."""
 
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
@@ -37,6 +39,18 @@ def test_a_refused_model_is_a_result_with_reasons_and_no_alias_moves(
     assert result.verdict == "refuse"
     assert any("floor" in reason for reason in result.reasons)
     assert registry.alias("champion") == "1"
+
+
+def test_a_refusal_is_one_json_document_on_stdout_and_a_sentence_on_stderr(
+    released: Workspace, registry: Registry, write_evaluation: Judge
+) -> None:
+    registry.set_alias("champion", "1", None)
+    write_evaluation("2", "1", wrong=14)
+    command = [sys.executable, "-m", "violence_ops.cli", "gate", "--json", "--workspace", str(released.root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 3
+    assert json.loads(done.stdout)["verdict"] == "refuse"
+    assert done.stderr.startswith("The gate says refuse: ")
 
 
 def test_the_same_report_gets_the_same_verdict_and_no_second_line(

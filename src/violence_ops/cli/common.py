@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn, Protocol
+from typing import Annotated, Any, ClassVar, NoReturn, Protocol
 
 import typer
 import yaml
@@ -22,6 +22,9 @@ from violence_ops.workspace import Workspace
 
 class _Group(TyperGroup):
     """Turns errors that a user can act on into one sentence and an exit code."""
+
+    has_shown_json: ClassVar[bool] = False
+    """Whether stdout has its one JSON document: a refusal after it goes to stderr alone."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -63,7 +66,7 @@ class Result(Protocol):
 
 
 def _fail(message: str, code: int) -> NoReturn:
-    if "--json" in sys.argv:
+    if "--json" in sys.argv and not _Group.has_shown_json:
         print(json.dumps({"error": message, "exit_code": code}))
     stderr.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)
@@ -86,6 +89,7 @@ def show(result: Result | dict[str, Any], as_json: bool, *, names: bool = False)
     lines = getattr(result, "lines", None)
     if as_json:
         print(json.dumps(content, indent=2, default=str, ensure_ascii=False))
+        _Group.has_shown_json = True
     else:
         print("\n".join(lines() if lines else _plain(content, names)))
 
