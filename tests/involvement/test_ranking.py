@@ -284,8 +284,8 @@ def test_a_weak_answer_beside_somebody_counts_less_than_a_sure_person(component)
     tracks, frames = crowd(3, persons=2, gaps=False)
     for column in (tracks.bboxes, tracks.keypoints, tracks.keypoint_scores):
         column[tracks.track_id == 2] = column[tracks.track_id == 1]
-    tracks.scores[:] = 0.8
-    weak = replace(tracks, scores=np.where(tracks.track_id == 2, 0.4, tracks.scores).astype(np.float32))
+    tracks.scores[:] = 1.0
+    weak = replace(tracks, scores=np.where(tracks.track_id == 2, 0.5, tracks.scores).astype(np.float32))
     place = COMPONENTS.index(component)
     sure, unsure = (by_track(rank(some, DEFAULTS, frames=frames))[:, place] for some in (tracks, weak))
     assert sure.min() > 0
@@ -294,6 +294,7 @@ def test_a_weak_answer_beside_somebody_counts_less_than_a_sure_person(component)
 
 def test_two_hundred_persons_in_a_frame_are_ranked_within_bounded_memory():
     tracks, frames = crowd(8, persons=200, frames=6, gaps=False)
+    tracks.scores[:] = 0.9
     ranked = rank(tracks, DEFAULTS, frames=frames)
     assert sorted(set(ranked.rank.tolist())) == list(range(1, 201))
 

@@ -35,19 +35,22 @@ def test_many_boxes_at_once_follow_the_textbook_filter_of_each(steps):
 
     motion = Motion.at(walks[0])
     for seen in walks[1:]:
-        motion = motion.predicted(steps).updated(seen)
+        motion.predict(steps)
+        motion.update(seen)
 
     for box in range(5):
         mean, covariance = textbook(walks[:, box], steps)
-        np.testing.assert_allclose(np.concatenate([motion.position[box], motion.values[1, :, box]]), mean, rtol=1e-9)
-        np.testing.assert_allclose(motion.values[2, :, box], np.diag(covariance)[:4], rtol=1e-9)
-        np.testing.assert_allclose(motion.values[4, :, box], np.diag(covariance)[4:], rtol=1e-9)
-        np.testing.assert_allclose(motion.values[3, :, box], np.diag(covariance[:4, 4:]), rtol=1e-9)
+        np.testing.assert_allclose(np.concatenate([motion.position[box], motion.believed[1, :, box]]), mean, rtol=1e-9)
+        np.testing.assert_allclose(motion.believed[2, :, box], np.diag(covariance)[:4], rtol=1e-9)
+        np.testing.assert_allclose(motion.believed[4, :, box], np.diag(covariance)[4:], rtol=1e-9)
+        np.testing.assert_allclose(motion.believed[3, :, box], np.diag(covariance[:4, 4:]), rtol=1e-9)
 
 
 def test_a_steady_walk_is_foreseen():
     walk = np.array([[100 + 5.0 * step, 200, 0.4, 100] for step in range(30)])
     motion = Motion.at(walk[:1])
     for seen in walk[1:]:
-        motion = motion.predicted(1.0).updated(seen[None])
-    assert motion.predicted(4.0).position[0, 0] == pytest.approx(walk[-1, 0] + 20, abs=1.0)
+        motion.predict(1.0)
+        motion.update(seen[None])
+    motion.predict(4.0)
+    assert motion.position[0, 0] == pytest.approx(walk[-1, 0] + 20, abs=1.0)

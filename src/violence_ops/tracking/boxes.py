@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 
 Float = NDArray[np.float64]
 
-_LEAST: Final = np.array([-np.inf, -np.inf, 0.0, 0.0])
 _CORNERS: Final = np.array([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0], [-0.5, 0.0, 0.5, 0.0], [0.0, -0.5, 0.0, 0.5]])
 """From (cx, cy, width, height) to xyxy."""
 _NO_AREA: Final = float(np.finfo(np.float64).tiny)
@@ -30,7 +30,8 @@ def to_cxcyah(bboxes: Float) -> Float:
 
 def to_xyxy(cxcyah: Float) -> Float:
     """`(N, 4)` centre x, centre y, aspect, height to xyxy, px; a predicted negative size counts as none."""
-    sized: Float = np.maximum(cxcyah, _LEAST)
+    sized = cxcyah.copy(order="K")
+    np.maximum(sized[:, 2:], 0.0, out=sized[:, 2:])
     sized[:, 2] *= sized[:, 3]
     corners: Float = sized @ _CORNERS
     return corners
@@ -47,13 +48,22 @@ def iou(first: Float, second: Float, second_area: Float | None = None) -> Float:
     """Intersection over union `(N, M)` in [0, 1] of boxes `(N, 4)` and `(M, 4)`, xyxy; 0 where the union has no area.
 
     `second_area` `(M,)`, where it is known, saves working it out again."""
-    columns, rows = first.T[:, :, None], second.T[:, None]  # (4, N, 1) and (4, 1, M): long inner loops
-    size = np.minimum(columns[2:], rows[2:])
-    size -= np.maximum(columns[:2], rows[:2])
+    rows, columns = _every_pair(len(first), len(second))
+    one, other = first.T.take(rows, axis=1), second.T.take(columns, axis=1)
+    size = np.minimum(one[2:], other[2:])
+    size -= np.maximum(one[:2], other[:2])
     np.maximum(size, 0.0, out=size)
     shared = size[0] * size[1]
-    union = area(first)[:, None] + (area(second) if second_area is None else second_area)
+    union = area(first).take(rows)
+    union += (area(second) if second_area is None else second_area).take(columns)
     union -= shared
     shared /= np.maximum(union, _NO_AREA, out=union)
-    overlap: Float = shared
+    overlap: Float = shared.reshape(len(first), len(second))
     return overlap
+
+
+@lru_cache(maxsize=64)
+def _every_pair(rows: int, columns: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """The row and the column `(rows x columns,)` of every cell of a matrix: for a few boxes, copies laid out side by side are
+    several times faster than broadcasting."""
+    return np.repeat(np.arange(rows), columns), np.tile(np.arange(columns), rows)

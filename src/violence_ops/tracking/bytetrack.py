@@ -17,7 +17,7 @@ from violence_ops.params import TrackingParams
 from violence_ops.records import ClipPoses, IntArray
 from violence_ops.tracking.boxes import Float, area, iou, is_box, to_cxcyah, to_xyxy
 from violence_ops.tracking.kalman import Motion
-from violence_ops.tracking.similarity import oks
+from violence_ops.tracking.similarity import Poses, Single
 
 _NOISE_RATE: Final = 30.0
 """Frames per second that the noise of the Kalman filter is meant for."""
@@ -41,7 +41,7 @@ class ByteTrack:
         has no area belongs to no track. The same rows give the same ids, in whatever order a frame's rows come.
         """
         people = _People.of(poses, self.params.high_score)
-        looked_at = np.union1d(frames, people.frame)
+        looked_at = np.union1d(frames, people.frame[np.diff(people.frame, prepend=-1) > 0])
         starts = np.searchsorted(people.frame, looked_at)
         ends = np.append(starts[1:], len(people.frame))
         sure = np.append(0, np.cumsum(people.sure))
@@ -60,8 +60,7 @@ class ByteTrack:
 class _People:
     """The rows of a clip that can be followed, by frame, the sure before the weak, from the top of the picture down.
 
-    `row` `(N,)` says which of the clip's; bboxes `(N, 4)` xyxy, areas `(N,)` px², measured `(N, 4)` cx, cy, aspect, height, joints
-    `(N, 2, 17)` px, trust `(N, 17)`: the root of how sure a joint is.
+    `row` `(N,)` says which of the clip's; bboxes `(N, 4)` xyxy, areas `(N,)` px², measured `(N, 4)` cx, cy, aspect, height.
     """
 
     row: Rows
@@ -71,8 +70,7 @@ class _People:
     bboxes: Float
     areas: Float
     measured: Float
-    joints: Float
-    trust: Float
+    poses: Poses
 
     @classmethod
     def of(cls, poses: ClipPoses, high_score: float) -> Self:
@@ -80,21 +78,21 @@ class _People:
         sure = poses.scores[usable] >= high_score
         boxes = poses.bboxes[usable]
         row = usable[np.lexsort((poses.scores[usable], *boxes.T, ~sure, poses.frame[usable]))]
-        known = np.isfinite(poses.keypoints[row]).all(axis=2) & np.isfinite(poses.keypoint_scores[row])
-        bboxes = poses.bboxes[row].astype(np.float64)
+        bboxes = np.asfortranarray(poses.bboxes[row].astype(np.float64))
+        areas = area(bboxes)
         return cls(
             row=row, frame=poses.frame[row], scores=poses.scores[row].astype(np.float64),
-            sure=poses.scores[row] >= high_score, bboxes=bboxes, areas=area(bboxes), measured=to_cxcyah(bboxes),
-            joints=np.where(known[:, None], poses.keypoints[row].swapaxes(1, 2), 0.0).astype(np.float64),
-            trust=np.sqrt(np.where(known, poses.keypoint_scores[row], 0.0).clip(0.0, None).astype(np.float64)),
+            sure=poses.scores[row] >= high_score, bboxes=bboxes, areas=areas, measured=to_cxcyah(bboxes),
+            poses=Poses.of(poses.keypoints[row], poses.keypoint_scores[row], areas),
         )  # fmt: skip
 
 
 @dataclass(slots=True)
 class _Run:
     """The tracks alive in one clip. `owner` `(N,)` is, for each of the `people`, the track he was given to, -1 = none;
-    `buffer`: how many frames a lost one is kept; `steps`: time steps of the Kalman filter per frame; `last` `(T,)` is who a track was last, `drift` `(T, 2)` px how far it should have moved since then,
-    `lost` `(T,)` whether that was before the last frame."""
+    `buffer`: how many frames a lost one is kept; `steps`: time steps of the Kalman filter per frame; `last` `(T,)` is who a
+    track was last, `place` `(2, T)` px where it was believed to be then, `lost` `(T,)` whether that was before the last frame.
+    """
 
     params: TrackingParams
     buffer: float
@@ -105,7 +103,7 @@ class _Run:
     track: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
     hits: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
     last: Rows = field(default_factory=lambda: np.zeros(0, np.intp))
-    drift: Float = field(default_factory=lambda: np.zeros((0, 2)))
+    place: Float = field(default_factory=lambda: np.zeros((2, 0)))
     lost: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     any_lost: bool = False
     frame: int = -1
@@ -114,100 +112,88 @@ class _Run:
     def step(self, frame: int, start: int, weak: int, end: int) -> None:
         """Look at one more frame: the people `start` to `end`, of whom those from `weak` on are not sure."""
         gap, self.frame = frame - self.frame, frame
-        new = np.empty(weak - start, bool)
-        new.fill(True)
         if len(self.track):
-            self._predict(gap)
+            if self.any_lost:
+                self.motion.stop_growing(self.lost)  # the size of a lost one can only be guessed
+            self.motion.predict(gap * self.steps)
             confirmed = self.hits >= self.params.min_hits
-            found = np.empty(len(self.track), np.intp)
-            found.fill(-1)
-            if start < end:
-                self._find(found, new, start, weak, end, confirmed)
-            self._update(found)
+            self._update(self._found(start, weak, end, confirmed))
             if self.any_lost:
                 self._forget(self.people.frame[self.last] < frame - confirmed * self.buffer)
-        if np.count_nonzero(new):
-            fresh = start + new.nonzero()[0]
+        fresh = start + (self.owner[start:weak] < 0).nonzero()[0]
+        if len(fresh):
             self._begin(fresh[self.people.scores[fresh] >= self.params.new_track_score])
 
-    def _predict(self, gap: int) -> None:
-        """Move all tracks on by `gap` frames; a lost one keeps its size, which it can only guess."""
-        before = self.motion.without_growth(self.lost) if self.any_lost else self.motion
-        self.motion = before.predicted(gap * self.steps)
-        self.drift += self.motion.position[:, :2]
-        self.drift -= before.position[:, :2]
-
-    def _find(
-        self, found: Rows, new: NDArray[np.bool_], start: int, weak: int, end: int, confirmed: NDArray[np.bool_]
-    ) -> None:
-        """Who of the people `start` to `end` every track is, into `found` `(T,)`, -1 = nobody; and who of the sure is `new`.
+    def _found(self, start: int, weak: int, end: int, confirmed: NDArray[np.bool_]) -> Rows:
+        """`(T,)` who of the people `start` to `end` every track is, -1 = nobody.
 
         First the `confirmed` tracks may choose among the sure, then those of them that were there a frame ago among the
         weak, then the others among the sure that are left.
         """
+        found = np.empty(len(self.track), np.intp)
+        found.fill(-1)
+        if start == end:
+            return found
         overlap = iou(to_xyxy(self.motion.position), self.people.bboxes[start:end], self.people.areas[start:end])
         sure = overlap[:, : weak - start]
         possible = sure >= max(self.params.match_iou, _ANY)
         all_confirmed = np.count_nonzero(confirmed) == len(confirmed)
-        first = possible if all_confirmed else possible & confirmed[:, None]
-        new[self._match(first, sure, start, found)] = False
+        taken = self._match(possible if all_confirmed else possible & confirmed[:, None], sure, start, found)
         if weak < end:
-            able = (found < 0) & confirmed
+            able = found < 0
+            able &= confirmed
             if self.any_lost:
                 able &= ~self.lost
             if np.count_nonzero(able):
                 unsure = overlap[:, weak - start :]
                 self._match((unsure >= max(self.params.second_match_iou, _ANY)) & able[:, None], unsure, weak, found)
         if not all_confirmed:
-            new[self._match(possible & ~confirmed[:, None] & new, sure, start, found)] = False
+            possible[:, taken] = False
+            possible[confirmed] = False
+            self._match(possible, sure, start, found)
+        return found
 
     def _match(self, possible: NDArray[np.bool_], overlap: Float, start: int, found: Rows) -> Rows:
         """Choose pairs of tracks and people among the `possible` `(T, M)`, by how much their boxes `overlap` and, where that
-        leaves a choice, how much their joints are alike. People count from `start`; gives those who were chosen."""
+        leaves a choice, how much their joints are alike; into `found`. People count from `start`; gives who was chosen."""
         tracks, people = possible.nonzero()
         count = len(tracks)
         if len(set(tracks.tolist())) < count or len(set(people.tolist())) < count:
-            scores = overlap[tracks, people]
+            scores = overlap[possible]
             if self.params.keypoint_weight:
                 scores += self.params.keypoint_weight * (self._alike(tracks, people + start) - scores)
-            chosen = best_pairs(tracks, people, scores, overlap.shape)
-            tracks, people = tracks[chosen], people[chosen]
+            tracks, people = best_pairs(possible, scores)
         found[tracks] = people + start
         return people
 
-    def _alike(self, tracks: Rows, people: Rows) -> Float:
-        """`(K,)` similarity of the joints of K pairs."""
-        last = self.last[tracks]
-        apart = self.people.joints[last]
-        apart -= self.people.joints[people]
-        apart += self.drift[tracks, :, None]
-        return oks(apart, self.people.trust[last] * self.people.trust[people], self.people.areas[last])
+    def _alike(self, tracks: Rows, people: Rows) -> Single:
+        """`(K,)` similarity of the joints of K pairs, those of the tracks moved on as their boxes were."""
+        x, y = (self.motion.centre - self.place).astype(np.float32)
+        return self.people.poses.oks(self.last[tracks], people, (x + 1j * y)[tracks])
 
     def _update(self, found: Rows) -> None:
         """These people were found for the tracks, -1 = nobody."""
-        self.lost = found < 0
-        self.any_lost = bool(np.count_nonzero(self.lost))
+        seen = found >= 0
+        count = np.count_nonzero(seen)
+        self.any_lost = count < len(found)
+        self.lost = ~seen
         if not self.any_lost:
-            self.motion = self.motion.updated(self.people.measured[found])
-            self.last, self.drift = found, np.zeros((len(found), 2))
+            self.motion.update(self.people.measured.take(found, axis=0))
             self.owner[found] = self.track
-            self.hits += 1
-            return
-        tracks = (~self.lost).nonzero()[0]
-        if len(tracks):
-            people = found[tracks]
-            self.motion.values[..., tracks] = self.motion.of(tracks).updated(self.people.measured[people]).values
-            self.owner[people] = self.track[tracks]
-            self.hits[tracks] += 1
-            self.last[tracks] = people
-            self.drift[tracks] = 0.0
+            self.last, self.place = found, self.motion.centre.copy()
+        elif count:
+            self.motion.update(self.people.measured.take(found, axis=0), seen)
+            self.owner[found[seen]] = self.track[seen]
+            self.last = np.where(seen, found, self.last)
+            self.place = np.where(seen, self.motion.centre, self.place)
+        self.hits += seen
 
     def _forget(self, which: NDArray[np.bool_]) -> None:
         """Drop these tracks."""
         if np.count_nonzero(which):
-            for name in ("track", "hits", "last", "drift", "lost"):
-                setattr(self, name, getattr(self, name)[~which])
-            self.motion = self.motion.of(~which)
+            for name in ("track", "hits", "last", "place", "lost"):
+                setattr(self, name, getattr(self, name)[..., ~which])
+            self.motion.keep(~which)
 
     def _begin(self, people: Rows) -> None:
         """A new track for every one of `people`."""
@@ -216,24 +202,24 @@ class _Run:
             fresh = np.arange(self.born, self.born + count, dtype=np.int32)
             self.born += count
             self.owner[people] = fresh
-            self.motion = Motion(
-                np.concatenate([self.motion.values, Motion.at(self.people.measured[people]).values], -1)
-            )
+            self.motion.add(self.people.measured[people])
             self.track = np.concatenate([self.track, fresh])
             self.hits = np.concatenate([self.hits, np.ones(count, np.int32)])
             self.last = np.concatenate([self.last, people])
-            self.drift = np.concatenate([self.drift, np.zeros((count, 2))])
+            self.place = np.concatenate([self.place, self.motion.centre[:, -count:]], axis=1)
             self.lost = np.concatenate([self.lost, np.zeros(count, bool)])
 
 
-def best_pairs(first: Rows, second: Rows, scores: Float, shape: tuple[int, ...]) -> NDArray[np.bool_]:
-    """`(K,)` which of K pairs, indices into a matrix of that `shape`, make the one-to-one choice of largest total score."""
-    wanted = np.zeros(shape)
-    wanted[first, second] = scores + 1e-6
-    partner = np.full(shape[0], -1)
+def best_pairs(possible: NDArray[np.bool_], scores: Float) -> tuple[Rows, Rows]:
+    """Rows and columns of those of the `possible` pairs `(T, M)` that make the one-to-one choice of largest total score.
+
+    `scores` >= 0 are theirs, row by row.
+    """
+    wanted = np.zeros(possible.shape)
+    wanted[possible] = scores + 1e-6
     rows, columns = linear_sum_assignment(wanted, maximize=True)
-    partner[rows] = columns
-    return partner[first] == second
+    chosen = possible[rows, columns]
+    return rows[chosen], columns[chosen]
 
 
 def _numbered(owner: IntArray, min_hits: int) -> IntArray:

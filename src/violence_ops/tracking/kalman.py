@@ -2,7 +2,8 @@
 
 A box is measured as (centre x, centre y, aspect, height). Each of the four moves on its own, at its own velocity, and
 all noise is independent, so the usual 8 x 8 covariance splits exactly into four 2 x 2 ones: position, velocity, and what
-they share. Noise is relative to the height of the box, as in SORT and ByteTrack (SPEC 3).
+they share. Noise is relative to the height of the box, as in SORT and ByteTrack (SPEC 3), so that with the height squared
+and a 1 beside what is believed, a step in time is a single product of matrices.
 """
 
 from __future__ import annotations
@@ -17,101 +18,127 @@ from numpy.typing import NDArray
 from violence_ops.tracking.boxes import Float
 
 _POSITION, _VELOCITY, _POSITION_VARIANCE, _COVARIANCE, _VELOCITY_VARIANCE = range(5)
+_HEIGHT, _BELIEVED, _SQUARED, _ONE, _ROWS = 3, 20, 20, 21, 22
+"""Rows of `Motion.values`: the height, how many are believed, the height squared, the 1, all of them."""
 _POSITION_NOISE: Final = 1 / 20
 """Standard deviation of a position after one time step, in heights."""
 _VELOCITY_NOISE: Final = 1 / 160
 _ASPECT_POSITION: Final = 1e-2
 _ASPECT_VELOCITY: Final = 1e-5
 _ASPECT_MEASURED: Final = 1e-1
-_OF_HEIGHT: Final = np.array([[1.0], [1.0], [0.0], [1.0]])
-"""Which of the four have noise that grows with the height: all but the aspect."""
-_MEASURED: Final = _POSITION_NOISE**2 * _OF_HEIGHT, _ASPECT_MEASURED**2 * (1 - _OF_HEIGHT)
-"""Variance of what is measured: per height², and whatever the height."""
+_LEAST_HEIGHT: Final = 1e-3
+"""px; a box has some height, whatever was predicted."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Motion:
-    """What is believed of N boxes: `values` `(5, 4, N)` are the position, px, the velocity, px per step, the variance of
-    the position, its covariance with the velocity, the variance of the velocity; each of (cx, cy, aspect, height)."""
+    """What is believed of N boxes.
+
+    `values` `(22, N)`: four rows each, of (cx, cy, aspect, height), are the position, px, the velocity, px per step, the
+    variance of the position, its covariance with the velocity, the variance of the velocity; then a height squared, and 1.
+    """
 
     values: Float
 
-    def __len__(self) -> int:
-        return self.values.shape[2]
+    @property
+    def believed(self) -> Float:
+        """`(5, 4, N)` the values without the last two rows."""
+        return self.values[:_BELIEVED].reshape(5, 4, -1)
 
     @property
     def position(self) -> Float:
         """`(N, 4)` cx, cy, aspect, height."""
-        return self.values[_POSITION].T
+        return self.values[:4].T
+
+    @property
+    def centre(self) -> Float:
+        """`(2, N)` cx, cy."""
+        return self.values[:2]
 
     @classmethod
     def at(cls, measured: Float) -> Self:
         """Boxes seen for the first time, at rest but of very uncertain velocity. `measured` `(N, 4)` cx, cy, aspect, height."""
-        values = np.zeros((5, 4, len(measured)))
-        values[_POSITION] = measured.T
-        square = _squared(measured[:, 3])
-        values[_POSITION_VARIANCE] = _variance(square, 2 * _POSITION_NOISE, _ASPECT_POSITION)
-        values[_VELOCITY_VARIANCE] = _variance(square, 10 * _VELOCITY_NOISE, _ASPECT_VELOCITY)
-        return cls(values)
+        motion = cls(np.zeros((_ROWS, len(measured))))
+        motion.values[:4] = measured.T
+        motion.values[_ONE] = 1.0
+        motion._square_height()
+        motion.values[:_BELIEVED] += _beginning() @ motion.values
+        return motion
 
-    def of(self, which: NDArray[np.intp] | NDArray[np.bool_]) -> Motion:
-        """Some of the boxes."""
-        return Motion(self.values[..., which])
+    def keep(self, which: NDArray[np.bool_]) -> None:
+        """Drop all boxes but `which` `(N,)`."""
+        self.values = self.values.compress(which, axis=1)
 
-    def without_growth(self, which: NDArray[np.bool_]) -> Motion:
-        """A copy in which the sizes of the boxes `which` `(N,)` do not change from now on."""
-        values = self.values.copy()
-        values[_VELOCITY, 2:, which] = 0.0
-        return Motion(values)
+    def add(self, measured: Float) -> None:
+        """Begin with more boxes, seen for the first time."""
+        self.values = np.concatenate([self.values, Motion.at(measured).values], axis=1)
 
-    def predicted(self, steps: float) -> Motion:
-        """The boxes `steps` time steps later."""
-        transition, of_height, constant = _passage(steps)
-        moved = (transition @ self.values.reshape(5, -1)).reshape(self.values.shape)
-        moved += _squared(self.values[_POSITION, 3]) * of_height
-        moved += constant
-        return Motion(moved)
+    def stop_growing(self, which: NDArray[np.bool_]) -> None:
+        """The sizes of the boxes `which` `(N,)` do not change from now on."""
+        self.believed[_VELOCITY, 2:, which] = 0.0
 
-    def updated(self, measured: Float) -> Motion:
-        """The boxes after seeing `measured` `(N, 4)` cx, cy, aspect, height."""
-        values = self.values.copy()
-        of_height, constant = _MEASURED
-        innovation_variance = _squared(values[_POSITION, 3]) * of_height
-        innovation_variance += constant
-        innovation_variance += values[_POSITION_VARIANCE]
-        uncertain = values[_POSITION_VARIANCE : _COVARIANCE + 1]
-        gain = uncertain / innovation_variance
-        values[: _VELOCITY + 1] += gain * (measured.T - values[_POSITION])
-        values[_VELOCITY_VARIANCE] -= gain[1] * values[_COVARIANCE]
-        uncertain *= 1 - gain[0]
-        return Motion(values)
+    def predict(self, steps: float) -> None:
+        """Move the boxes on by `steps` time steps."""
+        self._square_height()
+        self.values[:_BELIEVED] = _passage(steps) @ self.values
 
+    def update(self, measured: Float, seen: NDArray[np.bool_] | None = None) -> None:
+        """Take in `measured` `(N, 4)` cx, cy, aspect, height, of the boxes that were `seen` `(N,)`: all, or only some."""
+        self._square_height()
+        innovation_variance = _innovation() @ self.values
+        position, velocity, variance, covariance, velocity_variance = self.believed
+        gain, velocity_gain = variance / innovation_variance, covariance / innovation_variance
+        if seen is not None:
+            gain *= seen
+            velocity_gain *= seen
+        innovation = measured.T - position
+        position += gain * innovation
+        velocity += velocity_gain * innovation
+        velocity_variance -= velocity_gain * covariance
+        left = 1 - gain
+        variance *= left
+        covariance *= left
 
-def _squared(height: Float) -> Float:
-    """The height squared, px², of a box that has some height whatever was predicted."""
-    least: Float = np.maximum(height, 1e-3)
-    least *= least
-    return least
-
-
-def _variance(square: Float, share: float, aspect: float) -> Float:
-    """`(4, N)` variances of a standard deviation that is a share of the height, `square` `(N,)` px², for all but the aspect."""
-    return square * (share**2 * _OF_HEIGHT) + aspect**2 * (1 - _OF_HEIGHT)
+    def _square_height(self) -> None:
+        height = np.maximum(self.values[_HEIGHT], _LEAST_HEIGHT)
+        np.multiply(height, height, out=self.values[_SQUARED])
 
 
 @lru_cache(maxsize=64)
-def _passage(steps: float) -> tuple[Float, Float, NDArray[np.float64]]:
-    """What `steps` time steps do to the five numbers of a coordinate: `(5, 5)` to multiply a column with, and the noise that
-    comes on top, `(5, 4, 1)` per height² and `(5, 4, 1)` whatever the height."""
-    transition = np.eye(5)
-    transition[_POSITION, _VELOCITY] = steps
-    transition[_POSITION_VARIANCE, [_COVARIANCE, _VELOCITY_VARIANCE]] = 2 * steps, steps**2
-    transition[_COVARIANCE, _VELOCITY_VARIANCE] = steps
-    of_height, constant = np.zeros((5, 4, 1)), np.zeros((5, 4, 1))
-    for row, share, aspect in (
-        (_POSITION_VARIANCE, _POSITION_NOISE, _ASPECT_POSITION),
-        (_VELOCITY_VARIANCE, _VELOCITY_NOISE, _ASPECT_VELOCITY),
-    ):
-        of_height[row] = steps * share**2 * _OF_HEIGHT
-        constant[row] = steps * aspect**2 * (1 - _OF_HEIGHT)
-    return transition, of_height, constant
+def _passage(steps: float) -> Float:
+    """`(20, 22)` what `steps` time steps do to the values: movement, and noise on top."""
+    single = np.eye(5)
+    single[_POSITION, _VELOCITY] = steps
+    single[_POSITION_VARIANCE, [_COVARIANCE, _VELOCITY_VARIANCE]] = 2 * steps, steps**2
+    single[_COVARIANCE, _VELOCITY_VARIANCE] = steps
+    passage = np.zeros((_BELIEVED, _ROWS))
+    passage[:, :_BELIEVED] = np.kron(single, np.eye(4))
+    _add_noise(passage, _POSITION_VARIANCE, steps, _POSITION_NOISE, _ASPECT_POSITION)
+    _add_noise(passage, _VELOCITY_VARIANCE, steps, _VELOCITY_NOISE, _ASPECT_VELOCITY)
+    return passage
+
+
+@lru_cache(maxsize=1)
+def _beginning() -> Float:
+    """`(20, 22)` the variances of what is seen for the first time."""
+    beginning = np.zeros((_BELIEVED, _ROWS))
+    _add_noise(beginning, _POSITION_VARIANCE, 1.0, 2 * _POSITION_NOISE, _ASPECT_POSITION)
+    _add_noise(beginning, _VELOCITY_VARIANCE, 1.0, 10 * _VELOCITY_NOISE, _ASPECT_VELOCITY)
+    return beginning
+
+
+@lru_cache(maxsize=1)
+def _innovation() -> Float:
+    """`(4, 22)` the variance of what is measured about what is predicted: both uncertainties together."""
+    innovation = np.zeros((4, _ROWS))
+    _add_noise(innovation, 0, 1.0, _POSITION_NOISE, _ASPECT_MEASURED)
+    innovation[:, 4 * _POSITION_VARIANCE : 4 * _COVARIANCE] = np.eye(4)
+    return innovation
+
+
+def _add_noise(matrix: Float, quantity: int, steps: float, share: float, aspect: float) -> None:
+    """The four rows of a `quantity` get a variance: `steps` times that of a standard deviation that is a `share` of the
+    height; for the aspect of a fixed one."""
+    rows = 4 * quantity + np.arange(4)
+    matrix[rows[[0, 1, 3]], _SQUARED] += steps * share**2
+    matrix[rows[2], _ONE] += steps * aspect**2

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from violence_ops.tracking.boxes import Float
+
+Complex = NDArray[np.complex64]
+Single = NDArray[np.float32]
 
 _SIGMAS: Final = np.array([26, 25, 25, 35, 35, 79, 79, 72, 72, 62, 62, 107, 107, 87, 87, 89, 89]) / 1000
 """COCO's standard deviations of where people put the joints of the same picture, in roots of the person's area."""
@@ -15,20 +20,45 @@ _AREA_SHARE: Final = 0.53
 _TOLERANCE: Final = 1.5
 """How many times farther a joint may be than in the same picture: people move between two frames."""
 _SCALES: Final = 1 / (2 * _AREA_SHARE * (2 * _TOLERANCE * _SIGMAS) ** 2)
+_EACH: Final = np.ones(len(_SIGMAS), np.float32)
 
 
-def oks(apart: Float, trust: Float, areas: Float) -> Float:
-    """`(K,)` object keypoint similarity in [0, 1] of K pairs of poses whose joints are `apart` `(K, 2, 17)` px:
-    exp(-d² / (2 s² k²)), averaged.
+@dataclass(frozen=True, slots=True)
+class Poses:
+    """N poses, made ready to be compared often. joints `(N, 17)` px, x + iy; trust `(N, 17)`: the root of how much each joint
+    counts; falloff `(N, 17)` per px²: how fast the likeness falls with the distance of a joint."""
 
-    `trust` `(K, 17)` >= 0 is how much each joint counts; a pair of whom no joint counts has similarity 0. s² is a share of
-    `areas` `(K,)`, those of the persons' boxes, px².
-    """
-    squared = apart * apart
-    alike = (squared[:, 0] + squared[:, 1]) * _SCALES
-    alike /= -np.maximum(areas, 1.0)[:, None]
-    np.exp(alike, out=alike)
-    alike *= trust
-    similarity: Float = np.add.reduce(alike, 1)
-    similarity /= np.maximum(np.add.reduce(trust, 1), 1e-9)
-    return similarity
+    joints: Complex
+    trust: Single
+    falloff: Single
+
+    @classmethod
+    def of(cls, keypoints: NDArray[np.floating], scores: NDArray[np.floating], areas: Float) -> Self:
+        """keypoints `(N, 17, 2)` px, scores `(N, 17)`, areas `(N,)` px² of the persons' boxes. A joint that is nowhere, or
+        whose score is no number above 0, counts nothing."""
+        places = np.ascontiguousarray(keypoints, np.float32).view(np.complex64)[..., 0]
+        known = np.isfinite(places) & np.isfinite(scores) & (scores > 0)
+        return cls(
+            joints=np.where(known, places, np.complex64(0)),
+            trust=np.sqrt(np.where(known, scores, 0.0).astype(np.float32)),
+            falloff=(-_SCALES / np.maximum(areas, 1.0)[:, None]).astype(np.float32),
+        )
+
+    def oks(self, first: NDArray[np.intp], second: NDArray[np.intp], moved: Complex) -> Single:
+        """`(K,)` object keypoint similarity in [0, 1] of K pairs, once the `first` have `moved` `(K,)` px:
+        exp(-d² / (2 s² k²)), averaged over the joints by how much they count in both; 0 where none does. s² is a share of
+        the area of the `first`.
+        """
+        apart = self.joints.take(first, axis=0)
+        apart -= self.joints.take(second, axis=0)
+        apart += moved[:, None]
+        alike = np.abs(apart)
+        alike *= alike
+        alike *= self.falloff.take(first, axis=0)
+        np.exp(alike, out=alike)
+        trust = self.trust.take(first, axis=0)
+        trust *= self.trust.take(second, axis=0)
+        alike *= trust
+        similarity: Single = alike @ _EACH
+        similarity /= np.maximum(trust @ _EACH, np.float32(1e-9))
+        return similarity
