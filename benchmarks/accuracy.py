@@ -60,7 +60,7 @@ FAMILIES: dict[str, dict[str, Any]] = {
         "mixup": 0.4,
         "label_smoothing": 0.1,
         "weight_decay": 0.001,
-    },  # fmt: skip
+    },
 }
 """What is tried, with the `train` parameters that differ from params.yaml."""
 BASELINE = "random forest (scikit-learn)"
