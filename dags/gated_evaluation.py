@@ -70,6 +70,7 @@ def gated_evaluation():
         verdict, answer = ti.xcom_pull("gate", key="verdict"), ti.xcom_pull("approve")
         if promotion:
             said = f"Version {promotion['version']} is champion, approved by {promotion['approved_by']}."
+            said += f" {promotion['untold']}" if promotion["untold"] else ""
         elif not answer:
             dry = " in a dry run, which releases nothing" if verdict["mode"] == "dry_run" else ""
             said = f"The gate says {verdict['verdict']}{dry}: {' '.join(verdict['reasons'])}"

@@ -11,11 +11,12 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from violence_ops.deployment import Deployment
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.files import fingerprint, write_json
 from violence_ops.params import Params, load_params
@@ -24,24 +25,6 @@ _BATCH_ID: Final = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
 _CLIP_ID: Final = re.compile(r"[0-9a-f]{20}")
 _REPORT: Final = re.compile(r"[0-9]+-vs-([0-9]+|none)")
 _REVIEW: Final = re.compile(r"[0-9a-f]{12}")
-
-
-@dataclass(frozen=True, slots=True)
-class Deployment:
-    """Facts of this installation that are no tunables: addresses, read from `VIOLENCE_OPS_*` environment variables."""
-
-    catalog_url: str | None = None
-    mlflow_uri: str | None = None
-    remote_url: str | None = None
-    user: str | None = None
-    webhook_url: str | None = field(default=None, repr=False)
-    webhook_secret: str | None = field(default=None, repr=False)
-    hook_command: str | None = field(default=None, repr=False)
-
-    @classmethod
-    def from_environment(cls) -> Deployment:
-        """Read `VIOLENCE_OPS_` and the field's name in capitals; unset or empty means the workspace's own default, or none."""
-        return cls(**{each.name: os.environ.get(f"VIOLENCE_OPS_{each.name.upper()}") or None for each in fields(cls)})
 
 
 @dataclass(frozen=True)

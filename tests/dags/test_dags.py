@@ -233,6 +233,13 @@ def test_a_person_is_asked_only_after_a_pass_that_counts_and_outcome_names_a_dry
         assert ("dry run, which releases nothing" in said) == (mode == "dry_run")
 
 
+def test_outcome_says_who_was_not_told_of_a_release(dags: dict[str, Any]) -> None:
+    outcome = dags["gated_evaluation"].get_task("outcome").python_callable
+    promotion = {"version": "2", "approved_by": "ann", "untold": "The command hook tell did not take it."}
+    said = outcome({"report": "2-vs-1"}, promotion, _Run(verdict={}))
+    assert said == "Version 2 is champion, approved by ann. The command hook tell did not take it."
+
+
 def test_silence_is_written_down_as_a_refusal(dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     outcome, called = dags["gated_evaluation"].get_task("outcome").python_callable, []
     monkeypatch.setitem(outcome.__globals__, "stage", lambda name, **arguments: called.append((name, arguments)))

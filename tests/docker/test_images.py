@@ -66,7 +66,7 @@ def test_secrets_come_from_the_environment_and_have_no_default(name: str) -> Non
 
 
 def test_what_tells_of_releases_reaches_the_workers_that_release_and_nobody_else() -> None:
-    from violence_ops.workspace import Deployment
+    from violence_ops.deployment import Deployment
 
     names = {f"VIOLENCE_OPS_{each.name.upper()}" for each in fields(Deployment) if each.name in RELEASE_SETTINGS}
     assert len(names) == len(RELEASE_SETTINGS)

@@ -16,7 +16,7 @@ from violence_ops import hook, ledger
 from violence_ops.errors import UsageError
 from violence_ops.params import Params
 from violence_ops.registry import Registry
-from violence_ops.stages import gate, notify, promote, rollback, status
+from violence_ops.stages import doctor, gate, notify, promote, rollback, status
 from violence_ops.workspace import Workspace
 
 Judge = Callable[..., str]
@@ -172,3 +172,5 @@ def test_one_that_is_set_up_wrongly_is_said_before_anything_moves(
     assert registry.alias("champion") is None
     assert [entry.event for entry in ledger.read(released)] == ["verdict"]
     assert "VIOLENCE_OPS_HOOK_COMMAND" in status.run(Workspace(released.root)).told["nobody"]
+    faults = [finding for finding in doctor.run(released.root).findings if finding.what == "told of releases"]
+    assert [fault.ok for fault in faults] == [False]

@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from violence_ops import versioning
+from violence_ops.deployment import Deployment
 from violence_ops.errors import UsageError
 from violence_ops.files import write_text
 from violence_ops.params import load_params
 from violence_ops.stages import holdout, labels_file
-from violence_ops.workspace import Deployment, Workspace
+from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
