@@ -33,10 +33,10 @@ def test_many_boxes_at_once_follow_the_textbook_filter_of_each(steps):
     boxes = rng.uniform([100, 100, 0.3, 60], [500, 300, 0.6, 200], (5, 4))
     walks = boxes + np.cumsum(rng.normal(0, [4, 3, 0.01, 2], (8, 5, 4)), axis=0)
 
-    motion = Motion.at(walks[0])
+    motion = Motion.at(walks[0].T)
     for seen in walks[1:]:
         motion.predict(steps)
-        motion.update(seen)
+        motion.update(seen.T)
 
     for box in range(5):
         mean, covariance = textbook(walks[:, box], steps)
@@ -48,9 +48,9 @@ def test_many_boxes_at_once_follow_the_textbook_filter_of_each(steps):
 
 def test_a_steady_walk_is_foreseen():
     walk = np.array([[100 + 5.0 * step, 200, 0.4, 100] for step in range(30)])
-    motion = Motion.at(walk[:1])
+    motion = Motion.at(walk[:1].T)
     for seen in walk[1:]:
         motion.predict(1.0)
-        motion.update(seen[None])
+        motion.update(seen[:, None])
     motion.predict(4.0)
     assert motion.position[0, 0] == pytest.approx(walk[-1, 0] + 20, abs=1.0)

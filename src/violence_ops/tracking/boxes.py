@@ -12,7 +12,8 @@ Float = NDArray[np.float64]
 
 _CORNERS: Final = np.array([[1.0, 0.0, 1.0, 0.0], [0.0, 1.0, 0.0, 1.0], [-0.5, 0.0, 0.5, 0.0], [0.0, -0.5, 0.0, 0.5]])
 """From (cx, cy, width, height) to xyxy."""
-_NO_AREA: Final = float(np.finfo(np.float64).tiny)
+_NOTHING: Final = np.zeros(())
+_NO_AREA: Final = np.array(np.finfo(np.float64).tiny)
 
 
 def is_box(bboxes: NDArray[np.floating]) -> NDArray[np.bool_]:
@@ -31,7 +32,7 @@ def to_cxcyah(bboxes: Float) -> Float:
 def to_xyxy(cxcyah: Float) -> Float:
     """`(N, 4)` centre x, centre y, aspect, height to xyxy, px; a predicted negative size counts as none."""
     sized = cxcyah.copy(order="K")
-    np.maximum(sized[:, 2:], 0.0, out=sized[:, 2:])
+    np.maximum(sized[:, 2:], _NOTHING, out=sized[:, 2:])
     sized[:, 2] *= sized[:, 3]
     corners: Float = sized @ _CORNERS
     return corners
@@ -39,7 +40,8 @@ def to_xyxy(cxcyah: Float) -> Float:
 
 def area(bboxes: Float) -> Float:
     """`(N,)` areas of boxes `(N, 4)` xyxy, px²; 0 inside out."""
-    size = np.maximum(bboxes[:, 2:] - bboxes[:, :2], 0.0)
+    size = np.subtract(bboxes[:, 2:], bboxes[:, :2])
+    np.maximum(size, _NOTHING, out=size)
     product: Float = size[:, 0] * size[:, 1]
     return product
 
@@ -52,7 +54,7 @@ def iou(first: Float, second: Float, second_area: Float | None = None) -> Float:
     one, other = first.T.take(rows, axis=1), second.T.take(columns, axis=1)
     size = np.minimum(one[2:], other[2:])
     size -= np.maximum(one[:2], other[:2])
-    np.maximum(size, 0.0, out=size)
+    np.maximum(size, _NOTHING, out=size)
     shared = size[0] * size[1]
     union = area(first).take(rows)
     union += (area(second) if second_area is None else second_area).take(columns)

@@ -48,11 +48,11 @@ class ByteTrack:
         weak = starts + sure[ends] - sure[starts]
         fps = poses.fps or 1.0
         buffer, steps = self.params.buffer_s * fps, _NOISE_RATE / fps
-        run = _Run(self.params, buffer, steps, people, np.full(len(people.row), -1, np.int32))
+        run = _Run(self.params, buffer, steps, people, np.full(len(people.row) + 1, -1, np.int32))
         for bounds in zip(looked_at.tolist(), starts.tolist(), weak.tolist(), ends.tolist(), strict=True):
             run.step(*bounds)
         ids = np.zeros(len(poses), np.int32)
-        ids[people.row] = _numbered(run.owner, self.params.min_hits)
+        ids[people.row] = _numbered(run.owner[:-1], self.params.min_hits)
         return ids
 
 
@@ -60,7 +60,7 @@ class ByteTrack:
 class _People:
     """The rows of a clip that can be followed, by frame, the sure before the weak, from the top of the picture down.
 
-    `row` `(N,)` says which of the clip's; bboxes `(N, 4)` xyxy, areas `(N,)` px², measured `(N, 4)` cx, cy, aspect, height.
+    `row` `(N,)` says which of the clip's; bboxes `(N, 4)` xyxy, areas `(N,)` px², measured `(4, N)` cx, cy, aspect, height.
     """
 
     row: Rows
@@ -82,16 +82,19 @@ class _People:
         areas = area(bboxes)
         return cls(
             row=row, frame=poses.frame[row], scores=poses.scores[row].astype(np.float64),
-            sure=poses.scores[row] >= high_score, bboxes=bboxes, areas=areas, measured=to_cxcyah(bboxes),
+            sure=poses.scores[row] >= high_score, bboxes=bboxes, areas=areas, measured=np.ascontiguousarray(to_cxcyah(bboxes).T),
             poses=Poses.of(poses.keypoints[row], poses.keypoint_scores[row], areas),
         )  # fmt: skip
 
 
 @dataclass(slots=True)
 class _Run:
-    """The tracks alive in one clip. `owner` `(N,)` is, for each of the `people`, the track he was given to, -1 = none;
-    `buffer`: how many frames a lost one is kept; `steps`: time steps of the Kalman filter per frame; `last` `(T,)` is who a
-    track was last, `place` `(2, T)` px where it was believed to be then, `lost` `(T,)` whether that was before the last frame.
+    """The tracks alive in one clip.
+
+    `owner` `(N + 1,)` is, for each of the `people`, the track he was given to, -1 = none; its last entry takes what nobody
+    (-1) was given to. `buffer`: how many frames a lost track is kept; `steps`: time steps of the Kalman filter per frame;
+    `last` `(T,)` is who a track was last, `place` `(2, T)` px where it was believed to be then, `lost` `(T,)` whether that
+    was before the last frame.
     """
 
     params: TrackingParams
@@ -99,7 +102,7 @@ class _Run:
     steps: float
     people: _People
     owner: IntArray
-    motion: Motion = field(default_factory=lambda: Motion.at(np.zeros((0, 4))))
+    motion: Motion = field(default_factory=lambda: Motion.at(np.zeros((4, 0))))
     track: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
     hits: IntArray = field(default_factory=lambda: np.zeros(0, np.int32))
     last: Rows = field(default_factory=lambda: np.zeros(0, np.intp))
@@ -174,18 +177,12 @@ class _Run:
     def _update(self, found: Rows) -> None:
         """These people were found for the tracks, -1 = nobody."""
         seen = found >= 0
-        count = np.count_nonzero(seen)
-        self.any_lost = count < len(found)
+        self.any_lost = bool(np.count_nonzero(seen) < len(seen))
         self.lost = ~seen
-        if not self.any_lost:
-            self.motion.update(self.people.measured.take(found, axis=0))
-            self.owner[found] = self.track
-            self.last, self.place = found, self.motion.centre.copy()
-        elif count:
-            self.motion.update(self.people.measured.take(found, axis=0), seen)
-            self.owner[found[seen]] = self.track[seen]
-            self.last = np.where(seen, found, self.last)
-            self.place = np.where(seen, self.motion.centre, self.place)
+        self.owner[found] = self.track
+        self.motion.update(self.people.measured.take(found, axis=1), seen if self.any_lost else None)
+        np.copyto(self.last, found, where=seen)
+        np.copyto(self.place, self.motion.centre, where=seen)
         self.hits += seen
 
     def _forget(self, which: NDArray[np.bool_]) -> None:
@@ -202,7 +199,7 @@ class _Run:
             fresh = np.arange(self.born, self.born + count, dtype=np.int32)
             self.born += count
             self.owner[people] = fresh
-            self.motion.add(self.people.measured[people])
+            self.motion.add(self.people.measured[:, people])
             self.track = np.concatenate([self.track, fresh])
             self.hits = np.concatenate([self.hits, np.ones(count, np.int32)])
             self.last = np.concatenate([self.last, people])

@@ -26,7 +26,7 @@ _VELOCITY_NOISE: Final = 1 / 160
 _ASPECT_POSITION: Final = 1e-2
 _ASPECT_VELOCITY: Final = 1e-5
 _ASPECT_MEASURED: Final = 1e-1
-_LEAST_HEIGHT: Final = 1e-3
+_LEAST_HEIGHT: Final = np.array(1e-3)
 """px; a box has some height, whatever was predicted."""
 
 
@@ -57,9 +57,9 @@ class Motion:
 
     @classmethod
     def at(cls, measured: Float) -> Self:
-        """Boxes seen for the first time, at rest but of very uncertain velocity. `measured` `(N, 4)` cx, cy, aspect, height."""
-        motion = cls(np.zeros((_ROWS, len(measured))))
-        motion.values[:4] = measured.T
+        """Boxes seen for the first time, at rest but of very uncertain velocity. `measured` `(4, N)` cx, cy, aspect, height."""
+        motion = cls(np.zeros((_ROWS, measured.shape[1])))
+        motion.values[:4] = measured
         motion.values[_ONE] = 1.0
         motion._square_height()
         motion.values[:_BELIEVED] += _beginning() @ motion.values
@@ -83,21 +83,19 @@ class Motion:
         self.values[:_BELIEVED] = _passage(steps) @ self.values
 
     def update(self, measured: Float, seen: NDArray[np.bool_] | None = None) -> None:
-        """Take in `measured` `(N, 4)` cx, cy, aspect, height, of the boxes that were `seen` `(N,)`: all, or only some."""
+        """Take in `measured` `(4, N)` cx, cy, aspect, height, of the boxes that were `seen` `(N,)`: all, or only some."""
         self._square_height()
         innovation_variance = _innovation() @ self.values
+        if seen is not None:
+            np.copyto(innovation_variance, np.inf, where=~seen)
         position, velocity, variance, covariance, velocity_variance = self.believed
         gain, velocity_gain = variance / innovation_variance, covariance / innovation_variance
-        if seen is not None:
-            gain *= seen
-            velocity_gain *= seen
-        innovation = measured.T - position
+        innovation = measured - position
         position += gain * innovation
         velocity += velocity_gain * innovation
         velocity_variance -= velocity_gain * covariance
-        left = 1 - gain
-        variance *= left
-        covariance *= left
+        variance -= gain * variance
+        covariance -= gain * covariance
 
     def _square_height(self) -> None:
         height = np.maximum(self.values[_HEIGHT], _LEAST_HEIGHT)
