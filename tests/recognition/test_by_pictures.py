@@ -188,6 +188,7 @@ def test_members_on_skeletons_and_on_pictures_judge_together_unless_they_want_di
     clips = shown(CLIPS, Settings.of(chosen.train, chosen.windows))
     trained = fit(clips[:4], clips[4:], LABELS, chosen.train, chosen.windows)
     package.save(trained, tmp_path / "package", {})
+    assert "from pictures of 64 px around the 2 most" in (tmp_path / "package" / "MODEL_CARD.md").read_text()
     judge = package.load(tmp_path / "package").recogniser
     assert isinstance(judge, ensemble.Ensemble)
     by_member = judge.by_member(judge.windows(clips[5]).inputs)

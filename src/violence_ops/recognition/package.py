@@ -76,12 +76,14 @@ def _write(path: Path, content: Any) -> None:
 def _card(trained: Trained, facts: dict[str, Any]) -> str:
     settings, best = trained.settings, trained.history[trained.best_epoch - 1]
     windows = settings.windows
-    seen = "pictures around" if pictures(settings) else "the skeletons of"
+    asked = pictures(settings)
+    seen = f"pictures of {asked.size} px around" if asked else "the skeletons of"
+    streams = "" if asked else f"streams {', '.join(settings.streams)}, "
     lines = [
         "# violence-detector",
         "",
         f"Fight or NonFight from {seen} the {windows.persons} most involved persons of a clip ({settings.family}, "
-        f"{settings.base_channels} base channels, streams {', '.join(settings.streams)}, windows of {windows.size} frames every {windows.stride}).",
+        f"{settings.base_channels} base channels, {streams}windows of {windows.size} frames every {windows.stride}).",
         "",
         "| fact | value |",
         "|---|---|",
@@ -94,6 +96,6 @@ def _card(trained: Trained, facts: dict[str, Any]) -> str:
         *(f"| member {name} | alone: F1 {one.f1:.3f} at {one.threshold} |" for name, one in trained.members.items()),
         "",
         "The validation figures chose the epoch and the threshold, so they flatter; the evaluation on the frozen holdout is the "
-        "figure to trust. A person decides on every alarm: the model sees poses, not intent.",
+        "figure to trust. A person decides on every alarm: the model sees people, not intent.",
     ]
     return "\n".join(lines) + "\n"
