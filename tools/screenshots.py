@@ -24,12 +24,14 @@ _FLAGS = [
 
 
 def main(root: Path, out: Path) -> None:
-    """Sign in to Airflow and take its grid, a finished night, the MLflow run page and the report."""
+    """Sign in to Airflow and take a finished night, the newest question to a release manager, the MLflow run page and the report."""
     workspace = Workspace.open(root)
     addresses = services.inspect(workspace).addresses
     assert addresses, "run `violence-ops up` first"
     password = json.loads(services.password_file(workspace).read_text())["admin"]
-    night = services.api(workspace).runs("nightly_ingestion")[-1]["dag_run_id"]
+    night, asked = (
+        services.api(workspace).runs(dag)[-1]["dag_run_id"] for dag in ("nightly_ingestion", "gated_evaluation")
+    )
     registry = releases.open_registry(workspace)
     run_url = registry.run_url(registry.version(registry.alias("candidate") or "1").run_id)
     report = reports.find(workspace, None).files.page
@@ -42,7 +44,12 @@ def main(root: Path, out: Path) -> None:
         page.keyboard.press("Enter")
         page.wait_for_timeout(4000)
         take(page, f"{addresses.airflow}/dags/nightly_ingestion/runs/{night}", out / "airflow-grid.png", 8000)
-        take(page, f"{addresses.airflow}/dags/gated_evaluation", out / "airflow-gate.png", 6000)
+        take(
+            page,
+            f"{addresses.airflow}/dags/gated_evaluation/runs/{asked}/tasks/approve/required_actions",
+            out / "approval.png",
+            6000,
+        )
         # without the assistant that MLflow opens on the right
         take(page, run_url, out / "mlflow-run.png", 9000, width=1105)
         take(page, report.as_uri(), out / "report.png", 1000)
