@@ -45,7 +45,7 @@ _SMALL = {
     # the first training needs no new clips; of so few clips only loose limits say that they drifted
     "train.min_new_clips": 100,
     "drift.trigger": True,
-    "drift.significance": 0.5,
+    "drift.significance": 0.45,
     "drift.min_clips": 5,
     "drift.bins": 2,
 }
