@@ -19,7 +19,7 @@ from violence_ops.recognition import forest, package
 from violence_ops.recognition.ensemble import Ensemble, build
 from violence_ops.recognition.families import fit
 from violence_ops.recognition.features import features
-from violence_ops.recognition.model import Settings, families
+from violence_ops.recognition.model import Recogniser, Settings, families
 from violence_ops.recognition.predict import predict_skeleton
 from violence_ops.recognition.skeleton import Skeleton
 
@@ -127,3 +127,18 @@ def test_features_know_neither_place_nor_size_nor_side_and_are_always_the_same_o
     assert list(usual.values()) == pytest.approx(list(mirrored.values()), rel=1e-3, abs=1e-3)
     assert list(usual) == list(nobody)
     assert np.isfinite(list(nobody.values())).all()
+
+
+def test_of_a_clip_with_three_people_every_pair_is_looked_at_and_one_that_is_not_there_does_not_count() -> None:
+    chosen = params(windows__persons=3)
+    judge = Recogniser(Settings.of(chosen.train, chosen.windows))
+    of_pairs = Recogniser(Settings.of(chosen.train, params(windows__persons=2).windows), judge.network.state_dict())
+    three = CLIPS[1]
+
+    def says(one: Recogniser, skeleton: Skeleton) -> np.ndarray:
+        return one.probabilities(one.windows(skeleton).inputs)
+
+    by_pair = [says(of_pairs, three.only(pair)) for pair in ((0, 1), (0, 2), (1, 2))]
+    assert says(judge, three) == pytest.approx(np.mean(by_pair, axis=0), abs=1e-6)
+    for fewer in (three.only([0, 1]), three.only([0])):
+        assert says(judge, fewer) == pytest.approx(says(of_pairs, fewer), abs=1e-6)

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from violence_ops.errors import UserError
 from violence_ops.recognition.ensemble import Ensemble
 from violence_ops.recognition.model import Classifier, Network, bounded_threads, device
-from violence_ops.recognition.skeleton import blank
 from violence_ops.records import FloatArray
 
 TOLERANCE = 1e-4
@@ -62,9 +61,8 @@ def export(recogniser: Network, path: Path) -> None:
 
     Raises UserError if ONNX Runtime then gives other probabilities than torch.
     """
-    inputs = recogniser.windows(blank(recogniser.settings.windows)).inputs
     low, high = recogniser.limits
-    inputs = low + (high - low) * torch.rand(3, *inputs.shape[1:], generator=torch.Generator().manual_seed(0))
+    inputs = low + (high - low) * torch.rand(3, *recogniser.shape, generator=torch.Generator().manual_seed(0))
     network = _Network(recogniser).cpu().eval()
     with warnings.catch_warnings(), _without_fused_attention(), torch.no_grad():
         warnings.simplefilter("ignore")  # of tracing: no shape but the number of windows changes

@@ -7,11 +7,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 import violence_ops.openmmlab
@@ -23,7 +25,7 @@ from violence_ops.params import TrainParams, WindowParams
 from violence_ops.recognition import joints_first, vectorised
 from violence_ops.recognition.export import annotation
 from violence_ops.recognition.inputs import TrainingWindows, training_windows
-from violence_ops.recognition.skeleton import Skeleton, presence, windows
+from violence_ops.recognition.skeleton import Skeleton, blank, presence, windows
 from violence_ops.records import FloatArray
 
 # isort: split
@@ -134,7 +136,7 @@ def device() -> torch.device:
 @dataclass(frozen=True, slots=True)
 class Windows:
     """A clip cut into W windows: `cuts` as `[start, end)` on the skeleton's frames, `presence` `(W,)`, and the classifier's
-    `inputs` `(W, ...)`: of a network on skeletons `(W, 1, K, T, 17, C)`, already normalised."""
+    `inputs` `(W, ...)`: of a network on skeletons `(W, views, K, T, 17, C)`, already normalised."""
 
     cuts: Sequence[tuple[int, int]]
     presence: FloatArray
@@ -185,6 +187,11 @@ class Network(ABC):
     def windows(self, skeleton: Skeleton) -> Windows:
         """Cut a clip and make the input of each window."""
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one row of what the network itself takes."""
+        return tuple(self.windows(blank(self.settings.windows)).inputs.shape[1:])
+
     @abstractmethod
     def training_windows(self, clips: Sequence[Skeleton], labels: Mapping[str, str]) -> TrainingWindows | None:
         """The windows to train on; None if no clip shows anybody."""
@@ -207,31 +214,65 @@ class Network(ABC):
 
 
 class Recogniser(Network):
-    """A network on skeletons."""
+    """A network on skeletons.
+
+    It looks at so many persons at a time as its configuration says, two as a rule. Of a clip with more (`windows.persons`) it is
+    shown each pair that is there: whoever of three or four people fights, one pair are the fighters.
+    """
 
     def __init__(self, settings: Settings, state: dict[str, Tensor] | None = None) -> None:
         super().__init__(settings, state)
         self._pipeline = Compose(self.config.test_pipeline)
         self._together = vectorised.read(self.config.test_pipeline)
+        self._views = list(combinations(range(settings.windows.persons), self.config.persons))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of one view."""
+        return (1, *super().shape[1:])
 
     def windows(self, skeleton: Skeleton) -> Windows:
-        """Cut a clip and run MMAction2's test pipeline on the windows: on all at once where `vectorised` knows it."""
-        skeleton = skeleton.first(self.config.persons)
+        """Cut a clip, and run MMAction2's test pipeline on every view of every window; one that lacks a person stays zero."""
         cuts = windows(skeleton.frames, skeleton.intensity, self.settings.windows)
-        if self._together:
-            found = self._together.prepare(vectorised.gathered([vectorised.piece(skeleton, *cut) for cut in cuts]))
-            return Windows(
-                cuts, presence(skeleton, cuts), torch.from_numpy(self._together.inputs(found, vectorised.NO_CHANCE))
-            )
-        # UniformSampleFrames reseeds NumPy's global generator
-        state = np.random.get_state()
-        items = [self._pipeline(annotation(skeleton, None, *cut))["inputs"] for cut in cuts]
-        np.random.set_state(state)
-        return Windows(cuts, presence(skeleton, cuts), torch.stack(items))
+        there = self._there(skeleton, cuts)
+        found = self._inputs([(skeleton.only(self._views[view]), *cuts[row]) for row, view in np.argwhere(there)])
+        inputs = np.zeros((*there.shape, *found.shape[2:]), np.float32)
+        inputs[there] = found[:, 0]
+        return Windows(cuts, presence(skeleton, cuts), torch.from_numpy(inputs))
+
+    def probabilities(self, inputs: Tensor) -> FloatArray:
+        """Probability of Fight `(W,)`: the mean of the views that are there. The first one always counts."""
+        there = inputs.flatten(2).any(dim=-1)
+        there[:, 0] = True
+        rows = there.numpy()
+        found = np.zeros(rows.shape, np.float32)
+        found[rows] = super().probabilities(inputs[there][:, None])
+        return np.asarray(found.sum(axis=1) / rows.sum(axis=1), np.float32)
 
     def training_windows(self, clips: Sequence[Skeleton], labels: Mapping[str, str]) -> TrainingWindows | None:
-        """The windows of clips that show somebody, in the family's training pipeline."""
-        config, clips = self.config, [clip.first(self.config.persons) for clip in clips]
+        """The windows of clips that show somebody, in the family's training pipeline: the most involved persons alone."""
+        config, clips = self.config, [clip.only(self._views[0]) for clip in clips]
         return training_windows(
             clips, labels, self.settings.windows, config.max_windows_per_clip, config.train_pipeline
         )
+
+    def _there(self, skeleton: Skeleton, cuts: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
+        """Which views `(W, views)` show all their persons; the first one is taken as it is."""
+        seen = np.zeros((len(cuts), self.settings.windows.persons), bool)
+        count = min(seen.shape[1], len(skeleton.keypoint_scores))
+        for row, (start, end) in enumerate(cuts):
+            seen[row, :count] = skeleton.keypoint_scores[:count, start:end].any(axis=(1, 2))
+        there = np.asarray(seen[:, np.array(self._views)].all(axis=-1))
+        there[:, 0] = True
+        return there
+
+    def _inputs(self, pieces: Sequence[tuple[Skeleton, int, int]]) -> FloatArray:
+        """The network's input `(N, 1, K, T, 17, C)` of stretches of clips: at once where `vectorised` knows the pipeline."""
+        if self._together:
+            found = self._together.prepare(vectorised.gathered([vectorised.piece(*one) for one in pieces]))
+            return self._together.inputs(found, vectorised.NO_CHANCE)
+        # UniformSampleFrames reseeds NumPy's global generator
+        state = np.random.get_state()
+        items = [self._pipeline(annotation(skeleton, None, *cut))["inputs"] for skeleton, *cut in pieces]
+        np.random.set_state(state)
+        return np.asarray(torch.stack(items), np.float32)

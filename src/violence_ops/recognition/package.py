@@ -78,11 +78,12 @@ def _card(trained: Trained, facts: dict[str, Any]) -> str:
     windows = settings.windows
     asked = pictures(settings)
     seen = f"pictures of {asked.size} px around" if asked else "the skeletons of"
+    persons = asked.persons if asked else windows.persons
     streams = "" if asked else f"streams {', '.join(settings.streams)}, "
     lines = [
         "# violence-detector",
         "",
-        f"Fight or NonFight from {seen} the {windows.persons} most involved persons of a clip ({settings.family}, "
+        f"Fight or NonFight from {seen} the {persons} most involved persons of a clip ({settings.family}, "
         f"{settings.base_channels} base channels, {streams}windows of {windows.size} frames every {windows.stride}).",
         "",
         "| fact | value |",

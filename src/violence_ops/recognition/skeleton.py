@@ -52,11 +52,14 @@ class Skeleton:
         """True if nobody was ranked."""
         return not bool(self.keypoint_scores.any())
 
+    def only(self, persons: Sequence[int]) -> Skeleton:
+        """The same clip with these persons alone, as far as they are in it."""
+        chosen = [person for person in persons if person < len(self.keypoints)]
+        return replace(self, keypoints=self.keypoints[chosen], keypoint_scores=self.keypoint_scores[chosen])
+
     def first(self, persons: int) -> Skeleton:
         """The same clip with at most that many persons, the most involved ones."""
-        if persons >= len(self.keypoints):
-            return self
-        return replace(self, keypoints=self.keypoints[:persons], keypoint_scores=self.keypoint_scores[:persons])
+        return self.only(range(persons))
 
 
 def blank(params: WindowParams) -> Skeleton:
