@@ -12,7 +12,7 @@ from violence_ops.letterbox import Letterbox
 from violence_ops.pose import config, weights
 from violence_ops.pose.backends import BackendName
 from violence_ops.pose.rtmo import PoseEstimator
-from violence_ops.pose.suppression import suppress
+from violence_ops.pose.suppression import distinct, suppress
 from violence_ops.records import FramePoses
 
 
@@ -60,6 +60,17 @@ def test_every_backend_finds_the_persons_of_mmpose_itself(backend: BackendName, 
     assert np.abs(ours.keypoints - theirs.keypoints).max() < 0.5
     assert np.abs(ours.keypoint_scores - theirs.keypoint_scores).max() < 1e-3
     assert np.abs(ours.scores - theirs.bbox_scores).max() < 1e-3
+
+
+def test_with_a_distance_doubles_go_and_everybody_else_stays_as_he_was() -> None:
+    frame = synthetic.clip(4, duration_s=0.6).frame(3)
+    wide, strict = (
+        PoseEstimator("rtmo_small", backend="onnxruntime", nms_threshold=0.9, duplicate_distance=distance)
+        for distance in (0.0, 0.25)
+    )
+    everybody, people = wide.estimate([frame])[0], strict.estimate([frame])[0]
+    assert 0 < len(people) < len(everybody)
+    assert np.array_equal(people.keypoints, distinct(everybody, 0.25).keypoints)
 
 
 def test_a_backend_refuses_a_precision_it_does_not_have() -> None:
