@@ -7,8 +7,6 @@ looked at anew; tracking and ranking are done again every time.
 from __future__ import annotations
 
 import csv
-import hashlib
-import os
 import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
@@ -18,19 +16,18 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import kept
 from violence_ops import synthetic
 from violence_ops.errors import UserError
-from violence_ops.involvement import rank
 from violence_ops.params import Params
-from violence_ops.records import ClipPoses, ClipRecord, ClipTracks, FramePoses, IntArray, sampled_frames
-from violence_ops.stages.extract_poses import open_source, source_sha256
-from violence_ops.tracking import ByteTrack
+from violence_ops.records import ClipPoses, ClipRecord, ClipTracks, IntArray, sampled_frames
+from violence_ops.stages.extract_poses import open_source
+from violence_ops.stages.following import follow
 from violence_ops.video import decode
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 SYNTHETIC_WORLD = 41
 """No weights, start or preset of the project was made with clips of this world."""
-_ROWS = ("frame", "bboxes", "scores", "keypoints", "keypoint_scores")
 
 
 @dataclass(frozen=True)
@@ -103,42 +100,15 @@ def _drawn(number: int, world: int) -> synthetic.SyntheticClip:
 def _examples(
     records: list[ClipRecord], params: Params, pictures: Callable[[ClipRecord, IntArray], Iterable[np.ndarray]]
 ) -> list[Example]:
-    mark = hashlib.sha256(f"{source_sha256(params.pose)}{params.pose.model_dump()}".encode()).hexdigest()[:12]
-    folder = Path(tempfile.gettempdir()) / f"violence-ops-accuracy-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
     found, source = [], None
     for number, record in enumerate(records):
         frames = sampled_frames(record, params.pose.max_frames_per_second)
-        path = folder / f"{mark}-{record.clip_id}.npz"
+        path = kept.folder("accuracy") / f"{kept.found_by(params)}-{record.clip_id}.npz"
         if not path.is_file():
             source = source or open_source(params.pose)
-            poses = ClipPoses.from_frames(record, frames, _people(source, list(pictures(record, frames))))
-            _save(path, {name: getattr(poses, name) for name in _ROWS})
+            poses = ClipPoses.from_frames(record, frames, kept.people(source, list(pictures(record, frames))))
+            kept.save(path, kept.rows_of(poses))
             print(f"\rextracted: clip {number + 1} of {len(records)} ", end="", file=sys.stderr, flush=True)
-        found.append(Example(record.label or "", record.source_group, _followed(record, frames, _load(path), params)))
+        tracks = follow(kept.poses_of(record, kept.load(path)), params, frames)
+        found.append(Example(record.label or "", record.source_group, tracks))
     return found
-
-
-def _people(source: Any, pictures: list[np.ndarray]) -> list[FramePoses]:
-    return [people for start in range(0, len(pictures), 8) for people in source.estimate(pictures[start : start + 8])]
-
-
-def _followed(record: ClipRecord, frames: IntArray, rows: dict[str, Any], params: Params) -> ClipTracks:
-    """Tracked and ranked as `annotate` does it."""
-    poses = ClipPoses(
-        clip_id=record.clip_id, frame_count=record.frame_count or 0, width=record.width or 0, height=record.height or 0,
-        fps=record.fps or 0.0, **{name: rows[name] for name in _ROWS},
-    )  # fmt: skip
-    tracks = ClipTracks.from_poses(poses, ByteTrack(params.tracking).track(poses, frames))
-    return rank(tracks, params.involvement, frames=frames)
-
-
-def _save(path: Path, arrays: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".part.npz")
-    np.savez_compressed(temporary, **arrays)
-    temporary.rename(path)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)

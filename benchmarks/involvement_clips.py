@@ -6,7 +6,6 @@ Drawing and extraction are kept in the temporary folder, by the hash of what mad
 from __future__ import annotations
 
 import hashlib
-import os
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -16,17 +15,17 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks import kept
 from violence_ops import synthetic
 from violence_ops.params import Params
 from violence_ops.records import ClipPoses, ClipRecord, ClipTracks, FramePoses, IntArray, sampled_frames
-from violence_ops.stages.extract_poses import open_source, source_sha256
+from violence_ops.stages.extract_poses import open_source
 from violence_ops.tracking import ByteTrack
 from violence_ops.tracking.boxes import iou
 from violence_ops.video import decode
 
 TUNING_WORLDS, REPORT_WORLD = (31, 33), 34
 """No weights of the project were trained in any of them; presets were chosen in the first, and are reported in the last."""
-_ROWS = ("frame", "bboxes", "scores", "keypoints", "keypoint_scores")
 
 
 @dataclass(frozen=True)
@@ -54,18 +53,17 @@ def with_extracted_poses(count: int, world: int, params: Params) -> list[Fight]:
     A track is of the true person whose box its boxes overlap (IoU of 0.3 or more, best of the frame) most often.
     """
     found, source = [], None
-    sha256 = source_sha256(params.pose)
-    mark = hashlib.sha256(f"{sha256}{params.pose.model_dump()}".encode()).hexdigest()[:12]
+    folder, mark = kept.folder("involvement"), kept.found_by(params)
     for number, (seed, clip, arrays) in enumerate(_truths(count, world, params)):
-        path = _folder() / f"{_drawn_by()}-{mark}-{world}-{seed}.npz"
+        path = folder / f"{_drawn_by()}-{mark}-{world}-{seed}.npz"
         if not path.is_file():
             source = source or open_source(params.pose)
             frames = arrays["sampled"]
             people = _looked_at(source, seed, world, frames)
             poses = ClipPoses.from_frames(clip, frames, people)
-            _save(path, {name: getattr(poses, name) for name in _ROWS})
+            kept.save(path, kept.rows_of(poses))
         print(f"\rextracted: clip {number + 1} of {count} ", end="", file=sys.stderr, flush=True)
-        found.append(_followed(seed, clip, arrays, _load(path), params))
+        found.append(_followed(seed, clip, arrays, kept.load(path), params))
     print(file=sys.stderr)
     return found
 
@@ -74,10 +72,10 @@ def _truths(count: int, world: int, params: Params) -> Iterator[tuple[int, ClipR
     """Seed, record and truth of the clips that count."""
     seed = found = 0
     while found < count:
-        path = _folder() / f"{_drawn_by()}-{params.pose.max_frames_per_second:g}-{world}-{seed}.npz"
+        path = kept.folder("involvement") / f"{_drawn_by()}-{params.pose.max_frames_per_second:g}-{world}-{seed}.npz"
         if not path.is_file():
-            _save(path, _truth(seed, world, params))
-        arrays = _load(path)
+            kept.save(path, _truth(seed, world, params))
+        arrays = kept.load(path)
         if arrays["bystanders"] > 0:
             found += 1
             yield seed, _record(arrays), arrays
@@ -111,15 +109,8 @@ def _record(arrays: dict[str, Any]) -> ClipRecord:
     )  # fmt: skip
 
 
-def _poses(clip: ClipRecord, rows: dict[str, Any]) -> ClipPoses:
-    return ClipPoses(
-        clip_id=clip.clip_id, frame_count=clip.frame_count or 0, width=clip.width or 0, height=clip.height or 0,
-        fps=clip.fps or 0.0, **{name: rows[name] for name in _ROWS},
-    )  # fmt: skip
-
-
 def _true(seed: int, arrays: dict[str, Any], clip: ClipRecord) -> Fight:
-    tracks = ClipTracks.from_poses(_poses(clip, arrays), arrays["track_id"])
+    tracks = ClipTracks.from_poses(kept.poses_of(clip, arrays), arrays["track_id"])
     first, second = (frozenset({int(one)}) for one in arrays["fighters"])
     return Fight(seed, tracks, arrays["sampled"], (first, second), tuple(map(str, arrays["actions"])))
 
@@ -130,11 +121,11 @@ def _looked_at(source: Any, seed: int, world: int, frames: IntArray) -> list[Fra
         path = Path(folder) / f"clip.{clip.scene.container}"
         synthetic.write_clip(clip, path)
         pictures = list(decode.frames(path, list(frames)))
-    return [people for start in range(0, len(pictures), 8) for people in source.estimate(pictures[start : start + 8])]
+    return kept.people(source, pictures)
 
 
 def _followed(seed: int, clip: ClipRecord, truth: dict[str, Any], rows: dict[str, Any], params: Params) -> Fight:
-    poses, frames = _poses(clip, rows), truth["sampled"]
+    poses, frames = kept.poses_of(clip, rows), truth["sampled"]
     tracks = ClipTracks.from_poses(poses, ByteTrack(params.tracking).track(poses, frames))
     persons = len(truth["actions"])
     votes = np.zeros((int(tracks.track_id.max(initial=0)) + 1, persons + 1), int)
@@ -150,24 +141,7 @@ def _followed(seed: int, clip: ClipRecord, truth: dict[str, Any], rows: dict[str
     return Fight(seed, tracks, frames, (first, second), tuple(map(str, truth["actions"])))
 
 
-def _folder() -> Path:
-    folder = Path(tempfile.gettempdir()) / f"violence-ops-involvement-{os.getuid()}"
-    folder.mkdir(exist_ok=True)
-    return folder
-
-
 def _drawn_by() -> str:
     """Hash of the code that draws the clips."""
     files = sorted(Path(synthetic.__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]
-
-
-def _save(path: Path, arrays: dict[str, Any]) -> None:
-    temporary = path.with_suffix(".part.npz")
-    np.savez_compressed(temporary, **arrays)
-    temporary.rename(path)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    with np.load(path, allow_pickle=False) as arrays:
-        return dict(arrays)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,9 +10,11 @@ from typing import Any
 import numpy as np
 from scipy.ndimage import gaussian_filter1d
 
+from benchmarks import kept
 from violence_ops import synthetic
 from violence_ops.params import Params
 from violence_ops.records import JOINTS, ClipPoses, ClipRecord, FloatArray, FramePoses, IntArray, sampled_frames
+from violence_ops.stages.extract_poses import open_source
 from violence_ops.tracking.boxes import iou
 
 TUNING_WORLD, REPORTED_WORLD = 31, 32
@@ -23,7 +23,7 @@ TUNING_WORLD, REPORTED_WORLD = 31, 32
 DURATION_S = 4.0
 _MIN_SIDE_PX, _MIN_VISIBLE = 6.0, 4
 _CROSSING_IOU = 0.2
-_ARRAYS = ("frame", "bboxes", "scores", "keypoints", "keypoint_scores")
+_FOUND = "found_"  # before the names of arrays of extracted poses
 
 
 @dataclass(frozen=True)
@@ -49,15 +49,10 @@ class Scene:
 
 def scenes(world: int, count: int, params: Params, *, extract: bool) -> Iterator[Scene]:
     """Clips 0 to `count` - 1 of a world, Fight and NonFight in turn; what is found in them is kept in the temporary folder."""
-    from violence_ops.stages.extract_poses import open_source, source_sha256
-
-    found_by = f"{source_sha256(params.pose)}{params.pose.model_dump()}"
-    mark = hashlib.sha256(found_by.encode()).hexdigest()[:12] if extract else "truth"
-    folder = Path(tempfile.gettempdir()) / "violence-ops-benchmark" / f"{mark}-{world}-{DURATION_S:g}"
-    folder.mkdir(parents=True, exist_ok=True)
+    mark = kept.found_by(params) if extract else "truth"
     source = None
     for number in range(count):
-        path = folder / f"{number}.npz"
+        path = kept.folder("tracking") / f"{mark}-{world}-{DURATION_S:g}-{number}.npz"
         if not path.exists():
             if extract and source is None:
                 source = open_source(params.pose)
@@ -85,27 +80,22 @@ def _drawn(number: int, world: int, params: Params, source: Any) -> Scene:
 def _store(scene: Scene, path: Path) -> None:
     arrays = {name: getattr(scene, name) for name in ("frames", "bboxes", "keypoints", "visible", "present", "fight")}
     if scene.extracted is not None:
-        arrays |= {f"found_{name}": getattr(scene.extracted, name) for name in _ARRAYS}
+        arrays |= {f"{_FOUND}{name}": rows for name, rows in kept.rows_of(scene.extracted).items()}
     facts = [scene.record.width, scene.record.height, scene.record.fps, scene.record.frame_count]
-    temporary = path.with_suffix(".tmp.npz")
-    np.savez_compressed(temporary, clip_id=scene.record.clip_id, facts=np.array(facts, float), **arrays)
-    temporary.rename(path)
+    kept.save(path, arrays | {"clip_id": scene.record.clip_id, "facts": np.array(facts, float)})
 
 
 def _stored(path: Path) -> Scene:
-    with np.load(path) as file:
-        data = {name: file[name] for name in file.files}
+    data = kept.load(path)
     width, height, fps, frame_count = data["facts"].tolist()
     record = ClipRecord(
         clip_id=str(data["clip_id"]), sha256="", batch_id="", source_path="", source_group="", width=int(width),
         height=int(height), fps=fps, frame_count=int(frame_count),
     )  # fmt: skip
     found = None
-    if "found_frame" in data:
-        found = ClipPoses(
-            clip_id=record.clip_id, width=int(width), height=int(height), fps=fps, frame_count=int(frame_count),
-            **{name: data[f"found_{name}"] for name in _ARRAYS},
-        )  # fmt: skip
+    if f"{_FOUND}frame" in data:
+        rows = {name.removeprefix(_FOUND): values for name, values in data.items() if name.startswith(_FOUND)}
+        found = kept.poses_of(record, rows)
     names = ("frames", "bboxes", "keypoints", "visible", "present")
     return Scene(record, *(data[name] for name in names), bool(data["fight"]), found)
 
