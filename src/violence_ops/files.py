@@ -6,13 +6,15 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+
+from violence_ops.errors import WorkspaceError
 
 _FINGERPRINT: Final = b"violence_ops.fingerprint"
 
@@ -73,6 +75,20 @@ def write_table(path: Path, table: pa.Table, fingerprint: str | None = None) -> 
     """Write a Parquet file at once, with the fingerprint of what it was made from in its metadata."""
     with table_writer(path, table.schema, fingerprint) as append:
         append(table)
+
+
+def load_table(path: Path, columns: Sequence[str] | None = None, filters: Any = None) -> pa.Table:
+    """Read a Parquet file, or only these columns, or the rows for which `filters` hold (as pyarrow takes them).
+
+    Raises WorkspaceError if it is missing or damaged.
+    """
+    try:
+        return pq.read_table(path, columns=None if columns is None else list(columns), filters=filters)
+    except FileNotFoundError:
+        fault = "is missing"
+    except (pa.ArrowInvalid, OSError):
+        fault = "is damaged"
+    raise WorkspaceError(f"{path} {fault}: `violence-ops check` says what brings it back.")
 
 
 def read_fingerprint(path: Path) -> str | None:

@@ -108,3 +108,14 @@ def test_overlays_are_made_for_fights_if_asked_for(workspace, open_batch):
     assert [workspace.overlay(clip.clip_id, ".mp4").is_file() for clip in clips] == [
         clip.label == "Fight" for clip in clips
     ]
+
+
+def test_damaged_poses_are_said_in_a_sentence_that_says_what_mends_them(workspace, params, open_batch):
+    clips = open_batch(workspace, clips=2, people=lambda number: 2)
+    part = workspace.batch(clips[0].batch_id).part("poses", clips[0].clip_id)
+    whole = part.read_bytes()
+    part.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match=rf"{part} is damaged: `violence-ops check` says what brings it back"):
+        annotate.run(workspace, params)
+    part.write_bytes(whole)
+    assert annotate.run(workspace, params).tracks == 4

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from violence_ops.errors import Rejected
-from violence_ops.files import fingerprint, read_fingerprint, write_table
+from violence_ops.files import fingerprint, load_table, read_fingerprint, write_table
 from violence_ops.params import AnnotationParams, Params
 from violence_ops.records import ClipRecord
 from violence_ops.stages import batches, overlays, workers
@@ -156,9 +156,8 @@ class _Counts:
 
 
 def _counts(batch: Batch, clip: ClipRecord, crowd: int) -> _Counts:
-    import pyarrow.parquet as pq
 
-    table = pq.read_table(batch.part("tracks", clip.clip_id), columns=["frame", "track_id", "rank"])
+    table = load_table(batch.part("tracks", clip.clip_id), columns=["frame", "track_id", "rank"])
     ranks = table.column("rank").unique().to_pylist()
     scene = scene_of(table.column("frame").to_numpy(), crowd)
     return _Counts(len(table.column("track_id").unique()), sum(rank > 0 for rank in ranks), scene)

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from violence_ops.errors import WorkspaceError
-from violence_ops.files import write_json
+from violence_ops.files import load_table, write_json
 from violence_ops.records import CLIPS_SCHEMA, ClipPoses, ClipRecord, ClipTracks
 from violence_ops.workspace import Batch, Workspace
 
@@ -76,11 +76,11 @@ def read_clips(batch: Batch, clip_ids: Iterable[str] | None = None) -> list[Clip
     """
     wanted = None if clip_ids is None else set(clip_ids)
     if batch.is_sealed:
-        table = pq.read_table(batch.table("clips"))
+        table = load_table(batch.table("clips"))
     else:
         parts = sorted((batch.open / "clips").glob("*.parquet"))
         parts = [part for part in parts if wanted is None or part.stem in wanted]
-        table = pa.concat_tables([pq.read_table(part) for part in parts]) if parts else CLIPS_SCHEMA.empty_table()
+        table = pa.concat_tables([load_table(part) for part in parts]) if parts else CLIPS_SCHEMA.empty_table()
     records = (ClipRecord.from_dict(row) for row in table.to_pylist())
     return [record for record in records if wanted is None or record.clip_id in wanted]
 
@@ -114,13 +114,13 @@ def write_batch_progress(workspace: Workspace, stage: str, worked_on: Iterable[B
 def read_rows(batch: Batch, table: str, clip_id: str) -> pa.Table:
     """One clip's rows of `poses`, `tracks` or `predictions`. Raises WorkspaceError if the stage has not run."""
     if batch.is_sealed:
-        return pq.read_table(batch.table(table), filters=[("clip_id", "=", clip_id)])
+        return load_table(batch.table(table), filters=[("clip_id", "=", clip_id)])
     part = batch.part(table, clip_id)
     if not part.is_file():
         raise WorkspaceError(
             f"Clip {clip_id} of batch {batch.batch_id} has no {table} yet: run the stage that makes them first."
         )
-    return pq.read_table(part)
+    return load_table(part)
 
 
 def read_poses(batch: Batch, clip: ClipRecord) -> ClipPoses:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from violence_ops.files import load_table
 from violence_ops.records import JOINTS, sampled_frames
 from violence_ops.stages import batches
 from violence_ops.workspace import Batch
@@ -42,7 +42,7 @@ def clip_values(batch: Batch, wanted: set[str] | None = None, judged_by: str | N
 
 
 def _judged(batch: Batch, version: str) -> Iterator[tuple[str, float]]:
-    table = pq.read_table(
+    table = load_table(
         batch.table("predictions"), columns=["clip_id", "clip_probability"],
         filters=[("model_version", "=", version), ("window", "=", 0)],
     )  # fmt: skip

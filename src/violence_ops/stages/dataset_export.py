@@ -6,10 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from violence_ops.errors import UsageError
-from violence_ops.files import atomic_path
+from violence_ops.files import atomic_path, load_table
 from violence_ops.params import Params
 from violence_ops.stages.train import Dataset
 from violence_ops.workspace import Workspace
@@ -45,7 +43,7 @@ def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:
     dataset = Dataset.read(workspace)
     settings = Settings.of(params.train, params.windows)
     persons = mmaction_config.persons(settings)
-    skeletons = read_table(pq.read_table(dataset.folder / "skeletons.parquet"))
+    skeletons = read_table(load_table(dataset.folder / "skeletons.parquet"))
     split = {"train": dataset.train.column("clip_id").to_pylist(), "val": dataset.val.column("clip_id").to_pylist()}
     content, counts = window_dataset(
         {clip_id: skeleton.first(persons) for clip_id, skeleton in skeletons.items()},

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from violence_ops import versioning
 from violence_ops.errors import WorkspaceError
@@ -32,7 +31,7 @@ from violence_ops.evaluation.records import (
 )
 from violence_ops.evaluation.report import headline
 from violence_ops.evaluation.slices import slices_of
-from violence_ops.files import sha256_file, write_json
+from violence_ops.files import load_table, sha256_file, write_json
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord, ClipTracks, Label
 from violence_ops.registry import Registry
@@ -158,7 +157,7 @@ def _read_holdout(workspace: Workspace, version: str | None) -> _Holdout:
                 f"{folder / table} is not what was frozen: restore it with `dvc checkout {folder}.dvc`."
             )
     facts = HoldoutFacts(version=name, revision=content["revision"], batches=tuple(content["batches"]))
-    clips = [ClipRecord.from_dict(row) for row in pq.read_table(folder / "clips.parquet").to_pylist()]
+    clips = [ClipRecord.from_dict(row) for row in load_table(folder / "clips.parquet").to_pylist()]
     if not clips:
         raise WorkspaceError(
             f"Holdout {name} holds no clip: freeze another one with `violence-ops holdout freeze` once there are labelled clips."
@@ -168,7 +167,7 @@ def _read_holdout(workspace: Workspace, version: str | None) -> _Holdout:
             raise WorkspaceError(
                 f"Clip {clip.clip_id} of holdout {name} has no label: freeze another one with `violence-ops holdout freeze`."
             )
-    return _Holdout(workspace, facts, clips, pq.read_table(folder / "tracks.parquet"))
+    return _Holdout(workspace, facts, clips, load_table(folder / "tracks.parquet"))
 
 
 def _with_staleness(workspace: Workspace, evaluation: Evaluation, holdout: _Holdout) -> Evaluation:

@@ -10,13 +10,14 @@ from typing import Any, Final, Literal
 
 import pyarrow as pa
 
+from violence_ops.errors import WorkspaceError
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord
 from violence_ops.stages.inbox import printable
 from violence_ops.workspace import Batch, Workspace
 
 Kind = Literal["missing", "orphaned", "stale", "damaged", "not pulled"]
-DAMAGED: Final = (pa.ArrowException, OSError, KeyError, TypeError, ValueError)
+DAMAGED: Final = (WorkspaceError, pa.ArrowException, OSError, KeyError, TypeError, ValueError)
 """What reading a damaged table or JSON file raises."""
 
 _SHOWN: Final = 3

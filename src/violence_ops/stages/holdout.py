@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from violence_ops import versioning
 from violence_ops.errors import UsageError, UserError, WorkspaceError
-from violence_ops.files import sha256_file, sync_folder, write_json, write_table
+from violence_ops.files import load_table, sha256_file, sync_folder, write_json, write_table
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord, as_tracks
 from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, track_rows
@@ -86,7 +85,7 @@ def held_out(workspace: Workspace) -> list[ClipRecord]:
     """The clips of all holdout versions, each once."""
     found: dict[str, ClipRecord] = {}
     for version in workspace.holdout_versions():
-        rows = pq.read_table(workspace.holdout(version) / "clips.parquet").to_pylist()
+        rows = load_table(workspace.holdout(version) / "clips.parquet").to_pylist()
         found |= {row["clip_id"]: ClipRecord.from_dict(row) for row in rows}
     return list(found.values())
 
@@ -125,7 +124,7 @@ def _seen(workspace: Workspace) -> set[str]:
     rows = [row for path in records for row in json.loads(path.read_text("utf-8"))["clips"]]
     for name in ("train.parquet", "val.parquet"):
         if (table := workspace.dataset / name).is_file():
-            rows += pq.read_table(table, columns=["clip_id", "source_group"]).to_pylist()
+            rows += load_table(table, columns=["clip_id", "source_group"]).to_pylist()
     return {row[key] for row in rows for key in ("clip_id", "source_group")}
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from violence_ops import versioning, versioning_erase
+from violence_ops.files import load_table
 from violence_ops.records import LABELS
 from violence_ops.stages import holdout, traces
 from violence_ops.workspace import Workspace
@@ -55,7 +55,7 @@ def _freeze_without(workspace: Workspace, old: Sequence[str], clip_id: str) -> s
     newest = workspace.holdout(old[-1])
     clips, tracks = (
         table.filter(pc.not_equal(table.column("clip_id"), clip_id))
-        for table in (pq.read_table(newest / name) for name in ("clips.parquet", "tracks.parquet"))
+        for table in (load_table(newest / name) for name in ("clips.parquet", "tracks.parquet"))
     )
     if not len(clips):
         return None

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from violence_ops.files import load_table
 from violence_ops.params import Params
 from violence_ops.recognition.split import Member, families
 from violence_ops.records import ClipRecord, ClipTracks
@@ -65,7 +65,7 @@ def track_rows(chosen: Iterable[Labelled]) -> Iterator[tuple[Labelled, pa.Table]
     for one in chosen:
         by_batch.setdefault(one.batch, []).append(one)
     for batch, wanted in by_batch.items():
-        table = pq.read_table(batch.table("tracks"))
+        table = load_table(batch.table("tracks"))
         names = table.column("clip_id").to_numpy(zero_copy_only=False)
         order = np.argsort(names, kind="stable")
         names = names[order]

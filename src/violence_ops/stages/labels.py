@@ -10,10 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
-
 from violence_ops import versioning
 from violence_ops.errors import UsageError
+from violence_ops.files import load_table
 from violence_ops.records import Label
 from violence_ops.stages import batches
 from violence_ops.stages.inbox import printable
@@ -68,7 +67,7 @@ def effective_labels(workspace: Workspace) -> dict[str, tuple[Label, LabelSource
     """
     known: dict[str, tuple[Label, LabelSource]] = {}
     for batch in workspace.sealed_batches():
-        table = pq.read_table(batch.table("clips"), columns=["clip_id", "label"])
+        table = load_table(batch.table("clips"), columns=["clip_id", "label"])
         known |= {row["clip_id"]: (row["label"], "inbox") for row in table.to_pylist() if row["label"]}
     for batch_id in batches.open_batch_ids(workspace):
         clips = batches.read_manifest(workspace.batch(batch_id)).clips

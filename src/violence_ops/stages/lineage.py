@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from violence_ops.errors import UsageError
+from violence_ops.files import load_table
 from violence_ops.stages import batches, tombstones, traces, trained_on
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels import effective_labels
@@ -60,17 +61,17 @@ def rows_of(batch: Batch, clip_ids: Collection[str] | None = None) -> dict[str, 
     if clip_ids is None:
         return {name: pq.read_metadata(batch.table(name)).num_rows for name in _TABLES}
     chosen = [("clip_id", "in", list(clip_ids))]
-    return {name: pq.read_table(batch.table(name), columns=["clip_id"], filters=chosen).num_rows for name in _TABLES}
+    return {name: load_table(batch.table(name), columns=["clip_id"], filters=chosen).num_rows for name in _TABLES}
 
 
 def scored_by(batch: Batch, clip_ids: Collection[str] | None = None) -> tuple[str, ...]:
     """The models whose verdicts a batch holds, of these clips or of all."""
     wanted = None if clip_ids is None else [("clip_id", "in", list(clip_ids))]
     if batch.is_sealed:
-        tables = [pq.read_table(batch.table("predictions"), columns=["model_version"], filters=wanted)]
+        tables = [load_table(batch.table("predictions"), columns=["model_version"], filters=wanted)]
     else:
         parts = [batch.part("predictions", clip_id) for clip_id in clip_ids or ()]
-        tables = [pq.read_table(part, columns=["model_version"]) for part in parts if part.is_file()]
+        tables = [load_table(part, columns=["model_version"]) for part in parts if part.is_file()]
     versions = {version for table in tables for version in pc.unique(table.column("model_version")).to_pylist()}
     return tuple(sorted(version for version in versions if version))
 

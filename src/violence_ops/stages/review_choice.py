@@ -6,10 +6,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from violence_ops.errors import UsageError
 from violence_ops.evaluation.records import Evaluation
+from violence_ops.files import load_table
 from violence_ops.records import ClipRecord, Label
 from violence_ops.stages import batches, pictures, reports
 from violence_ops.stages.batches import Progress
@@ -123,7 +123,7 @@ def _judged(workspace: Workspace) -> Iterator[tuple[Batch, ClipRecord, Verdict |
 def _verdicts(batch: Batch, clips: list[ClipRecord]) -> dict[str, Verdict]:
     parts = [batch.table("predictions")] if batch.is_sealed else [batch.part("predictions", c.clip_id) for c in clips]
     first_window = [("window", "=", 0)]
-    tables = [pq.read_table(part, filters=first_window) for part in parts if part.is_file()]
+    tables = [load_table(part, filters=first_window) for part in parts if part.is_file()]
     rows = pa.concat_tables(tables).to_pylist() if tables else []
     return {
         row["clip_id"]: Verdict(

@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from violence_ops.files import sha256_file, table_writer, write_json, write_table
+from violence_ops.files import load_table, sha256_file, table_writer, write_json, write_table
 from violence_ops.stages import batches
 from violence_ops.workspace import Batch
 
@@ -35,7 +35,7 @@ def sealed_without(batch: Batch, clip_id: str) -> dict[str, Any]:
         return {}
     by_clip = [name for name in batches.read_manifest(batch).facts["tables"] if name != "clips"]
     removed: dict[str, Any] = {"rows": {name: _rows_without(batch.table(name), clip_id) for name in by_clip}}
-    clips = pq.read_table(batch.table("clips"))
+    clips = load_table(batch.table("clips"))
     kept = clips.filter(pc.not_equal(clips.column("clip_id"), clip_id))
     removed["rows"]["clips"] = len(clips) - len(kept)
     if len(kept) < len(clips):

@@ -16,7 +16,15 @@ import pyarrow.parquet as pq
 
 from violence_ops import expectations, versioning
 from violence_ops.errors import WorkspaceError
-from violence_ops.files import atomic_path, fingerprint, read_fingerprint, sha256_file, sync_folder, write_json
+from violence_ops.files import (
+    atomic_path,
+    fingerprint,
+    load_table,
+    read_fingerprint,
+    sha256_file,
+    sync_folder,
+    write_json,
+)
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord
 from violence_ops.stages import annotate, batches, extract_poses, inbox
@@ -154,8 +162,8 @@ def _check(workspace: Workspace, params: Params, batch: Batch, accepted: list[Cl
     rows = [
         summary_row(
             clip,
-            pq.read_table(batch.part("poses", clip.clip_id)),
-            pq.read_table(batch.part("tracks", clip.clip_id)),
+            load_table(batch.part("poses", clip.clip_id)),
+            load_table(batch.part("tracks", clip.clip_id)),
             params.annotation.crowd,
         )
         for clip in accepted
@@ -184,7 +192,7 @@ def _join(batch: Batch, name: str, schema: pa.Schema, accepted: list[ClipRecord]
     with atomic_path(path) as temporary, pq.ParquetWriter(temporary, schema, compression="zstd") as writer:
         for clip in accepted:
             part = batch.part(name, clip.clip_id)
-            table = pq.read_table(part).replace_schema_metadata(None)
+            table = load_table(part).replace_schema_metadata(None)
             if len(table):
                 writer.write_table(table, row_group_size=len(table))
                 count += len(table)

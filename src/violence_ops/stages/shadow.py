@@ -17,7 +17,7 @@ from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.evaluation import shadow as engine
 from violence_ops.evaluation.judgement import prediction
 from violence_ops.evaluation.records import Prediction, ShadowComparison
-from violence_ops.files import fingerprint, read_fingerprint, write_table
+from violence_ops.files import fingerprint, load_table, read_fingerprint, write_table
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA
 from violence_ops.stages import batches, labels, pictures
@@ -128,7 +128,7 @@ def compare(workspace: Workspace, version: str) -> ShadowComparison | None:
     for batch in workspace.sealed_batches():
         path = workspace.shadow(version, batch.batch_id)
         if path.is_file():
-            champion, own = (_predictions(pq.read_table(table)) for table in (batch.table("predictions"), path))
+            champion, own = (_predictions(load_table(table)) for table in (batch.table("predictions"), path))
             nights.append(engine.night(batch.batch_id, champion, own))
             differing += engine.disagreements(batches.accepted_clips(batch), known, champion, own)
     return engine.comparison(version, nights, differing) if nights else None

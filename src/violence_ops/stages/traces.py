@@ -6,9 +6,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, Final
 
-import pyarrow.parquet as pq
-
 from violence_ops.errors import WorkspaceError
+from violence_ops.files import load_table
 from violence_ops.stages import trained_on
 from violence_ops.stages.assemble import TABLES
 from violence_ops.stages.releases import CHAMPION, open_registry
@@ -126,4 +125,4 @@ def _dataset(workspace: Workspace, wanted: set[str]) -> str | None:
 
 
 def _holds(table: Any, clip_ids: Collection[str]) -> bool:
-    return bool(pq.read_table(table, columns=["clip_id"], filters=[("clip_id", "in", list(clip_ids))]).num_rows)
+    return bool(load_table(table, columns=["clip_id"], filters=[("clip_id", "in", list(clip_ids))]).num_rows)

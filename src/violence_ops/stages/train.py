@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from violence_ops import versioning
 from violence_ops.errors import WorkspaceError
-from violence_ops.files import fingerprint, sha256_file, write_json
+from violence_ops.files import fingerprint, load_table, sha256_file, write_json
 from violence_ops.params import Params
 from violence_ops.registry import MODEL, Registry, Run
 from violence_ops.stages import holdout, pictures, training_tables
@@ -140,7 +139,7 @@ class Dataset:
                 raise WorkspaceError(
                     f"{workspace.dataset / name} is not what split.json describes: run `violence-ops assemble` again."
                 )
-        train, val = (pq.read_table(workspace.dataset / name) for name in ("train.parquet", "val.parquet"))
+        train, val = (load_table(workspace.dataset / name) for name in ("train.parquet", "val.parquet"))
         return cls(workspace, split["revision"], train, val, split)
 
     @property
@@ -220,7 +219,7 @@ def fit(params: Params, dataset: Dataset, checkpoint: Path | None, progress: Pro
     from violence_ops.recognition import families
     from violence_ops.recognition.skeleton import read_table
 
-    skeletons = read_table(pq.read_table(dataset.folder / "skeletons.parquet"))
+    skeletons = read_table(load_table(dataset.folder / "skeletons.parquet"))
     skeletons = pictures.attached(dataset.workspace, params, dataset.both, skeletons, progress)
 
     def side(table: pa.Table) -> list[Any]:

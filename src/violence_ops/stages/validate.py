@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from violence_ops import expectations
 from violence_ops.catalog import Catalog
 from violence_ops.errors import Rejected, WorkspaceError
-from violence_ops.files import fingerprint, read_fingerprint, sha256_file, write_table
+from violence_ops.files import fingerprint, load_table, read_fingerprint, sha256_file, write_table
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, quarantine
@@ -113,7 +112,7 @@ def _judge(
     part, video = batch.part("clips", clip.clip_id), batches.video_of(batch, clip)
     mark = expected(clip, params)
     if part.is_file() and (read_fingerprint(part) == mark or not video.exists()):
-        known = ClipRecord.from_dict(pq.read_table(part).to_pylist()[0])
+        known = ClipRecord.from_dict(load_table(part).to_pylist()[0])
         if known.status == "quarantined":
             video.unlink(missing_ok=True)
         return known
