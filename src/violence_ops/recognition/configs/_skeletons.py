@@ -7,6 +7,13 @@ max_windows_per_clip = 32  # of a long clip, spread evenly: one long video must 
 _left = [1, 3, 5, 7, 9, 11, 13, 15]
 _right = [2, 4, 6, 8, 10, 12, 14, 16]
 
+model = dict(
+    type="RecognizerGCN",
+    cls_head=dict(
+        type="GCNHead", num_classes=2, in_channels=64, dropout=0.5, topk=(1,), loss_cls=dict(type="CrossEntropyLoss")
+    ),
+)
+
 train_pipeline = [
     dict(type="CropToPersons"),
     dict(type="Flip", flip_ratio=0.5, left_kp=_left, right_kp=_right),

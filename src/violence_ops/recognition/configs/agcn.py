@@ -4,14 +4,10 @@
 _base_ = "_skeletons.py"
 
 model = dict(
-    type="RecognizerGCN",
     backbone=dict(
         type="AAGCN",
         in_channels=3,
         base_channels=64,
         graph_cfg=dict(layout="coco", mode="spatial"),
-    ),
-    cls_head=dict(
-        type="GCNHead", num_classes=2, in_channels=256, dropout=0.5, topk=(1,), loss_cls=dict(type="CrossEntropyLoss")
     ),
 )

@@ -5,9 +5,5 @@ _base_ = "_skeletons.py"
 streams = ["joint"]  # these, whatever train.streams says
 
 model = dict(
-    type="RecognizerGCN",
     backbone=dict(type="SkeletonTransformer", base_channels=16),
-    cls_head=dict(
-        type="GCNHead", num_classes=2, in_channels=64, dropout=0.5, topk=(1,), loss_cls=dict(type="CrossEntropyLoss")
-    ),
 )

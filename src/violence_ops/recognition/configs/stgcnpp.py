@@ -4,7 +4,6 @@
 _base_ = "_skeletons.py"
 
 model = dict(
-    type="RecognizerGCN",
     backbone=dict(
         type="STGCN",
         in_channels=3,
@@ -13,8 +12,5 @@ model = dict(
         gcn_with_res=True,
         tcn_type="mstcn",
         graph_cfg=dict(layout="coco", mode="spatial"),
-    ),
-    cls_head=dict(
-        type="GCNHead", num_classes=2, in_channels=256, dropout=0.5, topk=(1,), loss_cls=dict(type="CrossEntropyLoss")
     ),
 )
