@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import time
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ import pytest
 
 from violence_ops import ledger, services, versioning
 from violence_ops.airflow_api import AirflowApi
-from violence_ops.errors import UserError
+from violence_ops.errors import ServiceUnavailable, UserError
 from violence_ops.stages import init, status, synth
 from violence_ops.stages import services as stage
 from violence_ops.video import decode
@@ -186,10 +187,12 @@ def _retraining_started_by(api: AirflowApi, asset: str) -> dict[str, Any]:
     limit = time.monotonic() + _LIMIT_S
     while time.monotonic() < limit:
         for run in api.runs("retraining")[1:]:
-            events = api.started_by("retraining", run["dag_run_id"])
-            if list(events) == [asset] and run["state"] in ("success", "failed"):
-                tasks = {task["task_id"]: task["state"] for task in api.tasks("retraining", run["dag_run_id"])}
-                return {"extra": events[asset], "tasks": tasks}
+            # Airflow cannot say what started a run while another one that the same event started is queued
+            with contextlib.suppress(ServiceUnavailable):
+                events = api.started_by("retraining", run["dag_run_id"])
+                if list(events) == [asset] and run["state"] in ("success", "failed"):
+                    tasks = {task["task_id"]: task["state"] for task in api.tasks("retraining", run["dag_run_id"])}
+                    return {"extra": events[asset], "tasks": tasks}
         time.sleep(0.5)
     raise AssertionError(f"the asset {asset} has started no retraining")
 
