@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from violence_ops.params import Params
-from violence_ops.records import ClipPoses, ClipRecord
+from violence_ops.records import ClipPoses, ClipRecord, FramePoses
 from violence_ops.stages.extract_poses import source_sha256
 
 _ROWS = ("frame", "bboxes", "scores", "keypoints", "keypoint_scores")
@@ -52,6 +52,6 @@ def poses_of(record: ClipRecord, rows: dict[str, Any]) -> ClipPoses:
     )  # fmt: skip
 
 
-def people(source: Any, pictures: list[np.ndarray]) -> list[Any]:
+def people(source: Any, pictures: list[np.ndarray]) -> list[FramePoses]:
     """Who is in each picture, eight pictures at a time."""
     return [found for start in range(0, len(pictures), 8) for found in source.estimate(pictures[start : start + 8])]

@@ -493,3 +493,21 @@ def test_a_table_from_before_versions_is_read_and_goes_on(workspace: Workspace, 
     labels.run(workspace, clips[3].clip_id, "NonFight", by="bob")
     assert [(one["version"], one["by"]) for one in review_import.log(workspace).versions] == [(0, "ann"), (1, "bob")]
     assert labels.effective_labels(workspace)[clips[3].clip_id] == ("NonFight", "review")
+
+
+@pytest.mark.parametrize("hostile", ["encrypted", "packed otherwise", "of a newer version"])
+def test_a_zip_that_cvat_does_not_write_is_refused(workspace: Workspace, tmp_path: Path, hostile: str) -> None:
+    path = tmp_path / "odd.zip"
+    method = zipfile.ZIP_LZMA if hostile == "packed otherwise" else zipfile.ZIP_STORED
+    with zipfile.ZipFile(path, "w", method) as archive:
+        archive.writestr("annotations.xml", "<annotations/>")
+    content = bytearray(path.read_bytes())
+    entry = content.index(b"PK\x01\x02")
+    if hostile == "encrypted":
+        content[6] |= 1
+        content[entry + 8] |= 1
+    elif hostile == "of a newer version":
+        content[entry + 6] = 99
+    path.write_bytes(content)
+    with pytest.raises(UsageError, match=r"odd.zip is no ZIP that CVAT wrote \(.+\): export the task again"):
+        review_import.run(workspace, path, by="ann")

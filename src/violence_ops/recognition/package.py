@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from violence_ops.errors import UserError
 from violence_ops.recognition import exported
 from violence_ops.recognition.ensemble import build, pictures
 from violence_ops.recognition.model import Classifier, Settings
+from violence_ops.recognition.pictures import Asked
 
 if TYPE_CHECKING:
     from violence_ops.recognition.train import Trained
@@ -33,6 +35,11 @@ class Package:
     settings: Settings
     threshold: float
     recogniser: Classifier
+
+    @cached_property
+    def asked(self) -> Asked | None:
+        """The pictures that the classifier looks at; None if it looks at skeletons alone."""
+        return pictures(self.settings)
 
 
 def save(trained: Trained, folder: Path, facts: dict[str, Any]) -> None:

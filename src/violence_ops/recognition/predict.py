@@ -9,7 +9,6 @@ import numpy as np
 import pyarrow as pa
 
 from violence_ops.recognition import vote
-from violence_ops.recognition.ensemble import pictures
 from violence_ops.recognition.pictures import Look
 from violence_ops.recognition.skeleton import Skeleton, from_tracks
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipTracks, FloatArray, IntArray, Label
@@ -74,8 +73,9 @@ def predict_clip(package: Package, tracks: ClipTracks, look: Look | None = None)
     """
     cut = package.settings.windows
     skeleton = from_tracks(tracks, cut.persons, cut.frames_per_second)
-    asked = pictures(package.settings) if look else None
-    return predict_skeleton(package, asked.of(skeleton, tracks.fps, look) if asked and look else skeleton)
+    if look and package.asked:
+        skeleton = package.asked.of(skeleton, tracks.fps, look)
+    return predict_skeleton(package, skeleton)
 
 
 def predict_skeleton(package: Package, skeleton: Skeleton) -> ClipPrediction:

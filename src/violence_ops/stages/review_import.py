@@ -25,6 +25,8 @@ from violence_ops.workspace import Workspace
 
 _MAX_BYTES: Final = 128 << 20
 _MAX_FILES: Final = 10_000
+_ENCRYPTED: Final = 0x1  # a flag of an entry of a ZIP
+_METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _OURS: Final = (MANIFEST, "tasks.json", "labels.json", "label_config.xml")
 """Files of an export that hold no answers."""
 
@@ -211,9 +213,11 @@ def _zip(workspace: Workspace, handle: IO[bytes], where: str) -> Iterator[Answer
                     f"{where} holds {len(names)} XML files, not those of a CVAT export: export the task again."
                 )
             for entry in names:
+                if entry.flag_bits & _ENCRYPTED or entry.compress_type not in _METHODS:
+                    raise zipfile.BadZipFile("a file in it is encrypted, or packed as CVAT does not pack")
                 with archive.open(entry) as inner:
                     yield from _xml(workspace, inner, f"{where}/{printable(entry.filename)}")
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, zlib.error) as error:
+    except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
         raise UsageError(f"{where} is no ZIP that CVAT wrote ({error}): export the task again.") from None
 
 
