@@ -9,7 +9,7 @@ process of its own, each after a warm-up; rates are frames per second from file 
 - `rtmlib_style`: OpenCV decodes, ONNX Runtime gets one picture per call with all processors, suppression in NumPy.
 - `ours_…`: `violence_ops.pose.stream` as a night runs it, per backend and precision.
 - `night_…`: the same for every second frame, as of 30 frames a second a night looks at 15.
-- `limit_…`: the bare network on pictures that lie in memory, as many at once as there are processors.
+- `limit_…`: the bare network on pictures of the same clips that lie in memory, as many at once as there are processors.
 
 Memory is the peak of the proportional set sizes of the process and its children, for some clips and for ten times as many;
 with --hour also for one video of 60 minutes, every second frame of it. Prints one JSON line last.
@@ -84,30 +84,45 @@ def ours(backend: str, precision: str, step: int = 1) -> Callable[[list[Path]], 
     return run
 
 
-def limit(backend: str, precision: str) -> Callable[[list[Path]], int]:
-    """The bare network: candidates and the joints of the persons that are left, over pictures in memory."""
+def limit(backend: str, precision: str, files: list[Path]) -> Callable[[list[Path]], int]:
+    """The bare network: candidates, and the joints of those whom suppression by boxes leaves, over pictures in memory."""
     from violence_ops.stages.extract_poses import open_source
-    from violence_ops.video.sandbox import Sandbox
 
-    source = open_source(PARAMS.pose.model_copy(update={"backend": backend, "precision": precision}))
-    lanes: Any = source.lanes
-    pictures = []
+    source: Any = open_source(PARAMS.pose.model_copy(update={"backend": backend, "precision": precision}))
+    asked: list[tuple[np.ndarray, tuple[np.ndarray, ...]]] = []
 
-    def one(picture: np.ndarray) -> int:
-        found = source.backend.candidates(picture[None], source.score_threshold)  # type: ignore[union-attr]
-        if len(found.scores):
-            few = slice(0, 4)
-            source.backend.joints(found.poses[few], found.boxes[few], found.centres[few])  # type: ignore[union-attr]
+    def one(each: tuple[np.ndarray, tuple[np.ndarray, ...]]) -> int:
+        picture, persons = each
+        source.backend.candidates(picture[None], source.score_threshold)
+        if len(persons[0]):
+            source.backend.joints(*persons)
         return 1
 
-    def run(files: list[Path]) -> int:
-        if not pictures:  # while warming up
-            with Sandbox(PARAMS.validation) as sandbox:
-                pictures.extend(picture for picture, _ in sandbox.pictures(files[0], range(50), source.fit))
-        with ThreadPoolExecutor(lanes) as pool:
-            return sum(pool.map(one, pictures * 20))
+    _look_up(source, files, asked)
+    asked *= 1000 // len(asked)
+
+    def run(_: list[Path]) -> int:
+        with ThreadPoolExecutor(source.lanes) as pool:
+            return sum(pool.map(one, asked))
 
     return run
+
+
+def _look_up(source: Any, files: list[Path], asked: list[tuple[np.ndarray, tuple[np.ndarray, ...]]]) -> None:
+    """Append some pictures of every file, and the persons whose joints the network is asked for in each."""
+    from violence_ops.video.sandbox import Sandbox
+
+    joints, placed = source.backend.joints, []
+    source.backend.joints = lambda *persons: placed.append(persons) or joints(*persons)
+    nobody = tuple(np.zeros((0, columns), np.float32) for columns in (1, 4, 2))
+    with Sandbox(PARAMS.validation) as sandbox:
+        for file in files:
+            few = range(0, size(file)[2], max(1, size(file)[2] // 5))
+            for picture, box in sandbox.pictures(file, few, source.fit):
+                placed.clear()
+                source.persons([picture], [box])
+                asked.append((picture, placed[0] if placed else nobody))
+    source.backend.joints = joints
 
 
 def mmpose() -> Callable[[list[Path]], int]:
@@ -198,16 +213,16 @@ def rtmlib_style() -> Callable[[list[Path]], int]:
 # measuring
 
 
-def contender(name: str) -> Callable[[list[Path]], int]:
+def contender(name: str, files: list[Path]) -> Callable[[list[Path]], int]:
     kind, _, rest = name.partition("_")
     if name == "mmpose":
         return mmpose()
     if name == "rtmlib_style":
         return rtmlib_style()
     backend, precision = rest.split(":")
-    if kind == "night":
-        return ours(backend, precision, step=2)
-    return {"ours": ours, "limit": limit}[kind](backend, precision)
+    if kind == "limit":
+        return limit(backend, precision, files)
+    return ours(backend, precision, step=2 if kind == "night" else 1)
 
 
 class PeakMemory:
@@ -227,7 +242,7 @@ class PeakMemory:
 
     def _watch(self) -> None:
         own = psutil.Process()
-        while not self._over.wait(0.25):
+        while not self._over.wait(1.0):  # each look costs 10 ms
             total = 0
             for process in [own, *own.children(recursive=True)]:
                 try:
@@ -239,9 +254,9 @@ class PeakMemory:
 
 def measure(name: str, files: list[Path]) -> dict[str, float]:
     """Warm up on the first file, then run over all."""
-    run = contender(name)
     for file in files:
         size(file)
+    run = contender(name, files)
     run(files[:1])
     with PeakMemory() as memory:
         began, busy = time.perf_counter(), time.process_time()

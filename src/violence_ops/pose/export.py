@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _OPSET = 17
-_VERSION = 3  # of what is exported: another one makes the files anew
+_VERSION = 4  # of what is exported: another one makes the files anew
 
 
 @dataclass(frozen=True)
@@ -49,14 +49,30 @@ def exported(weights: Weights, width: int, height: int) -> Exported:
 
 
 def fused(model: Any, width: int, height: int) -> Any:
-    """A copy of the model for pictures of one size, its re-parameterised branches merged (RepVGG, section 3.3)."""
+    """A copy of the model for pictures of one size, its re-parameterised branches merged (RepVGG, section 3.3), and its stem."""
     merged = copy.deepcopy(model).eval()
+    merged.backbone.stem = _one_convolution(merged.backbone.stem)
     for part in (merged.backbone, merged.neck):
         for module in part.modules():
             if module is not part and hasattr(module, "switch_to_deploy"):
                 module.switch_to_deploy(None)
     merged.neck.switch_to_deploy({"input_size": (height, width)})
     return merged
+
+
+def _one_convolution(stem: Any) -> Any:
+    """YOLOX's Focus, which turns 2 x 2 px into channels for a k x k convolution, as one of 2k x 2k px and stride 2."""
+    import torch
+    from torch import nn
+
+    module, old = stem.conv, stem.conv.conv
+    size, colours = 2 * old.kernel_size[0], old.in_channels // 4
+    new = nn.Conv2d(colours, old.out_channels, size, stride=2, padding=2 * old.padding[0], bias=False)
+    with torch.no_grad():
+        for part, (down, right) in enumerate(((0, 0), (1, 0), (0, 1), (1, 1))):
+            new.weight[:, :, down::2, right::2] = old.weight[:, part * colours :][:, :colours]
+    module.conv = new
+    return module
 
 
 def _export(weights: Weights, width: int, height: int, into: Exported) -> None:

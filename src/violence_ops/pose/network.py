@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 STRIDES = (16, 32)  # px, of the two feature maps of every RTMO
-_RUN = 16  # bins whose encodings are derived from one
+_RUN = 32  # bins whose encodings are derived from one
 DENSE_OUTPUTS = ("scores", "boxes", "visible", "poses")
 
 
@@ -50,7 +50,7 @@ class Joints(nn.Module):
     The dynamic coordinate classifier, with the same products in another order. Its bins' encodings go through a linear
     layer before they meet the joints' features; the layer's transpose is applied to the 17 joints instead of to 448
     bins (its bias is the same for every bin, which the softmax does not see). And because the bins are evenly spaced,
-    the sines and cosines of n bins follow from those of n / 16 and of 16 by the addition theorems.
+    the sines and cosines of n bins follow from those of n / 32 and of 32 by the addition theorems.
     """
 
     def __init__(self, model: Any) -> None:

@@ -35,8 +35,9 @@ def distinct(found: FramePoses, distance: float) -> FramePoses:
 
 def _strongest(same: np.ndarray) -> np.ndarray:
     """(K,) indices of those, given strongest first, who are the `same` (N, N) as no stronger kept one."""
-    kept: list[int] = []
+    left, kept = np.ones(len(same), bool), []
     for index in range(len(same)):
-        if not same[index, kept].any():
+        if left[index]:
             kept.append(index)
+            left &= ~same[index]
     return np.array(kept, dtype=np.intp)

@@ -13,7 +13,11 @@ from violence_ops.synthetic.clips import SyntheticClip
 
 _FORMATS = {".mp4": "mp4", ".avi": "avi"}
 _ENCODERS = {
-    "h264": ("libx264", "yuv420p", {"preset": "veryfast"}),
+    "h264": (
+        "libx264",
+        "yuv420p",
+        {"preset": "veryfast", "mbtree": "0"},
+    ),  # its look-ahead's trees differ from run to run
     "mpeg4": ("mpeg4", "yuv420p", {}),
     "mjpeg": ("mjpeg", "yuvj420p", {"qmin": "3", "qmax": "20"}),
 }
