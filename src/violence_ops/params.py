@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from violence_ops.errors import ParamsError
 
+_NAMED = 5  # missing keys, at most, that a message names
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Count = Annotated[int, Field(ge=1)]
@@ -305,7 +306,9 @@ def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
         line = f" at line {where.line + 1}" if where else ""
         raise ParamsError(f"{path} is not readable as YAML{line}: mend its syntax.") from None
     if not isinstance(content, dict):
-        raise ParamsError(f"{path} holds no sections: copy the project's params.yaml over it.")
+        raise ParamsError(
+            f"{path} holds no sections: remove it, and `violence-ops init` on the workspace writes it anew."
+        )
     for key, value in (overrides or {}).items():
         section, _, name = key.partition(".")
         if not name or not isinstance(content.get(section), dict):
@@ -318,17 +321,23 @@ def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
 
 
 def _sentence(error: ValidationError) -> str:
-    problems = []
+    problems, missing = [], []
     for item in error.errors(include_url=False):
         key = ".".join(str(part) for part in item["loc"])
         match item["type"]:
             case "extra_forbidden":
                 problems.append(f"{key} is not a known key; remove it or mend its name")
+            case "missing" if len(item["loc"]) > 2:
+                problems.append(f"{key} is missing; add it")
             case "missing":
-                problems.append(f"{key} is missing; copy it from the project's params.yaml")
+                missing.append(key)
             case "value_error":
                 problems.append(str(item["ctx"]["error"]))
             case _:
                 allowed = item["msg"].removeprefix("Input ").replace("should be", "must be")
                 problems.append(f"{key} is {item['input']!r} but {allowed}")
+    if missing:
+        which = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if missing[_NAMED:] else "")
+        which += " is" if len(missing) == 1 else " are"
+        problems.append(f"{which} missing; `violence-ops init` on the workspace adds what an older version lacks")
     return "; ".join(problems) + "."

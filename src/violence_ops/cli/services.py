@@ -26,7 +26,10 @@ def init(
     endpoint: Annotated[str | None, typer.Option(help="Address of an S3-compatible service.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Make a workspace: a git and DVC repository with params.yaml, dvc.yaml and an inbox."""
+    """Make a workspace: a git and DVC repository with params.yaml, dvc.yaml and an inbox.
+
+    On a workspace of an earlier version it adds the parameters that its params.yaml lacks, with their comments.
+    """
     from violence_ops.stages import init as stage
 
     show(stage.run(directory, remote_url=remote, remote_endpoint=endpoint), as_json)

@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap
+from ruamel.yaml.error import YAMLError
+
 from violence_ops import versioning
 from violence_ops.deployment import Deployment
-from violence_ops.errors import UsageError
+from violence_ops.errors import ParamsError, UsageError
 from violence_ops.files import write_text
 from violence_ops.params import load_params
 from violence_ops.stages import holdout, labels_file
@@ -18,11 +26,12 @@ from violence_ops.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class InitResult:
-    """`created` is False if the folder was a workspace already."""
+    """`created` is False if the folder was a workspace already; `added` are parameters that its params.yaml lacked."""
 
     workspace: str
     created: bool
     revision: str
+    added: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -35,14 +44,14 @@ def run(
     remote_endpoint: str | None = None,
     params_overrides: dict[str, Any] | None = None,
 ) -> InitResult:
-    """Make `directory` a workspace, or complete one.
+    """Make `directory` a workspace, or complete one: what is missing is added, and nothing that is there changes.
 
     `remote_url` is where DVC pushes the data to (default `$VIOLENCE_OPS_REMOTE_URL`, else `.remote` in the workspace);
     `remote_endpoint` the address of an S3-compatible service. `params_overrides` (`{"train.epochs": 5}`) are written into
     the new workspace's params.yaml. Raises UsageError if the folder holds something else, ParamsError for a bad override.
     """
     workspace = Workspace(Path(directory).absolute().resolve())
-    known = (workspace.root / ".dvc").is_dir() and workspace.params_file.is_file()
+    known = (workspace.root / ".dvc").is_dir() and (workspace.params_file.is_file() or workspace.progress.is_dir())
     unfinished = (workspace.work / "locks" / "init.lock").exists()
     if not known and not unfinished and workspace.root.exists() and any(workspace.root.iterdir()):
         raise UsageError(f"{workspace.root} is not empty and is no workspace: choose a new or an empty folder.")
@@ -51,14 +60,15 @@ def run(
     with workspace.lock("init"):
         remote = remote_url or Deployment.from_environment().remote_url
         versioning.init(workspace, remote_url=remote, remote_endpoint=remote_endpoint)
-        _write_files(workspace, params_overrides or {})
+        added = _write_files(workspace, params_overrides or {})
         created = not versioning.has_commits(workspace)
         if created:
             versioning.git_commit(workspace, _first_commit(workspace), "New workspace")
-    return InitResult(str(workspace.root), created, versioning.revision(workspace))
+    return InitResult(str(workspace.root), created, versioning.revision(workspace), added)
 
 
-def _write_files(workspace: Workspace, overrides: dict[str, Any]) -> None:
+def _write_files(workspace: Workspace, overrides: dict[str, Any]) -> tuple[str, ...]:
+    """Write what is missing; give the parameters that a params.yaml of an older version lacked."""
     for folder in (workspace.inbox, workspace.batches, workspace.progress, workspace.quarantine, workspace.reports):
         folder.mkdir(parents=True, exist_ok=True)
     template = files("violence_ops") / "template"
@@ -75,24 +85,58 @@ def _write_files(workspace: Workspace, overrides: dict[str, Any]) -> None:
         holdout.record_versions(workspace)
     if overrides:
         load_params(workspace.params_file, overrides)
-        _override(workspace.params_file, overrides)
+    with _edited(workspace.params_file) as content:
+        added = _complete(content, _yaml().load(first_texts[workspace.params_file]))
+        for key, value in overrides.items():
+            section, _, name = key.partition(".")
+            content[section][name] = value
+    load_params(workspace.params_file)
+    return added
 
 
-def _override(params_file: Path, overrides: dict[str, Any]) -> None:
-    """Set keys in params.yaml and keep its comments."""
-    from io import StringIO
-
-    from ruamel.yaml import YAML
-
+def _yaml() -> YAML:
+    """Reads and writes YAML as a person wrote it."""
     yaml = YAML()
     yaml.width, yaml.preserve_quotes = 4096, True
-    content = yaml.load(params_file.read_text("utf-8"))
-    for key, value in overrides.items():
-        section, _, name = key.partition(".")
-        content[section][name] = value
-    out = StringIO()
-    yaml.dump(content, out)
-    write_text(params_file, out.getvalue())
+    yaml.representer.add_representer(type(None), lambda own, _: own.represent_scalar("tag:yaml.org,2002:null", "null"))
+    return yaml
+
+
+@contextmanager
+def _edited(path: Path) -> Iterator[Any]:
+    """A YAML file's content, to be changed; written back with its comments if it was. Raises ParamsError if it is no YAML."""
+    yaml = _yaml()
+    try:
+        content = yaml.load(path.read_text("utf-8"))
+    except (YAMLError, UnicodeDecodeError) as error:
+        load_params(path)  # says where it is no YAML; what it takes and this reader does not are keys that come twice
+        problem = str(getattr(error, "problem", error)).splitlines()[0]
+        raise ParamsError(f"{path} holds something twice ({problem}): remove one of them.") from None
+    if not isinstance(content, dict):
+        load_params(path)
+    before = copy.deepcopy(content)
+    yield content
+    if content != before:
+        out = StringIO()
+        yaml.dump(content, out)
+        write_text(path, out.getvalue())
+
+
+def _complete(content: Any, shipped: Any) -> tuple[str, ...]:
+    """Add the parameters that `content` lacks, with their comments, each after the one it follows in `shipped`."""
+    added = []
+    for section, parameters in shipped.items():
+        own = content.setdefault(section, CommentedMap())
+        if not isinstance(own, CommentedMap):
+            continue  # no section at all, as load_params will say
+        before = None
+        for name, value in parameters.items():
+            if name not in own:
+                own.insert(list(own).index(before) + 1 if before else 0, name, value)
+                own.ca.items.update({name: comment} if (comment := parameters.ca.items.get(name)) else {})
+                added.append(f"{section}.{name}")
+            before = name
+    return tuple(added)
 
 
 def _first_commit(workspace: Workspace) -> list[Path]:
