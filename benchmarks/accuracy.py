@@ -50,14 +50,7 @@ FOLDS, SEED, RESAMPLES = 5, 0, 2000
 FAMILIES: dict[str, dict[str, Any]] = {
     "feature_line": {},
     "feature_forest": {},
-    "stgcnpp": {
-        "start": "synthetic_fights",
-        "epochs": 8,
-        "min_epochs": 6,
-        "lr_steps": (6,),
-        "learning_rate": 0.001,
-        "refit": True,
-    },
+    "stgcnpp": {"start": "synthetic_fights", "epochs": 8, "min_epochs": 6, "lr_steps": (6,), "learning_rate": 0.001},
     "skeleton_transformer": {"epochs": 20, "min_epochs": 10, "lr_steps": (14,), "learning_rate": 0.03},
     "fusion_transformer": {
         "epochs": 20,

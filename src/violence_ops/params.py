@@ -215,7 +215,6 @@ class TrainParams(_Section):
     class_weights: Literal["balanced", "fixed"]
     patience: Count
     min_epochs: Annotated[int, Field(ge=0)]
-    refit: bool
     seed: int
     min_new_clips: Annotated[int, Field(ge=0)]
 

@@ -13,10 +13,9 @@ from violence_ops.errors import ParamsError, UserError
 from violence_ops.params import Params, load_params
 from violence_ops.recognition import package, plots
 from violence_ops.recognition.export import annotation, pose_dataset
-from violence_ops.recognition.families import fit
 from violence_ops.recognition.predict import predict_skeleton
 from violence_ops.recognition.skeleton import Skeleton
-from violence_ops.recognition.train import Trained, refit
+from violence_ops.recognition.train import Trained, fit
 from violence_ops.records import PREDICTIONS_SCHEMA
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
@@ -52,16 +51,6 @@ def train(chosen: Params) -> Trained:
 @pytest.fixture(scope="module")
 def trained() -> Trained:
     return train(params())
-
-
-def test_a_refit_learns_from_the_validation_clips_too_and_keeps_what_validation_said() -> None:
-    chosen = params(train__epochs=2, train__min_epochs=2)
-    once, again = train(chosen), train(params(train__epochs=2, train__min_epochs=2, train__refit=True))
-    assert (again.threshold, again.best_epoch, again.history) == (once.threshold, once.best_epoch, once.history)
-    assert again.val_probabilities.tolist() == once.val_probabilities.tolist()
-    assert any(not torch.equal(again.state[name], once.state[name]) for name in once.state)
-    from_all = refit(CLIPS, LABELS, chosen.train, chosen.windows, 2)
-    assert all(torch.equal(again.state[name], from_all[name]) for name in from_all)
 
 
 @pytest.fixture(scope="module")

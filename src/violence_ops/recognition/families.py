@@ -33,9 +33,6 @@ def fit(
 ) -> Trained:
     """Train `params.family` on the clips of `side`; `val` chooses epochs and thresholds. Otherwise as `train.fit`.
 
-    With `params.refit` networks, like classifiers on features always, then learn anew from `side` and `val` together, for as many epochs as
-    were best but at least `min_epochs`; figures and thresholds stay those of before.
-
     Members of an ensemble have seeds of their own; those that `params.start` fits begin with it. Raises ParamsError if it fits
     nobody.
     """
@@ -69,11 +66,7 @@ def _fit_one(
         if params.start:
             raise ParamsError(f"train.family {settings.family} begins with nothing: set train.start to null.")
         return _fit_by_features(settings, side, val, labels, params, on_epoch)
-    trained = train.fit(side, val, labels, params, settings.windows, on_epoch, checkpoint)
-    if not params.refit:
-        return trained
-    epochs = max(trained.best_epoch, min(params.min_epochs, params.epochs))
-    return replace(trained, state=train.refit([*side, *val], labels, params, settings.windows, epochs))
+    return train.fit(side, val, labels, params, settings.windows, on_epoch, checkpoint)
 
 
 def _fit_by_features(

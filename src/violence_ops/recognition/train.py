@@ -90,38 +90,16 @@ def fit(
     Raises ParamsError if the start does not fit or `params.precision` wants a GPU, UserError if the loss stops being a number or
     if no clip of the training side shows a person.
     """
-    with _reproducible(params.seed):
-        recogniser, data = _begun(train, labels, params, windows)
-        return _Training(recogniser, data, _Validation(recogniser, val, labels), params, checkpoint).run(on_epoch)
-
-
-def refit(
-    clips: Sequence[Skeleton], labels: Mapping[str, str], params: TrainParams, windows: WindowParams, epochs: int
-) -> dict[str, Tensor]:
-    """The weights (on the CPU) after `epochs` epochs on all these clips, begun as `fit` begins. Nothing is chosen by any clip.
-
-    Raises as `fit` does.
-    """
-    with _reproducible(params.seed):
-        recogniser, data = _begun(clips, labels, params, windows)
-        learner = _Learner(recogniser, data, params)
-        for number in range(1, epochs + 1):
-            learner.learn(number)
-        return _copied(recogniser.network)
-
-
-def _begun(
-    clips: Sequence[Skeleton], labels: Mapping[str, str], params: TrainParams, windows: WindowParams
-) -> tuple[Network, TrainingWindows]:
-    """The network with its first weights, and the windows that it learns from."""
     if params.precision != "fp32" and device().type != "cuda":
         raise ParamsError(f"train.precision is {params.precision}, which needs a GPU: set it to fp32.")
     settings = Settings.of(params, windows)
-    recogniser = ensemble.network(settings, starts.load(starts.find(params.start), settings) if params.start else None)
-    data = recogniser.training_windows(clips, labels)
-    if data is None:
-        raise UserError(NOBODY)
-    return recogniser, data
+    start = starts.load(starts.find(params.start), settings) if params.start else None
+    with _reproducible(params.seed):
+        recogniser = ensemble.network(settings, start)
+        data = recogniser.training_windows(train, labels)
+        if data is None:
+            raise UserError(NOBODY)
+        return _Training(recogniser, data, _Validation(recogniser, val, labels), params, checkpoint).run(on_epoch)
 
 
 class _Validation:
@@ -163,32 +141,68 @@ class _Progress:
             self.last_gain = epoch.epoch
         if self.best is None or _rank(epoch) > _rank(self.best):
             self.best, self.probabilities = epoch, probabilities
-            self.state = _copied(network)
+            self.state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
     def is_over(self, params: TrainParams) -> bool:
         done = len(self.history)
         return done >= params.epochs or (done >= params.min_epochs and done - self.last_gain >= params.patience)
 
 
-class _Learner:
-    """A network, its optimiser, and what it learns from."""
+class _Training:
+    """A network on its way, epoch by epoch."""
 
-    def __init__(self, recogniser: Network, data: TrainingWindows, params: TrainParams) -> None:
-        self.recogniser, self.network, self.data, self.params = recogniser, recogniser.network, data, params
+    def __init__(
+        self,
+        recogniser: Network,
+        data: TrainingWindows,
+        validation: _Validation,
+        params: TrainParams,
+        checkpoint: Path | None,
+    ) -> None:
+        self.recogniser, self.network, self.data, self.validation = recogniser, recogniser.network, data, validation
+        self.params, self.checkpoint, self.progress = params, checkpoint, _Progress()
         self.class_weights = class_weights(data.labels, params)
         self.weights = torch.tensor(self.class_weights, device=device())
         self.optimiser = torch.optim.SGD(
             self.network.parameters(), params.learning_rate, momentum=params.momentum, weight_decay=params.weight_decay, nesterov=True
         )  # fmt: skip
         self.scaler = torch.amp.GradScaler(device().type, enabled=params.precision == "fp16")
+        if checkpoint and checkpoint.is_file():
+            self._resume(checkpoint)
 
-    def learn(self, number: int) -> float:
-        """Epoch `number`, one pass over the windows in random order; returns the mean loss.
+    def run(self, on_epoch: Callable[[Epoch], None] | None) -> Trained:
+        """Train until the last epoch or until it no longer gets better."""
+        while not self.progress.is_over(self.params):
+            epoch = self._epoch(len(self.progress.history) + 1)
+            if self.checkpoint:
+                self._save(self.checkpoint)
+            if on_epoch:
+                on_epoch(epoch)
+        found, validation = self.progress, self.validation
+        assert found.best is not None
+        return Trained(
+            settings=self.recogniser.settings, state=found.state, threshold=found.best.val.threshold, best_epoch=found.best.epoch,
+            history=found.history, sweep=vote.sweep(found.probabilities, validation.labels == 1), val_clips=validation.clips,
+            val_probabilities=found.probabilities, val_labels=validation.labels, class_weights=self.class_weights,
+        )  # fmt: skip
+
+    def _epoch(self, number: int) -> Epoch:
+        rate = learning_rate(self.params, number)
+        for group in self.optimiser.param_groups:
+            group["lr"] = rate
+        loss = self._pass(number)
+        self.network.eval()
+        probabilities = self.validation.probabilities()
+        scores = vote.best(vote.sweep(probabilities, self.validation.labels == 1))
+        epoch = Epoch(number, rate, loss, self.validation.loss(probabilities), scores)
+        self.progress.add(epoch, self.network, probabilities)
+        return epoch
+
+    def _pass(self, number: int) -> float:
+        """One pass over the windows in random order; returns the mean loss.
 
         Raises UserError if the loss is not a finite number.
         """
-        for group in self.optimiser.param_groups:
-            group["lr"] = learning_rate(self.params, number)
         self.network.train()
         torch.manual_seed(self.params.seed * 10_007 + number)
         chance = np.random.default_rng([abs(self.params.seed), number])
@@ -235,48 +249,6 @@ class _Learner:
             self.scaler.update()
         return value
 
-
-class _Training(_Learner):
-    """A network on its way, epoch by epoch, with an eye on validation."""
-
-    def __init__(
-        self,
-        recogniser: Network,
-        data: TrainingWindows,
-        validation: _Validation,
-        params: TrainParams,
-        checkpoint: Path | None,
-    ) -> None:
-        super().__init__(recogniser, data, params)
-        self.validation, self.checkpoint, self.progress = validation, checkpoint, _Progress()
-        if checkpoint and checkpoint.is_file():
-            self._resume(checkpoint)
-
-    def run(self, on_epoch: Callable[[Epoch], None] | None) -> Trained:
-        """Train until the last epoch or until it no longer gets better."""
-        while not self.progress.is_over(self.params):
-            epoch = self._epoch(len(self.progress.history) + 1)
-            if self.checkpoint:
-                self._save(self.checkpoint)
-            if on_epoch:
-                on_epoch(epoch)
-        found, validation = self.progress, self.validation
-        assert found.best is not None
-        return Trained(
-            settings=self.recogniser.settings, state=found.state, threshold=found.best.val.threshold, best_epoch=found.best.epoch,
-            history=found.history, sweep=vote.sweep(found.probabilities, validation.labels == 1), val_clips=validation.clips,
-            val_probabilities=found.probabilities, val_labels=validation.labels, class_weights=self.class_weights,
-        )  # fmt: skip
-
-    def _epoch(self, number: int) -> Epoch:
-        loss = self.learn(number)
-        self.network.eval()
-        probabilities = self.validation.probabilities()
-        scores = vote.best(vote.sweep(probabilities, self.validation.labels == 1))
-        epoch = Epoch(number, learning_rate(self.params, number), loss, self.validation.loss(probabilities), scores)
-        self.progress.add(epoch, self.network, probabilities)
-        return epoch
-
     def _save(self, path: Path) -> None:
         found = self.progress
         content = {
@@ -300,11 +272,6 @@ class _Training(_Learner):
         state = {name: value.cpu() for name, value in content["state"].items()}
         probabilities = np.array(content["probabilities"], np.float32)
         self.progress = _Progress(history, content["last_gain"], history[content["best"] - 1], state, probabilities)
-
-
-def _copied(network: nn.Module) -> dict[str, Tensor]:
-    """Its weights as they are now, on the CPU."""
-    return {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
 
 
 def learning_rate(params: TrainParams, epoch: int) -> float:

@@ -91,8 +91,7 @@ def run(
         if progress:
             progress("pretrain", epoch.epoch, params.train.epochs)
 
-    once = params.train.model_copy(update={"refit": False})  # the figures shall be those of the weights
-    trained = fit(train, val, labels, once, params.windows, on_epoch)
+    trained = fit(train, val, labels, params.train, params.windows, on_epoch)
     best = trained.history[trained.best_epoch - 1]
     facts = {"clips": clips, "views": _VIEWS, "measured": measured, "seed": seed, "world": WORLD}
     recipe = {"pose_weights": params.pose.weights, "train": params.train.model_dump(mode="json")}

@@ -107,7 +107,6 @@ def _changed(params: Params, trial: optuna.Trial) -> Params:
         "label_smoothing": trial.suggest_float("label_smoothing", 0.0, 0.2),
         "mixup": trial.suggest_float("mixup", 0.0, 1.0),
         "schedule": trial.suggest_categorical("schedule", ["step", "cosine"]),
-        "refit": False,  # a trial is judged on validation, and nothing of it is kept
     }
     return params.model_copy(update={"train": params.train.model_copy(update=found)})
 
