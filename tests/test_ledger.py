@@ -2,6 +2,8 @@
 
 import json
 import multiprocessing
+import resource
+import signal
 from pathlib import Path
 
 import pytest
@@ -91,3 +93,19 @@ def test_two_processes_append_at_once_without_losing_a_line(workspace: Workspace
         process.join()
     assert [process.exitcode for process in processes] == [0, 0, 0]
     assert len(ledger.read(workspace)) == 60
+
+
+def test_a_full_disk_leaves_no_half_line(workspace: Workspace) -> None:
+    ledger.append(workspace, actor="gate", event="verdict", payload={"report": "1-vs-none"})
+    before = workspace.ledger.read_bytes()
+    ignored, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))  # as on a full disk, a part of a write lands
+    try:
+        with pytest.raises(OSError, match="No space left"):
+            ledger.append(workspace, actor="gate", event="verdict", payload={"report": "2-vs-1"})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert workspace.ledger.read_bytes() == before
+    ledger.append(workspace, actor="gate", event="verdict", payload={"report": "2-vs-1"})
+    assert [entry.payload["report"] for entry in ledger.read(workspace)] == ["1-vs-none", "2-vs-1"]

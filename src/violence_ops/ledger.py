@@ -7,6 +7,7 @@ the ledger is committed with every release (`releases.check_ledger`).
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -75,12 +76,23 @@ def append(workspace: Workspace, *, actor: str, event: Event, payload: dict[str,
         line = body | {"hash": _hash(body)}
         path = workspace.ledger
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as handle:
-            handle.write(canonical(line) + b"\n")
-            handle.flush()
-            os.fsync(handle.fileno())
+        _write_line(path, canonical(line) + b"\n")
         sync_folder(path.parent)
     return Entry(**line)
+
+
+def _write_line(path: Path, line: bytes) -> None:
+    """Append a line and sync it, or leave the file as it was: half a line would stop every release."""
+    with path.open("ab", buffering=0) as handle:
+        end = handle.tell()
+        try:
+            if handle.write(line) != len(line):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+            os.fsync(handle.fileno())
+        except OSError:
+            handle.truncate(end)
+            os.fsync(handle.fileno())
+            raise
 
 
 def _parse(workspace: Workspace) -> tuple[list[Entry], list[str]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import socket
 import subprocess
 import threading
 from collections.abc import Callable, Iterator
@@ -127,3 +128,24 @@ def test_a_webhook_that_is_set_up_wrongly_is_said_before_anything_moves(
     with pytest.raises(UsageError, match=says):
         _release(Workspace(released.root), params, write_evaluation("1"))
     assert registry.alias("champion") is None
+
+
+def test_an_answer_without_an_end_is_taken_at_its_status() -> None:
+    """A receiver does not decide how long a release takes."""
+    over = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve() -> None:
+            connection, _ = listening.accept()
+            with connection:
+                connection.recv(65536)
+                connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\nx")
+                over.wait()
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            webhook.Webhook(f"http://127.0.0.1:{listening.getsockname()[1]}/", SECRET).deliver("1", b"{}")
+        finally:
+            over.set()
+            thread.join()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NoReturn, Protocol
+from typing import Annotated, Any, ClassVar, Final, NoReturn, Protocol
 
 import typer
 import yaml
@@ -18,6 +19,16 @@ from typer.core import TyperGroup
 from violence_ops.errors import UsageError, UserError
 from violence_ops.params import Params
 from violence_ops.workspace import Workspace
+
+
+_REMEDIES: Final = {
+    errno.ENOSPC: "free some space on that disk",
+    errno.EDQUOT: "free some of your quota",
+    errno.EROFS: "make that disk writable or choose another place",
+    errno.EACCES: "get the right to it or choose another place",
+    errno.EPERM: "get the right to it or choose another place",
+}
+"""What helps against faults of a disk or its rights, which every command may meet."""
 
 
 class _Group(TyperGroup):
@@ -31,6 +42,11 @@ class _Group(TyperGroup):
             return super().invoke(ctx)
         except UserError as error:
             _fail(str(error), error.exit_code)
+        except OSError as error:
+            if error.errno not in _REMEDIES:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            _fail(f"{where}{error.strerror}; {_REMEDIES[error.errno]}, then run the command again.", 1)
         except KeyboardInterrupt:
             _fail("Interrupted.", 130)
 
