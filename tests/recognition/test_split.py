@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -39,6 +41,38 @@ def test_the_order_of_the_clips_does_not_matter(members: list[Member], random: o
     random.shuffle(shuffled)  # type: ignore[attr-defined]
     assert families(members, 0) == families(shuffled, 0)
     assert choose(families(members, 0), 0.3, 1, "x") == choose(families(shuffled, 0), 0.3, 1, "x")
+
+
+def joined_plainly(members: list[Member], bits: int) -> set[frozenset[str]]:
+    """Families as their definition says: every pair compared, sets merged."""
+    found: list[list[Member]] = []
+    for member in members:
+        near = [family for family in found if any(belong_together(member, other, bits) for other in family)]
+        found = [family for family in found if family not in near] + [sum(near, [member])]
+    return {frozenset(member.clip_id for member in family) for family in found}
+
+
+def belong_together(one: Member, other: Member, bits: int) -> bool:
+    if one.source_group == other.source_group:
+        return True
+    if one.perceptual_hash is None or other.perceptual_hash is None:
+        return False
+    return (int(one.perceptual_hash, 16) ^ int(other.perceptual_hash, 16)).bit_count() <= bits
+
+
+@given(clips(), st.integers(0, 6))
+def test_families_are_what_comparing_every_pair_gives(members: list[Member], bits: int) -> None:
+    found = families(members, bits)
+    assert {frozenset(member.clip_id for member in family) for family in found} == joined_plainly(members, bits)
+    assert sum(map(len, found)) == len(members)
+
+
+def test_a_camera_whose_clips_all_look_alike_takes_little_memory() -> None:
+    members = [Member(f"{i:020x}", "Fight", f"g{i}", f"{i % 3:016x}") for i in range(2000)]
+    tracemalloc.start()
+    assert len(families(members, 4)) == 1
+    assert tracemalloc.get_traced_memory()[1] < 20 << 20
+    tracemalloc.stop()
 
 
 def test_every_stratum_gives_one_and_keeps_one() -> None:

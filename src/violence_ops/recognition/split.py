@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 _HASH_BITS = 64
 
@@ -51,23 +51,21 @@ def name_of(family: Sequence[Member]) -> str:
     return min(member.source_group for member in family)
 
 
-def _near_duplicates(members: Sequence[Member], bits: int) -> list[tuple[int, int]]:
-    """Pairs of clips at most `bits` apart. Of `bits + 1` bands of the hash such a pair shares at least one."""
+def _near_duplicates(members: Sequence[Member], bits: int) -> Iterator[tuple[int, int]]:
+    """Pairs of clips that join all that are at most `bits` apart. Of `bits + 1` bands of the hash such a pair shares at least one."""
+    first_of: dict[int, int] = {}
+    for i, member in enumerate(members):
+        if member.perceptual_hash:
+            yield i, first_of.setdefault(int(member.perceptual_hash, 16), i)
     edges = [round(_HASH_BITS * k / (bits + 1)) for k in range(bits + 2)]
-    values = {i: int(member.perceptual_hash, 16) for i, member in enumerate(members) if member.perceptual_hash}
     bands: dict[tuple[int, int], list[int]] = defaultdict(list)
-    for i, value in values.items():
+    for value in first_of:
         for band, (low, high) in enumerate(pairwise(edges)):
-            bands[band, value >> low & ((1 << high - low) - 1)].append(i)
-    if bits == 0:
-        return [(first, other) for first, *others in bands.values() for other in others]
-    return [
-        (i, j)
-        for same in bands.values()
-        for at, i in enumerate(same)
-        for j in same[at + 1 :]
-        if (values[i] ^ values[j]).bit_count() <= bits
-    ]
+            bands[band, value >> low & ((1 << high - low) - 1)].append(value)
+    for same in bands.values():
+        for one, other in combinations(same, 2):
+            if (one ^ other).bit_count() <= bits:
+                yield first_of[one], first_of[other]
 
 
 def choose(groups: Sequence[list[Member]], share: float, seed: int, purpose: str) -> list[list[Member]]:
