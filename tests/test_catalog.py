@@ -127,6 +127,15 @@ def test_bytes_refused_for_their_name_are_new_under_a_proper_one(url: str) -> No
         assert catalog.claim([clip(1), clip(2)], "run") == {clip(1).clip_id}
 
 
+def test_a_label_corrected_later_stays_when_the_clip_is_judged_again(url: str) -> None:
+    arrived = clip(1, label="Fight", status="accepted")
+    with Catalog(url) as catalog:
+        catalog.record([arrived], "2026-01-01-00000000")
+        catalog.set_labels({arrived.clip_id: "NonFight"})
+        catalog.record([arrived], "2026-01-01-00000000")
+        assert catalog.find([arrived.clip_id])[arrived.clip_id].label == "NonFight"
+
+
 def test_counts_and_lists(url: str) -> None:
     with Catalog(url) as catalog:
         clips = [clip(1, label="Fight"), clip(2), clip(3)]

@@ -132,7 +132,7 @@ class Catalog:
             connection.execute(sa.update(_batches).where(_batches.c.batch_id == batch_id).values(state="sealed"))
 
     def record(self, clips: Iterable[ClipRecord], batch_id: str | None = None) -> None:
-        """Insert or overwrite what is known of these clips (a label given later stays)."""
+        """Insert or overwrite what is known of these clips, but for the label: what they came with never replaces what is known."""
         for chunk in _chunks(clips):
             rows = [_row(clip) | {"batch_id": batch_id} for clip in chunk]
             with self._transaction() as connection:
@@ -238,7 +238,7 @@ class Catalog:
         new = statement.excluded
         changes = {name: new[name] for name in rows[0] if name != "clip_id"}
         if only_where is None:
-            changes["label"] = sa.func.coalesce(new.label, table.c.label)
+            changes["label"] = sa.func.coalesce(table.c.label, new.label)
             changes["batch_id"] = sa.func.coalesce(new.batch_id, table.c.batch_id)
         return statement.on_conflict_do_update(index_elements=["clip_id"], set_=changes, where=only_where)
 
