@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -18,6 +19,9 @@ from violence_ops.files import write_json, write_table
 from violence_ops.records import CLIPS_SCHEMA, COMPONENTS, LABELS, PREDICTIONS_SCHEMA, ClipRecord, ClipTracks
 from violence_ops.stages import init
 from violence_ops.workspace import Workspace
+
+hypothesis.settings.register_profile("busy", deadline=None)  # a machine that stalls is no fault of an engine
+hypothesis.settings.load_profile("busy")
 
 
 @pytest.fixture(autouse=True)
@@ -152,7 +156,7 @@ def write_annotations() -> Callable[[Workspace, str], None]:
     """Write poses and tracks of two walking people, and predictions without a champion, for every accepted clip of an open
     batch, as the stages would."""
     from violence_ops.pose import weights
-    from violence_ops.stages import annotate, batches, extract_poses
+    from violence_ops.stages import annotate, batches, extract_poses, score
 
     def write(workspace: Workspace, batch_id: str) -> None:
         batch, params = workspace.batch(batch_id), workspace.params()
@@ -174,6 +178,7 @@ def write_annotations() -> Callable[[Workspace, str], None]:
             mark = extract_poses.expected(clip, weights_sha256, params.pose)
             write_table(batch.part("poses", clip.clip_id), tracks.select(tracks.schema.names[:6]), mark)
             write_table(batch.part("tracks", clip.clip_id), tracks, annotate.expected(batch, clip, params))
-            write_table(batch.part("predictions", clip.clip_id), PREDICTIONS_SCHEMA.empty_table())
+            mark = score.expected(batch, clip, None)
+            write_table(batch.part("predictions", clip.clip_id), PREDICTIONS_SCHEMA.empty_table(), mark)
 
     return write

@@ -99,7 +99,9 @@ def test_a_full_disk_leaves_no_half_line(workspace: Workspace) -> None:
     ledger.append(workspace, actor="gate", event="verdict", payload={"report": "1-vs-none"})
     before = workspace.ledger.read_bytes()
     ignored, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + 100, limits[1]))  # as on a full disk, a part of a write lands
+    resource.setrlimit(
+        resource.RLIMIT_FSIZE, (len(before) + 100, limits[1])
+    )  # as on a full disk, a part of a write lands
     try:
         with pytest.raises(OSError, match="No space left"):
             ledger.append(workspace, actor="gate", event="verdict", payload={"report": "2-vs-1"})

@@ -108,10 +108,12 @@ def test_a_program_that_does_not_read_does_not_block() -> None:
     assert _run("", b"x" * 10_000_000) == processes.Ended(0, b"")
 
 
-@pytest.mark.parametrize(("wait", "status"), [("", 0), ("time.sleep(600)", None)], ids=["ends", "hangs"])
-def test_nothing_that_a_program_started_outlives_it(wait: str, status: int | None) -> None:
+@pytest.mark.parametrize(
+    ("wait", "status", "timeout_s"), [("", 0, 60.0), ("time.sleep(600)", None, 5.0)], ids=["ends", "hangs"]
+)
+def test_nothing_that_a_program_started_outlives_it(wait: str, status: int | None, timeout_s: float) -> None:
     code = f"import subprocess, sys, time; print(subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']).pid, flush=True); {wait}"
-    ended = _run(code, timeout_s=2.0)
+    ended = _run(code, timeout_s=timeout_s)
     assert ended.status == status
     pid = int(ended.output)
     assert not psutil.pid_exists(pid) or not _is_alive(psutil.Process(pid))

@@ -11,6 +11,7 @@ import httpx
 
 from violence_ops.errors import ServiceUnavailable, UserError
 
+_PATIENCE_S: Final = 60.0  # with an Airflow that does not answer while a run is waited for
 _FINISHED: Final = frozenset({"success", "failed"})
 _PAGE: Final = 100
 
@@ -117,15 +118,22 @@ class AirflowApi:
     ) -> str:
         """Wait until a run is finished and return its state, `success` or `failed`.
 
-        `on_poll` is called with the task instances at every poll. Raises ServiceUnavailable after `timeout_s`.
+        `on_poll` is called with the task instances at every poll. A busy Airflow that misses some polls is asked again. Raises
+        ServiceUnavailable after `timeout_s`, or if it has not answered for a minute.
         """
-        limit = time.monotonic() + timeout_s
+        limit, heard = time.monotonic() + timeout_s, time.monotonic()
         while time.monotonic() < limit:
-            state = self.run(dag_id, run_id)["state"]
-            if on_poll:
-                on_poll(self.tasks(dag_id, run_id))
-            if state in _FINISHED:
-                return state
+            try:
+                state, tasks = self.run(dag_id, run_id)["state"], self.tasks(dag_id, run_id)
+            except ServiceUnavailable:
+                if time.monotonic() - heard > _PATIENCE_S:
+                    raise
+            else:
+                heard = time.monotonic()
+                if on_poll:
+                    on_poll(tasks)
+                if state in _FINISHED:
+                    return str(state)
             time.sleep(poll_s)
         raise ServiceUnavailable(
             f"The run {run_id} of {dag_id} is not finished after {timeout_s:.0f} s: look at it on {self.address}."

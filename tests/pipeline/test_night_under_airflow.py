@@ -107,7 +107,7 @@ def _approve(workspace: Workspace, refusals: list[str]) -> None:
     """Answer as the release manager, after the administrator, who is no approver, has tried to."""
     with stage.api(workspace) as admin, stage.api(workspace, "release-manager") as manager:
         for approval in manager.approvals():
-            with pytest.raises(UserError) as refused:
+            with pytest.raises(UserError, match=r"refused PATCH") as refused:
                 admin.respond(approval, "Approve")
             refusals.append(str(refused.value))
             manager.respond(approval, "Approve")

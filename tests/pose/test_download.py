@@ -112,9 +112,9 @@ def test_a_server_that_is_busy_is_asked_again(file_server: Any, address: str, pa
 
 
 def test_a_silent_server_is_given_up(file_server: Any, address: str, part: Path) -> None:
-    file_server.silence_s = 1.0
+    file_server.silence_s = 3.0
     with pytest.raises(ServiceUnavailable, match="could not be fetched"):
-        get(address, part, attempts=2, timeout_s=0.1)
+        get(address, part, attempts=2, timeout_s=1.0)
     assert len(file_server.requests) == 2
 
 

@@ -124,14 +124,25 @@ def test_decoding_does_not_run_ahead_without_bound(monkeypatch: pytest.MonkeyPat
     def decoder() -> Iterator[stream.Decoder[Video]]:
         yield slow
 
+    def until_nothing_moves() -> None:
+        seen = -1
+        while seen != len(decoded):
+            seen = len(decoded)
+            time.sleep(0.5)
+
     with PoseStream(Marks(1, 1), decoder, decoders=2) as poses:
         every = poses.over([(0, 4000, 4), (1, 4000, 4), (2, 4000, 4)])
         first = iter(next(every))
         next(first)
-        seen = -1
-        while seen != len(decoded):  # until nothing moves any more
-            seen = len(decoded)
-            time.sleep(0.3)
+        until_nothing_moves()
         assert decoded.count(0) <= 33
         assert decoded.count(1) <= 33
         assert decoded.count(2) == 0
+
+    decoded.clear()
+    with PoseStream(Marks(1, 1), decoder, decoders=2) as poses:
+        every = poses.over([(number, 3, 4) for number in range(200)])
+        next(every)
+        until_nothing_moves()
+        assert len(set(decoded)) <= 2 + stream._VIDEOS_AHEAD
+        assert [len(list(one)) for one in every] == [3] * 199

@@ -44,7 +44,9 @@ def work_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
 @pytest.fixture
 def work(work_on):
     def run(*items: str, workers: int = 2):
-        return {found.item: found for found in work_on(dict.fromkeys(items, 2.0), workers)}
+        return {
+            found.item: found for found in work_on({item: 2.0 if item == "hangs" else 60.0 for item in items}, workers)
+        }
 
     return run
 

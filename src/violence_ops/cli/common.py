@@ -20,7 +20,6 @@ from violence_ops.errors import UsageError, UserError
 from violence_ops.params import Params
 from violence_ops.workspace import Workspace
 
-
 _REMEDIES: Final = {
     errno.ENOSPC: "free some space on that disk",
     errno.EDQUOT: "free some of your quota",

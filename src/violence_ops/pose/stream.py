@@ -3,7 +3,7 @@
 Some threads decode, a video each, and hand pictures to a short queue; as many threads as the network has lanes take
 pictures from it, of whichever video. Results come out in the order of the videos and of their frames.
 
-What is held is bounded: the queue, and for each video being decoded the results that nobody has taken yet.
+What is held is bounded: the queue, and the results that nobody has taken yet, of some videos and of so many frames of each.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from violence_ops.letterbox import Fit, Letterbox
 from violence_ops.records import FramePoses
 
 AHEAD = 2048  # frames of one video that may be ready before they are taken
+_VIDEOS_AHEAD = 8  # that may be begun beyond the one that is being taken, besides one for each decoder
 _QUEUED = 16  # pictures per lane that wait for the network
 _TICK_S = 0.2  # how often a waiting thread looks whether all is over
 
@@ -108,6 +109,7 @@ class PoseStream(Generic[_Video]):
         """`decoder` opens what one thread decodes with; there are `decoders` of them."""
         self._source, self._decoder, self._decoders = source, decoder, decoders
         self._tasks: queue.Queue[_Task] = queue.Queue(_QUEUED * source.lanes * max(1, source.mini_batch // 4))
+        self._begun = threading.Semaphore(decoders + _VIDEOS_AHEAD)
         self._stop = threading.Event()
         self._broken: BaseException | None = None
         self._threads: list[threading.Thread] = []
@@ -133,7 +135,9 @@ class PoseStream(Generic[_Video]):
         self._threads = [threading.Thread(target=self._guarded, args=(work,), daemon=True) for work in workers]
         for thread in self._threads:
             thread.start()
-        yield from every
+        for poses in every:
+            yield poses
+            self._begun.release()
 
     def _check(self) -> None:
         """Raise why nothing more will come, if that is so."""
@@ -153,6 +157,8 @@ class PoseStream(Generic[_Video]):
     def _decode(self, waiting: queue.SimpleQueue[Poses[_Video]]) -> None:
         with self._decoder() as decode:
             while not self._stop.is_set():
+                if not self._begun.acquire(timeout=_TICK_S):
+                    continue
                 try:
                     poses = waiting.get_nowait()
                 except queue.Empty:
