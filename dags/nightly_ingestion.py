@@ -8,8 +8,8 @@
 | **checkpoint** | the clips table must meet the expectations (Great Expectations); the data docs show the result |
 | **extract_poses** | finds the people in every frame (RTMO); one shard at a time on the device |
 | **annotate** | follows them and ranks who is most involved |
-| **score** | the champion judges every clip, once there is a champion |
-| **seal** | checks poses and tracks, merges, versions with DVC and a git tag, announces the batch |
+| **score** | the champion judges every clip, once there is a champion; all shards have the one that the first shard found |
+| **seal** | checks poses, tracks and predictions, merges, versions with DVC and a git tag, announces the batch |
 
 Every task can be run again at any time: what is done already is skipped, and the sealed batch is the same, byte for byte.
 A night without new clips ends green with everything after *ingest* skipped. A batch that an expectation stops stays open:
@@ -58,6 +58,8 @@ def nightly_ingestion():
     def checkpoint(shards):
         for batch_id in sorted({shard["batch_id"] for shard in shards}):
             stage("validate.checkpoint", batch_id=batch_id)
+            # a night that is run again as a whole is judged by the champion of now
+            stage("score.dismiss", batch_id=batch_id)
 
     @task_group
     def shard(shard):

@@ -354,6 +354,11 @@ class Batch:
         """What finding the poses of a clip cost, while the batch is open."""
         return self.open / "costs" / f"{check_clip_id(clip_id)}.json"
 
+    @property
+    def judge(self) -> Path:
+        """Which champion judges all clips of the batch, while it is open."""
+        return self.open / "champion.json"
+
     def table(self, name: str) -> Path:
         """A whole table of the sealed batch."""
         return self.sealed / f"{name}.parquet"

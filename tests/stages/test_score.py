@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import numpy as np
@@ -10,9 +11,10 @@ import pyarrow.compute
 import pyarrow.parquet as pq
 import pytest
 
-from violence_ops.errors import WorkspaceError
+from violence_ops.errors import UserError, WorkspaceError
 from violence_ops.files import read_fingerprint, write_table
 from violence_ops.records import CLIPS_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord
+from violence_ops.registry import MODEL
 from violence_ops.stages import assemble, batches, predict, score, train
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Batch, Workspace
@@ -82,3 +84,77 @@ def test_the_champion_judges_each_clip_once_and_again_when_it_or_the_tracks_chan
     assert (again.scored, again.skipped) == (1, 5)
     assert read_fingerprint(batch.part("predictions", records[0].clip_id)) != before
     assert rows(batch, records[:1]).column("verdict").to_pylist() == ["NonFight"]
+
+
+@pytest.fixture
+def two_champions(
+    new_workspace: Callable[..., Workspace], seal_tracks: Seal
+) -> tuple[Workspace, Batch, list[list[str]]]:
+    """A workspace with versions 1 and 2 of one package, none of them champion, and an open batch with its two shards."""
+    from mlflow.tracking import MlflowClient
+
+    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1})
+    seal_tracks(workspace)
+    assemble.run(workspace, workspace.params())
+    train.run(workspace, workspace.params())
+    package = open_registry(workspace).download("1", workspace.model_package("1"))
+    MlflowClient(workspace.mlflow_uri, workspace.mlflow_uri).create_model_version(MODEL, source=package.as_uri())
+    shutil.copytree(package, workspace.model_package("2"))
+    records = seal_tracks(workspace, clips=6, seed=5)
+    clip_ids = [record.clip_id for record in records]
+    return workspace, reopen(workspace, records), [clip_ids[:3], clip_ids[3:]]
+
+
+def judged_by(batch: Batch, champion: str | None) -> int:
+    """How many clips have predictions of their tracks and this version."""
+    return sum(
+        read_fingerprint(batch.part("predictions", clip.clip_id)) == score.expected(batch, clip, champion)
+        for clip in batches.accepted_clips(batch)
+    )
+
+
+def test_all_shards_have_one_champion_whatever_is_promoted_or_rolled_back_between_them(
+    two_champions: tuple[Workspace, Batch, list[list[str]]],
+) -> None:
+    workspace, batch, shards = two_champions
+    registry, params = open_registry(workspace), workspace.params()
+
+    def judge(shard: list[str] | None) -> tuple[str | None, int]:
+        result = score.run(workspace, params, batch_id=batch.batch_id, clip_ids=shard)
+        return result.champion, result.scored
+
+    assert judge(shards[0]) == (None, 0)
+    registry.set_alias("champion", "1", None)  # the first champion, in mid-night
+    assert judge(shards[1]) == (None, 0)
+    assert judged_by(batch, None) == 6
+    assert judge(None) == ("1", 6)
+    assert judged_by(batch, "1") == 6
+
+    registry.set_alias("champion", "2", "1")
+    score.dismiss(workspace, params, batch_id=batch.batch_id)  # the night is run again as a whole
+    assert judge(shards[0]) == ("2", 3)
+    registry.set_alias("champion", "1", "2")  # a rollback in mid-night
+    assert judge(shards[1]) == ("2", 3)
+    assert judged_by(batch, "2") == 6
+    assert judge(None) == ("1", 6)
+
+
+def test_a_champion_damaged_between_two_shards_stops_the_night_until_another_one_judges_all_of_it(
+    two_champions: tuple[Workspace, Batch, list[list[str]]],
+) -> None:
+    workspace, batch, shards = two_champions
+    registry, params = open_registry(workspace), workspace.params()
+    registry.set_alias("champion", "2", None)
+    score.run(workspace, params, batch_id=batch.batch_id, clip_ids=shards[0])
+    (workspace.model_package("2") / "config.json").write_text("{")
+    registry.set_alias("champion", "1", "2")
+    with pytest.raises(
+        UserError, match=rf"version 2 is damaged: .* until `violence-ops score --batch {batch.batch_id}`"
+    ):
+        score.run(workspace, params, batch_id=batch.batch_id, clip_ids=shards[1])
+    shutil.rmtree(workspace.model_package("2"))  # MLflow has not its files either
+    with pytest.raises(UserError, match=f"violence-ops score --batch {batch.batch_id}"):
+        score.run(workspace, params, batch_id=batch.batch_id, clip_ids=shards[1])
+    assert score.run(workspace, params, batch_id=batch.batch_id).scored == 6
+    assert judged_by(batch, "1") == 6
+    assert score.run(workspace, params, batch_id=batch.batch_id, clip_ids=shards[1]).skipped == 3

@@ -14,9 +14,9 @@ import pytest
 
 from violence_ops import versioning
 from violence_ops.errors import ExpectationsFailed, ServiceUnavailable, WorkspaceError
-from violence_ops.files import read_fingerprint, sha256_file, write_table
+from violence_ops.files import fingerprint, read_fingerprint, sha256_file, write_table
 from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA
-from violence_ops.stages import batches, ingest, quarantine, seal, validate
+from violence_ops.stages import batches, ingest, quarantine, score, seal, validate
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
@@ -163,6 +163,23 @@ def test_poses_and_tracks_of_other_parameters_than_those_recorded_are_not_sealed
     ):
         seal.run(workspace, workspace.params(change), batch_id=batch_id)
     assert not workspace.batch(batch_id).is_sealed
+
+
+@pytest.mark.parametrize("changed", ["champion", "tracks"])
+def test_predictions_of_two_champions_or_of_other_tracks_are_not_sealed_until_they_are_made_again(
+    workspace: Workspace, clip_folder: Path, write_annotations: Annotate, changed: str
+) -> None:
+    batch, params = workspace.batch(validated(workspace, clip_folder)), workspace.params()
+    write_annotations(workspace, batch.batch_id)
+    clip = batches.accepted_clips(batch)[-1]
+    marks = {"champion": score.expected(batch, clip, "1"), "tracks": fingerprint("tracks of other parameters", None)}
+    write_table(batch.part("predictions", clip.clip_id), PREDICTIONS_SCHEMA.empty_table(), marks[changed])
+    sentence = f"Clip {clip.clip_id} .* predictions of other tracks or another champion: run `violence-ops score`"
+    with pytest.raises(WorkspaceError, match=sentence):
+        seal.run(workspace, params)
+    assert not batch.is_sealed
+    assert score.run(workspace, params).skipped == 5
+    assert seal.run(workspace, params).batch_ids == [batch.batch_id]
 
 
 def test_a_remote_that_is_gone_refuses_and_a_second_run_sends_the_batch(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
-from violence_ops.errors import UserError
-from violence_ops.files import fingerprint, read_fingerprint, write_table
+from violence_ops.errors import ServiceUnavailable, UserError
+from violence_ops.files import fingerprint, read_fingerprint, write_json, write_table
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, pictures
@@ -51,16 +52,18 @@ def run(
 ) -> ScoreResult:
     """Judge the accepted clips of one batch, or of every open one; without a champion the predictions are empty tables.
 
-    A clip is judged again if its tracks or the champion changed. Raises ServiceUnavailable if MLflow cannot be reached,
-    WorkspaceError if the tracks of a clip are missing, or its video and the champion looks at pictures.
+    A clip is judged again if its tracks or the champion changed. All clips of a batch have one champion, whatever is promoted or
+    rolled back meanwhile: some `clip_ids` have that of the shards before them, a whole batch has the present one.
+    Raises ServiceUnavailable if MLflow cannot be reached, UserError if the champion's package is damaged, WorkspaceError if the
+    tracks of a clip are missing, or its video and the champion looks at pictures.
     """
     wanted = None if clip_ids is None else list(clip_ids)
-    champion = open_registry(workspace).alias(CHAMPION)
-    package: Package | None = None
+    champion = present = open_registry(workspace).alias(CHAMPION)
     scored, skipped, fights = 0, 0, 0
     for batch in batches.chosen_batches(workspace, batch_id):
         if batch.is_sealed:
             continue
+        champion = _appoint(workspace, batch, present, anew=wanted is None)
         clips = batches.accepted_clips(batch, wanted)
         due = [
             clip
@@ -68,8 +71,7 @@ def run(
             if read_fingerprint(batch.part("predictions", clip.clip_id)) != expected(batch, clip, champion)
         ]
         skipped += len(clips) - len(due)
-        if champion is not None and due:
-            package = package or load_version(workspace, champion)
+        package = _load(workspace, batch, champion) if champion is not None and due else None
         for done, clip in enumerate(due, start=1):
             fights += _score(batch, clip, champion, package)
             scored += champion is not None
@@ -77,6 +79,36 @@ def run(
                 progress("score", done, len(due))
     record_progress(workspace, "score", "predictions")
     return ScoreResult(champion, scored, skipped, fights)
+
+
+def judge(batch: Batch) -> str | None:
+    """The version that judges all clips of an open batch; None if there was no champion, or no clip was judged yet."""
+    return json.loads(batch.judge.read_text("utf-8"))["version"] if batch.judge.is_file() else None
+
+
+def dismiss(workspace: Workspace, params: Params, *, batch_id: str) -> None:
+    """The next clips of an open batch that are judged have the champion of then, and all others after them."""
+    workspace.batch(batch_id).judge.unlink(missing_ok=True)
+
+
+def _appoint(workspace: Workspace, batch: Batch, present: str | None, *, anew: bool) -> str | None:
+    """Make the present champion the judge of a batch, unless another process was first and it is not to be chosen anew."""
+    with workspace.lock("judge"):
+        if anew or not batch.judge.is_file():
+            write_json(batch.judge, {"version": present})
+        return judge(batch)
+
+
+def _load(workspace: Workspace, batch: Batch, champion: str) -> Package:
+    try:
+        return load_version(workspace, champion)
+    except ServiceUnavailable:
+        raise
+    except UserError as error:
+        raise UserError(
+            f"{error} Version {champion} judges batch {batch.batch_id} until `violence-ops score --batch {batch.batch_id}` lets the "
+            "present champion judge all of it."
+        ) from None
 
 
 def load_version(workspace: Workspace, version: str) -> Package:

@@ -27,7 +27,7 @@ from violence_ops.files import (
 )
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord
-from violence_ops.stages import annotate, batches, extract_poses, inbox
+from violence_ops.stages import annotate, batches, extract_poses, inbox, score
 from violence_ops.stages.annotation_summary import summary_row
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.index import open_catalog
@@ -56,7 +56,8 @@ def run(
     """Seal one batch, or every open one. Already sealed: a no-op; killed half-way: it goes on where it stopped.
 
     Raises ExpectationsFailed (everything stays in place), WorkspaceError if a stage before has not run for all clips, or ran with
-    other weights or parameters, ServiceUnavailable if the DVC remote cannot be reached (the batch is sealed then; run again to send it).
+    other weights or parameters, or with several champions, ServiceUnavailable if the DVC remote cannot be reached (the batch is
+    sealed then; run again to send it).
     """
     chosen = (
         [workspace.batch(batch_id)] if batch_id else half_sealed(workspace) + batches.chosen_batches(workspace, None)
@@ -137,23 +138,22 @@ def _judged_clips(batch: Batch) -> list[ClipRecord]:
 
 def _refuse_outdated(params: Params, weights_sha256: str, batch: Batch, accepted: list[ClipRecord]) -> None:
     """Refuse poses and tracks that are not those of the present weights and parameters, which batch.json will name, and
-    clips that were not scored."""
+    predictions that are not of these tracks and one champion."""
+    judge = score.judge(batch)
     for clip in accepted:
         wanted = {
             ("poses", "extract-poses"): extract_poses.expected(clip, weights_sha256, params.pose),
             ("tracks", "annotate"): annotate.expected(batch, clip, params),
+            ("predictions", "score"): score.expected(batch, clip, judge),
         }
         for (table, verb), mark in wanted.items():
             part = batch.part(table, clip.clip_id)
             if read_fingerprint(part) != mark:
-                state = f"{table} of other weights or parameters" if part.is_file() else f"no {table} yet"
+                causes = "tracks or another champion" if table == "predictions" else "weights or parameters"
+                state = f"{table} of other {causes}" if part.is_file() else f"no {table} yet"
                 raise WorkspaceError(
                     f"Clip {clip.clip_id} of batch {batch.batch_id} has {state}: run `violence-ops {verb}` and what follows it."
                 )
-        if not batch.part("predictions", clip.clip_id).is_file():
-            raise WorkspaceError(
-                f"Clip {clip.clip_id} of batch {batch.batch_id} has no predictions yet: run `violence-ops score` first."
-            )
 
 
 def _check(workspace: Workspace, params: Params, batch: Batch, accepted: list[ClipRecord]) -> None:
