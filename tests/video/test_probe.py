@@ -196,3 +196,16 @@ def test_pictures_that_look_alike_have_hashes_that_are_near() -> None:
 
     assert distance(picture, brighter) <= 2
     assert distance(picture, other) > 15
+
+
+def test_a_decoder_that_something_else_kills_is_not_held_against_the_file(
+    tmp_path: Path, limits: ValidationParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the kernel does when memory runs out: the file may be dropped again."""
+    dying = "import os, signal, sys; print(flush=True); sys.stdin.readline(); os.kill(os.getpid(), signal.SIGKILL)"
+    (tmp_path / "dying_child.py").write_text(dying)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(sandbox_module, "_CHILD", "dying_child")
+    with Sandbox(limits) as sandbox, pytest.raises(Rejected, match=r"killed twice.*drop the file again") as refused:
+        sandbox.validate(tmp_path / "clip.mp4")
+    assert refused.value.reason == "too_large"

@@ -40,6 +40,11 @@ class _Crashed(Exception):
         self.code = code
 
     def rejected(self, name: str) -> Rejected:
+        if self.code == -signal.SIGKILL:  # no fault in the file does that, and its memory is bounded
+            lack = (
+                "was killed twice, most likely because the machine lacks memory: free some, then drop the file again."
+            )
+            return Rejected("too_large", f"The decoder of {name} {lack}")
         return Rejected("decode_error", f"{name} crashed the decoder twice (exit code {self.code}).")
 
 
