@@ -127,6 +127,42 @@ def test_bytes_refused_for_their_name_are_new_under_a_proper_one(url: str) -> No
         assert catalog.claim([clip(1), clip(2)], "run") == {clip(1).clip_id}
 
 
+def test_bytes_that_are_kept_and_dropped_again_under_a_name_that_is_refused_are_not_new(url: str) -> None:
+    with Catalog(url) as catalog:
+        catalog.record([clip(1, status="accepted")], "2026-01-01-00000000")
+        catalog.record([clip(1, status="quarantined", reason="unsafe_name")])
+        assert catalog.find([clip(1).clip_id])[clip(1).clip_id].status == "accepted"
+        assert catalog.claim([clip(1)], "run") == set()
+
+
+def test_a_rebuild_is_seen_whole_or_not_at_all_and_broken_off_changes_nothing(url: str) -> None:
+    with Catalog(url) as catalog, Catalog(url) as reader:
+        catalog.rebuild([("2026-01-01-00000000", "2026-01-01", "sealed", [clip(1), clip(2)])], [clip(3)])
+        seen = []
+
+        def broken_off() -> Iterator[tuple[str, str, str, list[ClipRecord]]]:
+            yield "2026-01-02-00000000", "2026-01-02", "open", [clip(1)]
+            seen.append(reader.counts())
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            catalog.rebuild(broken_off(), [])
+        assert seen == [reader.counts()]
+        assert reader.batches() == ["2026-01-01-00000000"]
+        assert set(reader.find(clip(number).clip_id for number in (1, 2, 3))) == {
+            clip(number).clip_id for number in (1, 2, 3)
+        }
+
+
+def test_a_rebuild_leaves_the_claims_of_runs_that_are_not_finished(url: str) -> None:
+    with Catalog(url) as catalog:
+        catalog.claim([clip(1)], "alive")
+        catalog.claim([clip(2)], "gone")
+        catalog.rebuild([], [], alive=["alive"])
+        assert catalog.claim([clip(1), clip(2)], "new") == {clip(2).clip_id}
+        assert catalog.claim([clip(1)], "alive") == {clip(1).clip_id}
+
+
 def test_a_label_corrected_later_stays_when_the_clip_is_judged_again(url: str) -> None:
     arrived = clip(1, label="Fight", status="accepted")
     with Catalog(url) as catalog:

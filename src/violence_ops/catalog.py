@@ -100,7 +100,10 @@ class Catalog:
         for chunk in _chunks(clips):
             rows = [_row(clip) | {"claimed_by": by, "batch_id": None} for clip in chunk]
             with self._transaction() as connection:
-                connection.execute(self._upsert(_clips, rows, _clips.c.reason.in_(_UNTAKEN)))
+                new = self._insert(_clips).values(rows)
+                again = {name: new.excluded[name] for name in rows[0] if name != "clip_id"}
+                untaken = _clips.c.reason.in_(_UNTAKEN)
+                connection.execute(new.on_conflict_do_update(index_elements=["clip_id"], set_=again, where=untaken))
                 ids = [row["clip_id"] for row in rows]
                 mine = sa.select(_clips.c.clip_id).where(
                     _clips.c.claimed_by == by, _clips.c.batch_id.is_(None), _clips.c.clip_id.in_(ids)
@@ -132,11 +135,12 @@ class Catalog:
             connection.execute(sa.update(_batches).where(_batches.c.batch_id == batch_id).values(state="sealed"))
 
     def record(self, clips: Iterable[ClipRecord], batch_id: str | None = None) -> None:
-        """Insert or overwrite what is known of these clips, but for the label: what they came with never replaces what is known."""
-        for chunk in _chunks(clips):
-            rows = [_row(clip) | {"batch_id": batch_id} for clip in chunk]
-            with self._transaction() as connection:
-                connection.execute(self._upsert(_clips, rows, None))
+        """Insert or overwrite what is known of these clips, but for the label: what they came with never replaces what is known.
+
+        Without `batch_id`, of files that were refused at the door: nothing that is known of their bytes is overwritten then.
+        """
+        with self._transaction() as connection:
+            self._record(connection, clips, batch_id)
 
     def forget(self, clip_id: str) -> None:
         """Delete what is known of a clip, also from the database's file as far as that is ours (SQLite)."""
@@ -212,17 +216,29 @@ class Catalog:
             return {row.clip_id: row.perceptual_hash for row in connection.execute(query.order_by(_clips.c.clip_id))}
 
     def rebuild(
-        self, batches: Iterable[tuple[str, str, BatchState, list[ClipRecord]]], quarantined: Iterable[ClipRecord]
+        self,
+        batches: Iterable[tuple[str, str, BatchState, list[ClipRecord]]],
+        quarantined: Iterable[ClipRecord],
+        alive: Iterable[str] = (),
     ) -> None:
-        """Make the tables again from what lies in the workspace: `(batch_id, night, state, clips)` and the quarantine."""
+        """Make the tables again, at once or not at all, from what lies in the workspace: `(batch_id, night, state, clips)` and
+        the quarantine. What the ingestion runs `alive` have claimed stays.
+
+        Others can read, but not write, while the iterables are gone through: what these read cannot be outdated afterwards.
+        """
         with self._transaction() as connection:
-            connection.execute(sa.delete(_clips))
-            connection.execute(sa.delete(_batches))
-        self.record(quarantined)
-        for batch_id, night, state, clips in batches:
-            self.record(clips, batch_id)
-            with self._transaction() as connection:
-                connection.execute(sa.insert(_batches).values(batch_id=batch_id, night=night, state=state))
+            if connection.dialect.name == "postgresql":
+                connection.execute(sa.text("LOCK TABLE clips, batches IN EXCLUSIVE MODE"))
+            # SQLite: a transaction that begins with a change keeps the other writers out
+            connection.execute(sa.delete(_clips).where(sa.func.coalesce(_clips.c.claimed_by, "").not_in(list(alive))))
+            claimed = sa.select(_clips.c.batch_id).where(_clips.c.batch_id.is_not(None))
+            connection.execute(sa.delete(_batches).where(_batches.c.batch_id.not_in(claimed)))
+            for batch_id, night, state, clips in batches:
+                self._record(connection, clips, batch_id)
+                row = {"batch_id": batch_id, "night": night, "state": state}
+                statement = self._insert(_batches).values(row)
+                connection.execute(statement.on_conflict_do_update(index_elements=["batch_id"], set_=row))
+            self._record(connection, quarantined, None)
 
     def _select(self, *conditions: Any) -> list[CatalogClip]:
         columns = [_clips.c[name] for name in CatalogClip.__dataclass_fields__]
@@ -233,14 +249,15 @@ class Catalog:
     def _insert(self, table: sa.Table) -> Any:
         return postgresql.insert(table) if self._engine.dialect.name == "postgresql" else sqlite.insert(table)
 
-    def _upsert(self, table: sa.Table, rows: list[dict[str, Any]], only_where: Any) -> Any:
-        statement = self._insert(table).values(rows)
-        new = statement.excluded
-        changes = {name: new[name] for name in rows[0] if name != "clip_id"}
-        if only_where is None:
-            changes["label"] = sa.func.coalesce(table.c.label, new.label)
-            changes["batch_id"] = sa.func.coalesce(new.batch_id, table.c.batch_id)
-        return statement.on_conflict_do_update(index_elements=["clip_id"], set_=changes, where=only_where)
+    def _record(self, connection: sa.Connection, clips: Iterable[ClipRecord], batch_id: str | None) -> None:
+        for chunk in _chunks(clips):
+            statement = self._insert(_clips).values([_row(clip) | {"batch_id": batch_id} for clip in chunk])
+            if batch_id is None:
+                connection.execute(statement.on_conflict_do_nothing())
+                continue
+            changes = {name: statement.excluded[name] for name in ("batch_id", *_KEPT)}
+            changes["label"] = sa.func.coalesce(_clips.c.label, statement.excluded.label)
+            connection.execute(statement.on_conflict_do_update(index_elements=["clip_id"], set_=changes))
 
     @contextmanager
     def _transaction(self) -> Iterator[sa.Connection]:

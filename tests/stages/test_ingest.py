@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 
 import pytest
 
+from violence_ops.catalog import Catalog
 from violence_ops.errors import ServiceUnavailable
 from violence_ops.stages import batches, ingest, labels, quarantine
 from violence_ops.stages.index import open_catalog, rebuild
@@ -192,3 +195,43 @@ def test_a_lost_catalog_is_made_again_from_the_workspace(workspace: Workspace) -
         path.unlink()
     (workspace.inbox / "again.mp4").write_bytes(b"a")
     assert take_in(workspace).duplicates == 1
+
+
+def test_a_lost_catalog_is_rebuilt_once_by_however_many_open_it(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace.inbox / "a.mp4").write_bytes(b"a")
+    batch_ids = take_in(workspace).batch_ids
+    for path in workspace.root.glob("catalog.db*"):
+        path.unlink()
+    rebuilt, real = [], Catalog.rebuild
+
+    def slowly(*arguments: object) -> None:
+        rebuilt.append(arguments)
+        time.sleep(0.3)
+        real(*arguments)  # type: ignore[arg-type]
+
+    def opened(_: int) -> list[str]:
+        with open_catalog(workspace) as catalog:
+            return catalog.batches()
+
+    monkeypatch.setattr(Catalog, "rebuild", slowly)
+    with ThreadPoolExecutor(4) as pool:
+        assert list(pool.map(opened, range(4))) == [batch_ids] * 4
+    assert len(rebuilt) == 1
+
+
+def test_a_rebuild_while_a_run_is_not_finished_does_not_let_the_same_bytes_in_twice(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace.inbox / "a.mp4").write_bytes(b"a")
+    real = Catalog.open_batch
+
+    def rebuilt_just_before(catalog: Catalog, *arguments: object) -> None:
+        rebuild(workspace, catalog)
+        real(catalog, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Catalog, "open_batch", rebuilt_just_before)
+    assert take_in(workspace).claimed == 1
+    (workspace.inbox / "again.mp4").write_bytes(b"a")
+    assert take_in(workspace, date(2026, 1, 2)).duplicates == 1

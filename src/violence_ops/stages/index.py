@@ -2,33 +2,59 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+
 from violence_ops.catalog import BatchState, Catalog
-from violence_ops.records import ClipRecord
+from violence_ops.records import ClipRecord, Label
 from violence_ops.stages import batches, labels_file, quarantine
 from violence_ops.workspace import Workspace
 
 
 def open_catalog(workspace: Workspace) -> Catalog:
-    """The workspace's catalog; one that knows of no batch although there are some is rebuilt first."""
+    """The workspace's catalog; one that knows of no batch although there are some is rebuilt first.
+
+    Not to be called by a holder of the lock `claims`.
+    """
     catalog = Catalog(workspace.catalog_url)
-    if (workspace.sealed_batches() or batches.open_batch_ids(workspace)) and not catalog.batches():
-        rebuild(workspace, catalog)
+    if _is_lost(workspace, catalog):
+        with workspace.lock("claims"):
+            if _is_lost(workspace, catalog):  # nobody else has rebuilt it meanwhile
+                _fill(workspace, catalog)
     return catalog
 
 
 def rebuild(workspace: Workspace, catalog: Catalog) -> None:
-    """Fill the catalog from the batches, the quarantine and data/labels.csv."""
-    contents: list[tuple[str, str, BatchState, list[ClipRecord]]] = []
-    for batch in workspace.sealed_batches():
-        night = batches.read_manifest(batch).night
-        contents.append((batch.batch_id, night, "sealed", batches.read_clips(batch)))
-    for batch_id in batches.open_batch_ids(workspace):
+    """Fill the catalog from the batches, the quarantine and data/labels.csv; the claims of runs that are not finished stay."""
+    with workspace.lock("claims"):
+        _fill(workspace, catalog)
+
+
+def _is_lost(workspace: Workspace, catalog: Catalog) -> bool:
+    return bool(workspace.sealed_batches() or batches.open_batch_ids(workspace)) and not catalog.batches()
+
+
+def _fill(workspace: Workspace, catalog: Catalog) -> None:
+    """Under the lock `claims`: no run that has claimed clips begins or ends meanwhile."""
+    alive = [folder.name for folder in workspace.claims.glob("*")]
+    catalog.rebuild(_batches(workspace), _refused(workspace), alive)
+
+
+def _batches(workspace: Workspace) -> Iterator[tuple[str, str, BatchState, list[ClipRecord]]]:
+    labels = labels_file.later_labels(workspace)
+    # the open ones are looked up first, so that one that is sealed meanwhile is among the sealed ones
+    for batch_id in sorted({*batches.open_batch_ids(workspace), *(b.batch_id for b in workspace.sealed_batches())}):
         batch = workspace.batch(batch_id)
-        if not batch.is_sealed:
-            manifest = batches.read_manifest(batch)
-            judged = {clip.clip_id: clip for clip in batches.read_clips(batch)}
-            clips = [judged.get(clip.clip_id, clip) for clip in manifest.clips]
-            contents.append((batch_id, manifest.night, "open", clips))
+        manifest = batches.read_manifest(batch)
+        judged = {clip.clip_id: clip for clip in batches.read_clips(batch)}
+        clips = judged.values() if batch.is_sealed else [judged.get(clip.clip_id, clip) for clip in manifest.clips]
+        yield batch_id, manifest.night, "sealed" if batch.is_sealed else "open", [_now(clip, labels) for clip in clips]
+
+
+def _refused(workspace: Workspace) -> Iterator[ClipRecord]:
+    labels = labels_file.later_labels(workspace)
     in_quarantine = (quarantine.as_clip(entry) for entry in quarantine.entries(workspace))
-    catalog.rebuild(contents, (clip for clip in in_quarantine if clip.reason != "duplicate"))
-    catalog.set_labels(labels_file.later_labels(workspace))
+    yield from (_now(clip, labels) for clip in in_quarantine if clip.reason != "duplicate")
+
+
+def _now(clip: ClipRecord, labels: Mapping[str, Label]) -> ClipRecord:
+    return clip.with_(label=labels.get(clip.clip_id, clip.label))
