@@ -1,12 +1,14 @@
+import shutil
 from dataclasses import replace
+from datetime import date
 
 import numpy as np
 import pytest
 
-from violence_ops.errors import Rejected, UsageError
+from violence_ops.errors import Rejected, UsageError, WorkspaceError
 from violence_ops.files import write_table
 from violence_ops.records import PREDICTIONS_SCHEMA
-from violence_ops.stages import annotate, batches, explain, overlay, quarantine
+from violence_ops.stages import annotate, batches, explain, ingest, overlay, quarantine
 from violence_ops.stages.parts import withdraw
 
 
@@ -76,6 +78,24 @@ def test_it_says_why_a_clip_was_refused(workspace, params, annotated):
     assert result.status == "quarantined"
     assert result.to_dict()["refusal"]["reason"] == "decode_error"
     assert "decode_error: clip0.mp4 crashed the decoder." in "\n".join(result.lines())
+
+
+def test_an_accepted_clip_that_arrived_twice_is_still_accepted(workspace, params, annotated, clip_folder, tmp_path):
+    (workspace.inbox / "NonFight").mkdir()
+    shutil.copy(clip_folder / "clip0.mp4", workspace.inbox / "NonFight" / "copy.mp4")
+    assert ingest.run(workspace, params, night=date(2026, 2, 1)).duplicates == 1
+    path = tmp_path / "why.png"
+    result = explain.run(workspace, params, annotated[0].clip_id, image=path)
+    assert (result.status, result.refusal, result.batch_id) == ("accepted", None, annotated[0].batch_id)
+    assert "  also arrived as NonFight/copy.mp4 on 2026-02-01" in result.lines()
+    assert path.is_file()
+
+
+def test_a_picture_of_a_refused_clip_is_refused_and_not_left_out(workspace, params, annotated, tmp_path):
+    clip = annotated[0]
+    withdraw(workspace, workspace.batch(clip.batch_id), clip, Rejected("decode_error", "It crashed the decoder."))
+    with pytest.raises(WorkspaceError, match="leave --image out"):
+        explain.run(workspace, params, clip.clip_id, image=tmp_path / "why.png")
 
 
 def test_giving_up_a_clip_twice_is_giving_it_up_once(workspace, params, annotated):

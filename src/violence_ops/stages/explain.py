@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from violence_ops.errors import WorkspaceError
 from violence_ops.files import atomic_path
 from violence_ops.params import InvolvementParams, Params
 from violence_ops.records import COMPONENTS, ClipRecord
@@ -22,7 +23,8 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainResult:
-    """All that is known of one clip. `tracks` are by rank, those not ranked (rank 0) last; `refusal` is its reason.json."""
+    """All that is known of one clip. `tracks` are by rank, those not ranked (rank 0) last; `refusal` is its reason.json;
+    `copies` are the nights and paths under which an accepted clip arrived again."""
 
     clip_id: str
     status: str
@@ -30,6 +32,7 @@ class ExplainResult:
     sealed: bool = False
     source_path: str | None = None
     source_group: str | None = None
+    copies: list[dict[str, Any]] = field(default_factory=list)
     label: str | None = None
     label_from: str | None = None
     video: dict[str, Any] = field(default_factory=dict)
@@ -48,6 +51,7 @@ class ExplainResult:
         lines = [
             f"Clip {self.clip_id}: {self.status}",
             f"  from     {self.source_path}, source group {self.source_group}",
+            *(f"  also arrived as {copy['source_path']} on {copy['night']}" for copy in self.copies),
             f"  batch    {batch}",
             f"  label    {f'{self.label} (from {self.label_from})' if self.label else 'none yet'}",
         ]
@@ -68,17 +72,20 @@ class ExplainResult:
 def run(workspace: Workspace, params: Params, clip_id: str, *, image: Path | None = None) -> ExplainResult:
     """Explain one clip; with `image` also write a PNG there: the best frame with regions, tracks, and components as bars.
 
-    Raises UsageError if the workspace does not know the clip.
+    Raises UsageError if the workspace does not know the clip, WorkspaceError if there is no picture of it to write.
     """
-    refusal = quarantine.read(workspace.quarantined(clip_id))
-    batch = None if refusal else batch_of(workspace, clip_id)
+    batch, refusal = batch_of(workspace, clip_id), quarantine.read(workspace.quarantined(clip_id))
     found = batches.read_clips(batch, [clip_id]) if batch else []
-    if refusal is None and (batch is None or not found):
+    if batch and found and found[0].status == "accepted":
+        return _accepted(workspace, params, batch, found[0], (refusal or {}).get("occurrences", []), image)
+    if image is not None:
+        raise WorkspaceError(
+            f"Clip {clip_id} was not accepted, so there is no picture of it: leave --image out to read why."
+        )
+    if not found and (refusal is None or refusal["reason"] == "duplicate"):
         return ExplainResult(
             clip_id=clip_id, status="claimed, not validated yet", batch_id=batch.batch_id if batch else None
         )
-    if refusal is None and found[0].status == "accepted" and batch:
-        return _accepted(workspace, params, batch, found[0], image)
     clip = found[0] if found else quarantine.as_clip(refusal or {})
     return ExplainResult(
         clip_id=clip_id,
@@ -94,7 +101,12 @@ def run(workspace: Workspace, params: Params, clip_id: str, *, image: Path | Non
 
 
 def _accepted(
-    workspace: Workspace, params: Params, batch: Batch, clip: ClipRecord, image: Path | None
+    workspace: Workspace,
+    params: Params,
+    batch: Batch,
+    clip: ClipRecord,
+    copies: list[dict[str, Any]],
+    image: Path | None,
 ) -> ExplainResult:
     label, source = labels.effective_labels(workspace).get(clip.clip_id, (None, None))
     tracks, used = _tracks(batch, clip), _made_with(batch, params)
@@ -108,6 +120,7 @@ def _accepted(
         sealed=batch.is_sealed,
         source_path=clip.source_path,
         source_group=clip.source_group,
+        copies=copies,
         label=label,
         label_from=source,
         video={name: getattr(clip, name) for name in ("width", "height", "fps", "frame_count", "duration_s")},
