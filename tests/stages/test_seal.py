@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,7 @@ from violence_ops import versioning
 from violence_ops.errors import ExpectationsFailed, ServiceUnavailable, WorkspaceError
 from violence_ops.files import fingerprint, read_fingerprint, sha256_file, write_table
 from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA
-from violence_ops.stages import batches, ingest, quarantine, score, seal, validate
+from violence_ops.stages import batches, ingest, parts, quarantine, score, seal, validate
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
@@ -42,8 +43,6 @@ def test_a_night_with_broken_files_is_sealed_versioned_and_leaves_nothing_to_red
     batch = workspace.batch(batch_id)
     validate.checkpoint(workspace, params, batch_id=batch_id)
     write_annotations(workspace, batch_id)
-    for stage in ("extract-poses", "annotate", "score"):
-        batches.write_batch_progress(workspace, stage, [batch])
     result = seal.run(workspace, params)
     assert (result.batch_ids, result.clips) == ([batch_id], 6)
 
@@ -201,7 +200,7 @@ def test_a_remote_that_is_gone_refuses_and_a_second_run_sends_the_batch(
 def test_shards_in_any_order_give_the_same_batch(
     new_workspace: Callable[..., Workspace], clip_folder: Path, broken_folder: Path, write_annotations: Annotate
 ) -> None:
-    sealed = []
+    sealed: list[dict[str, Any]] = []
     for name, size, backwards in (("one", 100, False), ("many", 2, True)):
         workspace = new_workspace(name, **{"ingest.shard_size": size})
         for folder in (clip_folder, broken_folder):
@@ -219,5 +218,7 @@ def test_shards_in_any_order_give_the_same_batch(
                 for path in workspace.batch(batch_id).sealed.rglob("*.*")
                 if path.name != "batch.json"
             }
+            | {stage: workspace.read_progress(stage) for stage in parts.STAGES}
         )
+        assert sealed[-1]["score"][batch_id]["clips"] == 6
     assert sealed[0] == sealed[1]

@@ -90,7 +90,8 @@ def run(
         found += [_counts(batch, clip, params.annotation.crowd) for clip in clips]
         fresh = {clip.clip_id for clip in due}
         overlays += _overlays(workspace, batch, [clip for clip in clips if clip.clip_id in fresh], params, progress)
-    record_progress(workspace, "annotate", "tracks")
+    if clip_ids is None:
+        record_progress(workspace, "annotate")
     scenes = Counter(counts.scene for counts in found)
     return AnnotateResult(
         annotated=len(found) - skipped,

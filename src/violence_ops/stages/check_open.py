@@ -22,9 +22,10 @@ from violence_ops.stages.findings import (
     compare,
     unreadable,
 )
+from violence_ops.stages.parts import STAGES
 from violence_ops.workspace import Batch, Workspace
 
-_STAGES: Final = {"clips": "validate", "poses": "extract-poses", "tracks": "annotate", "predictions": "score"}
+_STAGES: Final = {table: verb for verb, table in STAGES.items()}
 """The verb that makes each table; what comes after it follows in this order."""
 
 

@@ -80,7 +80,8 @@ def run(
     work = _Work(workspace, params, sha256, sum(len(_frames(clip, params)) for _, clip in due), progress)
     if due:
         work.run(due)
-    record_progress(workspace, "extract-poses", "poses")
+    if clip_ids is None:
+        record_progress(workspace, "extract-poses")
     return work.result(skipped=total - len(due))
 
 

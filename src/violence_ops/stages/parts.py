@@ -1,6 +1,8 @@
-"""What the stages that work clip by clip share: their progress file, giving up a clip, and finding one again."""
+"""What the stages that work clip by clip share: their progress files, giving up a clip, and finding one again."""
 
 from __future__ import annotations
+
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -11,24 +13,32 @@ from violence_ops.stages import batches, quarantine
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Batch, Workspace, check_clip_id
 
+STAGES: Final = {"validate": "clips", "extract-poses": "poses", "annotate": "tracks", "score": "predictions"}
+"""The stages that work clip by clip, in order, and the table that each makes."""
 
-def record_progress(workspace: Workspace, stage: str, table: str) -> None:
-    """Write `data/progress/<stage>.json`: of every open batch, how many clips have this table, and a digest of them.
 
-    The same batches give the same bytes, whatever shards did the work; without an open batch the file stays as it is.
+def record_progress(workspace: Workspace, *stages: str) -> None:
+    """Write `data/progress/<stage>.json`: of every open batch, how many clips have the stage's table, and a digest of them.
+
+    The same batches give the same bytes, whatever shards did the work; without an open batch the files stay as they are. It looks
+    at all clips, so a shard leaves it to `seal`.
     """
     with workspace.lock("progress"):
-        content = {}
+        content: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
         for batch_id in batches.open_batch_ids(workspace):
             batch = workspace.batch(batch_id)
-            prints = {
-                clip.clip_id: read_fingerprint(batch.part(table, clip.clip_id))
-                for clip in batches.accepted_clips(batch)
-            }
-            done = {clip_id: found for clip_id, found in sorted(prints.items()) if found}
-            content[batch_id] = {"clips": len(done), "digest": fingerprint(done)}
-        if content or not workspace.read_progress(stage):
-            workspace.write_progress(stage, content)
+            clips = batches.accepted_clips(batch)
+            for stage in stages:
+                content[stage][batch_id] = _progress_of(batch, clips, STAGES[stage])
+        for stage, found in content.items():
+            if found or not workspace.read_progress(stage):
+                workspace.write_progress(stage, found)
+
+
+def _progress_of(batch: Batch, clips: list[ClipRecord], table: str) -> dict[str, Any]:
+    prints = {clip.clip_id: read_fingerprint(batch.part(table, clip.clip_id)) for clip in clips}
+    done = {clip_id: found for clip_id, found in sorted(prints.items()) if found}
+    return {"clips": len(done), "digest": fingerprint(done)}
 
 
 def withdraw(workspace: Workspace, batch: Batch, clip: ClipRecord, refusal: Rejected) -> None:

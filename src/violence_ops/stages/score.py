@@ -77,7 +77,8 @@ def run(
             scored += champion is not None
             if progress:
                 progress("score", done, len(due))
-    record_progress(workspace, "score", "predictions")
+    if clip_ids is None:
+        record_progress(workspace, "score")
     return ScoreResult(champion, scored, skipped, fights)
 
 

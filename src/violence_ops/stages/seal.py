@@ -31,6 +31,7 @@ from violence_ops.stages import annotate, batches, extract_poses, inbox, score
 from violence_ops.stages.annotation_summary import summary_row
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.index import open_catalog
+from violence_ops.stages.parts import STAGES, record_progress
 from violence_ops.workspace import Batch, Workspace
 
 _TABLES: Final = {"poses": POSES_SCHEMA, "tracks": TRACKS_SCHEMA, "predictions": PREDICTIONS_SCHEMA}
@@ -64,6 +65,7 @@ def run(
     )
     rows: Counter[str] = Counter()
     clips = 0
+    _record_shards(workspace)
     for batch in chosen:
         with workspace.lock(f"seal-{batch.batch_id}"):
             if not batch.is_sealed:
@@ -116,6 +118,12 @@ def _announce(workspace: Workspace, batch: Batch) -> None:
         catalog.seal_batch(batch.batch_id)
     if batch.open.exists():
         shutil.rmtree(batch.open)
+
+
+def _record_shards(workspace: Workspace) -> None:
+    """Record what the shards of the stages before have done; in `dvc repro` each stage, and DVC, has done so itself."""
+    if batches.open_batch_ids(workspace) and not versioning.inside_repro(workspace):
+        record_progress(workspace, *STAGES)
 
 
 def _record_night(workspace: Workspace, params: Params, sealed: list[Batch]) -> None:

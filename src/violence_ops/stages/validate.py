@@ -51,7 +51,8 @@ def run(
     with open_catalog(workspace) as catalog, Sandbox(params.validation) as sandbox:
         for batch in chosen:
             judged += _validate_batch(workspace, params, batch, clip_ids, catalog, sandbox, progress)
-    record_progress(workspace, "validate", "clips")
+    if clip_ids is None:
+        record_progress(workspace, "validate")
     reasons = Counter(clip.reason or "" for clip in judged if clip.status == "quarantined")
     return ValidateResult(sum(clip.status == "accepted" for clip in judged), dict(sorted(reasons.items())))
 
