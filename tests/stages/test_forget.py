@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import date
 from pathlib import Path
 
@@ -14,6 +17,7 @@ from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
 from violence_ops import versioning
+from violence_ops.catalog import Catalog
 from violence_ops.errors import ServiceUnavailable, UsageError
 from violence_ops.files import sha256_file, write_text
 from violence_ops.records import ClipRecord
@@ -278,4 +282,108 @@ def test_without_enough_clips_left_there_is_no_dataset_and_it_says_so(workspace:
     found = forget.run(workspace, workspace.params({"dataset.min_clips_per_label": 10}), clip_id, **WHO)
     assert found.removed["dataset"].endswith("-> none")
     assert "No dataset can be made without the clip" in found.notices[0]
+    assert list(remnants(workspace, clip_id)) == []
+
+
+class Killed(BaseException):
+    """What no code of ours catches."""
+
+
+def killed(*_: object, **__: object) -> None:
+    raise Killed
+
+
+@pytest.fixture
+def half_done(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """`half_done({"a.mp4": b"a"}, part_of, "name")`: an ingestion of these files that is killed when it calls that function."""
+
+    def run(files: dict[str, bytes], part_of: object, name: str) -> None:
+        for file, content in files.items():
+            (workspace.inbox / file).write_bytes(content)
+        with monkeypatch.context() as patch:
+            patch.setattr(part_of, name, killed)
+            with pytest.raises(Killed):
+                ingest.run(workspace, workspace.params(), night=date(2026, 1, 2))
+        assert claimed_bytes(workspace) >= set(files.values())
+
+    return run
+
+
+def claimed_bytes(workspace: Workspace) -> set[bytes]:
+    return {path.read_bytes() for path in workspace.claims.glob("*/files/*")}
+
+
+def check_it_goes_on_without(workspace: Workspace, clip_id: str, others: set[bytes]) -> None:
+    """Nothing of the clip is left in the claims, and the next ingestion takes in the rest of them and what is new."""
+    assert list(remnants(workspace, clip_id)) == []
+    assert not any(clip_id in path.read_text("utf-8") for path in workspace.claims.glob("*/*.json"))
+    assert claimed_bytes(workspace) == others
+    (workspace.inbox / "later.mp4").write_bytes(b"later")
+    found = ingest.run(workspace, workspace.params(), night=date(2026, 1, 3))
+    assert (found.claimed, found.duplicates, found.quarantined) == (len(others) + 1, 0, {})
+    assert list(remnants(workspace, clip_id)) == []
+    assert list(workspace.claims.iterdir()) == []
+
+
+@pytest.mark.parametrize("how_far", [(ingest, "_decide"), (ingest, "_carry_out")], ids=["taken", "decided"])
+def test_a_clip_that_was_dropped_again_goes_from_an_ingestion_that_was_killed(
+    workspace: Workspace, half_done: Callable[..., None], how_far: tuple[object, str]
+) -> None:
+    (workspace.inbox / "a.mp4").write_bytes(b"person")
+    (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 1, 1)).batch_ids
+    (clip,) = batches.read_manifest(workspace.batch(batch_id)).clips
+    half_done({"again.mp4": b"person", "new.mp4": b"new"}, *how_far)
+    assert forget.run(workspace, workspace.params(), clip.clip_id, **WHO).removed["claimed files"] == 1
+    check_it_goes_on_without(workspace, clip.clip_id, {b"new"})
+
+
+@pytest.mark.parametrize(
+    "how_far", [(ingest, "_make_batch"), (batches, "write_manifest")], ids=["decided", "half a batch"]
+)
+def test_a_new_clip_goes_from_an_ingestion_that_was_killed(
+    workspace: Workspace, half_done: Callable[..., None], how_far: tuple[object, str]
+) -> None:
+    clip_id = hashlib.sha256(b"person").hexdigest()[:20]
+    half_done({"a.mp4": b"person", "..a.mp4": b"person", "new.mp4": b"new"}, *how_far)
+    assert forget.run(workspace, workspace.params(), clip_id, **WHO).removed["claimed files"] == 2
+    check_it_goes_on_without(workspace, clip_id, {b"new"})
+
+
+def test_a_clip_forgotten_by_an_earlier_version_does_not_stop_the_ingestion_that_was_killed(
+    workspace: Workspace, half_done: Callable[..., None]
+) -> None:
+    clip_id = hashlib.sha256(b"person").hexdigest()[:20]
+    half_done({"a.mp4": b"person", "copy.mp4": b"person", "new.mp4": b"new"}, ingest, "_carry_out")
+    with open_catalog(workspace) as catalog:
+        catalog.forget(clip_id)
+    tombstones.write(workspace, {"clip_id": clip_id})
+    found = ingest.run(workspace, workspace.params(), night=date(2026, 1, 3))
+    assert (found.claimed, found.duplicates) == (1, 0)
+    assert list(remnants(workspace, clip_id)) == []
+    assert list(workspace.claims.iterdir()) == []
+
+
+def test_an_ingestion_under_way_is_waited_for_and_what_it_takes_in_is_forgotten(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip_id = hashlib.sha256(b"person").hexdigest()[:20]
+    for name, content in (("a.mp4", b"person"), ("new.mp4", b"new")):
+        (workspace.inbox / name).write_bytes(content)
+    begun, go_on, real = threading.Event(), threading.Event(), Catalog.open_batch
+
+    def slowly(*arguments: object) -> None:
+        begun.set()
+        assert go_on.wait(60)
+        real(*arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Catalog, "open_batch", slowly)
+    with ThreadPoolExecutor(2) as pool:
+        ingestion = pool.submit(ingest.run, workspace, workspace.params(), night=date(2026, 1, 1))
+        assert begun.wait(60)
+        forgetting = pool.submit(forget.run, workspace, workspace.params(), clip_id, **WHO)
+        assert wait([forgetting], timeout=2).not_done
+        go_on.set()
+    (batch_id,) = ingestion.result().batch_ids
+    assert forgetting.result().batch_id == batch_id
+    assert len(batches.read_manifest(workspace.batch(batch_id)).clips) == 1
     assert list(remnants(workspace, clip_id)) == []

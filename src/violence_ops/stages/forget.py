@@ -16,12 +16,14 @@ from typing import IO, Any, Final
 import pyarrow.parquet as pq
 
 from violence_ops import versioning, versioning_erase
+from violence_ops.catalog import CatalogClip
 from violence_ops.errors import UsageError, UserError
 from violence_ops.params import Params
 from violence_ops.stages import (
     assemble,
     batches,
     holdout_without,
+    ingest,
     labels_file,
     lineage,
     reports,
@@ -130,6 +132,15 @@ class _Forgetting:
     def tombstone(self) -> None:
         self._write_stone(f"Clip {self.clip_id} is to be forgotten")
 
+    def unfinished_ingestion(self) -> None:
+        """What a killed run left in its claim. A run under way is waited for; it may have put the clip into a batch."""
+        if count := ingest.forget(self.workspace, self.clip_id):
+            self.removed["claimed files"] = count
+        known = _known(self.workspace, self.clip_id)
+        if known and known.batch_id and not self.stone["batch_id"]:
+            sha256 = _sha256(self.workspace, self.clip_id, known.batch_id)
+            self.stone |= {"batch_id": known.batch_id, "sha256": sha256}
+
     def batch_rows(self) -> None:
         """Rows and files of its batch; the lock keeps the batch from being sealed meanwhile."""
         if self.batch:
@@ -207,15 +218,15 @@ class _Forgetting:
 
 
 STEPS: Final = (
-    "tombstone", "batch_rows", "batch_version", "holdouts", "loose_files", "dataset", "stored_versions", "catalog_row", "done",
+    "tombstone", "unfinished_ingestion", "batch_rows", "batch_version", "holdouts", "loose_files", "dataset",
+    "stored_versions", "catalog_row", "done",
 )  # fmt: skip
 """In this order."""
 
 
 def _plan(workspace: Workspace, clip_id: str) -> dict[str, Any]:
     """The tombstone without who and why. Raises UsageError if the workspace does not know the clip."""
-    with open_catalog(workspace) as catalog:
-        known = catalog.find([clip_id]).get(clip_id)
+    known = _known(workspace, clip_id)
     if known is None:
         raise UsageError(f"No clip {clip_id} in this workspace: `violence-ops status` lists the clips.")
     found = traces.find(workspace, [clip_id])
@@ -227,11 +238,15 @@ def _plan(workspace: Workspace, clip_id: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _known(workspace: Workspace, clip_id: str) -> CatalogClip | None:
+    with open_catalog(workspace) as catalog:
+        return catalog.find([clip_id]).get(clip_id)
+
+
 def _sha256(workspace: Workspace, clip_id: str, batch_id: str | None) -> str | None:
     from violence_ops.stages import quarantine
 
-    if batch_id:
-        batch = workspace.batch(batch_id)
+    if batch_id and (batch := workspace.batch(batch_id)).manifest.is_file():  # else a killed run was about to make it
         clips = batches.read_clips(batch) if batch.is_sealed else batches.read_manifest(batch).clips
         return next((clip.sha256 for clip in clips if clip.clip_id == clip_id), None)
     refused = quarantine.read(workspace.quarantined(clip_id))

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import os
 import shutil
 import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from pathlib import Path
@@ -78,6 +80,51 @@ def shards(workspace: Workspace, params: Params, batch_id: str) -> list[list[str
     clip_ids = [] if batch.is_sealed else [clip.clip_id for clip in batches.read_manifest(batch).clips]
     size = params.ingest.shard_size
     return [clip_ids[start : start + size] for start in range(0, len(clip_ids), size)]
+
+
+def forget(workspace: Workspace, clip_id: str) -> int:
+    """Take a clip that has a tombstone out of what killed runs left half done; returns how many of their files went.
+
+    Runs under way are waited for: they may have looked for the tombstone before it was there.
+    """
+    _wait_for_runs(workspace)
+    with open_catalog(workspace) as catalog, claims.held(workspace, "forget", catalog) as (own, abandoned):
+        removed = sum(_take_out(claim, clip_id) for claim in abandoned)
+        own.release(workspace)
+    return removed
+
+
+def _wait_for_runs(workspace: Workspace) -> None:
+    with workspace.lock("claims"):
+        locks = sorted(workspace.claims.glob("*/lock"))
+    for lock in locks:
+        with suppress(FileNotFoundError), lock.open() as handle:  # its run has ended
+            fcntl.flock(handle, fcntl.LOCK_SH)
+
+
+def _take_out(claim: Claim, clip_id: str) -> int:
+    """Can be repeated after a crash at any point."""
+    drops = claim.drops.items()
+    found = [number for number, drop in drops if _look_at(claim.file(number), drop)[0].clip_id == clip_id]
+    for number in found:
+        claim.file(number).unlink()
+    shutil.rmtree(claim.folder / "batch", ignore_errors=True)
+    claim.take([])
+    if decision := claim.decision():
+        claim.decide(_without(decision, [clip_id]))
+    return len(found)
+
+
+def _without(decision: dict[str, Any], forgotten: Collection[str]) -> dict[str, Any]:
+    """A decision without what it says of forgotten clips, but for having refused them as such."""
+
+    def rest(name: str) -> list[dict[str, Any]]:
+        clips = [(item.get("clip", item), item) for item in decision[name]]
+        return [item for clip, item in clips if clip["clip_id"] not in forgotten or clip["reason"] == _FORGOTTEN]
+
+    clips = rest("clips")
+    batch_id = decision["batch_id"] if clips else None
+    return {"batch_id": batch_id, "refused": rest("refused"), "duplicates": rest("duplicates"), "clips": clips}
 
 
 def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[Claim], result: IngestResult) -> None:
@@ -174,7 +221,8 @@ def _batch_id(night: str, clips: Iterable[ClipRecord]) -> str:
 def _carry_out(
     workspace: Workspace, catalog: Catalog, claim: Claim, decision: dict[str, Any], result: IngestResult
 ) -> None:
-    """Put every file where the decision says. Can be repeated after a crash at any point."""
+    """Put every file where the decision says, unless its clip was forgotten since. Can be repeated after a crash at any point."""
+    decision = _without(decision, tombstones.all_of(workspace))
     quarantined = Counter(result.quarantined)
     for item in decision["refused"]:
         clip = ClipRecord.from_dict(item["clip"])
@@ -194,10 +242,10 @@ def _carry_out(
 
 def _refuse(workspace: Workspace, claim: Claim, number: int, clip: ClipRecord, message: str) -> None:
     path = claim.file(number)
-    regular = stat.S_ISREG(path.lstat().st_mode)
+    kept = clip.reason != _FORGOTTEN and stat.S_ISREG(path.lstat().st_mode)
     target = inbox.printable(os.readlink(path)) if path.is_symlink() else None
     quarantine.put(
-        workspace, clip, night=claim.night, message=message, original=path if regular and clip.reason != _FORGOTTEN else None,
+        workspace, clip, night=claim.night, message=message, original=path if kept else None,
         suffix=batches.stored_suffix(clip.source_path), facts={"link_target": target} if target else None,
     )  # fmt: skip
 
