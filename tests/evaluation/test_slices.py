@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from violence_ops.evaluation.judgement import Origin, leakage
-from violence_ops.evaluation.slices import crowd_size, slices_of
+from violence_ops.evaluation.slices import slices_of
 from violence_ops.records import COMPONENTS, JOINTS, ClipRecord, ClipTracks
 
 
@@ -25,10 +25,12 @@ def _clip(**changes: object) -> ClipRecord:
 
 
 @pytest.mark.parametrize(
-    ("frames", "size"), [([], 0), ([0, 1, 2], 1), ([0, 0, 1, 1, 2], 2), ([0] * 7 + [1] * 7, 7)], ids=["none", "one", "two", "crowd"]
+    ("frames", "crowd"),
+    [([], "nobody found"), ([0, 1, 2], "1 person"), ([0, 0, 1, 2], "2 persons"), ([0] * 7 + [1, 2], "6 persons and more")],
+    ids=["none", "one", "two", "crowd"],
 )  # fmt: skip
-def test_a_crowd_is_the_median_number_of_persons(frames: list[int], size: int) -> None:
-    assert crowd_size(_tracks(frames)) == size
+def test_the_crowd_slice_counts_the_persons_at_once(frames: list[int], crowd: str) -> None:
+    assert slices_of(_clip(), _tracks(frames))["crowd"] == crowd
 
 
 def test_a_clip_with_unknown_facts_is_in_slices_called_unknown() -> None:

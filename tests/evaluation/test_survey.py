@@ -29,7 +29,7 @@ def clip(
         np.int32
     )
     return of_clip(
-        frames=len(persons), fps=10.0, size=(100, 100), pose_frame=frame, scores=np.full(len(frame), 0.5),
+        frames=len(persons), fps=10.0, size=(100, 100), scores=np.full(len(frame), 0.5),
         keypoint_scores=np.full((len(frame), 17), 0.25), frame=frame, bboxes=np.tile(np.array(box, float), (len(frame), 1)),
         track_id=track, rank=np.where(track <= ranks, track, 0), involvement=0.8 - track / 10,
     )  # fmt: skip

@@ -7,6 +7,7 @@ import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
@@ -14,7 +15,7 @@ from typer.testing import CliRunner
 from violence_ops.cli import app
 from violence_ops.errors import WorkspaceError
 from violence_ops.records import ClipRecord
-from violence_ops.stages import analyze, annotate, forget, labels_file
+from violence_ops.stages import analyze, annotate, explain, forget, labels_file
 from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
@@ -55,6 +56,21 @@ def test_of_an_open_batch_the_annotated_clips_count(
     assert result.survey["by_camera"].keys() == {"door"}
     assert list(result.survey["clips_with"]["nobody"]) == [clips[0].clip_id]
     assert (result.batches[0]["state"], result.batches[0]["weights"]) == ("open", "–")
+
+
+def test_persons_at_once_are_those_of_annotate_and_explain_and_not_the_poses(
+    workspace: Workspace, seal_whole: Seal
+) -> None:
+    """A person whom the pose model finds four times in a frame is one person."""
+    clips = seal_whole(workspace, clips=4)
+    table = workspace.batch(clips[0].batch_id).table("poses")
+    poses = pq.read_table(table)
+    pq.write_table(pa.concat_tables([poses] * 4).sort_by([("clip_id", "ascending"), ("frame", "ascending")]), table)
+    params = workspace.params({"annotation.crowd": 3})
+    result = analyze.run(workspace, params).survey
+    assert result["persons_per_clip"] == {"2": 4}
+    assert result["crowd"] == len(result["clips_with"]["crowd"]) == 0
+    assert explain.run(workspace, params, clips[0].clip_id).scene == "few"
 
 
 def test_json_and_a_page_elsewhere(workspace: Workspace, seal_whole: Seal) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from violence_ops.evaluation.comparison import mcnemar
 from violence_ops.evaluation.metrics import confusion
 from violence_ops.evaluation.records import JudgedClip, Slice
+from violence_ops.evaluation.scene import persons_at_once
 from violence_ops.records import ClipRecord, ClipTracks
 
 DIMENSIONS: Final = ("camera", "resolution", "crowd", "darkness")
@@ -26,15 +27,9 @@ def slices_of(clip: ClipRecord, tracks: ClipTracks) -> dict[str, str]:
     return {
         "camera": clip.camera_id or "unknown",
         "resolution": _bin(clip.height, *_HEIGHTS),
-        "crowd": _bin(crowd_size(tracks), *_CROWDS),
+        "crowd": _bin(persons_at_once(tracks.frame), *_CROWDS),
         "darkness": _bin(clip.brightness, *_LUMAS),
     }
-
-
-def crowd_size(tracks: ClipTracks) -> int:
-    """Median number of persons over the frames that hold any; 0 if none does."""
-    _, counts = np.unique(tracks.frame, return_counts=True)
-    return int(np.median(counts)) if len(counts) else 0
 
 
 def cut(clips: Iterable[JudgedClip]) -> tuple[Slice, ...]:

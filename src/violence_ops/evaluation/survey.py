@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
+
+from violence_ops.evaluation.scene import Scene, persons_at_once, scene_of
 
 Float = NDArray[np.float64]
 
@@ -31,8 +32,8 @@ UNLABELLED: Final = "unlabelled"
 class ClipSurvey:
     """One annotated clip.
 
-    frames: how many were looked at, with_person: in how many of them somebody is, most: the largest number of persons in one.
-    scores `(R,)`, keypoint_scores `(R,)`: of each person in each frame, the second the mean over the joints.
+    frames: how many were looked at, with_person: in how many of them a track is, most: the persons at once (`scene`).
+    scores `(R,)`, keypoint_scores `(R,)`: of each pose in each frame, the second the mean over the joints.
     lengths `(T,)` s from a track's first to its last frame, ranked: how many tracks have a rank.
     involvement: of ranks 1 and 2, or fewer. places `(P, 2)`: middles of their boxes, in shares of width and height.
     """
@@ -53,7 +54,6 @@ def of_clip(
     frames: int,
     fps: float,
     size: tuple[int, int],
-    pose_frame: NDArray[np.int32],
     scores: Float,
     keypoint_scores: Float,
     frame: NDArray[np.int32],
@@ -64,10 +64,9 @@ def of_clip(
 ) -> ClipSurvey:
     """The facts of a clip of `size` (width, height) px of which `frames` were looked at.
 
-    Of its poses: pose_frame `(R,)`, scores `(R,)`, keypoint_scores `(R, 17)`. Of its tracks: frame `(Q,)`, bboxes `(Q, 4)`
+    Of its poses: scores `(R,)`, keypoint_scores `(R, 17)`. Of its tracks: frame `(Q,)`, bboxes `(Q, 4)`
     xyxy px, track_id, rank (0: none), involvement `(Q,)`.
     """
-    _, persons = np.unique(pose_frame, return_counts=True)
     _, first, member = np.unique(track_id, return_index=True, return_inverse=True)
     start, end = np.full(len(first), np.iinfo(np.int32).max), np.full(len(first), -1)
     np.minimum.at(start, member, frame)
@@ -76,7 +75,7 @@ def of_clip(
     middles = (bboxes[top, :2] + bboxes[top, 2:]) / 2 / size
     best = first[(rank[first] >= 1) & (rank[first] <= _TOP)]
     return ClipSurvey(
-        frames=frames, with_person=len(persons), most=int(persons.max(initial=0)), scores=scores,
+        frames=frames, with_person=len(np.unique(frame)), most=persons_at_once(frame), scores=scores,
         keypoint_scores=keypoint_scores.mean(axis=1) if len(keypoint_scores) else np.zeros(0),
         lengths=(end - start + 1) / max(fps, 1e-6), ranked=int((rank[first] > 0).sum()),
         involvement=involvement[best], places=middles[np.isfinite(middles).all(axis=1)],
@@ -99,13 +98,13 @@ class Part:
     rows: int = 0
     involvement: array[float] = field(default_factory=lambda: array("f"))
 
-    def add(self, clip: ClipSurvey, label: str, seconds: float, crowd: int) -> None:
-        """Count one more clip; `crowd` is the number of persons from which on it is one."""
+    def add(self, clip: ClipSurvey, label: str, seconds: float, scene: Scene) -> None:
+        """Count one more clip."""
         self.clips += 1
         self.seconds += seconds
         self.labels[label] += 1
-        self.nobody += clip.most == 0
-        self.crowd += clip.most >= crowd
+        self.nobody += scene == "nobody"
+        self.crowd += scene == "crowd"
         self.frames += clip.frames
         self.with_person += clip.with_person
         self.persons[clip.most] += 1
@@ -156,10 +155,10 @@ class Survey:
         self, clip_id: str, clip: ClipSurvey, *, label: str | None, camera: str | None, source: str, seconds: float
     ) -> None:
         """Count one more clip."""
-        name = label or UNLABELLED
+        name, scene = label or UNLABELLED, scene_of(clip.most, self.crowd)
         parts = (self.everything, self.by_label[name], self.by_camera[camera or "unknown"], self.by_source[source])
         for part in parts:
-            part.add(clip, name, seconds, self.crowd)
+            part.add(clip, name, seconds, scene)
         self.tracks[len(clip.lengths)] += 1
         self.ranked[clip.ranked] += 1
         self.lengths += np.histogram(clip.lengths, LENGTH_EDGES)[0]
@@ -168,8 +167,10 @@ class Survey:
         self.scores += histogram(clip.scores)
         self.keypoint_scores += histogram(clip.keypoint_scores)
         self._place(name, clip.places)
-        for kind in self._kinds(clip):
-            self.notable[kind][clip_id] = name
+        if scene != "few":
+            self.notable[scene][clip_id] = name
+        if clip.most > 0 and not clip.ranked:
+            self.notable["nobody ranked"][clip_id] = name
 
     def _place(self, label: str, places: Float) -> None:
         """Every clip counts alike, however long it is."""
@@ -180,16 +181,6 @@ class Survey:
         self.heat[label] += cells / len(places)
         self.in_regions[label] += inside.all(axis=2).mean(axis=0)
         self.placed[label] += 1
-
-    def _kinds(self, clip: ClipSurvey) -> Iterator[str]:
-        if clip.most == 0:
-            yield "nobody"
-        elif clip.most == 1:
-            yield "one person"
-        elif clip.most >= self.crowd:
-            yield "crowd"
-        if clip.most > 0 and not clip.ranked:
-            yield "nobody ranked"
 
     def region_shares(self, label: str | None = None) -> dict[str, float]:
         """Share of the top persons' frames in each region, each clip counting alike; of one label, or of all."""

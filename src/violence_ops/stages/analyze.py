@@ -23,10 +23,10 @@ from violence_ops.workspace import Batch, Workspace
 if TYPE_CHECKING:
     from violence_ops.evaluation.survey import ClipSurvey, Survey
 
-_POSES: Final = ("frame", "score", "keypoint_scores")
+_POSES: Final = ("score", "keypoint_scores")
 _TRACKS: Final = ("frame", "bbox", "track_id", "rank", "involvement")
 _NOTES: Final = {
-    "nobody": "Empty scenes, or people whom the pose model does not see: too small, too dark, seen from above.",
+    "nobody": "Empty scenes, or people whom the pose model does not see long enough: too small, too dark, seen from above.",
     "one person": "A fight takes two: where the label says Fight, somebody was not found.",
     "crowd": "Ranks are least sure where many people stand close.",
     "nobody ranked": "People are found, but no track is long and sure enough (involvement.min_track_s, min_mean_score).",
@@ -150,7 +150,7 @@ def _surveyed(clip: ClipRecord, rate: float, poses: pa.Table | None, tracks: pa.
 
     return of_clip(
         frames=len(sampled_frames(clip, rate)), fps=clip.fps or 1.0, size=(clip.width or 1, clip.height or 1),
-        pose_frame=_column(poses, "frame"), scores=_column(poses, "score"),
+        scores=_column(poses, "score"),
         keypoint_scores=_column(poses, "keypoint_scores", JOINTS), frame=_column(tracks, "frame"),
         bboxes=_column(tracks, "bbox", 4), track_id=_column(tracks, "track_id"), rank=_column(tracks, "rank"),
         involvement=_column(tracks, "involvement"),

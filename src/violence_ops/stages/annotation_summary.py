@@ -8,14 +8,15 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from violence_ops.evaluation import scene
+from violence_ops.evaluation import scene
+from violence_ops.evaluation import scene
 from violence_ops.records import COMPONENTS, POSES_SCHEMA, TRACKS_SCHEMA, ClipPoses, ClipRecord, ClipTracks
 
 
-def scene_of(frame: NDArray[np.integer], crowd: int) -> str:
-    """How many people a clip shows at once, in words, from the frame `(R,)` of every row of its tracks: nobody, one person,
-    few, or, from `crowd` on, a crowd."""
-    most = int(np.unique(frame, return_counts=True)[1].max(initial=0))
-    return ("nobody", "one person")[most] if most < 2 else "crowd" if most >= crowd else "few"
+def scene_of(frame: NDArray[np.integer], crowd: int) -> scene.Scene:
+    """How many people a clip shows at once, in words, from the frame `(R,)` of every row of its tracks."""
+    return scene.scene_of(scene.persons_at_once(frame), crowd)
 
 
 def summary_row(clip: ClipRecord, poses: pa.Table, tracks: pa.Table, crowd: int) -> dict[str, Any]:
