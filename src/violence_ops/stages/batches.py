@@ -78,8 +78,9 @@ def read_clips(batch: Batch, clip_ids: Iterable[str] | None = None) -> list[Clip
     if batch.is_sealed:
         table = load_table(batch.table("clips"))
     else:
-        parts = sorted((batch.open / "clips").glob("*.parquet"))
-        parts = [part for part in parts if wanted is None or part.stem in wanted]
+        # not the whole folder for a few: every clip is asked for alone
+        folder = (batch.open / "clips").glob("*.parquet")
+        parts = sorted(folder if wanted is None else filter(Path.is_file, (batch.part("clips", one) for one in wanted)))
         table = pa.concat_tables([load_table(part) for part in parts]) if parts else CLIPS_SCHEMA.empty_table()
     records = (ClipRecord.from_dict(row) for row in table.to_pylist())
     return [record for record in records if wanted is None or record.clip_id in wanted]
