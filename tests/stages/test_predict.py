@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
+from violence_ops.cli import app
 from violence_ops.errors import UsageError
 from violence_ops.records import ClipRecord
 from violence_ops.stages import assemble, predict, synth, train
@@ -32,7 +37,7 @@ def test_a_table_has_a_row_per_window_and_one_for_a_video_that_cannot_be_used() 
 
 
 @pytest.mark.slow
-def test_every_video_of_a_folder_gets_a_row_and_a_broken_one_its_reason(
+def test_every_video_gets_a_row_and_one_that_is_broken_or_gone_its_reason(
     new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]], tmp_path: Path
 ) -> None:
     workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1})
@@ -55,3 +60,20 @@ def test_every_video_of_a_folder_gets_a_row_and_a_broken_one_its_reason(
         assert row["windows"]
     with pytest.raises(UsageError, match="does not exist"):
         list(predict.run(workspace, params, [tmp_path / "nowhere"]))
+
+    good, gone, fifo = judged[0]["path"], tmp_path / "gone.mp4", tmp_path / "fifo.mp4"
+    os.mkfifo(fifo)
+    code, lines = answer(workspace, "-", "--json", stdin=f"{gone}\n\n{good}\n{fifo}\n")
+    assert code == 0
+    assert [(line["path"], line.get("reason")) for line in lines] == [
+        (str(gone), "unreadable"), (good, None), (str(fifo), "unreadable"),
+    ]  # fmt: skip
+    code, lines = answer(workspace, str(videos / "broken.mp4"), "-", stdin=f"{gone}\n")
+    assert code == 4
+    assert [line["reason"] for line in lines] == ["unreadable", "unreadable"]
+
+
+def answer(workspace: Workspace, *arguments: str, stdin: str) -> tuple[int, list[dict[str, Any]]]:
+    """The exit code and the lines of `violence-ops predict`."""
+    done = CliRunner().invoke(app, ["predict", *arguments, "--workspace", str(workspace.root)], input=stdin)
+    return done.exit_code, [json.loads(line) for line in done.stdout.splitlines()]

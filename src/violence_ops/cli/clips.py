@@ -6,7 +6,7 @@ import csv
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -24,6 +24,8 @@ from violence_ops.cli.common import (
 from violence_ops.errors import UsageError
 from violence_ops.workspace import Workspace
 
+CLIP: Final = "A clip's id, 4 or more of its first digits, or the path under which it arrived."
+
 
 def _lines_of_stdin() -> list[Path]:
     paths = [Path(line.rstrip("\n")) for line in sys.stdin if line.strip()]
@@ -37,7 +39,7 @@ def _lines_of_stdin() -> list[Path]:
 
 @app.command()
 def explain(
-    clip: Annotated[str, typer.Argument(help="A clip id.")],
+    clip: Annotated[str, typer.Argument(help=CLIP)],
     workspace: WorkspaceOption = None,
     image: Annotated[
         Path | None, typer.Option(help="Also write a picture here: best frame, regions, tracks, components.")
@@ -45,16 +47,17 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Why a clip was refused, who was ranked first and why, what the classifier saw."""
+    from violence_ops.stages import clip_names
     from violence_ops.stages import explain as stage
 
     opened, params = open_workspace(workspace)
-    show(stage.run(opened, params, clip, image=image), as_json)
+    show(stage.run(opened, params, clip_names.find(opened, clip).clip_id, image=image), as_json)
 
 
 @app.command()
 def overlay(
     clips: Annotated[
-        list[str] | None, typer.Argument(help="Clip ids; `-` reads them from stdin, a line each.", show_default=False)
+        list[str] | None, typer.Argument(help=f"{CLIP} `-` reads them from stdin, a line each.", show_default=False)
     ] = None,
     workspace: WorkspaceOption = None,
     batch: Annotated[str | None, typer.Option("--batch", "-b", help="All accepted clips of this batch.")] = None,
@@ -84,7 +87,7 @@ def overlay(
             result = stage.of_failures(opened, params, report, regions=regions, progress=progress)
         else:
             named = [str(line) for clip in clips or () for line in (_lines_of_stdin() if clip == "-" else [clip])]
-            result = stage.run(opened, params, named, regions=regions, progress=progress)
+            result = stage.of_names(opened, params, named, regions=regions, progress=progress)
     show(result, as_json)
     if result.failed:
         raise typer.Exit(1)
@@ -92,7 +95,7 @@ def overlay(
 
 @app.command()
 def label(
-    clip: Annotated[str | None, typer.Argument(help="A clip id.")] = None,
+    clip: Annotated[str | None, typer.Argument(help=CLIP)] = None,
     value: Annotated[str | None, typer.Argument(metavar="LABEL", help="Fight or NonFight.")] = None,
     file: Annotated[Path | None, typer.Option("--from", help="A CSV with clip_id,label or path,label.")] = None,
     workspace: WorkspaceOption = None,
@@ -100,13 +103,14 @@ def label(
     as_json: JsonOption = False,
 ) -> None:
     """Give clips a label; it wins over the folder's and enters the next dataset."""
+    from violence_ops.stages import clip_names
     from violence_ops.stages import labels as stage
 
     opened, _ = open_workspace(workspace)
     if file is not None and clip is None:
         show(stage.import_file(opened, file, by=by), as_json)
     elif clip and value and file is None:
-        show(stage.run(opened, clip, value, by=by), as_json)
+        show(stage.run(opened, clip_names.clip_id(opened, clip), value, by=by), as_json)
     else:
         raise UsageError("Say which clip: `violence-ops label CLIP Fight`, or `violence-ops label --from labels.csv`.")
 
@@ -116,20 +120,25 @@ def predict(
     sources: Annotated[
         list[Path], typer.Argument(help="Video files or folders; `-` reads their paths from stdin, a line each.")
     ],
-    as_csv: Annotated[
-        bool, typer.Option("--csv", help="A CSV row per window instead of a JSON line per video.")
-    ] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="A CSV row per window.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON line per video: the default.")] = False,
     workspace: WorkspaceOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Let the champion judge videos that are in no batch; a JSON line each, with the scores of its windows."""
+    """Let the champion judge videos that are in no batch; a JSON line each, with the scores of its windows.
+
+    A video that cannot be used has a line with the reason and stops no other; the exit code is 4 if none could be judged.
+    """
     from violence_ops.stages import predict as stage
 
+    if as_csv and as_json:
+        raise UsageError("Choose one form: --csv or --json.")
     opened, params = open_workspace(workspace, settings)
-    named = [path for source in sources for path in (_lines_of_stdin() if str(source) == "-" else [source])]
+    named = [source for source in sources if str(source) != "-"]
+    listed = _lines_of_stdin() if len(named) < len(sources) else []
     table = csv.DictWriter(sys.stdout, stage.COLUMNS, lineterminator="\n")
     with progress_bar() as progress:
-        rows = stage.run(opened, params, named, progress=progress)
+        rows = stage.run(opened, params, named, listed=listed, progress=progress)
         for number, row in enumerate(rows):
             if not as_csv:
                 print(json.dumps(row, ensure_ascii=False), flush=True)

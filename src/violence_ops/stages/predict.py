@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from violence_ops.errors import Rejected, UsageError, WorkspaceError
+from violence_ops.errors import InputUnusable, Rejected, UsageError, WorkspaceError
 from violence_ops.files import sha256_file
 from violence_ops.params import Params
 from violence_ops.records import ClipPoses, ClipRecord, ClipTracks, sampled_frames
@@ -29,23 +30,30 @@ _NO_VIDEOS = {".csv", ".json", ".md", ".txt"}
 
 
 def run(
-    workspace: Workspace, params: Params, sources: Sequence[Path], *, progress: Progress | None = None
+    workspace: Workspace,
+    params: Params,
+    sources: Sequence[Path],
+    *,
+    listed: Sequence[Path] = (),
+    progress: Progress | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row per video of the files and folders `sources`: the champion's verdict, or why the video cannot be used.
+    """Yield a row per video of these files and folders: the champion's verdict, or why the video cannot be used.
 
-    Raises WorkspaceError if there is no champion, UsageError if a source does not exist or no file is found,
-    ServiceUnavailable if MLflow cannot be reached.
+    `sources` must be there; what was `listed` may have gone since, and gets a row that says so. Raises WorkspaceError if
+    there is no champion, UsageError if a source does not exist or no file is found, ServiceUnavailable if MLflow cannot be
+    reached, and InputUnusable after the last row if no video could be judged.
     """
     from violence_ops.recognition.predict import predict_clip
     from violence_ops.stages.extract_poses import open_source
     from violence_ops.video.sandbox import Sandbox
 
-    files = _files(sources)
+    files = _files(sources, listed)
     champion = open_registry(workspace).alias(CHAMPION)
     if champion is None:
         raise WorkspaceError("There is no champion to judge videos: train a candidate and promote it first.")
     package = load_version(workspace, champion)
     source = open_source(params.pose)
+    judged = 0
     with Sandbox(params.validation) as sandbox:
         for done, path in enumerate(files, start=1):
             try:
@@ -53,10 +61,13 @@ def run(
             except Rejected as refusal:
                 yield {"path": str(path), "reason": refusal.reason, "message": str(refusal)}
             else:
+                judged += 1
                 said = predict_clip(package, tracks, pictures.of_file(path))
                 yield {"path": str(path), "model_version": champion} | said.to_dict()
             if progress:
                 progress("predict", done, len(files))
+    if not judged:
+        raise InputUnusable(f"None of {len(files)} videos could be judged: the reason is given with each.")
 
 
 def by_window(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -70,20 +81,22 @@ def by_window(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield video | {"window": number} | frames | own
 
 
-def _files(sources: Sequence[Path]) -> list[Path]:
-    """The files named, and all files of the folders named, in order; of folders without hidden files, links and texts."""
-    found = []
+def _files(sources: Sequence[Path], listed: Sequence[Path]) -> list[Path]:
+    """The files named, be those listed there or not, and all files of the folders named, in order."""
     for source in sources:
-        if source.is_dir():
-            inside = (path for path in source.rglob("*") if path.is_file() and not path.is_symlink())
-            found += sorted(p for p in inside if not p.name.startswith(".") and p.suffix.lower() not in _NO_VIDEOS)
-        elif source.is_file():
-            found.append(source)
-        else:
+        if not source.exists():
             raise UsageError(f"{source} does not exist: name video files or folders.")
+    named = (*sources, *listed)
+    found = [file for path in named for file in (_inside(path) if os.path.isdir(path) else [path])]
     if not found:
-        raise UsageError(f"{', '.join(map(str, sources))} holds no file: name video files or folders.")
+        raise UsageError(f"{', '.join(map(str, named))} holds no file: name video files or folders.")
     return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    """All files of a folder, in order, without hidden ones, links and texts."""
+    files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
+    return sorted(path for path in files if not path.name.startswith(".") and path.suffix.lower() not in _NO_VIDEOS)
 
 
 def _tracks(path: Path, params: Params, source: Source, sandbox: Sandbox) -> ClipTracks:
@@ -91,6 +104,7 @@ def _tracks(path: Path, params: Params, source: Source, sandbox: Sandbox) -> Cli
     from violence_ops.stages.extract_poses import pose_stream
     from violence_ops.stages.following import follow
 
+    _open(path)
     facts = sandbox.validate(path)
     sha256 = sha256_file(path)
     clip = ClipRecord(
@@ -101,3 +115,13 @@ def _tracks(path: Path, params: Params, source: Source, sandbox: Sandbox) -> Cli
     with pose_stream(source, params) as stream:
         people = [found for video in stream.over([(path, frames)]) for found in video]
     return follow(ClipPoses.from_frames(clip, frames, people), params, frames)
+
+
+def _open(path: Path) -> None:
+    """Raise Rejected if there is no file, or none that may be read: in the sandbox that would look like a crash."""
+    try:
+        if not path.is_file():
+            raise Rejected("unreadable", f"{path} is not there, or is no file.")
+        path.open("rb").close()
+    except OSError as error:
+        raise Rejected("unreadable", f"{path} cannot be read: {error.strerror}.") from None
