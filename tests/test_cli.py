@@ -92,3 +92,12 @@ def test_predict_reads_paths_from_stdin(workspace: Workspace) -> None:
     done = run("predict", "-", cwd=workspace.root, stdin="nowhere.mp4\n")
     assert (done.returncode, "nowhere.mp4 does not exist" in done.stderr) == (2, True), done.stderr
     assert "Nothing was read from stdin" in run("predict", "-", cwd=workspace.root).stderr
+
+
+@pytest.mark.parametrize("arguments", [["init", "file"], ["init", "file/in_it"], ["synth", "file", "--clips", "2"]])
+def test_a_place_that_cannot_be_written_is_one_sentence(arguments: list[str], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run(*arguments, "--json", cwd=tmp_path)
+    assert done.returncode in (1, 2)
+    assert "Traceback" not in done.stderr
+    assert json.loads(done.stdout)["error"].strip() == done.stderr.strip()

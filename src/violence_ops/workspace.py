@@ -200,7 +200,7 @@ class Workspace:
         return Batch(batch_id, self.work / batch_id, self.batches / batch_id)
 
     def sealed_batches(self) -> list[Batch]:
-        """The sealed batches, oldest first."""
+        """The sealed batches by night; those of one night in no order that says anything."""
         folders = self.batches.iterdir() if self.batches.is_dir() else ()
         return [
             self.batch(folder.name)

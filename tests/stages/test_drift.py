@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +73,16 @@ def test_probabilities_are_compared_with_those_that_the_champion_gave_the_holdou
 def test_too_few_clips_are_not_judged_however_different(champion: Workspace, seal_whole: Seal) -> None:
     few = seal_whole(champion, clips=6, seed=2, night="2026-02-01", scale=0.2)[0].batch_id
     assert verdicts(champion, few)["box_height"] == "too few clips"
+
+
+def test_the_newest_of_a_night_is_the_one_sealed_last(champion: Workspace, seal_whole: Seal) -> None:
+    both = [champion.batch(seal_whole(champion, clips=6, seed=seed, night="2026-02-01")[0].batch_id) for seed in (2, 3)]
+    for last in both:
+        for batch in both:
+            os.utime(batch.manifest, (2e9, 2e9) if batch == last else (1e9, 1e9))
+        report = drift.run(champion, champion.params()).report
+        assert report is not None
+        assert report.batch_id == last.batch_id
 
 
 def test_only_drift_with_the_trigger_on_asks_for_retraining(champion: Workspace, seal_whole: Seal) -> None:

@@ -20,14 +20,8 @@ from violence_ops.errors import UsageError, UserError
 from violence_ops.params import Params
 from violence_ops.workspace import Workspace
 
-_REMEDIES: Final = {
-    errno.ENOSPC: "free some space on that disk",
-    errno.EDQUOT: "free some of your quota",
-    errno.EROFS: "make that disk writable or choose another place",
-    errno.EACCES: "get the right to it or choose another place",
-    errno.EPERM: "get the right to it or choose another place",
-}
-"""What helps against faults of a disk or its rights, which every command may meet."""
+_REMEDIES: Final = {errno.ENOSPC: "free some space on that disk", errno.EDQUOT: "free some of your quota"}
+"""What helps against faults of a disk, which every command may meet; against others, another place."""
 
 
 class _Group(TyperGroup):
@@ -42,10 +36,11 @@ class _Group(TyperGroup):
         except UserError as error:
             _fail(str(error), error.exit_code)
         except OSError as error:
-            if error.errno not in _REMEDIES:
+            if error.errno is None or isinstance(error, ConnectionError):
                 raise
-            where = f"{error.filename}: " if error.filename else ""
-            _fail(f"{where}{error.strerror}; {_REMEDIES[error.errno]}, then run the command again.", 1)
+            where = f"{error.filename2 or error.filename}: " if error.filename else ""
+            remedy = _REMEDIES.get(error.errno, "choose another place or get the right to this one")
+            _fail(f"{where}{error.strerror}; {remedy}, then run the command again.", 1)
         except KeyboardInterrupt:
             _fail("Interrupted.", 130)
 

@@ -19,7 +19,7 @@ from violence_ops.cli.common import (
     show,
     stderr,
 )
-from violence_ops.errors import InputUnusable, UsageError, UserError
+from violence_ops.errors import ExpectationsFailed, InputUnusable, UsageError
 
 
 def night_date(value: str | None) -> date:
@@ -86,12 +86,12 @@ def validate(
     opened, params = open_workspace(workspace, settings)
     with progress_bar() as progress:
         result = stage.run(opened, params, batch_id=batch, progress=progress)
-    stage.checkpoint(opened, params, batch_id=batch)
     show(result, as_json)
     if result.quarantined and not result.accepted:
         raise InputUnusable(
             f"All {sum(result.quarantined.values())} clips are in quarantine: `violence-ops explain CLIP` says why."
         )
+    stage.checkpoint(opened, params, batch_id=batch)
 
 
 _batch_command("extract-poses", "extract_poses", "Find the people in every frame (RTMO).")
@@ -105,23 +105,24 @@ def night(
     workspace: WorkspaceOption = None,
     night: Annotated[str | None, typer.Option(help="YYYY-MM-DD; default: today, UTC.")] = None,
     settings: SetOption = None,
+    as_json: JsonOption = False,
 ) -> None:
-    """The whole night without Airflow: ingest, validate, extract-poses, annotate, score, seal, and a version in shadow."""
-    from violence_ops.stages import annotate, extract_poses, ingest, score, seal, shadow
-    from violence_ops.stages import validate as validation
+    """The whole night without Airflow: ingest, then validate to seal for every open batch, and a version in shadow.
+
+    A batch that does not meet the expectations stays open and stops no other; the exit code is then 1, or 4 if nothing of it was usable.
+    """
+    from violence_ops.stages import night as stage
 
     opened, params = open_workspace(workspace, settings)
     with progress_bar() as progress:
-        print(f"ingest  {ingest.run(opened, params, night=night_date(night), progress=progress).to_dict()}")
-        print(f"validate  {validation.run(opened, params, batch_id=None, progress=progress).to_dict()}")
-        validation.checkpoint(opened, params, batch_id=None)
-        for stage in (extract_poses, annotate, score, seal):
-            result = stage.run(opened, params, batch_id=None, progress=progress)
-            print(f"{stage.__name__.rpartition('.')[2]}  {result.to_dict()}")
-        try:
-            print(f"shadow  {shadow.run(opened, params, progress=progress).to_dict()}")
-        except UserError as error:  # the night is done, whatever becomes of the shadow
-            stderr.print(f"The version in shadow has not judged this night: {error}", markup=False, soft_wrap=True)
+        result = stage.run(opened, params, night=night_date(night), progress=progress)
+    show(result, as_json)
+    if result.shadow_problem:
+        said = f"The version in shadow has not judged this night: {result.shadow_problem}"
+        stderr.print(said, markup=False, soft_wrap=True)
+    if result.stopped:
+        unusable = not any(result.batches[batch_id]["validate"]["accepted"] for batch_id in result.stopped)
+        raise (InputUnusable if unusable else ExpectationsFailed)("\n".join(result.stopped.values()))
 
 
 @app.command()

@@ -91,7 +91,9 @@ def _sealed(workspace: Workspace, batch_id: str | None) -> Batch:
         sealed = workspace.sealed_batches()
         if not sealed:
             raise WorkspaceError("No batch is sealed yet: run `violence-ops night` first.")
-        return sealed[-1]
+        return max(
+            sealed, key=lambda batch: (batch.batch_id[:10], batch.manifest.stat().st_mtime_ns)
+        )  # night, then sealing
     batch = workspace.batch(batch_id)
     if not batch.is_sealed:
         raise WorkspaceError(f"Batch {batch_id} is not a sealed one: `violence-ops status` lists them.")

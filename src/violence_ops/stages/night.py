@@ -1,0 +1,83 @@
+"""A whole night without Airflow, from the inbox to sealed batches, and the version in shadow."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from datetime import date
+from typing import Any
+
+from violence_ops.errors import ExpectationsFailed, UserError
+from violence_ops.params import Params
+from violence_ops.stages import annotate, batches, extract_poses, ingest, score, seal, shadow, validate
+from violence_ops.stages.batches import Progress
+from violence_ops.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class NightResult:
+    """What each verb said: `ingest` and `shadow` of the night, the others a batch; `stopped` says why a batch stays open."""
+
+    ingest: dict[str, Any]
+    batches: dict[str, dict[str, Any]] = field(default_factory=dict)
+    stopped: dict[str, str] = field(default_factory=dict)
+    shadow: dict[str, Any] | None = None
+    shadow_problem: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON-able values."""
+        return {
+            "ingest": self.ingest, "batches": self.batches, "stopped": self.stopped, "shadow": self.shadow,
+            "shadow_problem": self.shadow_problem,
+        }  # fmt: skip
+
+    def lines(self) -> Iterator[str]:
+        """What a person reads."""
+        yield _line("ingest", self.ingest)
+        for batch_id, found in self.batches.items():
+            yield f"batch {batch_id}{' stays open' if batch_id in self.stopped else ''}"
+            yield from (f"  {_line(verb, result)}" for verb, result in found.items())
+        if self.shadow:
+            yield _line("shadow", self.shadow)
+
+
+def run(workspace: Workspace, params: Params, *, night: date, progress: Progress | None = None) -> NightResult:
+    """Ingest, then bring every open batch to its end. One that has to stop stops no other; the shadow stops nothing."""
+    taken = ingest.run(workspace, params, night=night, progress=progress).to_dict()
+    found: dict[str, dict[str, Any]] = {}
+    stopped = {}
+    for batch_id in batches.open_batch_ids(workspace):
+        found[batch_id] = {}
+        try:
+            for verb, result in _steps(workspace, params, batch_id, progress):
+                found[batch_id][verb] = result
+        except ExpectationsFailed as error:
+            stopped[batch_id] = str(error)
+    try:
+        judged, problem = shadow.run(workspace, params, progress=progress).to_dict(), None
+    except UserError as error:
+        judged, problem = None, str(error)
+    return NightResult(taken, found, stopped, judged, problem)
+
+
+def _steps(
+    workspace: Workspace, params: Params, batch_id: str, progress: Progress | None
+) -> Iterator[tuple[str, dict[str, Any]]]:
+    yield "validate", validate.run(workspace, params, batch_id=batch_id, progress=progress).to_dict()
+    validate.checkpoint(workspace, params, batch_id=batch_id)
+    for verb, stage in {"extract-poses": extract_poses, "annotate": annotate, "score": score, "seal": seal}.items():
+        yield verb, stage.run(workspace, params, batch_id=batch_id, progress=progress).to_dict()
+
+
+def _line(verb: str, result: dict[str, Any]) -> str:
+    """The facts that say something, on one line."""
+    said = [
+        f"{name.replace('_', ' ')} {_text(value)}" for name, value in result.items() if value not in (None, [], {}, ())
+    ]
+    return f"{verb:<13}  {', '.join(said)}"
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, dict):
+        return "(" + ", ".join(f"{name} {_text(one)}" for name, one in value.items()) + ")"
+    return " ".join(map(_text, value)) if isinstance(value, list | tuple) else str(value)
