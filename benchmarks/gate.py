@@ -40,7 +40,7 @@ from violence_ops.params import GateParams, load_params
 
 SIZES: Final = (40, 100, 250, 600, 1500)
 DIFFERENCES: Final = (-0.10, -0.05, -0.02, 0.0, 0.02, 0.05, 0.10)
-_CLIPS_PER_GROUP: Final = 4
+CLIPS_PER_GROUP: Final = 4
 _HARD_CLIP, _HARD_GROUP, _OWN_GROUP, _OWN_CLIP = 0.40, 0.15, 0.10, 0.35
 _FACTS: Final = ModelFacts(version="1", threshold=0.5, lineage={}, holdout_version="v1", holdout_revision="0" * 32)
 _TIME: Final = Latency(p50_ms=5.0, p95_ms=9.0, peak_memory_mb=500.0)
@@ -58,10 +58,11 @@ class Cell:
 
 
 def draw(
-    clips: int, champion_f1: float, difference: float, gate: GateParams, generator: np.random.Generator
-) -> Evaluation:
+    clips: int, champion_f1: float, difference: float, gate: GateParams, generator: np.random.Generator,
+    per_group: int = CLIPS_PER_GROUP,
+) -> Evaluation:  # fmt: skip
     """An evaluation of two models whose true F1 differs by `difference`, on one holdout of that many clips."""
-    group = np.arange(clips) // _CLIPS_PER_GROUP
+    group = np.arange(clips) // per_group
     labels = generator.permutation(np.arange(clips) % 2 == 0)
     groups = int(group.max()) + 1
     hard = (
@@ -97,7 +98,7 @@ def draw(
 
 def simulate(
     policies: dict[str, GateParams], *, sizes: tuple[int, ...], differences: tuple[float, ...], champion_f1: float,
-    trials: int, seed: int = 0,
+    trials: int, seed: int = 0, per_group: int = CLIPS_PER_GROUP,
 ) -> Iterator[Cell]:  # fmt: skip
     """Judge `trials` drawn evaluations of every size and difference by each policy; those of one cell are the same for all."""
     first = next(iter(policies.values()))
@@ -107,7 +108,7 @@ def simulate(
             counts: dict[str, Counter[str]] = {name: Counter() for name in policies}
             checks: dict[str, Counter[str]] = {name: Counter() for name in policies}
             for _ in range(trials):
-                evaluation = draw(clips, champion_f1, difference, first, generator)
+                evaluation = draw(clips, champion_f1, difference, first, generator, per_group)
                 for name, policy in policies.items():
                     verdict = judge(evaluation, policy)
                     counts[name][verdict.verdict] += 1
@@ -146,6 +147,7 @@ def main() -> None:
         "--resamples", type=int, default=1000, help="of the bootstrap; fewer than the gate's, to save time"
     )
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES))
+    parser.add_argument("--per-group", type=int, default=CLIPS_PER_GROUP, help="clips of a source group")
     parser.add_argument("--set", dest="also", nargs="+", action="append", default=[], metavar="KEY=VALUE",
                         help="a second policy: the default one with these keys of `gate:` changed")  # fmt: skip
     arguments = parser.parse_args()
@@ -156,7 +158,7 @@ def main() -> None:
         policies[" ".join(changes)] = default.model_copy(update=update)
     cells = []
     for cell in simulate(policies, sizes=tuple(arguments.sizes), differences=DIFFERENCES,
-                         champion_f1=arguments.champion_f1, trials=arguments.trials):  # fmt: skip
+                         champion_f1=arguments.champion_f1, trials=arguments.trials, per_group=arguments.per_group):  # fmt: skip
         cells.append(cell)
         print(
             f"{cell.policy}  {cell.clips:5} clips  {cell.difference:+.2f}  {cell.verdicts}  {cell.stopped_by}",
