@@ -77,6 +77,25 @@ def test_rows_of_labels_csv_go_with_their_files_and_the_others_wait(workspace: W
     assert not table.exists()
 
 
+def test_rows_without_a_file_and_folders_that_are_no_label_are_named(workspace: Workspace) -> None:
+    rows = ["Fight/a.mp4", *(f"missing{number}.mp4" for number in range(6)), "b.mp4", "upload.part"]
+    (workspace.inbox / "labels.csv").write_text("path,label\n" + "".join(f"{row},Fight\n" for row in rows))
+    for name in (
+        "a.mp4",
+        "b.mp4",
+        "upload.part",
+        "Fights/c.mp4",
+        "Fights/d.mp4",
+        "fight/cam 1/e.mp4",
+        "Sideways/f.mp4",
+    ):
+        (workspace.inbox / name).parent.mkdir(parents=True, exist_ok=True)
+        (workspace.inbox / name).write_bytes(name.encode())
+    rows_lost, folders = take_in(workspace).notices
+    assert "Fight/a.mp4, missing0.mp4, missing1.mp4, missing2.mp4, missing3.mp4 and 2 more;" in rows_lost
+    assert "Fights/ (2), Sideways/ (1); labels are NonFight, Fight." in folders
+
+
 def test_rows_that_a_killed_run_left_behind_do_not_label_a_later_clip(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

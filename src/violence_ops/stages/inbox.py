@@ -9,6 +9,7 @@ import os
 import stat
 import time
 import unicodedata
+from collections import Counter
 from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
@@ -22,6 +23,7 @@ LABELS_FILE: Final = "labels.csv"
 _UNFINISHED: Final = (".part", ".tmp", ".partial", ".crdownload")
 _MAX_PATH: Final = 200
 _MAX_CSV_BYTES: Final = 64 << 20
+_NAMED: Final = 5  # of what a notice is about
 _UNSAFE_CATEGORIES: Final = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
@@ -42,13 +44,18 @@ class Drop:
 
 @dataclass(slots=True)
 class Scan:
-    """The inbox at one moment: complete files in order of their names, how many are left for later, and what was odd."""
+    """The inbox at one moment: complete files in order of their names, how many are left for later, and what was odd.
+
+    `unmet` are the rows' paths without a file so far, `unlabelled` how many clips without a label each folder holds.
+    """
 
     drops: list[tuple[Path, Drop]] = field(default_factory=list)
     left: int = 0
     notices: list[str] = field(default_factory=list)
     spent: frozenset[str] = frozenset()
     tables: list[tuple[Path, os.stat_result]] = field(default_factory=list)
+    unmet: dict[str, None] = field(default_factory=dict)
+    unlabelled: Counter[str] = field(default_factory=Counter)
 
 
 def scan(inbox: Path, settle_s: float, spent: Collection[str] = ()) -> Scan:
@@ -62,7 +69,23 @@ def scan(inbox: Path, settle_s: float, spent: Collection[str] = ()) -> Scan:
     before = time.time() - settle_s
     _scan_folder(inbox, inbox, before, {}, found)
     found.drops.sort(key=lambda item: item[1].source_path)
+    found.notices += _labels_lost(found)
     return found
+
+
+def _labels_lost(found: Scan) -> Iterator[str]:
+    if found.unmet:
+        rows = _some([printable(path)[:_MAX_PATH] for path in found.unmet])
+        yield f"Rows of {LABELS_FILE} meet no file and wait for it: {rows}; a path counts from the folder of its {LABELS_FILE}."
+    if found.unlabelled:
+        folders = _some([f"{folder}/ ({count})" for folder, count in found.unlabelled.items()])
+        yield f"Clips are unlabelled in folders whose names are no label: {folders}; labels are {', '.join(LABELS)}."
+
+
+def _some(names: list[str]) -> str:
+    """The first names, and how many more there are."""
+    more = len(names) - _NAMED
+    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def spend(inbox: Path, scanned: Scan, taken: Collection[str]) -> None:
@@ -157,24 +180,28 @@ def _add(inbox: Path, entry: os.DirEntry[str], before: float, rows: dict[str, di
         status = entry.stat(follow_symlinks=False)
     except FileNotFoundError:  # another run was faster
         return
+    relative = os.path.relpath(entry.path, inbox)
+    found.unmet.pop(relative, None)
     # the change time, because a copy may carry an old modification time while it is still being written
     unsettled = status.st_ctime > before or entry.name.lower().endswith(_UNFINISHED)
     if stat.S_ISREG(status.st_mode) and unsettled:
         found.left += 1
         return
-    relative = os.path.relpath(entry.path, inbox)
     found.drops.append((Path(entry.path), _drop(relative, rows.get(relative, {}), found)))
 
 
 def _drop(relative: str, row: dict[str, str], found: Scan) -> Drop:
     shown = printable(relative)
-    label: Label | None = next(filter(None, map(parse_label, reversed(relative.split("/")[:-1]))), None)
+    folder = shown.rpartition("/")[0]
+    label: Label | None = next(filter(None, map(parse_label, reversed(folder.split("/")))), None)
     if given := row.get("label"):
         label = parse_label(given)
         if label is None:
             found.notices.append(
                 f"{shown}: label {printable(given)!r} in {LABELS_FILE} is not one of {', '.join(LABELS)}; the clip stays unlabelled."
             )
+    elif folder and label is None:
+        found.unlabelled[folder] += 1
     recorded_at = row.get("recorded_at")
     if recorded_at and not _is_time(recorded_at):
         found.notices.append(f"{shown}: recorded_at {printable(recorded_at)!r} is no ISO 8601 time; it is left out.")
@@ -211,7 +238,9 @@ def _read_table(inbox: Path, path: Path, status: os.stat_result, found: Scan) ->
             return {}
         rows = {_of_row(inbox, path, row["path"]): row for row in _rows(reader) if row.get("path")}
         found.tables.append((path, status))
-        return {name: row for name, row in rows.items() if printable(name) not in found.spent}
+        due = {name: row for name, row in rows.items() if printable(name) not in found.spent}
+        found.unmet |= dict.fromkeys(due)
+        return due
     except (UnicodeDecodeError, csv.Error) as error:
         found.notices.append(f"{shown} cannot be read as CSV in UTF-8 ({error}): its clips stay unlabelled.")
         return {}
