@@ -166,11 +166,14 @@ class Catalog:
             found |= {clip.clip_id: clip for clip in self._select(_clips.c.clip_id.in_(chunk))}
         return found
 
-    def beginning_with(self, prefix: str, limit: int) -> list[str]:
-        """The first clip_ids that begin with these hex digits, in order, at most `limit`."""
-        query = sa.select(_clips.c.clip_id).where(_clips.c.clip_id.startswith(prefix, autoescape=True))
-        with self._transaction() as connection:
-            return list(connection.scalars(query.order_by(_clips.c.clip_id).limit(limit)))
+    def beginning_with(self, prefix: str, limit: int) -> list[CatalogClip]:
+        """The first clips whose ids begin with these hex digits, in order, at most `limit`."""
+        return self._select(_clips.c.clip_id.startswith(prefix, autoescape=True), limit=limit)
+
+    def arrived_as(self, path: str, limit: int) -> list[CatalogClip]:
+        """The first clips that came from this path or, if there is none, from one that ends with it; at most `limit`."""
+        ending = _clips.c.source_path.endswith(f"/{path}", autoescape=True)
+        return self._select(_clips.c.source_path == path, limit=limit) or self._select(ending, limit=limit)
 
     def find_paths(self, source_paths: Iterable[str]) -> dict[str, str]:
         """The newest clip that came from each of these paths: source_path to clip_id."""
@@ -240,11 +243,11 @@ class Catalog:
                 connection.execute(statement.on_conflict_do_update(index_elements=["batch_id"], set_=row))
             self._record(connection, quarantined, None)
 
-    def _select(self, *conditions: Any) -> list[CatalogClip]:
+    def _select(self, *conditions: Any, limit: int | None = None) -> list[CatalogClip]:
         columns = [_clips.c[name] for name in CatalogClip.__dataclass_fields__]
+        query = sa.select(*columns).where(*conditions).order_by(_clips.c.clip_id).limit(limit)
         with self._transaction() as connection:
-            rows = connection.execute(sa.select(*columns).where(*conditions).order_by(_clips.c.clip_id))
-            return [CatalogClip(*row) for row in rows]
+            return [CatalogClip(*row) for row in connection.execute(query)]
 
     def _insert(self, table: sa.Table) -> Any:
         return postgresql.insert(table) if self._engine.dialect.name == "postgresql" else sqlite.insert(table)

@@ -117,13 +117,13 @@ def test_a_model_of_before_batches_were_recorded_gets_them_from_the_catalog(
 
 @pytest.mark.parametrize("name", ["9", "candidate", "0a1b", "2026-03", "no such thing", "../etc"])
 def test_an_unknown_name_is_one_sentence(history: Workspace, name: str) -> None:
-    with pytest.raises(UsageError, match=r"^[^\n]*: `violence-ops status` [^\n]*\.$"):
+    with pytest.raises(UsageError, match=r"^[^\n]*(or the path under which it arrived|no candidate yet)[^\n]*\.$"):
         lineage.run(history, name)
 
 
 def test_an_ambiguous_name_lists_what_it_may_be(history: Workspace) -> None:
     with pytest.raises(
-        UsageError, match=r"'2026-' may be batch 2026-01-31-\S+, batch 2026-02-01-\S+: write more of it"
+        UsageError, match=r"'2026-' may be batch 2026-01-31-\S+; batch 2026-02-01-\S+: write more of it"
     ):
         lineage.run(history, "2026-")
 

@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from violence_ops.cli.clips import CLIP
 from violence_ops.cli.common import (
     ByOption,
     DryRunOption,
@@ -45,7 +46,7 @@ def lineage(
         str,
         typer.Argument(
             metavar="MODEL|CLIP|BATCH",
-            help="A model's version, `champion` or `candidate`; a clip's or a batch's id, or the beginning of one.",
+            help=f"A model's version, `champion` or `candidate`; a batch's id or its beginning. {CLIP}",
         ),
     ],
     workspace: WorkspaceOption = None,
@@ -60,7 +61,7 @@ def lineage(
 
 @app.command()
 def forget(
-    clip: Annotated[str, typer.Argument(help="A clip id.")],
+    clip: Annotated[str, typer.Argument(help=CLIP)],
     workspace: WorkspaceOption = None,
     by: ByOption = None,
     reason: Annotated[
@@ -70,9 +71,11 @@ def forget(
     as_json: JsonOption = False,
 ) -> None:
     """Remove a person's clip from batch, tables, stores and dataset; list the models trained on it. A tombstone stays."""
+    from violence_ops.stages import clip_names
     from violence_ops.stages import forget as stage
 
     opened, params = open_workspace(workspace)
+    clip_id = clip_names.find(opened, clip).clip_id
     with progress_bar() as progress:
-        result = stage.run(opened, params, clip, by=by, reason=reason, dry_run=dry_run, progress=progress)
+        result = stage.run(opened, params, clip_id, by=by, reason=reason, dry_run=dry_run, progress=progress)
     show(result, as_json)

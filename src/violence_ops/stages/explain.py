@@ -11,8 +11,9 @@ from violence_ops.errors import WorkspaceError
 from violence_ops.files import atomic_path
 from violence_ops.params import InvolvementParams, Params
 from violence_ops.records import COMPONENTS, ClipRecord
-from violence_ops.stages import batches, labels, overlay, quarantine
+from violence_ops.stages import batches, labels, overlay, quarantine, tombstones
 from violence_ops.stages.annotation_summary import scene_of
+from violence_ops.stages.lineage_records import ForgottenLineage
 from violence_ops.stages.parts import batch_of
 from violence_ops.workspace import Batch, Workspace
 
@@ -69,19 +70,27 @@ class ExplainResult:
         return lines + ([f"Picture: {self.image}"] if self.image else [])
 
 
-def run(workspace: Workspace, params: Params, clip_id: str, *, image: Path | None = None) -> ExplainResult:
+def run(
+    workspace: Workspace, params: Params, clip_id: str, *, image: Path | None = None
+) -> ExplainResult | ForgottenLineage:
     """Explain one clip; with `image` also write a PNG there: the best frame with regions, tracks, and components as bars.
 
+    Of a forgotten clip there is only its tombstone.
     Raises UsageError if the workspace does not know the clip, WorkspaceError if there is no picture of it to write.
     """
+    result = _known(workspace, params, clip_id, image)
+    if image is not None and (isinstance(result, ForgottenLineage) or result.image is None):
+        raise WorkspaceError(f"There is no picture of clip {clip_id}: leave --image out to read why.")
+    return result
+
+
+def _known(workspace: Workspace, params: Params, clip_id: str, image: Path | None) -> ExplainResult | ForgottenLineage:
+    if stone := tombstones.find(workspace, clip_id):
+        return ForgottenLineage(stone)
     batch, refusal = batch_of(workspace, clip_id), quarantine.read(workspace.quarantined(clip_id))
     found = batches.read_clips(batch, [clip_id]) if batch else []
     if batch and found and found[0].status == "accepted":
         return _accepted(workspace, params, batch, found[0], (refusal or {}).get("occurrences", []), image)
-    if image is not None:
-        raise WorkspaceError(
-            f"Clip {clip_id} was not accepted, so there is no picture of it: leave --image out to read why."
-        )
     if not found and (refusal is None or refusal["reason"] == "duplicate"):
         return ExplainResult(
             clip_id=clip_id, status="claimed, not validated yet", batch_id=batch.batch_id if batch else None

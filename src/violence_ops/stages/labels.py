@@ -54,7 +54,7 @@ def import_file(workspace: Workspace, path: Path, by: str | None = None) -> Labe
         clip_id = (row.get("clip_id") or by_path.get(row.get("path") or "") or "").strip()
         if not clip_id:
             raise UsageError(
-                f"{path} line {number}: no clip came from {row.get('path')!r}; `violence-ops status` lists the clips."
+                f"{path} line {number}: no clip came from {row.get('path')!r}: write the whole path that it had in the inbox."
             )
         wanted[check_clip_id(clip_id)] = checked_label(row["label"], f"{path} line {number}")
     return _apply(workspace, wanted, by)
@@ -95,7 +95,9 @@ def _apply(workspace: Workspace, wanted: dict[str, Label], by: str | None) -> La
     with open_catalog(workspace) as catalog:
         unknown = wanted.keys() - catalog.find(wanted).keys()
     if unknown:
-        raise UsageError(f"No clip {min(unknown)} in this workspace: `violence-ops status` lists the clips.")
+        raise UsageError(
+            f"No clip {min(unknown)} in this workspace: `violence-ops explain PATH` says the id of one that arrived as PATH."
+        )
     current = effective_labels(workspace)
     new = {key: label for key, label in wanted.items() if current.get(key, (None,))[0] != label}
     give(workspace, new, by or getpass.getuser())

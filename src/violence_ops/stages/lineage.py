@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from violence_ops.errors import UsageError
 from violence_ops.files import load_table
-from violence_ops.stages import batches, tombstones, traces, trained_on
+from violence_ops.stages import batches, clip_names, tombstones, traces, trained_on
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels import effective_labels
 from violence_ops.stages.lineage_records import BatchLineage, ClipLineage, ForgottenLineage, ModelLineage, Redo
@@ -22,7 +22,6 @@ from violence_ops.workspace import Batch, Workspace
 
 _TABLES: Final = ("clips", "poses", "tracks", "predictions")
 _MODEL: Final = re.compile(r"[0-9]{1,9}")
-_CLIP: Final = re.compile(r"[0-9a-f]{4,20}")
 _BATCH: Final = re.compile(r"\d{4}-[0-9a-f-]*")
 
 
@@ -30,16 +29,20 @@ Answer = ModelLineage | ClipLineage | BatchLineage | ForgottenLineage
 
 
 def run(workspace: Workspace, name: str) -> Answer:
-    """The lineage of a model (a version, `champion`, `candidate`), a clip or a batch (an id, or the beginning of one).
+    """The lineage of a model (a version, `champion`, `candidate`), a batch (its id or the beginning of it) or a clip
+    (see `clip_names`).
 
     Raises UsageError if nothing is called so, or several are; ServiceUnavailable if MLflow or the catalog cannot be reached.
     """
     found = list(_called(workspace, name))
     if not found:
-        raise UsageError(f"No model, clip or batch is called {name!r}: `violence-ops status` lists what there is.")
+        raise UsageError(
+            f"No model, clip or batch is called {name[:200]!r}: give a model's version, `champion` or `candidate`, or the "
+            f"beginning of a batch's id; of a clip, {clip_names.WAYS}."
+        )
     if len(found) > 1:
-        raise UsageError(f"{name!r} may be {', '.join(f'{kind} {one}' for kind, one in found)}: write more of it.")
-    ((kind, one),) = found
+        raise UsageError(f"{name!r} may be {clip_names.listed([shown for _, _, shown in found])}: write more of it.")
+    ((kind, one, _),) = found
     answers: dict[str, Callable[[Workspace, str], Answer]] = {
         "model": _model, "clip": _clip, "batch": _batch, "forgotten clip": _forgotten,
     }  # fmt: skip
@@ -76,7 +79,17 @@ def scored_by(batch: Batch, clip_ids: Collection[str] | None = None) -> tuple[st
     return tuple(sorted(version for version in versions if version))
 
 
-def _called(workspace: Workspace, name: str) -> Iterator[tuple[str, str]]:
+def _called(workspace: Workspace, name: str) -> Iterator[tuple[str, str, str]]:
+    """What the name may mean: its kind, its id, and how it is listed."""
+    others = [(kind, one, f"{kind} {one}") for kind, one in _models_and_batches(workspace, name)]
+    yield from others
+    if clip_names.is_beginning(name) or not others:
+        for clip in clip_names.called(workspace, name):
+            kind = "forgotten clip" if clip.status == clip_names.FORGOTTEN else "clip"
+            yield kind, clip.clip_id, clip_names.described(clip)
+
+
+def _models_and_batches(workspace: Workspace, name: str) -> Iterator[tuple[str, str]]:
     registry = open_registry(workspace)
     if name in (traces.CHAMPION, traces.CANDIDATE):
         version = registry.alias(name)
@@ -89,11 +102,6 @@ def _called(workspace: Workspace, name: str) -> Iterator[tuple[str, str]]:
     if _BATCH.fullmatch(name):
         known = [*(batch.batch_id for batch in workspace.sealed_batches()), *batches.open_batch_ids(workspace)]
         yield from (("batch", one) for one in sorted(set(known)) if one.startswith(name))
-    if _CLIP.fullmatch(name):
-        forgotten = {clip_id for clip_id in tombstones.all_of(workspace) if clip_id.startswith(name)}
-        yield from (("forgotten clip", clip_id) for clip_id in sorted(forgotten))
-        with open_catalog(workspace) as catalog:
-            yield from (("clip", one) for one in catalog.beginning_with(name, limit=4) if one not in forgotten)
 
 
 def _forgotten(workspace: Workspace, clip_id: str) -> ForgottenLineage:

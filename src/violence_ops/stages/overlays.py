@@ -8,10 +8,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from violence_ops.errors import UserError
+from violence_ops.errors import UsageError, UserError
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
-from violence_ops.stages import batches, overlay, pictures, workers
+from violence_ops.stages import batches, clip_names, overlay, pictures, workers
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.parts import accepted_clip
@@ -105,6 +105,19 @@ def of_batch(workspace: Workspace, params: Params, batch_id: str, **options: Any
     batch = workspace.batch(batch_id)
     batches.read_manifest(batch)
     return run(workspace, params, [clip.clip_id for clip in batches.accepted_clips(batch)], **options)
+
+
+def of_names(workspace: Workspace, params: Params, names: Iterable[str], **options: Any) -> OverlaysResult:
+    """The overlays of the clips that are called so (see `clip_names`); a name that is no clip's stops no other."""
+    wanted: list[str] = []
+    unknown: dict[str, str] = {}
+    for name in names:
+        try:
+            wanted.append(clip_names.clip_id(workspace, name))
+        except UsageError as error:
+            unknown[name] = str(error)
+    drawn = run(workspace, params, wanted, **options)
+    return OverlaysResult(drawn.made, unknown | drawn.failed)
 
 
 def of_failures(workspace: Workspace, params: Params, report: str | None = None, **options: Any) -> OverlaysResult:
