@@ -27,6 +27,11 @@ _REPORT: Final = re.compile(r"[0-9]+-vs-([0-9]+|none)")
 _REVIEW: Final = re.compile(r"[0-9a-f]{12}")
 
 
+def version_order(name: str) -> list[int | str]:
+    """What versions are sorted by: `v2` comes before `v10`."""
+    return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)]
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The paths of one workspace. `root` is absolute."""
@@ -236,9 +241,7 @@ class Workspace:
         """The frozen holdout versions, oldest first (`v1`, `v2`, …, `v10`)."""
         folders = self.holdouts.iterdir() if self.holdouts.is_dir() else ()
         names = [folder.name for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
-        return sorted(
-            names, key=lambda name: [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-        )
+        return sorted(names, key=version_order)
 
     @property
     def drift_reports(self) -> Path:

@@ -92,6 +92,14 @@ def test_a_frozen_version_is_never_changed(workspace: Workspace, seal_tracks: Se
         holdout.freeze(workspace, workspace.params(), share=1.0)
 
 
+def test_a_name_that_would_count_as_older_than_the_newest_is_refused(workspace: Workspace, seal_tracks: Seal) -> None:
+    seal_tracks(workspace)
+    holdout.freeze(workspace, workspace.params(), version="v2")
+    with pytest.raises(UsageError, match="2026-q1 would count as older than v2"):
+        holdout.freeze(workspace, workspace.params(), version="2026-q1")
+    assert workspace.holdout_versions() == ["v2"]
+
+
 def test_a_label_in_one_source_group_only_cannot_be_held_out(workspace: Workspace, seal_tracks: Seal) -> None:
     seal_tracks(workspace, clips=12, labels=lambda i: "Fight" if i < 3 else "NonFight")
     with pytest.raises(

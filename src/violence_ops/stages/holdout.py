@@ -21,7 +21,7 @@ from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord, as_tracks
 from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, track_rows
 from violence_ops.stages.releases import open_registry
-from violence_ops.workspace import Workspace
+from violence_ops.workspace import Workspace, version_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,8 @@ def freeze(
         folder = workspace.holdout(name)
         if folder.exists():
             raise UsageError(f"Holdout {name} exists and is never changed: choose another --version.")
+        if (known := workspace.holdout_versions()) and version_order(name) < version_order(known[-1]):
+            raise UsageError(f"{name} would count as older than {known[-1]}: choose a --version that sorts after it.")
         chosen = choose(workspace, params, labelled_clips(workspace), share)
         _write(folder, name, chosen, share, params.holdout.seed)
         return publish(workspace, name)
