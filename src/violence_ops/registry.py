@@ -172,7 +172,8 @@ class Registry:
                 return _version(client.get_model_version(MODEL, version))
             except MlflowException as error:
                 if _says_missing(error):
-                    raise UserError(f"{MODEL} has no version {version}: `violence-ops status` lists them.") from None
+                    known = ", ".join(one.version for one in self.versions()) or "none"
+                    raise UserError(f"{MODEL} has no version {version}; its versions: {known}.") from None
                 raise
 
     def tags(self, version: str) -> dict[str, str]:

@@ -298,6 +298,11 @@ def test_rollbacks_go_back_release_by_release_and_stop_at_the_first(
     assert registry.alias("champion") == "1"
 
 
+def test_where_nothing_was_released_a_rollback_says_so(workspace: Workspace, params: Params) -> None:
+    with pytest.raises(WorkspaceError, match="Nothing was released yet"):
+        rollback.run(workspace, params, by="ada", reason="r")
+
+
 def test_a_rollback_after_a_crash_goes_one_step_only(
     passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:

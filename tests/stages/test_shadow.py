@@ -14,6 +14,7 @@ from violence_ops.errors import UsageError, UserError, WorkspaceError
 from violence_ops.evaluation.records import Prediction
 from violence_ops.evaluation.shadow import comparison, disagreements, night, sentence
 from violence_ops.files import sha256_file, write_table
+from violence_ops.params import Params
 from violence_ops.recognition.predict import predict_clip
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import assemble, batches, score, shadow, train
@@ -89,6 +90,27 @@ def _a_damaged_package_fails_the_shadow_and_not_the_night(workspace: Workspace) 
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert "The version in shadow has not judged this night" in done.stderr
+
+
+def test_why_nothing_was_judged_in_shadow_is_said_as_it_is(
+    released: Workspace, params: Params, seal_whole: Seal
+) -> None:
+    with pytest.raises(UserError, match=r"no version 99; its versions: 1, 2, 3\.$"):
+        shadow.start(released, params, "99")
+    seal_whole(released, clips=2)
+    shadow.start(released, params, "3")
+    assert shadow.run(released, params).batches == 0
+    with pytest.raises(
+        WorkspaceError, match=r"no sealed batch holds verdicts of a champion .* the next night with a cha"
+    ):
+        shadow.show(released)
+    seal_whole(released, clips=2, seed=1, night="2026-02-01", judged_by="1")
+    with pytest.raises(
+        WorkspaceError, match="Version 3 has judged nothing in shadow yet: run `violence-ops shadow run`"
+    ):
+        shadow.show(released)
+    with pytest.raises(WorkspaceError, match="run `violence-ops shadow start 2` and `violence-ops shadow run`"):
+        shadow.show(released, "2")
 
 
 def _says(probability: float) -> Prediction:

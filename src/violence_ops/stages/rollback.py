@@ -144,6 +144,8 @@ def _already(entries: list[ledger.Entry], closed: ledger.Entry | None, expected:
 def _step(entries: list[ledger.Entry], current: str | None, expected: str | None) -> tuple[str, str]:
     """The version to go back to, and the one to leave."""
     stack = releases.champions(entries)
+    if not stack and current is None:
+        raise WorkspaceError("Nothing was released yet, so there is nothing to roll back.")
     if not stack or current != stack[-1]:
         raise WorkspaceError(
             f"The registry's champion is version {current or 'none'} but the ledger says {stack[-1] if stack else 'none'}: somebody "

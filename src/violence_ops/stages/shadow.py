@@ -113,11 +113,19 @@ def run(workspace: Workspace, params: Params, *, progress: Progress | None = Non
 
 def show(workspace: Workspace, version: str | None = None) -> ComparisonResult:
     """Where a version (default: the one in shadow) and the champion disagreed. Raises WorkspaceError if there is nothing."""
-    chosen = version or open_registry(workspace).alias(SHADOW)
-    found = compare(workspace, chosen) if chosen else None
+    in_shadow = open_registry(workspace).alias(SHADOW)
+    chosen = version or in_shadow
+    if chosen is None:
+        raise WorkspaceError("No version is in shadow: `violence-ops shadow start VERSION` puts one there.")
+    found = compare(workspace, chosen)
     if found is None:
-        what = f"Version {chosen} has judged nothing in shadow" if chosen else "No version is in shadow"
-        raise WorkspaceError(f"{what} yet: run `violence-ops shadow start` and `violence-ops shadow run`.")
+        commands = "`violence-ops shadow run`"
+        if chosen != in_shadow:
+            commands = f"`violence-ops shadow start {chosen}` and {commands}"
+        why = f"run {commands}"
+        if not any(_is_judged(batch) for batch in workspace.sealed_batches()):
+            why = "no sealed batch holds verdicts of a champion to compare with; the next night with a champion brings them"
+        raise WorkspaceError(f"Version {chosen} has judged nothing in shadow yet: {why}.")
     return ComparisonResult(found)
 
 
@@ -135,8 +143,11 @@ def compare(workspace: Workspace, version: str) -> ShadowComparison | None:
 
 
 def _is_due(workspace: Workspace, batch: Batch, version: str) -> bool:
-    judged = pq.read_metadata(batch.table("predictions")).num_rows > 0
-    return judged and read_fingerprint(workspace.shadow(version, batch.batch_id)) != _mark(batch, version)
+    return _is_judged(batch) and read_fingerprint(workspace.shadow(version, batch.batch_id)) != _mark(batch, version)
+
+
+def _is_judged(batch: Batch) -> bool:
+    return bool(pq.read_metadata(batch.table("predictions")).num_rows)
 
 
 def _mark(batch: Batch, version: str) -> str:
