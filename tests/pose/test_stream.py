@@ -27,9 +27,18 @@ class Marks:
     def __init__(self, lanes: int, mini_batch: int, fail_at: int | None = None) -> None:
         self.lanes, self.mini_batch, self.fail_at = lanes, mini_batch, fail_at
         self.sizes: list[int] = []
+        self.seconds = 0.0
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def clock(self) -> float:
+        """A second for each picture, and a hundred more for the first of its size."""
+        return self.seconds
 
     def persons(self, pictures: Sequence[np.ndarray], boxes: Sequence[Letterbox]) -> list[FramePoses]:
         self.sizes.append(len(pictures))
+        first = pictures[0].shape not in self.shapes
+        self.shapes.add(pictures[0].shape)
+        self.seconds += len(pictures) + 100 * first
         assert len({picture.shape for picture in pictures}) == 1, "a mini-batch holds pictures of one size"
         values = [int(picture[0, 0, 0]) + 256 * int(picture[0, 0, 1]) for picture in pictures]
         if self.fail_at in values:
@@ -84,6 +93,14 @@ def test_a_mini_batch_takes_pictures_of_several_videos() -> None:
     source = Marks(lanes=1, mini_batch=16)
     _numbers(source, [(number, 3, 4) for number in range(12)], decoders=2)
     assert max(source.sizes) > 3
+
+
+@pytest.mark.parametrize("mini_batch", [1, 4])
+def test_a_video_costs_what_looking_at_it_takes_and_not_the_opening_of_the_network(mini_batch: int) -> None:
+    videos = [(0, 5, 4), (1, 3, 8), (2, 7, 4)]
+    with PoseStream(Marks(1, mini_batch), _decoder) as poses:
+        costs = [(len(list(one)), one.engine_s) for one in poses.over(videos)]
+    assert costs == [(5, 5.0), (3, 3.0), (7, 7.0)]
 
 
 def test_a_video_that_does_not_decode_fails_alone_and_gives_what_came_before() -> None:

@@ -127,7 +127,10 @@ def night(
 
 @app.command()
 def costs(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """What finding the poses of each batch took, in seconds of the processor or the GPU."""
+    """What looking for the poses of each batch and clip took: processor seconds, on a GPU seconds of its calls.
+
+    Decoding and opening the network are not counted. With OpenVINO, whose threads cannot be told apart, a call's seconds count.
+    """
     from violence_ops.stages import costs as stage
 
     opened, _ = open_workspace(workspace)

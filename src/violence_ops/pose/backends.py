@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -39,9 +41,10 @@ class Candidates:
 
 
 class Backend(Protocol):
-    """A loaded network; `lanes` calls may run at the same time."""
+    """A loaded network; `lanes` calls may run at the same time. `clock` gives the seconds by which a call's cost is counted."""
 
     lanes: int
+    clock: Callable[[], float]
 
     def candidates(self, pictures: np.ndarray, threshold: float) -> Candidates:
         """Who may be in pictures (B, H, W, 3) uint8 BGR."""
@@ -103,6 +106,8 @@ class TorchBackend:
         self._joints = Joints(self._model).eval()
         self._networks: dict[tuple[int, int], Any] = {}
         self.lanes = 1
+        # on a processor it works in threads of its own
+        self.clock = time.process_time if self._device.type == "cpu" else time.perf_counter
 
     def candidates(self, pictures: np.ndarray, threshold: float) -> Candidates:
         torch = self._torch
@@ -181,6 +186,7 @@ class OpenVinoBackend(_Compiled):
         super().__init__(weights)
         self._core = core()
         self.lanes = processors()
+        self.clock = time.perf_counter  # each call runs on one thread, which is not the caller's
         self._precision = precision
         self._calibration = calibration(weights) if precision == "int8" else None
         self._own = threading.local()
@@ -240,6 +246,7 @@ class OnnxRuntimeBackend(_Compiled):
             raise UsageError("This ONNX Runtime has no CUDA: install onnxruntime-gpu, or set pose.device to cpu.")
         self._providers.append("CPUExecutionProvider")
         self.lanes = 1 if wanted else processors()
+        self.clock = time.perf_counter if wanted else time.thread_time
         self._joints: Any = None
 
     def candidates(self, pictures: np.ndarray, threshold: float) -> Candidates:

@@ -54,7 +54,7 @@ class PoseEstimator:
         self.duplicate_distance = duplicate_distance
         self.backend = open_backend(backend, verified, device, precision)
         self.sha256, self.fit = poses_sha256(verified, precision), fit(verified.network)
-        self.lanes, self.device = self.backend.lanes, device
+        self.lanes, self.clock, self.device = self.backend.lanes, self.backend.clock, device
         growing = device.startswith("cuda")
         self._grower = Grower(min(mini_batch, max_mini_batch), max_mini_batch) if growing else Grower(1, 1)
 

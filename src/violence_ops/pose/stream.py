@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import queue
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
@@ -44,12 +43,16 @@ class PoseSource(Protocol):
     @property
     def mini_batch(self) -> int: ...
 
+    @property
+    def clock(self) -> Callable[[], float]:
+        """Seconds that have gone by for the lane that asks: what a call costs is their difference."""
+
     def persons(self, pictures: Sequence[np.ndarray], boxes: Sequence[Letterbox]) -> list[FramePoses]: ...
 
 
 @dataclass
 class Poses(Generic[_Video]):
-    """The poses of one video: iterate over it to get a FramePoses per picture. `engine_s` is what the network took."""
+    """The poses of one video: iterate over it to get a FramePoses per picture. `engine_s` is what looking took, by the source's clock."""
 
     video: _Video
     _check: Callable[[], None]
@@ -109,6 +112,8 @@ class PoseStream(Generic[_Video]):
         """`decoder` opens what one thread decodes with; there are `decoders` of them."""
         self._source, self._decoder, self._decoders = source, decoder, decoders
         self._tasks: queue.Queue[_Task] = queue.Queue(_QUEUED * source.lanes * max(1, source.mini_batch // 4))
+        self._opened: set[tuple[int, ...]] = set()
+        self._opening = threading.Lock()
         self._begun = threading.Semaphore(decoders + _VIDEOS_AHEAD)
         self._stop = threading.Event()
         self._broken: BaseException | None = None
@@ -190,11 +195,24 @@ class PoseStream(Generic[_Video]):
             tasks, held = self._batch(held)
             if not tasks:
                 continue
-            begin = time.perf_counter()
-            found = self._source.persons([task.picture for task in tasks], [task.box for task in tasks])
-            seconds = (time.perf_counter() - begin) / len(tasks)
+            self._open(tasks)
+            clock = self._source.clock
+            begin = clock()
+            found = self._persons(tasks)
+            seconds = (clock() - begin) / len(tasks)
             for task, persons in zip(tasks, found, strict=True):
                 task.poses._put(task.number, persons, seconds)
+
+    def _open(self, tasks: list[_Task]) -> None:
+        """Have the network opened for pictures of this size by looking at some twice: that is no cost of their clips."""
+        shape = tasks[0].picture.shape
+        with self._opening:
+            if shape not in self._opened:
+                self._persons(tasks)
+                self._opened.add(shape)
+
+    def _persons(self, tasks: list[_Task]) -> list[FramePoses]:
+        return self._source.persons([task.picture for task in tasks], [task.box for task in tasks])
 
     def _batch(self, held: _Task | None) -> tuple[list[_Task], _Task | None]:
         """Waiting pictures of one size, at most a mini-batch, and one of another size that was taken by the way."""

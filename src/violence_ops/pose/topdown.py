@@ -7,6 +7,7 @@ has. The weights that it gives are compared with RTMO's by the same tables. It i
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ class TopDown:
         if self._keypoints.output[-2:] != (17, 3):
             raise WeightsError(f"{keypoints} is no model of 17 joints: its output is {self._keypoints.output}.")
         self.fit, self.lanes, self.mini_batch, self.device = None, 1, 1, "cpu"
+        self.clock = time.process_time  # OpenVINO works in threads of its own
         self.sha256 = hashlib.sha256(
             f"{file_sha256(Path(detector))}{file_sha256(Path(keypoints))}".encode()
         ).hexdigest()

@@ -1,4 +1,4 @@
-"""`costs`: what finding the poses of the sealed batches took, in seconds of the processor or the GPU."""
+"""`costs`: what looking for poses in the sealed batches took, in the seconds of docs/poses.md, "Costs"."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from violence_ops.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class BatchCost:
-    """Seconds that the pose network ran for one batch on one device, and for how many of its clips they are known."""
+    """Seconds that looking for poses took in one batch on one device, and for how many of its clips they are known."""
 
     batch_id: str
     night: str
