@@ -7,7 +7,8 @@ on both sides. Within the training folds, a fourth of the source groups is the v
 `assemble` and `train` do it; nothing else of a model is chosen by looking at clips. Accuracy is counted at 0.5 and, as
 `own threshold`, at the one that validation chose. Intervals are 95 % of a bootstrap over source groups. Beside the project's families
 stands scikit-learn's random forest on the same clips' features with all training folds, which chooses nothing. An ensemble (`a+b`) is
-the mean of the probabilities of the families named; the best by AUC is named in `surv.family`.
+the mean of the probabilities of the families named; the best by AUC is named in `surv.family`, which flatters it a little where
+several compete, as the judged clips themselves choose.
 
 Then the same families are trained on synthetic clips, and judge synthetic clips of other source groups (`--synthetic 0` leaves it
 out). `--poses teacher` finds people with the two models in the shared folder instead, to say what limits the figures. Poses are kept in

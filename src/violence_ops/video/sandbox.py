@@ -20,7 +20,7 @@ from typing import IO, Any, Final, NoReturn, Self
 
 import numpy as np
 
-from violence_ops.errors import Rejected
+from violence_ops.errors import Rejected, ServiceUnavailable
 from violence_ops.letterbox import Fit, Letterbox
 from violence_ops.params import ValidationParams
 from violence_ops.video.child import HEADER_BYTES
@@ -39,12 +39,12 @@ class _Crashed(Exception):
         super().__init__(code)
         self.code = code
 
-    def rejected(self, name: str) -> Rejected:
-        if self.code == -signal.SIGKILL:  # no fault in the file does that, and its memory is bounded
-            lack = (
-                "was killed twice, most likely because the machine lacks memory: free some, then drop the file again."
+    def told(self, name: str) -> Rejected | ServiceUnavailable:
+        """What it says of the file; that something else killed the child says nothing of it, as the child's memory is bounded."""
+        if self.code == -signal.SIGKILL:
+            return ServiceUnavailable(
+                f"The decoder of {name} was killed twice, most likely because the machine lacks memory: free some, then run the step again."
             )
-            return Rejected("too_large", f"The decoder of {name} {lack}")
         return Rejected("decode_error", f"{name} crashed the decoder twice (exit code {self.code}).")
 
 
@@ -80,7 +80,7 @@ class Sandbox:
             try:
                 return self._examine(path)
             except _Crashed as crash:
-                raise crash.rejected(path.name) from None
+                raise crash.told(path.name) from None
 
     def _examine(self, path: Path) -> VideoFacts:
         answer = self._ask({"do": "examine", "path": str(path)}, path.name)
@@ -118,7 +118,7 @@ class Sandbox:
             try:
                 yield from (found for found in self._stream(path, wanted) if found[0] > last)
             except _Crashed as crash:
-                raise crash.rejected(path.name) from None
+                raise crash.told(path.name) from None
 
     def _stream(self, path: Path, wanted: dict[str, Any]) -> Iterator[tuple[int, Frame, int, int]]:
         answer = self._ask({"do": "frames", "path": str(path)} | wanted, path.name)
