@@ -58,6 +58,7 @@ def test_judging_takes_its_policy_from_params_yaml_only(verb: str, workspace: Wo
 
 def test_a_release_needs_a_name_and_an_approval(workspace: Workspace) -> None:
     assert "needs a name" in run("promote", "--approve", cwd=workspace.root).stderr
+    assert "needs a name" in run("rollback", "--reason", "r", cwd=workspace.root).stderr
     assert "needs an approval" in run("promote", "--by", "ann", cwd=workspace.root).stderr
 
 

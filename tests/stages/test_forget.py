@@ -245,8 +245,14 @@ def test_killed_after_every_step_it_is_finished_by_running_it_again(site: Worksp
 
 def test_who_and_why_must_be_said_and_an_unknown_clip_is_named(workspace: Workspace, seal_whole: Seal) -> None:
     clip_id = seal_whole(workspace, clips=2)[0].clip_id
-    for missing in ({}, {"by": "ann"}, {"by": "ann", "reason": "  "}):
-        with pytest.raises(UsageError, match="Say who forgets the clip and why"):
+    why, name = "Say why the clip is forgotten", "needs a name"
+    for missing, sentence in (
+        ({}, name),
+        ({"by": " "}, name),
+        ({"by": "ann"}, why),
+        ({"by": "ann", "reason": "  "}, why),
+    ):
+        with pytest.raises(UsageError, match=sentence):
             forget.run(workspace, workspace.params(), clip_id, **missing)
     with pytest.raises(UsageError, match="No clip 00000000000000000000 in this workspace"):
         forget.run(workspace, workspace.params(), "0" * 20, **WHO)

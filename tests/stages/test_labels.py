@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from violence_ops.errors import UsageError
-from violence_ops.stages import batches, ingest, labels
+from violence_ops.stages import batches, ingest, labels, review_import
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
@@ -55,6 +55,21 @@ def test_a_file_with_a_mistake_changes_nothing(
     with pytest.raises(UsageError):
         labels.import_file(workspace, tmp_path / "review.csv", by="reviewer")
     assert workspace.labels_file.read_bytes() == before
+
+
+@pytest.mark.parametrize("nobody", [None, "", "  "])
+def test_without_a_name_nothing_is_labelled(
+    workspace: Workspace, clips: list[str], tmp_path: Path, nobody: str | None
+) -> None:
+    (tmp_path / "review.csv").write_text(f"clip_id,label\n{clips[1]},Fight\n")
+    for refused in (
+        lambda: labels.run(workspace, clips[1], "Fight", by=nobody),
+        lambda: labels.import_file(workspace, tmp_path / "review.csv", by=nobody),
+        lambda: review_import.run(workspace, tmp_path, by=nobody),
+    ):
+        with pytest.raises(UsageError, match="needs a name: pass --by NAME or set VIOLENCE_OPS_USER"):
+            refused()
+    assert labels.effective_labels(workspace) == {clips[0]: ("Fight", "inbox")}
 
 
 def test_a_clip_that_is_not_there_is_refused(workspace: Workspace, clips: list[str]) -> None:

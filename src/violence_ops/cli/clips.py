@@ -112,7 +112,9 @@ def label(
     elif clip and value and file is None:
         show(stage.run(opened, clip_names.clip_id(opened, clip), value, by=by), as_json)
     else:
-        raise UsageError("Say which clip: `violence-ops label CLIP Fight`, or `violence-ops label --from labels.csv`.")
+        raise UsageError(
+            "Say which clip: `violence-ops label CLIP Fight --by NAME`, or `violence-ops label --from labels.csv --by NAME`."
+        )
 
 
 @app.command()

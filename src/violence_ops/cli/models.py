@@ -132,10 +132,10 @@ def promote(
 ) -> None:
     """Make the approved candidate the champion."""
     from violence_ops.stages import promote as stage
+    from violence_ops.stages.who import named
 
     opened, params = open_workspace(workspace)
-    if not by:
-        raise UsageError("A release needs a name: pass --by NAME or set VIOLENCE_OPS_USER.")
+    by = named(by)
     if not approve and not dry_run:
         raise UsageError("A release needs an approval: read the report, then pass --approve.")
     show(stage.run(opened, params, report=report, approved_by=by, dry_run=dry_run), as_json)
@@ -153,8 +153,6 @@ def rollback(
     from violence_ops.stages import rollback as stage
 
     opened, params = open_workspace(workspace)
-    if not by:
-        raise UsageError("A rollback needs a name: pass --by NAME or set VIOLENCE_OPS_USER.")
     show(stage.run(opened, params, by=by, reason=reason, dry_run=dry_run), as_json)
 
 

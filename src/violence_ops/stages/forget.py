@@ -22,6 +22,7 @@ from violence_ops.params import Params
 from violence_ops.stages import (
     assemble,
     batches,
+    clip_names,
     holdout_without,
     ingest,
     labels_file,
@@ -34,6 +35,7 @@ from violence_ops.stages import (
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
+from violence_ops.stages.who import named
 from violence_ops.workspace import Batch, ReportFolder, Workspace, check_clip_id
 
 _REMAINS: Final = (
@@ -95,10 +97,9 @@ def run(
         if dry_run:
             return _result(stone, _inventory(workspace, stone), (), (), dry_run=True)
         if "by" not in stone:
-            if not (by and by.strip() and reason and reason.strip()):
-                raise UsageError(
-                    "Say who forgets the clip and why: `violence-ops forget CLIP --by NAME --reason TEXT`."
-                )
+            by = named(by)
+            if not (reason and reason.strip()):
+                raise UsageError("Say why the clip is forgotten: pass --reason TEXT.")
             stone |= {"by": printable(by), "reason": printable(reason), "at": _now(), "done": False}
         return _Forgetting(workspace, params, stone).run(progress)
 
@@ -228,7 +229,7 @@ def _plan(workspace: Workspace, clip_id: str) -> dict[str, Any]:
     """The tombstone without who and why. Raises UsageError if the workspace does not know the clip."""
     known = _known(workspace, clip_id)
     if known is None:
-        raise UsageError(f"No clip {clip_id} in this workspace: `violence-ops status` lists the clips.")
+        raise UsageError(f"No clip {clip_id} in this workspace: {clip_names.WAYS}.")
     found = traces.find(workspace, [clip_id])
     return {
         "clip_id": clip_id, "sha256": _sha256(workspace, clip_id, known.batch_id), "batch_id": known.batch_id,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import getpass
 import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from violence_ops.stages import batches
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels_file import LabelSource, checked_label, in_force, record
+from violence_ops.stages.who import named
 from violence_ops.workspace import Workspace, check_clip_id
 
 
@@ -33,15 +33,17 @@ class LabelResult:
 
 
 def run(workspace: Workspace, clip_id: str, label: str, by: str | None = None) -> LabelResult:
-    """Give one clip a label; `by` (default: the user of this process) is written beside it. Raises UsageError if there is no such clip or label."""
+    """Give one clip a label; `by` is written beside it. Raises UsageError without a name, or if there is no such clip or label."""
+    by = named(by)
     return _apply(workspace, {check_clip_id(clip_id): checked_label(label, clip_id)}, by)
 
 
 def import_file(workspace: Workspace, path: Path, by: str | None = None) -> LabelResult:
     """Take labels from a CSV with the columns label and clip_id or path (as it was in the inbox).
 
-    All of it or, if a line is wrong (UsageError), nothing.
+    All of it or, if a line is wrong or nobody is named (UsageError), nothing.
     """
+    by = named(by)
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"))))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
@@ -91,14 +93,12 @@ def give(workspace: Workspace, wanted: Mapping[str, Label], by: str) -> int | No
     return version
 
 
-def _apply(workspace: Workspace, wanted: dict[str, Label], by: str | None) -> LabelResult:
+def _apply(workspace: Workspace, wanted: dict[str, Label], by: str) -> LabelResult:
     with open_catalog(workspace) as catalog:
         unknown = wanted.keys() - catalog.find(wanted).keys()
     if unknown:
-        raise UsageError(
-            f"No clip {min(unknown)} in this workspace: `violence-ops explain PATH` says the id of one that arrived as PATH."
-        )
+        raise UsageError(f"No clip {min(unknown)} in this workspace: `violence-ops explain PATH` says a clip's id.")
     current = effective_labels(workspace)
     new = {key: label for key, label in wanted.items() if current.get(key, (None,))[0] != label}
-    give(workspace, new, by or getpass.getuser())
+    give(workspace, new, by)
     return LabelResult(len(new), len(wanted) - len(new))

@@ -9,7 +9,7 @@ import pyarrow as pa
 from violence_ops.errors import Rejected, UsageError, WorkspaceError
 from violence_ops.files import fingerprint, read_fingerprint, write_table
 from violence_ops.records import CLIPS_SCHEMA, ClipRecord
-from violence_ops.stages import batches, quarantine
+from violence_ops.stages import batches, clip_names, quarantine
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Batch, Workspace, check_clip_id
 
@@ -67,7 +67,7 @@ def batch_of(workspace: Workspace, clip_id: str) -> Batch | None:
     with open_catalog(workspace) as catalog:
         found = catalog.find([check_clip_id(clip_id)]).get(clip_id)
     if found is None:
-        raise UsageError(f"No clip {clip_id} in this workspace: `violence-ops status` lists the clips.")
+        raise UsageError(f"No clip {clip_id} in this workspace: {clip_names.WAYS}.")
     return workspace.batch(found.batch_id) if found.batch_id else None
 
 

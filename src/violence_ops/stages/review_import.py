@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import hashlib
 import zipfile
 import zlib
@@ -21,6 +20,7 @@ from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels import effective_labels, give
 from violence_ops.stages.review import MANIFEST, read_manifest
+from violence_ops.stages.who import named
 from violence_ops.workspace import Workspace
 
 _MAX_BYTES: Final = 128 << 20
@@ -83,11 +83,11 @@ class LabelLog:
 def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportResult:
     """Take the answers of a file (Label Studio's .json; CVAT's .xml, or its .zip) or of all such files in a folder.
 
-    All of it or, if anything is wrong, nothing: UsageError says what. Every answer must belong to an export of this workspace,
+    All of it or, if anything is wrong or nobody is named, nothing: UsageError says what. Every answer must belong to an export of this workspace,
     to a clip that it asked about, and to that clip's bytes. Several people's answers to one clip are votes. A CVAT file that is
     still as it was exported is no answer. Confirmed labels are written too: they are then a person's, and not asked again.
     """
-    by = by or getpass.getuser()
+    by = named(by)
     said = _decided(_checked(workspace, _read(workspace, source)), source)
     with open_catalog(workspace) as catalog:
         known = catalog.find(said)

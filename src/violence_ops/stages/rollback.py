@@ -10,6 +10,7 @@ from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.params import Params
 from violence_ops.stages import notify, releases
 from violence_ops.stages.batches import Progress
+from violence_ops.stages.who import named
 from violence_ops.workspace import Workspace
 
 
@@ -74,7 +75,7 @@ def run(
     workspace: Workspace,
     params: Params,
     *,
-    by: str,
+    by: str | None,
     reason: str,
     expected_champion: str | None = None,
     dry_run: bool = False,
@@ -86,8 +87,9 @@ def run(
     release further back. A call after a crash in the middle finishes what was begun. Raises WorkspaceError if there is no
     earlier champion, or the registry's champion is not the ledger's; LedgerBroken if the ledger does not verify.
     """
-    if not by.strip() or not reason.strip():
-        raise UsageError("A rollback needs a name and a reason: both are written to the ledger.")
+    by = named(by)
+    if not reason.strip():
+        raise UsageError("A rollback needs a reason: it is written to the ledger.")
     notify.receivers(workspace)  # refuses one that is set up wrongly before anything moves
     with workspace.lock("release"):
         registry = releases.open_registry(workspace)

@@ -38,7 +38,7 @@ class StatusResult:
     def lines(self) -> Iterator[str]:
         if self.waiting is not None:
             yield from (f"{clip['clip_id']}  {clip['batch_id']}  {clip['source_path']}" for clip in self.waiting)
-            yield f"{len(self.waiting)} accepted clips wait for a label: `violence-ops label CLIP LABEL`."
+            yield f"{len(self.waiting)} accepted clips wait for a label: `violence-ops label CLIP LABEL --by NAME`."
             return
         yield f"workspace   {self.workspace}"
         yield f"inbox       {self.inbox} files wait"
