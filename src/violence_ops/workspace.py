@@ -390,7 +390,9 @@ class ReportFolder:
 def check_clip_id(clip_id: str) -> str:
     """`clip_id`, or UsageError if it is not 20 hex digits (so that it can never name another folder)."""
     if not _CLIP_ID.fullmatch(clip_id):
-        raise UsageError(f"{clip_id!r} is not a clip id: give its 20 hex digits, which `violence-ops explain PATH` shows.")
+        raise UsageError(
+            f"{clip_id!r} is not a clip id: give its 20 hex digits, which `violence-ops explain PATH` shows."
+        )
     return clip_id
 
 
