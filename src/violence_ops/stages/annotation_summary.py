@@ -9,8 +9,6 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from violence_ops.evaluation import scene
-from violence_ops.evaluation import scene
-from violence_ops.evaluation import scene
 from violence_ops.records import COMPONENTS, POSES_SCHEMA, TRACKS_SCHEMA, ClipPoses, ClipRecord, ClipTracks
 
 
