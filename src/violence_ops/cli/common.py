@@ -64,7 +64,12 @@ SetOption = Annotated[
 ]
 BatchOption = Annotated[str | None, typer.Option("--batch", "-b", help="One batch; default: every open one.")]
 ByOption = Annotated[
-    str | None, typer.Option("--by", envvar="VIOLENCE_OPS_USER", help="Who does this; the name is kept with what is done: in the ledger, with the label, or on the tombstone.")
+    str | None,
+    typer.Option(
+        "--by",
+        envvar="VIOLENCE_OPS_USER",
+        help="Who does this; the name is kept with what is done: in the ledger, with the label, or on the tombstone.",
+    ),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and change nothing.")]
 
