@@ -94,6 +94,7 @@ def test_predict_refuses_a_named_video_that_is_not_there_and_takes_what_stdin_li
     assert (done.returncode, "nowhere.mp4 does not exist" in done.stderr) == (2, True), done.stderr
     done = run("predict", "-", cwd=workspace.root, stdin="nowhere.mp4\n")  # it may have gone since it was listed
     assert (done.returncode, "There is no champion" in done.stderr) == (1, True), done.stderr
+    assert "Nothing was read from stdin" in run("predict", "-", cwd=workspace.root).stderr
 
 
 @pytest.mark.parametrize("arguments", [["init", "file"], ["init", "file/in_it"], ["synth", "file", "--clips", "2"]])
