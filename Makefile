@@ -22,11 +22,11 @@ demo: setup      ## two nights end to end in a clean workspace; CLIPS=<folder> f
 
 test: setup lint ## linters, the fast tests, then the slow ones (real scheduler, faults)
 	@tools/system_packages.sh
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist loadfile
 	$(BIN)/python -m pytest -q -m slow
 
 test-fast: setup ## the fast tests alone
-	$(BIN)/python -m pytest -q -m "not slow"
+	$(BIN)/python -m pytest -q -m "not slow" -n auto --dist loadfile
 
 test-slow: setup ## the slow tests alone
 	$(BIN)/python -m pytest -q -m slow

@@ -14,6 +14,7 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.representer import RoundTripRepresenter
 
 from violence_ops import versioning
 from violence_ops.deployment import Deployment
@@ -94,11 +95,18 @@ def _write_files(workspace: Workspace, overrides: dict[str, Any]) -> tuple[str, 
     return added
 
 
+class _Representer(RoundTripRepresenter):
+    """Writes `null` as a person does; of its own, because DVC writes its files with the one of ruamel.yaml in the same process."""
+
+
+_Representer.add_representer(type(None), lambda own, _: own.represent_scalar("tag:yaml.org,2002:null", "null"))
+
+
 def _yaml() -> YAML:
     """Reads and writes YAML as a person wrote it."""
     yaml = YAML()
+    yaml.Representer = _Representer
     yaml.width, yaml.preserve_quotes = 4096, True
-    yaml.representer.add_representer(type(None), lambda own, _: own.represent_scalar("tag:yaml.org,2002:null", "null"))
     return yaml
 
 
