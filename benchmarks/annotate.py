@@ -31,11 +31,12 @@ from typing import Any
 
 from violence_ops.errors import UserError
 from violence_ops.files import write_table
+from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import sampled_frames
 from violence_ops.stages import annotate, batches, extract_poses, ingest, init, score, seal, synth, validate, workers
 from violence_ops.stages.following import follow
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 NIGHT = date(2026, 1, 31)
 

@@ -13,7 +13,8 @@ import pytest
 
 from violence_ops import versioning
 from violence_ops.errors import WorkspaceError
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.folders import Batch
+from violence_ops.workspace import Workspace
 
 
 def sealed(workspace: Workspace, number: int) -> Batch:

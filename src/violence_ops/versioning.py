@@ -20,8 +20,9 @@ import psutil
 
 from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.files import write_text
+from violence_ops.folders import Batch
 from violence_ops.params import Params
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 _WAIT_S: Final = 120.0
 _REMOTE: Final = "default"

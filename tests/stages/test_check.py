@@ -19,10 +19,11 @@ from typer.testing import CliRunner
 
 from violence_ops.cli import app
 from violence_ops.files import read_fingerprint, write_json, write_table
+from violence_ops.folders import Batch
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, check, extract_poses, ingest, init, overlay, score, seal, validate
 from violence_ops.stages.findings import Finding
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 
 @pytest.fixture(scope="session")

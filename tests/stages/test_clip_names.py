@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 
 from violence_ops.cli import app
 from violence_ops.errors import UsageError
+from violence_ops.folders import clip_id_of
 from violence_ops.stages import clip_names, ingest, tombstones
-from violence_ops.workspace import Workspace, clip_id_of
+from violence_ops.workspace import Workspace
 
 
 def drop(workspace: Workspace, night: int, **files: str) -> list[str]:

@@ -13,11 +13,12 @@ import pytest
 
 from violence_ops.errors import UserError, WorkspaceError
 from violence_ops.files import read_fingerprint, write_table
+from violence_ops.folders import Batch
 from violence_ops.records import CLIPS_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord
 from violence_ops.registry import MODEL
 from violence_ops.stages import assemble, batches, predict, score, train
 from violence_ops.stages.releases import open_registry
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
 

@@ -14,12 +14,13 @@ from violence_ops.errors import UsageError, UserError, WorkspaceError
 from violence_ops.evaluation.records import Prediction
 from violence_ops.evaluation.shadow import comparison, disagreements, night, sentence
 from violence_ops.files import sha256_file, write_table
+from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.recognition.predict import predict_clip
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import assemble, batches, score, shadow, train
 from violence_ops.stages.releases import open_registry
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
 

@@ -12,8 +12,9 @@ import pyarrow.parquet as pq
 
 from violence_ops import ledger, services, versioning
 from violence_ops.demo.drops import Drop
+from violence_ops.folders import Batch
 from violence_ops.stages import batches, quarantine, releases, reports
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import write_text
+from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import JOINTS, ClipRecord, sampled_frames
 from violence_ops.stages import batches
@@ -18,7 +19,7 @@ from violence_ops.stages.batches import Progress
 from violence_ops.stages.findings import DAMAGED
 from violence_ops.stages.labels_file import later_labels
 from violence_ops.stages.rows import clip_tables
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.evaluation.survey import ClipSurvey, Survey

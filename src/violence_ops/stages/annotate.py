@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from violence_ops.errors import Rejected
 from violence_ops.files import fingerprint, load_table, read_fingerprint, write_table
+from violence_ops.folders import Batch
 from violence_ops.params import AnnotationParams, Params
 from violence_ops.records import ClipRecord
 from violence_ops.stages import batches, overlays, workers
@@ -18,7 +19,7 @@ from violence_ops.stages.annotation_summary import scene_of
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.overlay import judgement
 from violence_ops.stages.parts import record_progress, withdraw
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.video.overlay import Judgement

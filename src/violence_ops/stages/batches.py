@@ -15,8 +15,9 @@ import pyarrow.parquet as pq
 
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import load_table, write_json
+from violence_ops.folders import Batch
 from violence_ops.records import CLIPS_SCHEMA, ClipPoses, ClipRecord, ClipTracks
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 Progress = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)` after every unit of work."""

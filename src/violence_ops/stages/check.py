@@ -9,13 +9,14 @@ from typing import Any
 
 from violence_ops import ledger
 from violence_ops.errors import WorkspaceError
+from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord
 from violence_ops.stages import batches, check_open, check_sealed, extract_poses, releases
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.check_overlays import Overlays
 from violence_ops.stages.findings import Finding, Look, Recipe, back_to_inbox
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import Final
 import pyarrow.parquet as pq
 
 from violence_ops.files import read_fingerprint
+from violence_ops.folders import Batch
 from violence_ops.records import ClipRecord
 from violence_ops.stages import annotate, batches, extract_poses, score, validate
 from violence_ops.stages.findings import (
@@ -23,7 +24,7 @@ from violence_ops.stages.findings import (
     unreadable,
 )
 from violence_ops.stages.parts import STAGES
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 _STAGES: Final = {table: verb for verb, table in STAGES.items()}
 """The verb that makes each table; what comes after it follows in this order."""

@@ -6,13 +6,14 @@ from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
+from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord, ClipTracks
 from violence_ops.stages import batches, overlay
 from violence_ops.stages.annotate import wants_overlay
 from violence_ops.stages.findings import DAMAGED, Finding, Kind, command
 from violence_ops.stages.rows import clip_tables
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 
 class Overlays:

@@ -9,6 +9,7 @@ from typing import Any, Final
 import pyarrow.parquet as pq
 
 from violence_ops.files import sha256_file
+from violence_ops.folders import Batch
 from violence_ops.records import ClipRecord
 from violence_ops.stages import annotate, batches, extract_poses
 from violence_ops.stages.findings import (
@@ -23,7 +24,7 @@ from violence_ops.stages.findings import (
     influences,
     unreadable,
 )
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 _ANNOTATIONS: Final = ("poses", "tracks", "predictions")
 

@@ -10,9 +10,9 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from violence_ops.files import load_table
+from violence_ops.folders import Batch
 from violence_ops.records import JOINTS, sampled_frames
 from violence_ops.stages import batches
-from violence_ops.workspace import Batch
 
 if TYPE_CHECKING:
     from violence_ops.evaluation.drift import ClipValues

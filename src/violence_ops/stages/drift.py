@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 from violence_ops import versioning
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import write_json, write_text
+from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.stages import batches, releases, reports, trained_on
 from violence_ops.stages.batches import Manifest
 from violence_ops.stages.clip_values import clip_values
 from violence_ops.stages.drift_summary import drift_summary
 from violence_ops.stages.index import open_catalog
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.evaluation.drift import ClipValues, DriftReport

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import atomic_path
+from violence_ops.folders import Batch
 from violence_ops.params import InvolvementParams, Params
 from violence_ops.records import COMPONENTS, ClipRecord
 from violence_ops.stages import batches, labels, overlay, quarantine, tombstones
 from violence_ops.stages.annotation_summary import scene_of
 from violence_ops.stages.lineage_records import ForgottenLineage
 from violence_ops.stages.parts import batch_of
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.involvement.sightings import Sightings

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from violence_ops.errors import Rejected, UsageError
 from violence_ops.files import fingerprint, read_fingerprint, table_writer, write_json
+from violence_ops.folders import Batch
 from violence_ops.params import Params, PoseParams
 from violence_ops.records import POSES_SCHEMA, ClipPoses, ClipRecord, FramePoses, IntArray, sampled_frames
 from violence_ops.stages import batches
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.parts import record_progress, withdraw
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.pose.rtmo import PoseEstimator

@@ -11,10 +11,11 @@ from typing import Any, Final, Literal
 import pyarrow as pa
 
 from violence_ops.errors import WorkspaceError
+from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord
 from violence_ops.stages.inbox import printable
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 Kind = Literal["missing", "orphaned", "stale", "damaged", "not pulled"]
 DAMAGED: Final = (WorkspaceError, pa.ArrowException, OSError, KeyError, TypeError, ValueError)

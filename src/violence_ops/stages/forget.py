@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from violence_ops import versioning, versioning_erase
 from violence_ops.catalog import CatalogClip
 from violence_ops.errors import UsageError, UserError
+from violence_ops.folders import Batch, ReportFolder, check_clip_id
 from violence_ops.params import Params
 from violence_ops.stages import (
     assemble,
@@ -36,7 +37,7 @@ from violence_ops.stages.batches import Progress
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.who import named
-from violence_ops.workspace import Batch, ReportFolder, Workspace, check_clip_id
+from violence_ops.workspace import Workspace
 
 _REMAINS: Final = (
     "git's history: pointers (hashes) of older versions, lines of data/labels.csv, and evaluations that name the clip",

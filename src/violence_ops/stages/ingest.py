@@ -18,13 +18,14 @@ from typing import Any, Final
 from violence_ops.catalog import Catalog
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import sha256_file, sync_folder
+from violence_ops.folders import Batch, clip_id_of
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord, Label
 from violence_ops.stages import batches, claims, inbox, labels_file, quarantine, tombstones
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.claims import Claim
 from violence_ops.stages.index import open_catalog
-from violence_ops.workspace import Batch, Workspace, clip_id_of
+from violence_ops.workspace import Workspace
 
 _FORGOTTEN: Final = "forgotten"
 """The reason whose files are not even kept in the quarantine."""

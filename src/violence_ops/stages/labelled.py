@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow as pa
 
 from violence_ops.files import load_table
+from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.recognition.split import Member, families
 from violence_ops.records import ClipRecord, ClipTracks
 from violence_ops.stages import batches
 from violence_ops.stages.labels import effective_labels
 from violence_ops.stages.labels_file import in_force
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,13 +12,14 @@ from typing import Any
 from violence_ops import versioning
 from violence_ops.errors import UsageError
 from violence_ops.files import load_table
+from violence_ops.folders import check_clip_id
 from violence_ops.records import Label
 from violence_ops.stages import batches
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels_file import LabelSource, checked_label, in_force, record
 from violence_ops.stages.who import named
-from violence_ops.workspace import Workspace, check_clip_id
+from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,9 +14,10 @@ from typing import Final, Literal
 
 from violence_ops.errors import UsageError
 from violence_ops.files import write_text
+from violence_ops.folders import check_clip_id
 from violence_ops.records import LABELS, Label
 from violence_ops.stages.inbox import parse_label, printable
-from violence_ops.workspace import Workspace, check_clip_id
+from violence_ops.workspace import Workspace
 
 LabelSource = Literal["inbox", "review"]
 """Who gave a label: the inbox (folder or labels.csv), or a person who looked at the clip."""

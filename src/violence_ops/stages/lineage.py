@@ -12,13 +12,14 @@ import pyarrow.parquet as pq
 
 from violence_ops.errors import UsageError
 from violence_ops.files import load_table
+from violence_ops.folders import Batch
 from violence_ops.stages import batches, clip_names, tombstones, traces, trained_on
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels import effective_labels
 from violence_ops.stages.lineage_records import BatchLineage, ClipLineage, ForgottenLineage, ModelLineage, Redo
 from violence_ops.stages.releases import REPORT_TAG, open_registry
 from violence_ops.stages.reports import read as read_report
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 _TABLES: Final = ("clips", "poses", "tracks", "predictions")
 _MODEL: Final = re.compile(r"[0-9]{1,9}")

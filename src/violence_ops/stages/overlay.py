@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from violence_ops.files import fingerprint
+from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord, ClipTracks
 from violence_ops.stages import batches
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.parts import accepted_clip
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.video.overlay import Judgement, Regions

@@ -8,10 +8,11 @@ import pyarrow as pa
 
 from violence_ops.errors import Rejected, UsageError, WorkspaceError
 from violence_ops.files import fingerprint, read_fingerprint, write_table
+from violence_ops.folders import Batch, check_clip_id
 from violence_ops.records import CLIPS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, clip_names, quarantine
 from violence_ops.stages.index import open_catalog
-from violence_ops.workspace import Batch, Workspace, check_clip_id
+from violence_ops.workspace import Workspace
 
 STAGES: Final = {"validate": "clips", "extract-poses": "poses", "annotate": "tracks", "score": "predictions"}
 """The stages that work clip by clip, in order, and the table that each makes."""

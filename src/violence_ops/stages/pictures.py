@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from violence_ops.errors import WorkspaceError
+from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord
 from violence_ops.stages import batches
 from violence_ops.stages.batches import Progress
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.recognition.pictures import Asked, Frames, Look

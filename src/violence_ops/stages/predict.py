@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from violence_ops.errors import InputUnusable, Rejected, UsageError, WorkspaceError
 from violence_ops.files import sha256_file
+from violence_ops.folders import clip_id_of
 from violence_ops.params import Params
 from violence_ops.records import ClipPoses, ClipRecord, ClipTracks, sampled_frames
 from violence_ops.stages import pictures
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.releases import CHAMPION, open_registry
 from violence_ops.stages.score import load_version
-from violence_ops.workspace import Workspace, clip_id_of
+from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.stages.extract_poses import Source

@@ -10,10 +10,11 @@ from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.evaluation import policy, report
 from violence_ops.evaluation.records import Evaluation, Verdict
 from violence_ops.files import write_text
+from violence_ops.folders import ReportFolder
 from violence_ops.params import Params
 from violence_ops.stages import shadow, thumbnails
 from violence_ops.stages.drift_summary import drift_summary
-from violence_ops.workspace import ReportFolder, Workspace
+from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)

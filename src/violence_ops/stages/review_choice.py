@@ -10,13 +10,14 @@ import pyarrow as pa
 from violence_ops.errors import UsageError
 from violence_ops.evaluation.records import Evaluation
 from violence_ops.files import load_table
+from violence_ops.folders import Batch
 from violence_ops.records import ClipRecord, Label
 from violence_ops.stages import batches, pictures, reports
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.labels import effective_labels
 from violence_ops.stages.releases import CHAMPION, open_registry
 from violence_ops.stages.score import load_version
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 LOW_CONFIDENCE, LABEL_DISAGREES, MODELS_DISAGREE = RULES = ("low_confidence", "label_disagrees", "models_disagree")
 """The model is less sure than asked for; it contradicts the label; candidate and champion contradict each other in the newest report."""

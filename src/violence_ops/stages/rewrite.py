@@ -11,8 +11,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from violence_ops.files import load_table, sha256_file, table_writer, write_json, write_table
+from violence_ops.folders import Batch
 from violence_ops.stages import batches
-from violence_ops.workspace import Batch
 
 
 def open_without(batch: Batch, clip_id: str) -> None:

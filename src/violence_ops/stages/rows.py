@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from violence_ops.folders import Batch
 from violence_ops.stages import batches
-from violence_ops.workspace import Batch
 
 
 def clip_tables(batch: Batch, name: str, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from violence_ops.errors import ServiceUnavailable, UserError
 from violence_ops.files import fingerprint, read_fingerprint, write_json, write_table
+from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, pictures
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.parts import record_progress
 from violence_ops.stages.releases import CHAMPION, open_registry
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.recognition.package import Package

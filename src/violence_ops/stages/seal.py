@@ -25,6 +25,7 @@ from violence_ops.files import (
     sync_folder,
     write_json,
 )
+from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord
 from violence_ops.stages import annotate, batches, extract_poses, inbox, score
@@ -32,7 +33,7 @@ from violence_ops.stages.annotation_summary import summary_row
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.parts import STAGES, record_progress
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 _TABLES: Final = {"poses": POSES_SCHEMA, "tracks": TRACKS_SCHEMA, "predictions": PREDICTIONS_SCHEMA}
 _NIGHT: Final = ("ingest", "validate", "extract-poses", "annotate", "score", "seal")

@@ -18,13 +18,14 @@ from violence_ops.evaluation import shadow as engine
 from violence_ops.evaluation.judgement import prediction
 from violence_ops.evaluation.records import Prediction, ShadowComparison
 from violence_ops.files import fingerprint, load_table, read_fingerprint, write_table
+from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA
 from violence_ops.stages import batches, labels, pictures
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.releases import CHAMPION, open_registry
 from violence_ops.stages.score import load_version
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 SHADOW: Final = "shadow"
 

@@ -13,6 +13,7 @@ from violence_ops import expectations
 from violence_ops.catalog import Catalog
 from violence_ops.errors import Rejected, WorkspaceError
 from violence_ops.files import fingerprint, load_table, read_fingerprint, sha256_file, write_table
+from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, quarantine
@@ -20,7 +21,7 @@ from violence_ops.stages.batches import Progress
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.parts import record_progress
 from violence_ops.video.sandbox import Sandbox
-from violence_ops.workspace import Batch, Workspace
+from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
