@@ -59,7 +59,7 @@ def nightly_ingestion():
         for batch_id in sorted({shard["batch_id"] for shard in shards}):
             stage("validate.checkpoint", batch_id=batch_id)
             # a night that is run again as a whole is judged by the champion of now
-            stage("score.dismiss", batch_id=batch_id)
+            stage("score.unpin_champion", batch_id=batch_id)
 
     @task_group
     def shard(shard):

@@ -50,7 +50,7 @@ class Batch:
         return self.open / "costs" / f"{check_clip_id(clip_id)}.json"
 
     @property
-    def judge(self) -> Path:
+    def pinned_champion(self) -> Path:
         """Which champion judges all clips of the batch, while it is open."""
         return self.open / "champion.json"
 

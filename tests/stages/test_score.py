@@ -132,7 +132,7 @@ def test_all_shards_have_one_champion_whatever_is_promoted_or_rolled_back_betwee
     assert judged_by(batch, "1") == 6
 
     registry.set_alias("champion", "2", "1")
-    score.dismiss(workspace, params, batch_id=batch.batch_id)  # the night is run again as a whole
+    score.unpin_champion(workspace, params, batch_id=batch.batch_id)  # the night is run again as a whole
     assert judge(shards[0]) == ("2", 3)
     registry.set_alias("champion", "1", "2")  # a rollback in mid-night
     assert judge(shards[1]) == ("2", 3)

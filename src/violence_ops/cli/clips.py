@@ -6,11 +6,12 @@ import csv
 import json
 import sys
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 import typer
 
 from violence_ops.cli.common import (
+    CLIP,
     ByOption,
     JsonOption,
     SetOption,
@@ -23,8 +24,6 @@ from violence_ops.cli.common import (
 )
 from violence_ops.errors import UsageError
 from violence_ops.workspace import Workspace
-
-CLIP: Final = "A clip's id, 4 or more of its first digits, or the path under which it arrived."
 
 
 def _lines_of_stdin() -> list[Path]:

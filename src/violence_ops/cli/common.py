@@ -55,6 +55,7 @@ app = typer.Typer(
 )
 stderr = Console(stderr=True)
 
+CLIP: Final = "A clip's id, 4 or more of its first digits, or the path under which it arrived."
 WorkspaceOption = Annotated[
     Path | None, typer.Option("--workspace", "-w", help="The workspace; default: the one around the current folder.")
 ]

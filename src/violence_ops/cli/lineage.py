@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from violence_ops.cli.clips import CLIP
 from violence_ops.cli.common import (
+    CLIP,
     ByOption,
     DryRunOption,
     JsonOption,

@@ -64,7 +64,7 @@ def run(
     for batch in batches.chosen_batches(workspace, batch_id):
         if batch.is_sealed:
             continue
-        champion = _appoint(workspace, batch, present, anew=wanted is None)
+        champion = _pin_champion(workspace, batch, present, anew=wanted is None)
         clips = batches.accepted_clips(batch, wanted)
         due = [
             clip
@@ -83,22 +83,22 @@ def run(
     return ScoreResult(champion, scored, skipped, fights)
 
 
-def judge(batch: Batch) -> str | None:
+def pinned_champion(batch: Batch) -> str | None:
     """The version that judges all clips of an open batch; None if there was no champion, or no clip was judged yet."""
-    return json.loads(batch.judge.read_text("utf-8"))["version"] if batch.judge.is_file() else None
+    return json.loads(batch.pinned_champion.read_text("utf-8"))["version"] if batch.pinned_champion.is_file() else None
 
 
-def dismiss(workspace: Workspace, params: Params, *, batch_id: str) -> None:
+def unpin_champion(workspace: Workspace, params: Params, *, batch_id: str) -> None:
     """The next clips of an open batch that are judged have the champion of then, and all others after them."""
-    workspace.batch(batch_id).judge.unlink(missing_ok=True)
+    workspace.batch(batch_id).pinned_champion.unlink(missing_ok=True)
 
 
-def _appoint(workspace: Workspace, batch: Batch, present: str | None, *, anew: bool) -> str | None:
-    """Make the present champion the judge of a batch, unless another process was first and it is not to be chosen anew."""
-    with workspace.lock("judge"):
-        if anew or not batch.judge.is_file():
-            write_json(batch.judge, {"version": present})
-        return judge(batch)
+def _pin_champion(workspace: Workspace, batch: Batch, present: str | None, *, anew: bool) -> str | None:
+    """Pin the present champion for a batch, unless another process was first and it is not to be chosen anew."""
+    with workspace.lock("pinned-champion"):
+        if anew or not batch.pinned_champion.is_file():
+            write_json(batch.pinned_champion, {"version": present})
+        return pinned_champion(batch)
 
 
 def _load(workspace: Workspace, batch: Batch, champion: str) -> Package:

@@ -148,12 +148,12 @@ def _judged_clips(batch: Batch) -> list[ClipRecord]:
 def _refuse_outdated(params: Params, weights_sha256: str, batch: Batch, accepted: list[ClipRecord]) -> None:
     """Refuse poses and tracks that are not those of the present weights and parameters, which batch.json will name, and
     predictions that are not of these tracks and one champion."""
-    judge = score.judge(batch)
+    champion = score.pinned_champion(batch)
     for clip in accepted:
         wanted = {
             ("poses", "extract-poses"): extract_poses.expected(clip, weights_sha256, params.pose),
             ("tracks", "annotate"): annotate.expected(batch, clip, params),
-            ("predictions", "score"): score.expected(batch, clip, judge),
+            ("predictions", "score"): score.expected(batch, clip, champion),
         }
         for (table, verb), mark in wanted.items():
             part = batch.part(table, clip.clip_id)
