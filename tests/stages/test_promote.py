@@ -257,6 +257,30 @@ def test_decisions_are_written_once_each(passed: Workspace, params: Params) -> N
     assert [entry.event for entry in ledger.read(passed)[-2:]] == ["approval", "refusal"]
 
 
+def test_a_refusal_binds_the_others_until_who_refused_approves_or_it_is_judged_again(
+    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+) -> None:
+    promote.refuse(passed, params, by="release-manager", reason="too many alarms at the door")
+    with pytest.raises(
+        RefusedByGate, match=r"^release-manager refused 2-vs-1 .*too many alarms at the door.*ask again"
+    ):
+        promote.run(passed, params, approved_by="admin")
+    with pytest.raises(RefusedByGate, match="only they can take back"):
+        promote.approve(passed, params, by="admin")
+    assert registry.alias("champion") == "1"
+    promote.approve(passed, params, by="release-manager")
+    assert promote.run(passed, params, approved_by="admin").moved
+    gate.run(passed, params, report=write_evaluation("3", "2"))
+    promote.refuse(passed, params, by="release-manager", reason="not now")
+    gate.run(passed, params, report=write_evaluation("3", "2", p95_ms=10.0))
+    assert promote.run(passed, params, approved_by="admin").moved
+
+
+def test_an_approver_who_answers_late_may_still_release_what_nobody_refused(passed: Workspace, params: Params) -> None:
+    promote.lapse(passed, params)
+    assert promote.run(passed, params, approved_by="admin").moved
+
+
 def test_a_rollback_brings_the_previous_champion_back(passed: Workspace, params: Params, registry: Registry) -> None:
     promote.run(passed, params, approved_by="admin")
     result = rollback.run(passed, params, by="ada", reason="false alarms", expected_champion="2")

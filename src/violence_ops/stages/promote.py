@@ -13,6 +13,9 @@ from violence_ops.stages import gate, notify, releases, reports
 from violence_ops.stages.batches import Progress
 from violence_ops.workspace import Workspace
 
+_DECISIONS = ("approval", "refusal")
+_NOBODY = "nobody"  # who refuses when no answer comes in time
+
 
 @dataclass(frozen=True, slots=True)
 class PromoteResult:
@@ -66,7 +69,7 @@ def approve(workspace: Workspace, params: Params, report: Path | str | None = No
     """Write a person's approval of a passed report to the ledger, once. Moves nothing. Raises RefusedByGate as `run` does."""
     with workspace.lock("release"):
         chosen = reports.find(workspace, report)
-        _check_verdict(workspace, params, chosen)
+        _check_verdict(workspace, params, chosen, by)
         return _decide(workspace, params, chosen, "approval", by, {})
 
 
@@ -84,7 +87,7 @@ def lapse(workspace: Workspace, params: Params, report: Path | str | None = None
     """Write to the ledger, once, that nobody answered in time, which is a refusal."""
     with workspace.lock("release"):
         reason = f"nobody answered within {params.gate.approval_timeout_h:g} h"
-        result = _write_decision(workspace, reports.find(workspace, report), "refusal", "nobody", {"reason": reason})
+        result = _write_decision(workspace, reports.find(workspace, report), "refusal", _NOBODY, {"reason": reason})
         releases.commit(workspace, f"Refusal of {result.report}: {reason}")
         return result
 
@@ -101,7 +104,8 @@ def run(
 ) -> PromoteResult:
     """Make the candidate of a report (default: the newest) the champion.
 
-    Raises RefusedByGate if the gate did not pass that very report under the policy of `params`, `approved_by` is no approver, or the champion is not the
+    Raises RefusedByGate if the gate did not pass that very report under the policy of `params`, `approved_by` is no approver, another
+    one has refused it, or the champion is not the
     one that the report compares with (or not `expected_champion`, where given); LedgerBroken if the ledger does not verify.
     Nothing moves then. A second run is a no-op, also after a crash in the middle of the first.
     """
@@ -109,7 +113,7 @@ def run(
     with workspace.lock("release"):
         registry = releases.open_registry(workspace)
         chosen = reports.find(workspace, report)
-        _check_verdict(workspace, params, chosen)
+        _check_verdict(workspace, params, chosen, approved_by)
         _check_approver(params, approved_by)
         if not dry_run:
             releases.recover(workspace, registry)
@@ -136,8 +140,8 @@ def _champion_of(chosen: reports.Report) -> str | None:
     return chosen.evaluation.champion.version if chosen.evaluation.champion else None
 
 
-def _check_verdict(workspace: Workspace, params: Params, chosen: reports.Report) -> None:
-    """The ledger, not the file beside the report, says what the gate decided."""
+def _check_verdict(workspace: Workspace, params: Params, chosen: reports.Report, by: str) -> None:
+    """The ledger, not the file beside the report, says what the gate and, since then, people decided."""
     name, entries = chosen.files.name, releases.check_ledger(workspace)
     judged = gate.latest(entries, name)
     if judged is None:
@@ -163,6 +167,22 @@ def _check_verdict(workspace: Workspace, params: Params, chosen: reports.Report)
             f"Version {found['candidate']} was rolled back after the gate's verdict on {name}: to release it again, run "
             "`violence-ops evaluate --force` and `violence-ops gate` first."
         )
+    if refused := _refused_by_another(entries, name, judged.seq, by):
+        raise RefusedByGate(
+            f"{refused.actor} refused {name} (line {refused.seq} of the ledger: {refused.payload['reason']}), which only they can "
+            "take back: to ask again, run `violence-ops evaluate --force` and `violence-ops gate` first."
+        )
+
+
+def _refused_by_another(entries: list[ledger.Entry], report: str, since: int, by: str) -> ledger.Entry | None:
+    """The last refusal of a report after line `since` by a person other than `by` who has not approved it later."""
+    decisions = {
+        entry.actor: entry
+        for entry in entries
+        if entry.seq > since and entry.event in _DECISIONS and entry.payload.get("report") == report
+    }
+    standing = [e for actor, e in decisions.items() if e.event == "refusal" and actor not in (by, _NOBODY)]
+    return max(standing, key=lambda entry: entry.seq, default=None)
 
 
 def _check_approver(params: Params, by: str) -> None:
@@ -205,7 +225,7 @@ def _write_decision(
     earlier = [
         entry
         for entry in ledger.read(workspace)
-        if entry.event in ("approval", "refusal") and entry.payload.get("report") == chosen.files.name
+        if entry.event in _DECISIONS and entry.payload.get("report") == chosen.files.name
     ]
     last = earlier[-1] if earlier else None
     if last is None or (last.event, last.actor, last.payload) != (decision, by, payload):
