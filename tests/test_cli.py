@@ -45,6 +45,13 @@ def test_errors_are_json_when_json_was_asked_for(tmp_path: Path) -> None:
     assert "is not a workspace" in error["error"]
 
 
+@pytest.mark.parametrize("verb", ["check", "analyze", "validate", "drift"])
+def test_an_unknown_batch_is_wrong_usage_whatever_the_verb(verb: str, workspace: Workspace) -> None:
+    done = run(verb, "--batch", "2026-03-03-00000000", cwd=workspace.root)
+    assert done.returncode == 2, done.stderr
+    assert "`violence-ops status` lists" in done.stderr
+
+
 def test_a_bad_parameter_names_its_key(workspace: Workspace) -> None:
     done = run("ingest", "--set", "train.epochs=-1", cwd=workspace.root)
     assert done.returncode == 2

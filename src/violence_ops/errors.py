@@ -13,6 +13,17 @@ class UsageError(UserError):
     exit_code = 2
 
 
+class UnknownBatch(UsageError):
+    """A batch was named that the workspace does not have."""
+
+    def __init__(self, batch_id: str) -> None:
+        super().__init__(f"Batch {batch_id} is not in this workspace: `violence-ops status` lists the batches.")
+        self.batch_id = batch_id
+
+    def __reduce__(self) -> tuple[type["UnknownBatch"], tuple[str]]:
+        return type(self), (self.batch_id,)
+
+
 class RefusedByGate(UserError):
     """The gate, or a rule that guards a release, said no."""
 

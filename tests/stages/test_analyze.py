@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from violence_ops.cli import app
-from violence_ops.errors import WorkspaceError
+from violence_ops.errors import UnknownBatch, WorkspaceError
 from violence_ops.records import ClipRecord
 from violence_ops.stages import analyze, annotate, explain, forget, labels_file
 from violence_ops.workspace import Workspace
@@ -95,7 +95,7 @@ def test_a_batch_that_is_not_pulled_is_left_out_and_told(workspace: Workspace, s
 
 def test_what_cannot_be_read_or_is_not_there_is_one_sentence(workspace: Workspace, seal_whole: Seal) -> None:
     batch = workspace.batch(seal_whole(workspace, clips=4)[0].batch_id)
-    with pytest.raises(WorkspaceError, match="2026-03-03-00000000 is not in this workspace"):
+    with pytest.raises(UnknownBatch, match="2026-03-03-00000000 is not in this workspace"):
         analyze.run(workspace, workspace.params(), batch_ids=["2026-03-03-00000000"])
     batch.table("tracks").write_bytes(b"PAR1")
     with pytest.raises(WorkspaceError, match=f"check --batch {batch.batch_id}"):

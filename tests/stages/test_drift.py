@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from violence_ops.errors import WorkspaceError
+from violence_ops.errors import UnknownBatch, WorkspaceError
 from violence_ops.records import ClipRecord
 from violence_ops.registry import Registry
 from violence_ops.stages import drift, reports
@@ -118,7 +118,7 @@ def test_a_page_shows_all_nights_with_the_champion_and_other_weights_are_named(
 def test_without_a_champion_or_a_sealed_batch_it_says_so(released: Workspace, seal_whole: Seal) -> None:
     with pytest.raises(WorkspaceError, match="No batch is sealed yet"):
         drift.run(released, released.params())
-    with pytest.raises(WorkspaceError, match="is not a sealed one"):
+    with pytest.raises(UnknownBatch, match="2026-01-31-0a1b2c3d is not in this workspace"):
         drift.run(released, released.params(), batch_id="2026-01-31-0a1b2c3d")
     seal_whole(released, clips=4)
     found = drift.run(released, released.params())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from violence_ops.errors import WorkspaceError
+from violence_ops.errors import UnknownBatch, WorkspaceError
 from violence_ops.files import write_text
 from violence_ops.folders import Batch
 from violence_ops.params import Params
@@ -69,8 +69,8 @@ def run(
 ) -> AnalyzeResult:
     """Look at the annotated clips of these batches, or of all, sealed and open, and write the page.
 
-    One clip's rows are in memory at a time, and of those only the columns that are counted. Raises WorkspaceError if a batch is
-    not there or a table cannot be read.
+    One clip's rows are in memory at a time, and of those only the columns that are counted. Raises UnknownBatch, and WorkspaceError if
+    a table cannot be read.
     """
     from violence_ops.evaluation import survey_page
     from violence_ops.evaluation.survey import Survey
@@ -97,7 +97,7 @@ def _chosen(workspace: Workspace, batch_ids: list[str]) -> tuple[list[Batch], di
     names = {batch.batch_id for batch in workspace.sealed_batches()} | set(batches.open_batch_ids(workspace))
     unknown = set(batch_ids) - names - away.keys()
     if unknown:
-        raise WorkspaceError(f"Batch {min(unknown)} is not in this workspace: `violence-ops status` lists the batches.")
+        raise UnknownBatch(min(unknown))
     wanted = set(batch_ids) or names | away.keys()
     left_out = {batch_id: why for batch_id, why in away.items() if batch_id in wanted}
     return [workspace.batch(name) for name in sorted(wanted & names)], left_out

@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from violence_ops.errors import WorkspaceError
+from violence_ops.errors import UnknownBatch, WorkspaceError
 from violence_ops.files import load_table, write_json
 from violence_ops.folders import Batch
 from violence_ops.records import CLIPS_SCHEMA, ClipPoses, ClipRecord, ClipTracks
@@ -48,11 +48,9 @@ def write_manifest(batch: Batch, night: str, clips: Iterable[ClipRecord]) -> Non
 
 
 def read_manifest(batch: Batch) -> Manifest:
-    """Read `batch.json`. Raises WorkspaceError if the batch does not exist."""
+    """Read `batch.json`. Raises UnknownBatch."""
     if not batch.manifest.is_file():
-        raise WorkspaceError(
-            f"Batch {batch.batch_id} is not in this workspace: `violence-ops status` lists the batches."
-        )
+        raise UnknownBatch(batch.batch_id)
     content = json.loads(batch.manifest.read_text("utf-8"))
     facts = {key: value for key, value in content.items() if key not in ("batch_id", "night", "clips")}
     clips = tuple(ClipRecord.from_dict(row) for row in content.get("clips", ()))

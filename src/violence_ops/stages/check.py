@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from violence_ops import ledger
-from violence_ops.errors import WorkspaceError
+from violence_ops.errors import UnknownBatch
 from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord
@@ -57,7 +57,7 @@ def run(
     """Look at one batch, or at all of them, and change nothing. Damaged files are findings.
 
     `content` reads every sealed video's bytes, not only its size. `as_sealed` accepts that sealed batches were made with other
-    parameters or weights. Raises WorkspaceError for an unknown batch, WeightsError if the weights in use are not there.
+    parameters or weights. Raises UnknownBatch, WeightsError if the weights in use are not there.
     """
     released = releases.champions(ledger.read(workspace))
     recipe = Recipe(params, extract_poses.source_sha256(params.pose), released[-1] if released else None)
@@ -88,7 +88,7 @@ def _chosen(workspace: Workspace, batch_id: str | None) -> list[Batch]:
     if batch_id is None:
         return [known[name] for name in sorted(known)]
     if batch_id not in known:
-        raise WorkspaceError(f"Batch {batch_id} is not in this workspace: `violence-ops status` lists the batches.")
+        raise UnknownBatch(batch_id)
     return [known[batch_id]]
 
 

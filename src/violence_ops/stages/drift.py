@@ -48,7 +48,7 @@ def run(workspace: Workspace, params: Params, *, batch_id: str | None = None) ->
     """Compare one sealed batch (default: the newest) with the clips that the champion was trained on.
 
     Writes `reports/drift/<batch>.json` and commits it; the same batch and champion give the same bytes. Without a champion
-    nothing is written. Raises WorkspaceError if the batch is not sealed or the champion does not say what it was trained on.
+    nothing is written. Raises UnknownBatch, WorkspaceError if the batch is not sealed or the champion does not say what it was trained on.
     """
     from violence_ops.evaluation.drift import DriftReport, compare
 
@@ -97,7 +97,8 @@ def _sealed(workspace: Workspace, batch_id: str | None) -> Batch:
         )  # night, then sealing
     batch = workspace.batch(batch_id)
     if not batch.is_sealed:
-        raise WorkspaceError(f"Batch {batch_id} is not a sealed one: `violence-ops status` lists them.")
+        batches.read_manifest(batch)  # raises for an unknown one
+        raise WorkspaceError(f"Batch {batch_id} is not sealed yet: run `violence-ops night` first.")
     return batch
 
 
