@@ -89,17 +89,15 @@ def limit(backend: str, precision: str, files: list[Path]) -> Callable[[list[Pat
     from violence_ops.stages.extract_poses import open_source
 
     source: Any = open_source(PARAMS.pose.model_copy(update={"backend": backend, "precision": precision}))
-    asked: list[tuple[np.ndarray, tuple[np.ndarray, ...]]] = []
-
-    def one(each: tuple[np.ndarray, tuple[np.ndarray, ...]]) -> int:
-        picture, persons = each
-        source.backend.candidates(picture[None], source.score_threshold)
-        if len(persons[0]):
-            source.backend.joints(*persons)
-        return 1
-
-    _look_up(source, files, asked)
+    asked = _look_up(source, files)
     asked *= 1000 // len(asked)
+
+    def one(each: tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]) -> int:
+        picture, persons = each
+        found = source.backend.candidates(picture[None], source.score_threshold)
+        if persons:
+            source.backend.joints(found, *persons)
+        return 1
 
     def run(_: list[Path]) -> int:
         with ThreadPoolExecutor(source.lanes) as pool:
@@ -108,21 +106,21 @@ def limit(backend: str, precision: str, files: list[Path]) -> Callable[[list[Pat
     return run
 
 
-def _look_up(source: Any, files: list[Path], asked: list[tuple[np.ndarray, tuple[np.ndarray, ...]]]) -> None:
-    """Append some pictures of every file, and the persons whose joints the network is asked for in each."""
+def _look_up(source: Any, files: list[Path]) -> list[tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]]:
+    """Some pictures of every file, and which of their candidates the network is asked to place, in which frames."""
     from violence_ops.video.sandbox import Sandbox
 
-    joints, placed = source.backend.joints, []
-    source.backend.joints = lambda *persons: placed.append(persons) or joints(*persons)
-    nobody = tuple(np.zeros((0, columns), np.float32) for columns in (1, 4, 2))
+    joints, placed, asked = source.backend.joints, [], []
+    source.backend.joints = lambda found, *persons: placed.append(persons) or joints(found, *persons)
     with Sandbox(PARAMS.validation) as sandbox:
         for file in files:
             few = range(0, size(file)[2], max(1, size(file)[2] // 5))
             for picture, box in sandbox.pictures(file, few, source.fit):
                 placed.clear()
                 source.persons([picture], [box])
-                asked.append((picture, placed[0] if placed else nobody))
+                asked.append((picture, placed[0] if placed else None))
     source.backend.joints = joints
+    return asked
 
 
 def mmpose() -> Callable[[list[Path]], int]:
@@ -137,7 +135,9 @@ def mmpose() -> Callable[[list[Path]], int]:
         from mmpose.apis.inferencers import Pose2DInferencer
         from mmpose.datasets.datasets.utils import parse_pose_metainfo
     found = weights.find(PARAMS.pose.weights)
-    state = weights.load(config.build(found.network), found).state_dict()
+    model = weights.load(config.build(found.network), found)
+    model.refiner = None  # MMPose knows no second look
+    state = model.state_dict()
     checkpoint = Path(tempfile.mkdtemp()) / "weights.pth"
     torch.save({"state_dict": state, "meta": {}}, checkpoint)
     settings = config.config(found.network)
@@ -194,7 +194,8 @@ def rtmlib_style() -> Callable[[list[Path]], int]:
                     paths = exported(found, box.input_width, box.input_height)
                     made.extend(onnxruntime.InferenceSession(path) for path in (paths.dense, paths.joints))
                     made.append(network.cells(box.input_width, box.input_height)[0])
-                scores, boxes, _, poses = (part[0] for part in made[0].run(None, {"pictures": box.apply(frame)[None]}))
+                outputs = made[0].run(None, {"pictures": box.apply(frame)[None]})
+                scores, boxes, _, poses = (part[0] for part in outputs[:4])
                 kept = np.flatnonzero(scores > PARAMS.pose.score_threshold)
                 kept = kept[np.argsort(-scores[kept])]
                 kept = kept[suppress(boxes[kept], PARAMS.pose.nms_threshold)]
@@ -202,6 +203,8 @@ def rtmlib_style() -> Callable[[list[Path]], int]:
                     corners = boxes[kept]
                     places = [(corners[:, :2] + corners[:, 2:]) / 2, (corners[:, 2:] - corners[:, :2]) * 1.25]
                     inputs = {"poses": poses[kept], "frames": np.concatenate(places, 1), "centres": made[2][kept]}
+                    if len(outputs) > 4:
+                        inputs |= {"picture": np.zeros(len(kept), np.int64), "fine": outputs[4]}
                     box.to_frame(made[1].run(None, inputs)[0])
                 frames += 1
             capture.release()

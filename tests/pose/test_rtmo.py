@@ -13,6 +13,7 @@ from violence_ops.pose import config, weights
 from violence_ops.pose.backends import BackendName
 from violence_ops.pose.rtmo import PoseEstimator
 from violence_ops.pose.suppression import distinct, suppress
+from violence_ops.pose.weights import Weights
 from violence_ops.records import FramePoses
 
 
@@ -26,14 +27,22 @@ def estimator() -> PoseEstimator:
     return PoseEstimator("rtmo_small", backend="onnxruntime")
 
 
-def _mmpose(frame: np.ndarray) -> Any:
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> Weights:
+    """The shipped weights without their refiner, which MMPose does not know."""
+    model = weights.load(config.build(), weights.find("rtmo_small"))
+    model.refiner = None
+    return weights.save(model, tmp_path_factory.mktemp("weights") / "plain.safetensors")
+
+
+def _mmpose(frame: np.ndarray, plain: Weights) -> Any:
     """The same frame through MMPose's transforms, model.test_step and de-normalisation."""
     from mmengine.dataset import Compose, pseudo_collate
     from mmengine.registry import init_default_scope
 
     settings = config.config()
     init_default_scope("mmpose")
-    model = weights.load(config.build(), weights.find("rtmo_small"))
+    model = weights.load(config.build(), plain)
     box = Letterbox.of(frame.shape[1], frame.shape[0], config.fit())
     pipeline = Compose(
         [
@@ -52,14 +61,26 @@ def _mmpose(frame: np.ndarray) -> Any:
 
 @pytest.mark.parametrize("backend", ["torch", "openvino", "onnxruntime"])
 @pytest.mark.parametrize("seed", [2, 4, 7], ids=lambda seed: f"clip {seed}")
-def test_every_backend_finds_the_persons_of_mmpose_itself(backend: BackendName, seed: int) -> None:
+def test_every_backend_finds_the_persons_of_mmpose_itself(backend: BackendName, seed: int, plain: Weights) -> None:
     frame = synthetic.clip(seed, duration_s=0.6).frame(3)
-    ours, theirs = PoseEstimator("rtmo_small", backend=backend).estimate([frame])[0], _mmpose(frame)
+    ours, theirs = PoseEstimator(plain, backend=backend).estimate([frame])[0], _mmpose(frame, plain)
     assert len(ours) == len(theirs.bboxes)
     assert len(ours) > 0
     assert np.abs(ours.keypoints - theirs.keypoints).max() < 0.5
     assert np.abs(ours.keypoint_scores - theirs.keypoint_scores).max() < 1e-3
     assert np.abs(ours.scores - theirs.bbox_scores).max() < 1e-3
+
+
+@pytest.mark.parametrize("backend", ["openvino", "onnxruntime"])
+def test_every_backend_refines_joints_as_the_reference_does(backend: BackendName, plain: Weights) -> None:
+    frames = [synthetic.clip(7, duration_s=0.6).frame(number) for number in (1, 3, 5)]
+    reference, same = (PoseEstimator("rtmo_small", backend=name).estimate(frames) for name in ("torch", backend))
+    coarse = PoseEstimator(plain, backend=backend).estimate(frames)
+    for first, second, third in zip(reference, same, coarse, strict=True):
+        assert len(first) == len(second) == len(third) > 0
+        assert np.abs(first.keypoints - second.keypoints).max() < 0.5
+        assert np.abs(first.keypoints - third.keypoints).max() > 0.5
+        assert np.array_equal(second.bboxes, third.bboxes)
 
 
 def test_with_a_distance_doubles_go_and_everybody_else_stays_as_he_was() -> None:

@@ -211,12 +211,15 @@ def weights_train(
     start: Annotated[str, typer.Option(help="Weights to start from, or `none`.")] = "rtmo_small",
     clips: Annotated[
         Path | None,
-        typer.Option(help="A folder of real clips; a third of the pictures are then frames of them. Needs --teachers."),
+        typer.Option(help="A folder of real clips; half of the pictures are then frames of them. Needs --teachers."),
     ] = None,
     teachers: Annotated[
         Path | None,
         typer.Option(help="A folder with a YOLOX .onnx and a MoveNet .tflite, which label the frames of --clips once."),
     ] = None,
+    refiner: Annotated[
+        bool, typer.Option("--refiner", help="Leave the network as it is; train what looks at its joints again.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="What the pictures and their order depend on.")] = 0,
     device: Annotated[str, typer.Option(help="cpu or cuda.")] = "cpu",
     tracking: Annotated[
@@ -237,8 +240,9 @@ def weights_train(
     begin = None if start == "none" else start
     with stderr.status(f"training for {steps} steps"):
         result = stage.train(
-            out, steps=steps, start=begin, clips=clips, teachers=teachers, seed=seed, device=device, tracking=tracking
-        )
+            out, steps=steps, start=begin, clips=clips, teachers=teachers, seed=seed, device=device, tracking=tracking,
+            refiner=refiner,
+        )  # fmt: skip
     show(result, as_json)
 
 

@@ -29,7 +29,8 @@ class Candidates:
     """K cells that score above a threshold, of any of the pictures, in no order.
 
     picture (K,) its number, scores (K,) and visible (K, 17) in [0, 1], boxes (K, 4) xyxy px and centres (K, 2) px of the
-    input, poses (K, C).
+    input, poses (K, C). `fine` is what the network's refiner looks at, if it has one: the backend's own, and on a processor
+    good until this thread's next call.
     """
 
     picture: np.ndarray
@@ -38,6 +39,7 @@ class Candidates:
     visible: np.ndarray
     poses: np.ndarray
     centres: np.ndarray
+    fine: Any = None
 
 
 class Backend(Protocol):
@@ -49,8 +51,8 @@ class Backend(Protocol):
     def candidates(self, pictures: np.ndarray, threshold: float) -> Candidates:
         """Who may be in pictures (B, H, W, 3) uint8 BGR."""
 
-    def joints(self, poses: np.ndarray, frames: np.ndarray, centres: np.ndarray) -> np.ndarray:
-        """Joints (N, 17, 2) px of the input, of pose vectors (N, C) in frames (N, 4) (centre, size) at cells (N, 2)."""
+    def joints(self, found: Candidates, chosen: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        """Joints (N, 17, 2) px of the input, of the candidates `chosen` (N,), in frames (N, 4) of centre and size."""
 
 
 def open_backend(name: BackendName, weights: Weights, device: str, precision: Precision) -> Backend:
@@ -116,7 +118,7 @@ class TorchBackend:
         if self._device.type == "cuda":
             images = images.pin_memory().to(self._device, non_blocking=True)
         with torch.inference_mode(), self._casting():
-            scores, boxes, visible, poses = network(images)
+            scores, boxes, visible, poses, *fine = network(images)
             picture, cell = torch.nonzero(scores > threshold, as_tuple=True)
             chosen = (
                 picture,
@@ -126,13 +128,15 @@ class TorchBackend:
                 poses[picture, cell],
             )
             arrays = [part.float().cpu().numpy() for part in (*chosen, network.centres[cell])]
-        return Candidates(arrays[0].astype(np.intp), *arrays[1:])
+        picture, *found = arrays
+        return Candidates(picture.astype(np.intp), *found, *(features.float() for features in fine))
 
-    def joints(self, poses: np.ndarray, frames: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    def joints(self, found: Candidates, chosen: np.ndarray, frames: np.ndarray) -> np.ndarray:
         torch = self._torch
+        parts = found.poses[chosen], frames, found.centres[chosen], found.picture[chosen]
         with torch.inference_mode():
-            inputs = [torch.from_numpy(part).to(self._device) for part in (poses, frames, centres)]
-            return np.asarray(self._joints(*inputs).cpu().numpy())
+            inputs = [torch.from_numpy(part).to(self._device) for part in parts]
+            return np.asarray(self._joints(*inputs, found.fine).cpu().numpy())
 
     def _network(self, width: int, height: int) -> Any:
         from violence_ops.pose.network import Dense
@@ -146,7 +150,7 @@ class TorchBackend:
 
 
 class _Compiled(ABC):
-    """What OpenVINO and ONNX Runtime share: a network per input size, opened once, and picking the candidates."""
+    """What OpenVINO and ONNX Runtime share: a network per input size, opened once, picking the candidates, asking for joints."""
 
     def __init__(self, weights: Weights) -> None:
         self._weights = weights
@@ -169,12 +173,20 @@ class _Compiled(ABC):
         return self._networks[size]
 
     def _candidates(self, outputs: list[np.ndarray], size: tuple[int, int], threshold: float) -> Candidates:
-        scores, boxes, visible, poses = outputs
+        scores, boxes, visible, poses, *fine = outputs
         picture, cell = np.nonzero(scores > threshold)
         return Candidates(
             picture, scores[picture, cell], boxes[picture, cell], visible[picture, cell], poses[picture, cell],
-            self._centres[size][cell],
+            self._centres[size][cell], fine[0] if fine else None,
         )  # fmt: skip
+
+
+def _asked(found: Candidates, chosen: np.ndarray, frames: np.ndarray) -> dict[str, np.ndarray]:
+    """What the exported network of joints takes."""
+    inputs = {"poses": found.poses[chosen], "frames": frames, "centres": found.centres[chosen]}
+    if found.fine is None:
+        return inputs
+    return inputs | {"picture": found.picture[chosen], "fine": found.fine}
 
 
 class OpenVinoBackend(_Compiled):
@@ -196,12 +208,12 @@ class OpenVinoBackend(_Compiled):
         size = (pictures.shape[2], pictures.shape[1])
         request = self._request(size, self._network(*size))
         request.infer([pictures], share_inputs=True, share_outputs=True)
-        outputs = [request.get_output_tensor(number).data for number in range(4)]
+        outputs = [tensor.data for tensor in request.output_tensors]
         return self._candidates(outputs, size, threshold)
 
-    def joints(self, poses: np.ndarray, frames: np.ndarray, centres: np.ndarray) -> np.ndarray:
+    def joints(self, found: Candidates, chosen: np.ndarray, frames: np.ndarray) -> np.ndarray:
         request = self._request("joints", self._joints)
-        request.infer([poses, frames, centres], share_inputs=True)
+        request.infer(_asked(found, chosen, frames), share_inputs=True)
         return np.array(request.get_output_tensor(0).data)
 
     def _open(self, width: int, height: int) -> Any:
@@ -254,9 +266,8 @@ class OnnxRuntimeBackend(_Compiled):
         outputs = self._network(*size).run(None, {"pictures": pictures})
         return self._candidates(outputs, size, threshold)
 
-    def joints(self, poses: np.ndarray, frames: np.ndarray, centres: np.ndarray) -> np.ndarray:
-        inputs = {"poses": poses, "frames": frames, "centres": centres}
-        return np.asarray(self._joints.run(None, inputs)[0])
+    def joints(self, found: Candidates, chosen: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        return np.asarray(self._joints.run(None, _asked(found, chosen, frames))[0])
 
     def _open(self, width: int, height: int) -> Any:
         from violence_ops.pose.export import exported

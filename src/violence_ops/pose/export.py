@@ -10,14 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from violence_ops.pose.network import DENSE_OUTPUTS, Dense, Joints
+from violence_ops.pose.network import DENSE_OUTPUTS, FINE, JOINTS_INPUTS, REFINED_INPUTS, Dense, Joints, refiner_of
 from violence_ops.pose.weights import Weights, cache_folder, load
 
 if TYPE_CHECKING:
     from torch import nn
 
 _OPSET = 17
-_VERSION = 4  # of what is exported: another one makes the files anew
+_VERSION = 5  # of what is exported: another one makes the files anew
+_FREE = {0: "pictures", 1: "height", 2: "width"}  # of fine features: they are of pictures, not of persons
 
 
 @dataclass(frozen=True)
@@ -85,17 +86,27 @@ def _export(weights: Weights, width: int, height: int, into: Exported) -> None:
     joints = Joints(model).eval()
     with torch.inference_mode():
         pictures = torch.zeros((1, height, width, 3), dtype=torch.uint8)
-        poses = dense(pictures)[3][0, :2].clone()
+        seen = dense(pictures)
         places = torch.tensor([[32.0, 32.0, 64.0, 64.0]] * 2), torch.tensor([[24.0, 24.0]] * 2)
-    inputs = ("poses", "frames", "centres")
-    _write(dense, (pictures,), ("pictures",), DENSE_OUTPUTS, into.dense)
-    _write(joints, (poses, *places), inputs, ("joints",), into.joints)
+    example: tuple[Any, ...] = (seen[3][0, :2].clone(), *places)
+    if refiner_of(model) is None:
+        _write(dense, (pictures,), ("pictures",), DENSE_OUTPUTS, into.dense)
+        _write(joints, example, JOINTS_INPUTS, ("joints",), into.joints)
+    else:
+        example = (*example, torch.zeros(2, dtype=torch.int64), seen[4].clone())
+        _write(dense, (pictures,), ("pictures",), (*DENSE_OUTPUTS, FINE), into.dense)
+        _write(joints, example, (*JOINTS_INPUTS, *REFINED_INPUTS), ("joints",), into.joints, {FINE: _FREE})
 
 
 def _write(
-    network: nn.Module, example: tuple[Any, ...], inputs: tuple[str, ...], outputs: tuple[str, ...], path: Path
+    network: nn.Module,
+    example: tuple[Any, ...],
+    inputs: tuple[str, ...],
+    outputs: tuple[str, ...],
+    path: Path,
+    free: dict[str, dict[int, str]] = {},  # noqa: B006  (only read)
 ) -> None:
-    """Write the network with a free first dimension, complete or not at all."""
+    """Write the network with a free first dimension, complete or not at all; `free` are more free dimensions."""
     import torch
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,6 +115,6 @@ def _write(
         warnings.simplefilter("ignore")
         torch.onnx.export(
             network, example, str(fresh), input_names=list(inputs), output_names=list(outputs), opset_version=_OPSET,
-            dynamic_axes={name: {0: "count"} for name in (*inputs, *outputs)}, dynamo=False,
+            dynamic_axes={name: {0: "count"} for name in (*inputs, *outputs)} | free, dynamo=False,
         )  # fmt: skip
     fresh.replace(path)

@@ -7,6 +7,7 @@ off has next to no OKS gradient), and persons too small or hidden are neither wa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +23,7 @@ _CANDIDATES = 10  # cells considered for a person
 _SOFTENING = 2.5  # of the OKS deviations
 _UNKNOWN_POSE = 0.7  # assumed similarity where the pose is not compared
 _POSED_CELLS = 96  # of a mini-batch whose joints are compared
-_WEIGHT_OF_VISIBILITY = torch.tensor([0.0, 0.5, 1.0])  # outside, occluded, visible
+WEIGHT_OF_VISIBILITY = torch.tensor([0.0, 0.5, 1.0])  # outside, occluded, visible
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,17 @@ class Predictions:
 
 def forward(model: Any, images: Tensor) -> Predictions:
     """Run the network on images (B, 3, H, W), 0 … 255."""
+    return predictions_of(model, model.extract_feat(images))
+
+
+def predictions_of(model: Any, features: Sequence[Tensor]) -> Predictions:
+    """What the head says of the neck's features."""
     head = model.head
-    features = model.extract_feat(images)
-    scores, boxes, _, visible, poses = head.head_module(features)
+    scores, boxes, _, visible, poses = head.head_module(tuple(features))
     priors = torch.cat(
-        head.prior_generator.grid_priors([level.shape[2:] for level in scores], device=images.device, with_stride=True)
+        head.prior_generator.grid_priors(
+            [level.shape[2:] for level in scores], device=scores[0].device, with_stride=True
+        )
     )
     flat = [head._flatten_predictions(levels).float() for levels in (scores, boxes, visible, poses)]
     decoded = head.decode_bbox(flat[1], priors[:, :2], priors[:, -1])
@@ -76,7 +83,7 @@ def losses(model: Any, images: Tensor, targets: list[Targets], maps: JointMaps |
     for number, target in enumerate(targets):
         chosen, who = assign(predictions, number, target, counted)
         cells.append(torch.stack([torch.full_like(chosen, number), chosen], dim=1))
-        persons.append(_take(target, who))
+        persons.append(take(target, who))
     cell = torch.cat(cells)
     person = Targets(*(torch.cat([getattr(p, name) for p in persons]) for name in Targets.__dataclass_fields__))
     total = max(len(cell), 1)
@@ -91,7 +98,8 @@ def losses(model: Any, images: Tensor, targets: list[Targets], maps: JointMaps |
     return {name: WEIGHTS[name] * value for name, value in found.items()}
 
 
-def _take(target: Targets, who: Tensor) -> Targets:
+def take(target: Targets, who: Tensor) -> Targets:
+    """The persons (N,) of a target."""
     return Targets(target.keypoints[who], target.visibility[who], target.bboxes[who], target.ignored[who])
 
 
@@ -133,16 +141,16 @@ def _person_losses(
     """Loss terms of the cells that answer for somebody, and how good each answer is, in [0, 1]."""
     overlap = paired_iou(predictions.boxes[image, place], person.bboxes)
     known = (person.visibility > 0).any(dim=1).float()
-    shown = _WEIGHT_OF_VISIBILITY.to(known.device)[person.visibility.long()]
+    shown = WEIGHT_OF_VISIBILITY.to(known.device)[person.visibility.long()]
     terms = {
         "box": (1 - overlap**2).mean(),
         "visible": (_uncertainty(predictions.visible[image, place], shown) * known).sum() / known.sum().clamp(min=1.0),
     }
     # the coordinate classifier costs more than all the rest: a random part of the cells stands for all of them
     some = torch.randperm(len(image), device=image.device)[:_POSED_CELLS]
-    joints, similarity = _joint_losses(model, predictions, image[some], place[some], _take(person, some))
+    joints, alike = _joint_losses(model, predictions, image[some], place[some], take(person, some))
     posed = torch.full_like(known, _UNKNOWN_POSE)
-    posed[some] = torch.where(known[some] > 0, similarity, _UNKNOWN_POSE)
+    posed[some] = torch.where(known[some] > 0, alike, _UNKNOWN_POSE)
     return terms | joints, (overlap * (0.5 + 0.5 * posed)).detach().clamp(0, 1).sqrt()
 
 
@@ -156,19 +164,24 @@ def _joint_losses(
         predictions.poses[image, place], frame, predictions.centres[place]
     )
     area = (person.bboxes[:, 2:] - person.bboxes[:, :2]).prod(dim=1).clamp(min=64.0)
-    weight = _WEIGHT_OF_VISIBILITY.to(joints.device)[person.visibility.long()]
+    weight = WEIGHT_OF_VISIBILITY.to(joints.device)[person.visibility.long()]
     share = weight / weight.sum().clamp(min=1.0)
     wanted_bins = model.head.dcc.generate_target_heatmap(person.keypoints, frame, sigmas, area)
     likelihood = [(found * wanted).sum(dim=-1).clamp(min=1e-4) for found, wanted in zip(bins, wanted_bins, strict=True)]
     distance = (joints - person.keypoints).norm(dim=-1) / area.sqrt()[:, None]
-    deviation = 2 * torch.as_tensor(SIGMAS, dtype=joints.dtype, device=joints.device)
-    similarity = torch.exp(-(distance**2) / (2 * (_SOFTENING * deviation) ** 2))
+    alike = similarity(distance, _SOFTENING)
     terms = {
         "bins": -(torch.log(likelihood[0] * likelihood[1]) * share).sum(),
         "joint": (distance.clamp(max=1.5) * share).sum(),
-        "oks": ((1 - similarity) * share).sum(),
+        "oks": ((1 - alike) * share).sum(),
     }
-    return terms, (similarity * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=0.5)
+    return terms, (alike * weight).sum(dim=1) / weight.sum(dim=1).clamp(min=0.5)
+
+
+def similarity(distance: Tensor, softening: float) -> Tensor:
+    """(N, 17) OKS of single joints at distances (N, 17), in roots of the person's area, with all deviations enlarged."""
+    deviation = 2 * softening * torch.as_tensor(SIGMAS, dtype=distance.dtype, device=distance.device)
+    return torch.exp(-(distance**2) / (2 * deviation**2))
 
 
 def _uncertainty(logits: Tensor, shown: Tensor) -> Tensor:

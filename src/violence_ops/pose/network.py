@@ -2,26 +2,53 @@
 
 `Dense` looks at whole pictures and answers for every cell of the feature maps; `Joints` places the joints of the few
 persons that suppression leaves. Cut there, because placing joints costs as much for each of 500 cells as for a person.
-Both compute what MMPose's head computes (RTMO paper, section 3; `RTMOHead.predict`), without its bookkeeping.
+Both compute what MMPose's head computes (RTMO paper, section 3; `RTMOHead.predict`), without its bookkeeping. Where the
+weights have a refiner (`pose.refiner`), `Dense` also gives its fine features, and `Joints` takes them.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from violence_ops.pose.refiner import Refiner
+
 STRIDES = (16, 32)  # px, of the two feature maps of every RTMO
 _RUN = 32  # bins whose encodings are derived from one
 DENSE_OUTPUTS = ("scores", "boxes", "visible", "poses")
+FINE = "fine"  # one output more of a network with a refiner
+JOINTS_INPUTS = ("poses", "frames", "centres")
+REFINED_INPUTS = ("picture", FINE)  # two inputs more
+
+
+def refiner_of(model: Any) -> Refiner | None:
+    """The refiner that came with a model's weights."""
+    return getattr(model, "refiner", None)
+
+
+def features(model: Any, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+    """The backbone's features of images (B, 3, H, W) at 2, 4, 8, 16 and 32 px, and the neck's at 16 and 32 px."""
+    early = []
+    for name in model.backbone.layers:
+        images = getattr(model.backbone, name)(images)
+        early.append(images)
+    return early, list(model.neck(tuple(early[place] for place in model.backbone.out_indices)))
+
+
+def fine_features(refiner: Refiner, early: list[Tensor], levels: list[Tensor]) -> Tensor:
+    """What the refiner looks at, (B, H / 4, W / 4, C), from what `features` gave."""
+    pose_features = levels[0].chunk(2, dim=1)[1]  # the other half is for the scores
+    return cast(Tensor, refiner.fine_features(early[1], early[2], pose_features))
 
 
 class Dense(nn.Module):
     """Pictures (B, H, W, 3) uint8 BGR to scores (B, A), boxes (B, A, 4) xyxy px, visible (B, A, 17), poses (B, A, C).
 
-    Scores and visibilities are in [0, 1]; A is the number of cells of `cells` for this H and W.
+    Scores and visibilities are in [0, 1]; A is the number of cells of `cells` for this H and W. With a refiner also its
+    fine features (B, H / 4, W / 4, F).
     """
 
     centres: Tensor
@@ -33,19 +60,23 @@ class Dense(nn.Module):
         for name, values in zip(("centres", "strides"), cells(width, height), strict=True):
             self.register_buffer(name, torch.from_numpy(values), persistent=False)
 
-    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        images = pictures.permute(0, 3, 1, 2).to(self.centres.dtype)
-        scores, boxes, _, visible, poses = self.model.head.head_module(self.model.extract_feat(images))
+    def forward(self, pictures: Tensor) -> tuple[Tensor, ...]:
+        early, levels = features(self.model, pictures.permute(0, 3, 1, 2).to(self.centres.dtype))
+        scores, boxes, _, visible, poses = self.model.head.head_module(tuple(levels))
         flat = [torch.cat([level.flatten(2) for level in levels], dim=2) for levels in (scores, boxes, visible, poses)]
         offsets, sizes = flat[1].transpose(1, 2).split(2, dim=-1)
         centres = offsets * self.strides[:, None] + self.centres
         half = sizes.exp() * self.strides[:, None] / 2
         corners = torch.cat([centres - half, centres + half], dim=-1)
-        return flat[0].squeeze(1).sigmoid(), corners, flat[2].transpose(1, 2).sigmoid(), flat[3].transpose(1, 2)
+        found = flat[0].squeeze(1).sigmoid(), corners, flat[2].transpose(1, 2).sigmoid(), flat[3].transpose(1, 2)
+        refiner = refiner_of(self.model)
+        return found if refiner is None else (*found, fine_features(refiner, early, levels))
 
 
 class Joints(nn.Module):
     """Pose vectors (N, C), frames (N, 4) of centre and size px, cell centres (N, 2) px to joints (N, 17, 2) px.
+
+    With a refiner also the pictures (N,) that the persons are in, and the pictures' fine features.
 
     The dynamic coordinate classifier, with the same products in another order. Its bins' encodings go through a linear
     layer before they meet the joints' features; the layer's transpose is applied to the 17 joints instead of to 448
@@ -56,8 +87,18 @@ class Joints(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.dcc = model.head.dcc
+        self.refiner = refiner_of(model)
 
-    def forward(self, poses: Tensor, frames: Tensor, centres: Tensor) -> Tensor:
+    def forward(
+        self, poses: Tensor, frames: Tensor, centres: Tensor, picture: Tensor | None = None, fine: Tensor | None = None
+    ) -> Tensor:
+        joints = self.placed(poses, frames, centres)
+        if self.refiner is None or picture is None or fine is None:
+            return joints
+        return self.refiner(fine, picture, joints, frames, poses)[-1].joints
+
+    def placed(self, poses: Tensor, frames: Tensor, centres: Tensor) -> Tensor:
+        """Where RTMO alone places the joints, (N, 17, 2) px."""
         features = self.dcc.pose_to_kpts(poses)
         features = features.reshape(-1, self.dcc.num_keypoints, self.dcc.feat_channels)
         if hasattr(self.dcc, "gau"):

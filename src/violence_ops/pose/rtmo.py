@@ -97,7 +97,7 @@ class PoseEstimator:
         boxes = found.boxes[chosen]
         middle, size = (boxes[:, 2:] + boxes[:, :2]) / 2, (boxes[:, 2:] - boxes[:, :2]) * FRAME_PADDING
         frames = np.concatenate([middle, size], axis=1)
-        return self.backend.joints(found.poses[chosen], frames, found.centres[chosen])
+        return self.backend.joints(found, chosen, frames)
 
 
 def _to_frame(found: Candidates, chosen: np.ndarray, joints: np.ndarray, box: Letterbox) -> FramePoses:

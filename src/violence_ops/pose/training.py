@@ -1,4 +1,4 @@
-"""Training of the small RTMO: a plain loop over mini-batches that a background process draws.
+"""Training of the small RTMO, or of its refiner: a plain loop over mini-batches that a background process draws.
 
 It keeps a moving average of the weights (which is what is evaluated and shipped), survives a kill by atomic
 checkpoints, and writes one JSON line per report. It does not decide how good is good enough: see `pose.quality`.
@@ -21,8 +21,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
+from violence_ops.errors import UsageError
 from violence_ops.pose.loss import Targets, losses
 from violence_ops.pose.maps import JointMaps
+from violence_ops.pose.refiner_loss import refiner_losses
 from violence_ops.pose.samples import Draw, Sample, mini_batches
 
 
@@ -30,7 +32,8 @@ from violence_ops.pose.samples import Draw, Sample, mini_batches
 class TrainingSettings:
     """`steps` optimiser steps of `size` images each at peak `learning_rate`; `average` is the EMA's decay a step.
 
-    The first `frozen` stages of the backbone, which COCO taught, stay as they are: learning costs a quarter less.
+    The first `frozen` stages of the backbone, which COCO taught, stay as they are: learning costs a quarter less. With
+    `refiner` the network stays as it is and its refiner learns.
     """
 
     steps: int
@@ -40,6 +43,7 @@ class TrainingSettings:
     weight_decay: float = 1e-4
     average: float = 0.998
     frozen: int = 0
+    refiner: bool = False
     report_every: int = 50
     save_every: int = 100
     seed: int = 0
@@ -63,6 +67,25 @@ def collate(batch: list[Sample]) -> tuple[Tensor, list[Targets]]:
         Targets(*(torch.from_numpy(part) for part in (s.keypoints, s.visibility, s.bboxes, s.ignored))) for s in batch
     ]
     return images, targets
+
+
+@dataclass(frozen=True)
+class _Objective:
+    """What learns, and its weighted loss terms for pictures (B, 3, H, W) and targets."""
+
+    learner: nn.Module
+    terms: Callable[[Tensor, list[Targets]], dict[str, Tensor]]
+
+
+def _objective(model: Any, settings: TrainingSettings, device: str) -> _Objective:
+    if settings.refiner:
+        model.requires_grad_(requires_grad=False).eval()
+        model.refiner.requires_grad_(requires_grad=True).train()
+        return _Objective(model.refiner, lambda pictures, targets: refiner_losses(model, pictures, targets))
+    model.backbone.frozen_stages = settings.frozen or -1
+    model.train()
+    maps = JointMaps(model.head.head_module.in_channels, model.head.featmap_strides).to(device)
+    return _Objective(nn.ModuleList([model, maps]), lambda pictures, targets: losses(model, pictures, targets, maps))
 
 
 def soften_start(model: Any) -> None:
@@ -96,13 +119,15 @@ def train(
 
     Writes `folder/state.pt` (own tensors only, read with weights_only) and appends to `folder/log.jsonl`. `on_report` is
     called after every new line of the log, `on_save` after every checkpoint with its step and the averaged model.
+
+    Raises:
+        UsageError: the checkpoint is of a training of something else.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    model.backbone.frozen_stages = settings.frozen or -1
-    model.to(device, memory_format=torch.channels_last).train()
+    model.to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model).eval()
-    maps = JointMaps(model.head.head_module.in_channels, model.head.featmap_strides).to(device)
-    learner = nn.ModuleList([model, maps])
+    objective = _objective(model, settings, device)
+    learner = objective.learner
     optimizer = torch.optim.AdamW(_groups(learner, settings.weight_decay), lr=settings.learning_rate)
     start = _resume(folder / "state.pt", learner, average, optimizer)
     batches = DataLoader(
@@ -113,12 +138,12 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate(step, settings)
         pictures = images.to(device, memory_format=torch.channels_last).float()
-        terms = losses(model, pictures, [Targets(*(v.to(device) for v in vars(t).values())) for t in targets], maps)
-        total = torch.stack(list(terms.values())).sum()
-        optimizer.zero_grad(set_to_none=True)
-        total.backward()
-        nn.utils.clip_grad_norm_(learner.parameters(), 10.0)
-        optimizer.step()
+        terms = objective.terms(pictures, [Targets(*(v.to(device) for v in vars(t).values())) for t in targets])
+        if terms:
+            optimizer.zero_grad(set_to_none=True)
+            torch.stack(list(terms.values())).sum().backward()
+            nn.utils.clip_grad_norm_(learner.parameters(), 10.0)
+            optimizer.step()
         follow(average, model, min(settings.average, (1 + step) / (10 + step)))
         for name, value in terms.items():
             sums[name] = sums.get(name, 0.0) + float(value.detach())
@@ -170,8 +195,11 @@ def _resume(path: Path, learner: nn.Module, average: nn.Module, optimizer: torch
     if not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
-    learner.load_state_dict(state["learner"])
-    average.load_state_dict(state["average"])
+    try:
+        learner.load_state_dict(state["learner"])
+        average.load_state_dict(state["average"])
+    except RuntimeError as error:
+        raise UsageError(f"{path.parent} holds a training of something else: name another file to write.") from error
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])
 

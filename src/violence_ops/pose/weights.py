@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 FOLDER = Path(__file__).parent / "weights"
+_REFINER = "refiner."  # what the names of its tensors begin with
 
 
 class WeightsError(UserError):
@@ -135,14 +136,17 @@ def _narrow(value: Any) -> Any:
 
 
 def load(model: Any, weights: Weights) -> Any:
-    """Put the weights into the model; every tensor must be there and fit.
+    """Put the weights into the model; every tensor must be there and fit. Weights with a refiner bring it along.
 
     Raises:
         WeightsError: a tensor is missing, unknown, or of another shape.
     """
     from safetensors.torch import load_file
 
+    from violence_ops.pose.refiner import Refiner
+
     state = {name: value.float() for name, value in load_file(weights.path).items()}
+    model.refiner = Refiner().eval() if any(name.startswith(_REFINER) for name in state) else None
     counters = {name for name in model.state_dict() if name.endswith("num_batches_tracked")}
     unfit = f"{weights.path} does not fit the network {weights.network}"
     try:

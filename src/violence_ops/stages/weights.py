@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from violence_ops.pose.weights import Weights
 
 LOWEST_SCORE = 0.05  # of what average precision is over
+_RATE, _REFINERS_RATE = 1e-3, 2.5e-3  # peak learning rates
 _SHOWN_EVERY = 1000  # steps between pictures of what the weights find
 _TAUGHT_BY_COCO = 2  # stages of the backbone that training on top of weights leaves alone
 _VIDEOS = {".mp4", ".avi", ".mov", ".mkv"}
@@ -41,10 +42,11 @@ def train(
     steps: int,
     start: str | None = "rtmo_small",
     size: int = 16,
-    learning_rate: float = 1e-3,
+    learning_rate: float | None = None,
     seed: int = 0,
     device: str = "cpu",
     soften: bool = False,
+    refiner: bool = False,
     clips: Path | None = None,
     teachers: Path | None = None,
     tracking: str | None = None,
@@ -54,15 +56,28 @@ def train(
 
     Continues the run whose checkpoint lies in `<out>.run/` if there is one; otherwise starts from the weights `start`
     (None: from scratch, which needs ten times as long). `soften` resets the coordinate classifier's start.
-    `clips` is a folder of real clips: a third of the pictures are then frames of them, labelled by the models in the
+    `refiner` leaves the network as it is and trains its refiner (`pose.refiner`), a new one if it has none; without it the
+    network learns, and a refiner of `start` is left out, because it knows other features than those to come.
+    `clips` is a folder of real clips: half of the pictures are then frames of them, labelled by the models in the
     folder `teachers` (`pose.teacher`). `tracking` is the address of an MLflow that gets curves, pictures, and final figures
     over `judged` held-out scenes; a training that goes on stays the same run there.
+
+    Raises:
+        UsageError: a refiner without weights to start from.
     """
     from violence_ops.pose import training, weights
 
+    if refiner and start is None:
+        raise UsageError("A refiner learns on top of a network: name its weights with --start.")
     begun = weights.find(start) if start is not None else None
-    frozen = _TAUGHT_BY_COCO if begun else 0
-    settings = training.TrainingSettings(steps=steps, size=size, learning_rate=learning_rate, seed=seed, frozen=frozen)
+    settings = training.TrainingSettings(
+        steps=steps,
+        size=size,
+        learning_rate=learning_rate or (_REFINERS_RATE if refiner else _RATE),
+        seed=seed,
+        frozen=_TAUGHT_BY_COCO if begun else 0,
+        refiner=refiner,
+    )
     folder = out.with_suffix(".run")
     run = TrainingRun(folder, tracking)
     lessons = _lessons(folder, clips, teachers, start, seed)
@@ -81,7 +96,7 @@ def train(
     with run.running(out.stem, asdict(settings) | facts, tags, training.steps_done(folder)):
         if not run.has("training"):
             run.show("training", targets_drawn(lessons, seed, size))
-        model = _model(begun, soften)
+        model = _model(begun, soften, refiner)
         average = training.train(model, lessons, settings, folder, device=device, on_report=run.report, on_save=on_save)
         written = weights.save(average, out, settings=asdict(settings), start=start)
         if run.is_tracked:
@@ -90,8 +105,10 @@ def train(
     return result | {"mlflow": run.outcome()}
 
 
-def _model(start: Weights | None, soften: bool) -> nn.Module:
+def _model(start: Weights | None, soften: bool, refiner: bool) -> nn.Module:
     from violence_ops.pose import config, training, weights
+    from violence_ops.pose.network import refiner_of
+    from violence_ops.pose.refiner import Refiner
 
     model = config.build()
     if start is not None:
@@ -100,6 +117,7 @@ def _model(start: Weights | None, soften: bool) -> nn.Module:
         model.init_weights()
     if soften or start is None:
         training.soften_start(model)
+    model.refiner = (refiner_of(model) or Refiner()) if refiner else None
     return model
 
 
