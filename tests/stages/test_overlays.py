@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from violence_ops.cli import app
-from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.errors import UnknownBatch, UsageError, WorkspaceError
 from violence_ops.evaluation import judgement
 from violence_ops.evaluation.records import DataChecks, HoldoutFacts, JudgedClip, Latency, Leakage, ModelFacts, Timings
 from violence_ops.files import write_json
@@ -63,7 +63,7 @@ def test_a_batch_is_all_its_clips_and_an_unknown_one_is_said_to_be_so(
     clips = annotated(workspace, params, open_batch, clips=2)
     result = overlays.of_batch(workspace, params, clips[0].batch_id, regions=True)
     assert {one.clip_id for one in result.made} == {clip.clip_id for clip in clips}
-    with pytest.raises(WorkspaceError, match="violence-ops status"):
+    with pytest.raises(UnknownBatch, match="violence-ops status"):
         overlays.of_batch(workspace, params, "2020-01-01-00000000")
     with pytest.raises(UsageError):
         overlays.of_batch(workspace, params, "../elsewhere")

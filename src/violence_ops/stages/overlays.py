@@ -101,7 +101,7 @@ def _failure(outcome: workers.Outcome, limit_s: float) -> str | None:
 
 
 def of_batch(workspace: Workspace, params: Params, batch_id: str, **options: Any) -> OverlaysResult:
-    """The overlays of all accepted clips of a batch. Raises UsageError or WorkspaceError if there is no such batch."""
+    """The overlays of all accepted clips of a batch. Raises UnknownBatch."""
     batch = workspace.batch(batch_id)
     batches.read_manifest(batch)
     return run(workspace, params, [clip.clip_id for clip in batches.accepted_clips(batch)], **options)
