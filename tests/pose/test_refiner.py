@@ -75,6 +75,14 @@ def test_each_round_starts_where_the_last_one_ended_and_all_stays_finite() -> No
     assert all(look.joints.isfinite().all() for look in looks)
 
 
+def test_a_joint_that_is_no_number_spoils_nobody_else() -> None:
+    picture, joints, frames, poses = persons(3)
+    joints[1, 4] = torch.nan
+    found = moving()(torch.randn(2, 16, 24, 32), picture, joints, frames, poses)[-1].joints
+    assert found[[0, 2]].isfinite().all()
+    assert not found[1].isfinite().all()
+
+
 def test_a_refiner_learns_and_the_network_stays_as_it_was(tmp_path: Path) -> None:
     model = weights.load(config.build(), weights.find("rtmo_small"))
     model.refiner = Refiner()

@@ -83,6 +83,19 @@ def test_every_backend_refines_joints_as_the_reference_does(backend: BackendName
         assert np.array_equal(second.bboxes, third.bboxes)
 
 
+@pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
+def test_pictures_of_a_mini_batch_are_refined_each_by_its_own_features(backend: BackendName) -> None:
+    """On a GPU several pictures are computed at once; here the backends are asked for that directly."""
+    estimator = PoseEstimator("rtmo_small", backend=backend)
+    frames = [synthetic.clip(7, duration_s=0.6).frame(number) for number in (1, 5)]
+    boxes = [Letterbox.of(frame.shape[1], frame.shape[0], estimator.fit) for frame in frames]
+    items = [(box.apply(frame), box) for box, frame in zip(boxes, frames, strict=True)]
+    together = estimator._some(items)
+    for one, alone in zip(together, [estimator._some([item])[0] for item in items], strict=True):
+        assert len(one) == len(alone) > 0
+        assert np.abs(one.keypoints - alone.keypoints).max() < 0.01
+
+
 def test_with_a_distance_doubles_go_and_everybody_else_stays_as_he_was() -> None:
     frame = synthetic.clip(4, duration_s=0.6).frame(3)
     wide, strict = (

@@ -140,11 +140,12 @@ def neighbours(fine: Tensor, picture: Tensor, x: Tensor, y: Tensor) -> tuple[Ten
     """The four fine features around each of S samples, (N, J, 4 S, F), and their shares of it, (N, J, 4, S): bilinear, and
     outside a picture its edge goes on. Of features (B, h, w, F), places (N, J, S) px, pictures (N,).
     """
-    height, width, channels = fine.shape[1:]
+    count, height, width, channels = fine.shape
     x, y = (x / STRIDE - 0.5).clamp(0, width - 1), (y / STRIDE - 0.5).clamp(0, height - 1)
     left, top = x.floor().clamp(max=width - 2), y.floor().clamp(max=height - 2)
     right, below = x - left, y - top
     corner = (picture[:, None, None] * height + top.long()) * width + left.long()
+    corner = corner.clamp(0, count * height * width - width - 2)  # a place that is no number is looked up somewhere
     corners = torch.stack([corner, corner + 1, corner + width, corner + width + 1], dim=2)
     # index_select: its gradient costs half of that of features[corners]
     near = fine.reshape(-1, channels).index_select(0, corners.flatten())
