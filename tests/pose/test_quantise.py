@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from violence_ops.letterbox import Letterbox
 from violence_ops.pose import quantise, weights
 from violence_ops.pose.agreement import Labelled, agreement
 from violence_ops.pose.config import fit
+from violence_ops.pose.openvino import core
 from violence_ops.pose.quantise import Calibration
 from violence_ops.pose.rtmo import PoseEstimator
 from violence_ops.pose.samples import Sample
@@ -65,6 +67,13 @@ def test_a_lower_precision_finds_whom_full_precision_finds(
     share = agreement(lower, seen, SHOWN - 0.1).share()
     assert share.persons > 50
     assert (share.pose_recall or 0) >= least
+
+
+def test_backbone_and_what_refines_joints_keep_full_precision(calibrated: Calibration) -> None:
+    operations = core().read_model(calibrated.network(*SIZE)).get_ops()
+    weights_of = [op.get_friendly_name() for op in operations if "fq_weights" in op.get_friendly_name()]
+    assert len(weights_of) > 10
+    assert not [name for name in weights_of if re.search(r"/(stem|stage\d|fine_features)/", name)]
 
 
 def test_poses_of_a_calibration_carry_its_hash(calibrated: Calibration) -> None:

@@ -276,6 +276,18 @@ def test_a_refusal_binds_the_others_until_who_refused_approves_or_it_is_judged_a
     assert promote.run(passed, params, approved_by="admin").moved
 
 
+def test_a_refusal_outlives_a_new_verdict_on_the_same_evaluation(
+    passed: Workspace, params: Params, registry: Registry
+) -> None:
+    promote.refuse(passed, params, by="release-manager", reason="too many alarms at the door")
+    other = params.model_copy(update={"gate": params.gate.model_copy(update={"min_f1": 0.01})})
+    gate.run(passed, other)
+    gate.run(passed, params)
+    with pytest.raises(RefusedByGate, match="only they can take back"):
+        promote.run(passed, params, approved_by="admin")
+    assert registry.alias("champion") == "1"
+
+
 def test_an_approver_who_answers_late_may_still_release_what_nobody_refused(passed: Workspace, params: Params) -> None:
     promote.lapse(passed, params)
     assert promote.run(passed, params, approved_by="admin").moved

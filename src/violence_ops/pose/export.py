@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _OPSET = 17
-_VERSION = 5  # of what is exported: another one makes the files anew
+_VERSION = 6  # of what is exported: another one makes the files anew
 _FREE = {0: "pictures", 1: "height", 2: "width"}  # of fine features: they are of pictures, not of persons
 
 

@@ -167,19 +167,20 @@ def _check_verdict(workspace: Workspace, params: Params, chosen: reports.Report,
             f"Version {found['candidate']} was rolled back after the gate's verdict on {name}: to release it again, run "
             "`violence-ops evaluate --force` and `violence-ops gate` first."
         )
-    if refused := _refused_by_another(entries, name, judged.seq, by):
+    if refused := _refused_by_another(entries, chosen.digest, by):
         raise RefusedByGate(
             f"{refused.actor} refused {name} (line {refused.seq} of the ledger: {refused.payload['reason']}), which only they can "
             "take back: to ask again, run `violence-ops evaluate --force` and `violence-ops gate` first."
         )
 
 
-def _refused_by_another(entries: list[ledger.Entry], report: str, since: int, by: str) -> ledger.Entry | None:
-    """The last refusal of a report after line `since` by a person other than `by` who has not approved it later."""
+def _refused_by_another(entries: list[ledger.Entry], digest: str, by: str) -> ledger.Entry | None:
+    """The last refusal of an evaluation by a person other than `by` who has not approved it later.
+
+    By the evaluation's digest: a new verdict on the same one, under whatever policy, takes no refusal away.
+    """
     decisions = {
-        entry.actor: entry
-        for entry in entries
-        if entry.seq > since and entry.event in _DECISIONS and entry.payload.get("report") == report
+        entry.actor: entry for entry in entries if entry.event in _DECISIONS and entry.payload.get("digest") == digest
     }
     standing = [e for actor, e in decisions.items() if e.event == "refusal" and actor not in (by, _NOBODY)]
     return max(standing, key=lambda entry: entry.seq, default=None)
