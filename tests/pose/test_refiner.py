@@ -1,6 +1,7 @@
 """The refiner samples what lies where a joint is, moves joints to what it has learnt to look for, and knows one picture from another."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -92,9 +93,23 @@ def test_a_refiner_learns_and_the_network_stays_as_it_was(tmp_path: Path) -> Non
     changed = {name for name, value in average.state_dict().items() if not torch.equal(value, before[name])}
     assert changed
     assert all(name.startswith("refiner.") for name in changed)
+
+
+@pytest.mark.parametrize("refiner", [True, False], ids=["another start", "the network"])
+def test_a_training_of_something_else_is_not_gone_on_with(refiner: bool, tmp_path: Path) -> None:
+    def model() -> Any:
+        return weights.load(config.build(), weights.find("rtmo_small"))
+
+    def settings(steps: int, refiner: bool) -> training.TrainingSettings:
+        return training.TrainingSettings(steps=steps, size=2, warm_up=1, save_every=1, refiner=refiner)
+
+    training.train(model(), stills, settings(1, refiner=True), tmp_path)
+    other = model()
+    with torch.no_grad():
+        other.head.dcc.x_fc.weight.add_(0.1)
     with pytest.raises(UsageError, match="holds a training of something else"):
-        training.train(weights.load(config.build(), weights.find("rtmo_small")), stills,
-                       training.TrainingSettings(steps=4, size=4), tmp_path)  # fmt: skip
+        training.train(other, stills, settings(2, refiner), tmp_path)
+    training.train(model(), stills, settings(2, refiner=True), tmp_path)
 
 
 def test_pictures_without_known_joints_ask_nothing_of_the_refiner() -> None:

@@ -88,6 +88,7 @@ def test_a_killed_run_goes_on_where_it_was_and_the_loss_falls(tmp_path: Path) ->
 
     start = weights.find("rtmo_small")
     model = weights.load(config.build(), start)
+    model.refiner = None
     training.train(model, stills, settings(4), tmp_path)
     assert torch.load(tmp_path / "state.pt", weights_only=True)["step"] == 4
     average = training.train(config.build(), stills, settings(8), tmp_path)

@@ -233,6 +233,9 @@ def weights_train(
 ) -> None:
     """Train the small RTMO on synthetic images and, with teachers, on real ones.
 
+    The network first; it loses its refiner, which knew the features of before. Then, once, with `--refiner --start OUT` into
+    another file, a refiner for it: the joints are much nearer with one.
+
     `OUT.run/` holds the checkpoint, from which an interrupted training goes on, `log.jsonl` with the losses, and `pictures/`.
     """
     from violence_ops.stages import weights as stage

@@ -93,8 +93,10 @@ class Joints(nn.Module):
         self, poses: Tensor, frames: Tensor, centres: Tensor, picture: Tensor | None = None, fine: Tensor | None = None
     ) -> Tensor:
         joints = self.placed(poses, frames, centres)
-        if self.refiner is None or picture is None or fine is None:
+        if self.refiner is None:
             return joints
+        if picture is None or fine is None:
+            raise ValueError("a refiner needs the persons' pictures and their fine features")
         return self.refiner(fine, picture, joints, frames, poses)[-1].joints
 
     def placed(self, poses: Tensor, frames: Tensor, centres: Tensor) -> Tensor:

@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -71,17 +71,19 @@ def collate(batch: list[Sample]) -> tuple[Tensor, list[Targets]]:
 
 @dataclass(frozen=True)
 class _Objective:
-    """What learns, and its weighted loss terms for pictures (B, 3, H, W) and targets."""
+    """What learns, its weighted loss terms for pictures (B, 3, H, W) and targets, and what of the model must stay the same."""
 
     learner: nn.Module
     terms: Callable[[Tensor, list[Targets]], dict[str, Tensor]]
+    fixed: dict[str, Tensor] = field(default_factory=dict)
 
 
 def _objective(model: Any, settings: TrainingSettings, device: str) -> _Objective:
     if settings.refiner:
         model.requires_grad_(requires_grad=False).eval()
         model.refiner.requires_grad_(requires_grad=True).train()
-        return _Objective(model.refiner, lambda pictures, targets: refiner_losses(model, pictures, targets))
+        fixed = {name: value for name, value in model.state_dict().items() if not name.startswith("refiner.")}
+        return _Objective(model.refiner, lambda pictures, targets: refiner_losses(model, pictures, targets), fixed)
     model.backbone.frozen_stages = settings.frozen or -1
     model.train()
     maps = JointMaps(model.head.head_module.in_channels, model.head.featmap_strides).to(device)
@@ -129,7 +131,7 @@ def train(
     objective = _objective(model, settings, device)
     learner = objective.learner
     optimizer = torch.optim.AdamW(_groups(learner, settings.weight_decay), lr=settings.learning_rate)
-    start = _resume(folder / "state.pt", learner, average, optimizer)
+    start = _resume(folder / "state.pt", objective, average, optimizer)
     batches = DataLoader(
         _Batches(draw, settings, start), batch_size=None, num_workers=1, prefetch_factor=6, persistent_workers=True
     )
@@ -191,15 +193,20 @@ def steps_done(folder: Path) -> int:
     return int(torch.load(path, map_location="cpu", weights_only=True)["step"]) if path.exists() else 0
 
 
-def _resume(path: Path, learner: nn.Module, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _resume(path: Path, objective: _Objective, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)
+    other = UsageError(
+        f"{path.parent} holds a training of something else: name another file to write, or the start it had."
+    )
     try:
-        learner.load_state_dict(state["learner"])
+        objective.learner.load_state_dict(state["learner"])
         average.load_state_dict(state["average"])
     except RuntimeError as error:
-        raise UsageError(f"{path.parent} holds a training of something else: name another file to write.") from error
+        raise other from error
+    if any(not torch.equal(state["average"][name], value.cpu()) for name, value in objective.fixed.items()):
+        raise other
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])
 

@@ -101,7 +101,13 @@ def train(
         written = weights.save(average, out, settings=asdict(settings), start=start)
         if run.is_tracked:
             run.finish(written.sha256, _numbers(evaluate(str(out), judged)))
-    result = {"path": str(written.path), "sha256": written.sha256, "steps": steps, "log": str(folder / "log.jsonl")}
+    result = {
+        "path": str(written.path),
+        "sha256": written.sha256,
+        "steps": steps,
+        "log": str(folder / "log.jsonl"),
+        "refiner": refiner,
+    }
     return result | {"mlflow": run.outcome()}
 
 
