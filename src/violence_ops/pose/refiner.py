@@ -18,12 +18,8 @@ STRIDE = 4  # px between two places of the fine features
 REACH = (0.08, 0.04, 0.02)  # between two samples of each round, in roots of the area of the person's frame
 _GRID = 7  # samples across
 _JOINTS = 17
-_POSE, _EARLY, _MIDDLE, _LATE = (
-    192,
-    32,
-    64,
-    128,
-)  # channels of RTMO's pose vectors, and of its features at 4, 8 and 16 px
+_POSE = 192  # channels of RTMO's pose vectors,
+_EARLY, _MIDDLE, _LATE = 32, 64, 128  # and of its features at 4, 8 and 16 px
 _CHANNELS, _HIDDEN = 32, 128
 
 
