@@ -22,7 +22,7 @@ import violence_ops.recognition.fusion  # registers its network and skeleton_tra
 import violence_ops.recognition.time_series  # noqa: F401 - registers its head
 from violence_ops.errors import ParamsError
 from violence_ops.params import TrainParams, WindowParams
-from violence_ops.recognition import joints_first, vectorised
+from violence_ops.recognition import channels_first, vectorised
 from violence_ops.recognition.export import annotation
 from violence_ops.recognition.inputs import TrainingWindows, training_windows
 from violence_ops.recognition.skeleton import Skeleton, blank, presence, windows
@@ -167,14 +167,14 @@ class Network(ABC):
 
     limits = (-1.0, 1.0)
     """What inputs lie between, most of them."""
-    chunk = 64
+    chunk = 16
     """Windows of one forward pass at most, so that the length of a clip does not decide the memory."""
 
     def __init__(self, settings: Settings, state: dict[str, Tensor] | None = None) -> None:
         """Build the network of `settings`, with the weights `state` or MMAction2's random start."""
         self.settings, self.config = settings, load_config(settings)
-        if joints_first.fits(self.config.model.backbone):
-            self.config.model.backbone.type = "JointsFirstSTGCN"
+        if channels_first.fits(self.config.model.backbone):
+            self.config.model.backbone.type = "ChannelsFirstSTGCN"
         self.network: Any = MODELS.build(self.config.model)
         self.session: Session | None = None
         if state is None:

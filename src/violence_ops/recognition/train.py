@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from violence_ops.errors import ParamsError, UserError
+from violence_ops.malloc import memory_kept
 from violence_ops.params import TrainParams, WindowParams
 from violence_ops.recognition import ensemble, starts, vote
 from violence_ops.recognition.inputs import TrainingWindows
@@ -163,8 +164,10 @@ class _Training:
         self.params, self.checkpoint, self.progress = params, checkpoint, _Progress()
         self.class_weights = class_weights(data.labels, params)
         self.weights = torch.tensor(self.class_weights, device=device())
+        self.parameters = list(self.network.parameters())
         self.optimiser = torch.optim.SGD(
-            self.network.parameters(), params.learning_rate, momentum=params.momentum, weight_decay=params.weight_decay, nesterov=True
+            self.parameters, params.learning_rate, momentum=params.momentum, weight_decay=params.weight_decay, nesterov=True,
+            fused=True,
         )  # fmt: skip
         self.scaler = torch.amp.GradScaler(device().type, enabled=params.precision == "fp16")
         if checkpoint and checkpoint.is_file():
@@ -244,7 +247,7 @@ class _Training:
             self.optimiser.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()
             self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(self.network.parameters(), self.params.gradient_clip)
+            nn.utils.clip_grad_norm_(self.parameters, self.params.gradient_clip)
             self.scaler.step(self.optimiser)
             self.scaler.update()
         return value
@@ -328,7 +331,7 @@ def _reproducible(seed: int) -> Iterator[None]:
     """Seed NumPy and torch and bound torch's threads; all is as before afterwards."""
     state = np.random.get_state()
     try:
-        with bounded_threads(), torch.random.fork_rng(devices=[0] if device().type == "cuda" else []):
+        with bounded_threads(), memory_kept(), torch.random.fork_rng(devices=[0] if device().type == "cuda" else []):
             torch.manual_seed(seed)
             np.random.seed(seed)
             yield

@@ -1,4 +1,4 @@
-"""STGCN++ with the joints first is MMAction2's STGCN++: results, gradients, running figures and weights."""
+"""STGCN++ with the channels first is MMAction2's STGCN++: results, gradients, running figures and weights."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from violence_ops.recognition import joints_first
+from violence_ops.recognition import channels_first
 
 # isort: split
 from mmaction.models.backbones import STGCN
@@ -27,7 +27,7 @@ def pair() -> tuple[Any, Any]:
     theirs = STGCN(**copy.deepcopy(SETTINGS))
     for value in theirs.parameters():
         torch.nn.init.normal_(value, 0.0 if value.dim() > 1 else 1.0, 0.2)
-    ours = joints_first.JointsFirstSTGCN(**copy.deepcopy(SETTINGS))
+    ours = channels_first.ChannelsFirstSTGCN(**copy.deepcopy(SETTINGS))
     ours.load_state_dict(theirs.state_dict())
     return theirs.double(), ours.double()
 
@@ -55,8 +55,25 @@ def test_results_gradients_and_running_figures_are_mmaction2s(frames: int) -> No
     torch.testing.assert_close(ours.eval()(inputs), theirs.eval()(inputs))
 
 
+def test_single_precision_takes_the_same_step() -> None:
+    theirs, ours = (network.float() for network in pair())
+    inputs = torch.randn(4, 2, 30, 17, 6)
+    found = []
+    for network in (theirs, ours):
+        result = network.train()(inputs)
+        result.square().mean().backward()
+        found.append((result, [value.grad for value in network.parameters()], list(network.buffers())))
+    (their_result, their_grads, their_buffers), (result, grads, buffers) = found
+    torch.testing.assert_close(result, their_result, rtol=1e-3, atol=1e-3)
+    scale = max(float(grad.abs().max()) for grad in their_grads)
+    for one, other in zip(grads, their_grads, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-4 * scale)
+    for one, other in zip(buffers, their_buffers, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
 def test_only_stgcn_plus_plus_is_taken_over() -> None:
     plain = {"type": "STGCN", "graph_cfg": SETTINGS["graph_cfg"]}
-    assert joints_first.fits(plain | {"gcn_adaptive": "init", "gcn_with_res": True, "tcn_type": "mstcn"})
-    assert not joints_first.fits(plain)
-    assert not joints_first.fits({"type": "AAGCN"})
+    assert channels_first.fits(plain | {"gcn_adaptive": "init", "gcn_with_res": True, "tcn_type": "mstcn"})
+    assert not channels_first.fits(plain)
+    assert not channels_first.fits({"type": "AAGCN"})
