@@ -21,8 +21,8 @@ from violence_ops.records import ClipRecord
 BatchState = Literal["open", "sealed"]
 _CHUNK: Final = 500
 _WAIT_S: Final = 30
-_UNTAKEN: Final = ("unsafe_name", "not_a_regular_file")
-"""Reasons that lie in the name and not in the bytes: the same bytes under a proper name are a new clip."""
+AT_THE_DOOR: Final = ("unsafe_name", "not_a_regular_file", "unlabelled")
+"""Reasons that do not lie in the bytes: the same bytes under a proper name, or with a label, are a new clip."""
 
 _metadata: Final = sa.MetaData()
 _clips: Final = sa.Table(
@@ -102,7 +102,7 @@ class Catalog:
             with self._transaction() as connection:
                 new = self._insert(_clips).values(rows)
                 again = {name: new.excluded[name] for name in rows[0] if name != "clip_id"}
-                untaken = _clips.c.reason.in_(_UNTAKEN)
+                untaken = _clips.c.reason.in_(AT_THE_DOOR)
                 connection.execute(new.on_conflict_do_update(index_elements=["clip_id"], set_=again, where=untaken))
                 ids = [row["clip_id"] for row in rows]
                 mine = sa.select(_clips.c.clip_id).where(

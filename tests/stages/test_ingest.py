@@ -55,6 +55,30 @@ def test_labels_come_from_the_folder_or_from_labels_csv_which_wins(workspace: Wo
     assert "Brawl" in result.notices[0]
 
 
+def test_where_labels_are_required_a_clip_without_one_is_refused_until_it_brings_one(
+    new_workspace: Callable[..., Workspace],
+) -> None:
+    workspace = new_workspace(**{"validation.require_label": True})
+    inbox = workspace.inbox
+    (inbox / "a.mp4").write_bytes(b"a")
+    (inbox / "copy of a.mp4").write_bytes(b"a")
+    (inbox / "Fight").mkdir()
+    (inbox / "Fight" / "b.mp4").write_bytes(b"b")
+    (inbox / "b.mp4").write_bytes(b"b")  # its copy brings the label
+    first = take_in(workspace)
+    assert (first.claimed, first.quarantined) == (1, {"duplicate": 1, "unlabelled": 2})
+    (entry,) = (one for one in quarantine.entries(workspace) if one["reason"] == "unlabelled")
+    assert "drop it again with one" in entry["message"]
+    assert (workspace.quarantined(entry["clip_id"]) / entry["original"]).read_bytes() == b"a"
+
+    (inbox / "b again.mp4").write_bytes(b"b")  # known, so that it needs no label
+    (inbox / "Fight").mkdir(exist_ok=True)
+    (inbox / "Fight" / "a.mp4").write_bytes(b"a")
+    second = take_in(workspace)
+    assert (second.claimed, second.quarantined) == (1, {"duplicate": 1})
+    assert clips_of(workspace, second.batch_ids[0])["Fight/a.mp4"].label == "Fight"
+
+
 def test_a_labels_csv_in_a_subfolder_speaks_of_its_own_files(workspace: Workspace) -> None:
     folder = workspace.inbox / "upload 7"
     folder.mkdir()

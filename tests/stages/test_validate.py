@@ -48,12 +48,6 @@ def test_a_file_that_changed_after_it_was_taken_in_is_refused(workspace: Workspa
     assert validate.run(workspace, workspace.params(), batch_id=batch_id).quarantined == {"truncated": 1}
 
 
-def test_labels_can_be_required(new_workspace: Callable[..., Workspace], clip_folder: Path) -> None:
-    workspace = new_workspace(**{"validation.require_label": True})
-    batch_id = ingested(workspace, clip_folder)
-    assert validate.run(workspace, workspace.params(), batch_id=batch_id).quarantined == {"unlabelled": 6}
-
-
 def test_a_checkpoint_before_all_clips_are_judged_is_refused(workspace: Workspace, clip_folder: Path) -> None:
     batch_id = ingested(workspace, clip_folder)
     (shard,) = ingest.shards(workspace, workspace.params(), batch_id)

@@ -15,7 +15,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Final
 
-from violence_ops.catalog import Catalog
+from violence_ops.catalog import AT_THE_DOOR, Catalog
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import sha256_file, sync_folder
 from violence_ops.folders import Batch, clip_id_of
@@ -66,7 +66,7 @@ def run(
         for claim in (*abandoned, own):
             decision = claim.decision()
             if decision is None:
-                decision = _decide(workspace, claim, catalog, progress)
+                decision = _decide(workspace, params, claim, catalog, progress)
                 claim.decide(decision)
             _carry_out(workspace, catalog, claim, decision, result)
             claim.release(workspace)
@@ -144,7 +144,9 @@ def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[
     result.notices += scan.notices
 
 
-def _decide(workspace: Workspace, claim: Claim, catalog: Catalog, progress: Progress | None) -> dict[str, Any]:
+def _decide(
+    workspace: Workspace, params: Params, claim: Claim, catalog: Catalog, progress: Progress | None
+) -> dict[str, Any]:
     """Look at every file of the claim, and claim in the catalog those that may become clips."""
     refused: list[dict[str, Any]] = []
     same_bytes: dict[str, list[tuple[int, ClipRecord]]] = {}
@@ -160,6 +162,8 @@ def _decide(workspace: Workspace, claim: Claim, catalog: Catalog, progress: Prog
             same_bytes.setdefault(record.clip_id, []).append((number, record))
         if progress:
             progress("read", done, len(in_order))
+    if params.validation.require_label:
+        refused += _without_label(catalog, same_bytes)
     firsts = {clip_id: _joined(copies) for clip_id, copies in same_bytes.items()}
     own = catalog.claim(firsts.values(), by=claim.name)
     clips = sorted((firsts[clip_id] for clip_id in own), key=lambda clip: clip.clip_id)
@@ -175,6 +179,21 @@ def _decide(workspace: Workspace, claim: Claim, catalog: Catalog, progress: Prog
         "batch_id": batch_id, "refused": refused, "duplicates": copies,
         "clips": [{"number": numbers[clip.clip_id], "clip": clip.with_(batch_id=batch_id).to_dict()} for clip in clips],
     }  # fmt: skip
+
+
+def _without_label(catalog: Catalog, same_bytes: dict[str, list[tuple[int, ClipRecord]]]) -> list[dict[str, Any]]:
+    """Take out of `same_bytes` the new clips to which no copy brings a label; they are refused, and welcome with one."""
+    known = {clip_id for clip_id, clip in catalog.find(same_bytes).items() if clip.reason not in AT_THE_DOOR}
+    lacking = [name for name, copies in same_bytes.items() if name not in known and _joined(copies).label is None]
+    return [
+        {
+            "number": number,
+            "clip": record.with_(status="quarantined", reason="unlabelled").to_dict(),
+            "message": f"{record.source_path} has no label and validation.require_label asks for one: drop it again with one.",
+        }
+        for clip_id in lacking
+        for number, record in same_bytes.pop(clip_id)
+    ]
 
 
 def _look_at(path: Path, drop: inbox.Drop) -> tuple[ClipRecord, str | None]:

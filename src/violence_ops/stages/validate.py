@@ -119,7 +119,7 @@ def _judge(
             video.unlink(missing_ok=True)
         return known
     try:
-        verdict = _accept(params, clip, video, sandbox)
+        verdict = _accept(clip, video, sandbox)
     except Rejected as refusal:
         verdict = clip.with_(status="quarantined", reason=refusal.reason)
         message = str(refusal).replace(video.name, clip.source_path)
@@ -130,12 +130,10 @@ def _judge(
     return verdict
 
 
-def _accept(params: Params, clip: ClipRecord, video: Path, sandbox: Sandbox) -> ClipRecord:
+def _accept(clip: ClipRecord, video: Path, sandbox: Sandbox) -> ClipRecord:
     if sha256_file(video) != clip.sha256:
         raise Rejected("truncated", f"{clip.source_path} was still being written when it was taken in: drop it again.")
     facts = asdict(sandbox.validate(video))
-    if params.validation.require_label and clip.label is None:
-        raise Rejected("unlabelled", f"{clip.source_path} has no label and validation.require_label asks for one.")
     return clip.with_(**facts, status="accepted", reason=None)
 
 
