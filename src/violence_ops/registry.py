@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 MODEL: Final = "violence-detector"
 EXPERIMENT: Final = "violence-detector"
 POSE_EXPERIMENT: Final = "pose-weights"
+_SOURCE: Final = {"mlflow.source.name": f"violence-ops {__version__}", "mlflow.source.type": "LOCAL"}
 _REACH_S: Final = 5.0
 _SETTINGS: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -77,10 +78,13 @@ class Registry:
             client.search_registered_models(max_results=1)
 
     @contextmanager
-    def start_run(self, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
-        """A run of the project's experiment; it ends as FINISHED, or as FAILED if the block raises."""
+    def start_run(self, name: str, tags: Mapping[str, str], began_ms: int | None = None) -> Iterator[Run]:
+        """A run of the project's experiment; it ends as FINISHED, or as FAILED if the block raises.
+
+        `began_ms`: when what it tells of began, milliseconds since 1970, if not now.
+        """
         with self._reached() as client:
-            run = self._create(client, name, tags, EXPERIMENT)
+            run = self._create(client, name, tags, EXPERIMENT, began_ms)
             try:
                 yield run
             except BaseException:
@@ -248,8 +252,11 @@ class Registry:
             f"{self.uri}/#/experiments/{experiment_id}/runs/{run_id}" if self._is_server else f"{self.uri} run {run_id}"
         )
 
-    def _create(self, client: MlflowClient, name: str, tags: Mapping[str, str], experiment: str) -> Run:
-        run = client.create_run(self._experiment(client, experiment), run_name=name, tags=dict(tags))
+    def _create(
+        self, client: MlflowClient, name: str, tags: Mapping[str, str], experiment: str, began_ms: int | None = None
+    ) -> Run:
+        tags = _SOURCE | dict(tags)
+        run = client.create_run(self._experiment(client, experiment), began_ms, tags, name)
         return Run(run.info.run_id, self._url(run.info.experiment_id, run.info.run_id), client)
 
     def _experiment(self, client: MlflowClient, name: str) -> str:

@@ -41,8 +41,23 @@ def test_without_fights_nothing_divides_by_zero() -> None:
     assert (found.f1, found.precision, found.recall, found.accuracy) == (0, 0, 0, 1)
 
 
-def test_the_threshold_is_the_middle_of_the_equally_good_ones() -> None:
+def test_the_grid_of_thresholds_is_specs() -> None:
     scores = vote.sweep(np.array([0.1, 0.2, 0.9]), np.array([False, False, True]))
     assert [one.threshold for one in scores] == [0.3, 0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7]
-    assert vote.best(scores).threshold == 0.5
-    assert vote.best(vote.sweep(np.array([0.32, 0.52]), np.array([False, True]))).threshold == 0.4
+
+
+def test_of_thresholds_that_are_not_surely_worse_the_nearest_to_a_half_is_taken() -> None:
+    few = np.array([0.1, 0.36, 0.9]), np.array([False, True, True])
+    assert vote.chosen(*few).threshold == 0.5  # three clips tell nothing
+    many = np.tile(few[0], 100), np.tile(few[1], 100)
+    assert vote.chosen(*many).threshold == 0.35  # a hundred times as many do
+    assert vote.chosen(*many).f1 == 1.0
+    assert vote.chosen(np.zeros(0), np.zeros(0, bool)).threshold == 0.5
+
+
+@given(st.lists(st.tuples(shares, st.booleans()), min_size=1, max_size=30))
+def test_the_threshold_is_of_the_grid_and_the_scores_are_its_own(clips: list[tuple[float, bool]]) -> None:
+    probabilities, fights = (np.array(column) for column in zip(*clips, strict=True))
+    found = vote.chosen(probabilities, fights)
+    assert found.threshold in vote.THRESHOLDS
+    assert found == vote.scores_at(found.threshold, probabilities, fights)

@@ -137,12 +137,11 @@ def _figures(
 ) -> Trained:  # fmt: skip
     """What these probabilities of Fight of the validation clips say; their loss stands for the training loss too."""
     fights = np.array([labels[clip.clip_id] == "Fight" for clip in val])
-    sweep = vote.sweep(probabilities, fights)
     right = np.clip(np.where(fights, probabilities, 1 - probabilities), 1e-6, 1)
     loss = float(-np.log(right).mean())
-    epoch = Epoch(1, 0.0, loss, loss, vote.best(sweep))
+    epoch = Epoch(1, 0.0, loss, loss, vote.chosen(probabilities, fights))
     return Trained(
-        settings=settings, state=state, threshold=epoch.val.threshold, best_epoch=1, history=[epoch], sweep=sweep,
-        val_clips=[clip.clip_id for clip in val], val_probabilities=probabilities, val_labels=fights.astype(np.int64),
+        settings=settings, state=state, threshold=epoch.val.threshold, best_epoch=1, history=[epoch],
+        sweep=vote.sweep(probabilities, fights), val_clips=[clip.clip_id for clip in val], val_probabilities=probabilities, val_labels=fights.astype(np.int64),
         class_weights=class_weights,
     )  # fmt: skip

@@ -49,7 +49,11 @@ def save(trained: Trained, folder: Path, facts: dict[str, Any]) -> None:
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
     _write(folder / "config.json", {"format": _FORMAT} | trained.settings.to_dict())
     sweep = [asdict(scores) for scores in trained.sweep]
-    thresholds: dict[str, Any] = {"threshold": trained.threshold, "chosen_by": "validation F1", "sweep": sweep}
+    thresholds: dict[str, Any] = {
+        "threshold": trained.threshold,
+        "chosen_by": "validation F1, within its standard error, nearest 0.5",
+        "sweep": sweep,
+    }
     if trained.members:
         thresholds["members"] = {name: asdict(scores) for name, scores in trained.members.items()}
     _write(folder / "thresholds.json", thresholds)
@@ -98,7 +102,7 @@ def _card(trained: Trained, facts: dict[str, Any]) -> str:
         *(f"| {name} | {value} |" for name, value in facts.items()),
         f"| parameters | {sum(value.numel() for value in trained.state.values()):,} |",
         f"| best epoch | {best.epoch} of {len(trained.history)} |",
-        f"| threshold | {trained.threshold} (by F1 on validation) |",
+        f"| threshold | {trained.threshold} (by F1 on validation; of those within its standard error the nearest 0.5) |",
         f"| validation | {len(trained.val_clips)} clips: F1 {best.val.f1:.3f}, precision {best.val.precision:.3f}, "
         f"recall {best.val.recall:.3f} |",
         *(f"| member {name} | alone: F1 {one.f1:.3f} at {one.threshold} |" for name, one in trained.members.items()),

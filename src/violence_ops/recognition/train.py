@@ -45,7 +45,7 @@ _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True, slots=True)
 class Epoch:
-    """What one epoch gave; the scores are those of validation clips at the epoch's best threshold."""
+    """What one epoch gave; the scores are those of validation clips at the epoch's threshold."""
 
     epoch: int
     learning_rate: float
@@ -196,7 +196,7 @@ class _Training:
         loss = self._pass(number)
         self.network.eval()
         probabilities = self.validation.probabilities()
-        scores = vote.best(vote.sweep(probabilities, self.validation.labels == 1))
+        scores = vote.chosen(probabilities, self.validation.labels == 1)
         epoch = Epoch(number, rate, loss, self.validation.loss(probabilities), scores)
         self.progress.add(epoch, self.network, probabilities)
         return epoch

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import shutil
 import tempfile
+import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -204,8 +205,9 @@ def _trained(
             shutil.rmtree(other)
     epochs.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".fit-", dir=home))
+    began_ms = int(time.time() * 1000)
     trained = fit(params, dataset, epochs / "training.pt", progress)
-    _write(temporary, trained, dataset, facts)
+    _write(temporary, trained, dataset, facts, began_ms)
     temporary.rename(folder)
     shutil.rmtree(epochs)
     return folder
@@ -233,7 +235,7 @@ def fit(params: Params, dataset: Dataset, checkpoint: Path | None, progress: Pro
     return families.fit(*sides, dataset.labels, params.train, params.windows, on_epoch, checkpoint)
 
 
-def _write(folder: Path, trained: Trained, dataset: Dataset, facts: dict[str, str]) -> None:
+def _write(folder: Path, trained: Trained, dataset: Dataset, facts: dict[str, str], began_ms: int) -> None:
     from violence_ops.recognition import package, plots
 
     counts = {"training clips": len(dataset.train), "validation clips": len(dataset.val)}
@@ -244,6 +246,7 @@ def _write(folder: Path, trained: Trained, dataset: Dataset, facts: dict[str, st
     best = trained.history[trained.best_epoch - 1]
     record = {
         "attempt": uuid.uuid4().hex,
+        "began_ms": began_ms,
         "epochs": [_metrics(epoch) for epoch in trained.history],
         "metrics": {"best_epoch": best.epoch, "epochs": len(trained.history), "threshold": trained.threshold}
         | _scores(best)
@@ -281,7 +284,7 @@ def _register(
     )
     named = {"mlflow.note.content": description, "mlflow.source.git.commit": facts["code_revision"]}
     name = f"{facts['family']} {'+'.join(params.train.streams)} {dataset.revision[:8]}"
-    with registry.start_run(name, tags | named) as run:
+    with registry.start_run(name, tags | named, record["began_ms"]) as run:
         _log(run, params, dataset, record)
         for part in ("plots", "tables", "environment"):
             run.log_files(folder / part, part)
