@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from violence_ops.errors import UsageError
+from violence_ops.malloc import memory_kept
 from violence_ops.pose.loss import Targets, losses
 from violence_ops.pose.maps import JointMaps
 from violence_ops.pose.refiner_loss import refiner_losses
@@ -107,6 +108,7 @@ def soften_start(model: Any) -> None:
             layer.bias.zero_()
 
 
+@memory_kept()
 def train(
     model: Any,
     draw: Draw,
