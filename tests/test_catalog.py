@@ -127,6 +127,18 @@ def test_bytes_refused_for_their_name_are_new_under_a_proper_one(url: str) -> No
         assert catalog.claim([clip(1), clip(2)], "run") == {clip(1).clip_id}
 
 
+def test_bytes_refused_without_a_label_are_new_with_one_and_keep_the_label_that_was_given_meanwhile(url: str) -> None:
+    with Catalog(url) as catalog:
+        catalog.record([clip(number, status="quarantined", reason="unlabelled") for number in (1, 2)])
+        catalog.record(
+            [clip(3, status="quarantined", reason="unlabelled")], "2026-01-01-00000000"
+        )  # by a batch's validation
+        catalog.set_labels({clip(2).clip_id: "Fight"})
+        ids = [clip(number).clip_id for number in (1, 2, 3)]
+        assert catalog.claim([clip(number, label="NonFight") for number in (1, 2, 3)], "run") == set(ids[:2])
+        assert [catalog.find(ids)[name].label for name in ids[:2]] == ["NonFight", "Fight"]
+
+
 def test_bytes_that_are_kept_and_dropped_again_under_a_name_that_is_refused_are_not_new(url: str) -> None:
     with Catalog(url) as catalog:
         catalog.record([clip(1, status="accepted")], "2026-01-01-00000000")

@@ -102,7 +102,8 @@ class Catalog:
             with self._transaction() as connection:
                 new = self._insert(_clips).values(rows)
                 again = {name: new.excluded[name] for name in rows[0] if name != "clip_id"}
-                untaken = _clips.c.reason.in_(AT_THE_DOOR)
+                again["label"] = sa.func.coalesce(_clips.c.label, new.excluded.label)
+                untaken = sa.and_(_clips.c.reason.in_(AT_THE_DOOR), _clips.c.batch_id.is_(None))
                 connection.execute(new.on_conflict_do_update(index_elements=["clip_id"], set_=again, where=untaken))
                 ids = [row["clip_id"] for row in rows]
                 mine = sa.select(_clips.c.clip_id).where(

@@ -7,8 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3  # malloc.h
-_DEFAULT = 128 * 1024
-_LARGEST_MMAP_THRESHOLD = 32 * 1024 * 1024
+_LARGEST_MMAP_THRESHOLD = 32 * 2**20
 
 
 @contextmanager
@@ -16,7 +15,7 @@ def memory_kept() -> Iterator[None]:
     """Keep freed memory for the next allocation instead of giving it back to the system; afterwards it goes back.
 
     A training step frees and takes the same hundred buffers of some MB again, and glibc would have the system clear each anew.
-    Without glibc nothing changes.
+    What stays are the thresholds that glibc itself, left alone, moves towards. Without glibc nothing changes.
     """
     library = ctypes.CDLL(None)
     if not hasattr(library, "mallopt"):
@@ -27,6 +26,5 @@ def memory_kept() -> Iterator[None]:
     try:
         yield
     finally:
-        library.mallopt(_MMAP_THRESHOLD, _DEFAULT)
-        library.mallopt(_TRIM_THRESHOLD, _DEFAULT)
+        library.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_MMAP_THRESHOLD)
         library.malloc_trim(0)

@@ -11,7 +11,7 @@ import pytest
 
 from violence_ops.catalog import Catalog
 from violence_ops.errors import ServiceUnavailable
-from violence_ops.stages import batches, ingest, labels, quarantine
+from violence_ops.stages import batches, explain, ingest, labels, quarantine
 from violence_ops.stages.index import open_catalog, rebuild
 from violence_ops.workspace import Workspace
 
@@ -77,6 +77,21 @@ def test_where_labels_are_required_a_clip_without_one_is_refused_until_it_brings
     second = take_in(workspace)
     assert (second.claimed, second.quarantined) == (1, {"duplicate": 1})
     assert clips_of(workspace, second.batch_ids[0])["Fight/a.mp4"].label == "Fight"
+
+
+def test_where_labels_are_required_a_label_given_to_the_refused_clip_counts(
+    new_workspace: Callable[..., Workspace],
+) -> None:
+    workspace = new_workspace(**{"validation.require_label": True})
+    (workspace.inbox / "a.mp4").write_bytes(b"a")
+    take_in(workspace)
+    (entry,) = quarantine.entries(workspace)
+    labels.run(workspace, entry["clip_id"], "Fight", by="reviewer")
+    (workspace.inbox / "a.mp4").write_bytes(b"a")
+    assert take_in(workspace).claimed == 1
+    told = explain.run(workspace, workspace.params(), entry["clip_id"])
+    assert told.status == "claimed, not validated yet"
+    assert labels.effective_labels(workspace)[entry["clip_id"]] == ("Fight", "review")
 
 
 def test_a_labels_csv_in_a_subfolder_speaks_of_its_own_files(workspace: Workspace) -> None:

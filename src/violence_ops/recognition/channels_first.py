@@ -33,7 +33,7 @@ class ChannelsFirstSTGCN(STGCN):
             found: Tensor = super().forward(x)
             return found
         count, persons, frames, joints, channels = x.shape
-        x = x.permute(3, 4, 2, 0, 1).reshape(joints * channels, -1)
+        x = x.permute(3, 4, 2, 0, 1).reshape(joints * channels, -1).contiguous()
         seen: list[_Seen] = []
         x = _normalised([self.data_bn], x, seen).view(joints, channels, frames, -1).transpose(0, 1).contiguous()
         for block in self.gcn:
@@ -132,7 +132,7 @@ def _normalised(
     rest: Any = 0,
     rectified: bool = False,
 ) -> Tensor:
-    """Batch norms over the first dimension, side by side, in one go; plus `rest`; ReLU if asked.
+    """Batch norms over the first dimension, side by side and alike but for their figures, in one go; plus `rest`; ReLU if asked.
 
     `convs` gave `x` without their biases (a number stands for so many channels that have none): a batch norm takes away what
     a bias adds to all, so that only the running mean sees it. In training, what the norms saw is added to `seen`.
@@ -294,11 +294,13 @@ class _Branches(torch.autograd.Function):
             for taps, (_, out, into) in zip((before, after), _shifts(reach, x.shape[2], stride), strict=True):
                 part[:, :, out] += taps[:, :, into]
             start += len(weight)
-        # where two frames are equally high, both are 0 after ReLU and their gradient goes no further
-        grad, x, found, part = grad[start:], x[start:], found[start:], of_x[start:]
-        part[:, :, ::stride] = grad * (x[:, :, ::stride] == found)
-        for _, out, into in _shifts(1, x.shape[2], stride):
-            part[:, :, out] += grad[:, :, into] * (x[:, :, out] == found[:, :, into])
+        # of frames that are equally high the first one gets the gradient, as in torch
+        left, x, found, part = grad[start:].clone(), x[start:], found[start:], of_x[start:].zero_()
+        (_, *before), (_, *after) = _shifts(1, x.shape[2], stride)
+        for out, into in (before, (slice(0, None, stride), slice(None)), after):
+            own = left[:, :, into] * (x[:, :, out] == found[:, :, into])
+            part[:, :, out] += own
+            left[:, :, into] -= own
         return of_x, None, None, *of_weights
 
 

@@ -167,7 +167,7 @@ class _Training:
         self.parameters = list(self.network.parameters())
         self.optimiser = torch.optim.SGD(
             self.parameters, params.learning_rate, momentum=params.momentum, weight_decay=params.weight_decay, nesterov=True,
-            fused=True,
+            fused=device().type == "cpu",  # elsewhere GradScaler has to skip whole steps
         )  # fmt: skip
         self.scaler = torch.amp.GradScaler(device().type, enabled=params.precision == "fp16")
         if checkpoint and checkpoint.is_file():

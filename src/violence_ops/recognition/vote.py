@@ -39,7 +39,7 @@ def confidences(probabilities: Floats, presence: Floats) -> Floats:
 
 def scores_at(threshold: float, probabilities: Floats, is_fight: Bools) -> Scores:
     """F1, precision, recall and accuracy of the verdict `probability > threshold` over clips `(N,)`; 0 where undefined."""
-    said = probabilities > threshold
+    said = np.asarray(probabilities, float) > threshold
     hits, alarms, fights = int(np.sum(said & is_fight)), int(np.sum(said)), int(np.sum(is_fight))
     return Scores(
         threshold=threshold,
@@ -75,6 +75,6 @@ def _resampled_f1(probabilities: Floats, is_fight: Bools) -> Floats:
     if not count:
         return np.zeros((1, len(THRESHOLDS)))
     times = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), _RESAMPLES)
-    said = probabilities[:, None] > np.array(THRESHOLDS)
+    said = np.asarray(probabilities, float)[:, None] > np.array(THRESHOLDS)
     alarms, fights = times @ said, times @ is_fight
     return np.asarray(2 * (times @ (said & is_fight[:, None])) / np.maximum(alarms + fights[:, None], 1))

@@ -92,7 +92,7 @@ def _known(workspace: Workspace, params: Params, clip_id: str, image: Path | Non
     found = batches.read_clips(batch, [clip_id]) if batch else []
     if batch and found and found[0].status == "accepted":
         return _accepted(workspace, params, batch, found[0], (refusal or {}).get("occurrences", []), image)
-    if not found and (refusal is None or refusal["reason"] == "duplicate"):
+    if not found and (batch or refusal is None or refusal["reason"] == "duplicate"):
         return ExplainResult(
             clip_id=clip_id, status="claimed, not validated yet", batch_id=batch.batch_id if batch else None
         )

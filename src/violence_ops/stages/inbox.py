@@ -198,7 +198,7 @@ def _drop(relative: str, row: dict[str, str], found: Scan) -> Drop:
         label = parse_label(given)
         if label is None:
             found.notices.append(
-                f"{shown}: label {printable(given)!r} in {LABELS_FILE} is not one of {', '.join(LABELS)}; the clip stays unlabelled."
+                f"{shown}: label {printable(given)!r} in {LABELS_FILE} is not one of {', '.join(LABELS)}; the clip has none."
             )
     elif folder and label is None:
         found.unlabelled[folder] += 1
@@ -242,7 +242,7 @@ def _read_table(inbox: Path, path: Path, status: os.stat_result, found: Scan) ->
         found.unmet |= dict.fromkeys(due)
         return due
     except (UnicodeDecodeError, csv.Error) as error:
-        found.notices.append(f"{shown} cannot be read as CSV in UTF-8 ({error}): its clips stay unlabelled.")
+        found.notices.append(f"{shown} cannot be read as CSV in UTF-8 ({error}): nothing of it counts.")
         return {}
 
 

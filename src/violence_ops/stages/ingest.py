@@ -182,8 +182,12 @@ def _decide(
 
 
 def _without_label(catalog: Catalog, same_bytes: dict[str, list[tuple[int, ClipRecord]]]) -> list[dict[str, Any]]:
-    """Take out of `same_bytes` the new clips to which no copy brings a label; they are refused, and welcome with one."""
-    known = {clip_id for clip_id, clip in catalog.find(same_bytes).items() if clip.reason not in AT_THE_DOOR}
+    """Take out of `same_bytes` the new clips that have no label, neither by a copy nor by `label`; they are welcome with one."""
+    known = {
+        clip_id
+        for clip_id, clip in catalog.find(same_bytes).items()
+        if clip.label or clip.batch_id or clip.reason not in AT_THE_DOOR
+    }
     lacking = [name for name, copies in same_bytes.items() if name not in known and _joined(copies).label is None]
     return [
         {

@@ -204,10 +204,11 @@ def _trained(
         if other != epochs:
             shutil.rmtree(other)
     epochs.mkdir(parents=True, exist_ok=True)
+    if not (epochs / "began.json").is_file():
+        write_json(epochs / "began.json", {"ms": int(time.time() * 1000)})
     temporary = Path(tempfile.mkdtemp(prefix=".fit-", dir=home))
-    began_ms = int(time.time() * 1000)
     trained = fit(params, dataset, epochs / "training.pt", progress)
-    _write(temporary, trained, dataset, facts, began_ms)
+    _write(temporary, trained, dataset, facts, json.loads((epochs / "began.json").read_text("utf-8"))["ms"])
     temporary.rename(folder)
     shutil.rmtree(epochs)
     return folder

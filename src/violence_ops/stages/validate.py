@@ -104,7 +104,7 @@ def _validate_batch(
 
 def expected(clip: ClipRecord, params: Params) -> str:
     """The fingerprint of the verdict on a clip as ingested, with these parameters."""
-    return fingerprint("validate", clip.to_dict(), params.validation.model_dump())
+    return fingerprint("validate", clip.to_dict(), params.validation.model_dump(exclude={"require_label"}))
 
 
 def _judge(
