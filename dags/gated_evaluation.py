@@ -14,12 +14,15 @@ only if it is still the one that the report compares with.
 import logging
 from datetime import timedelta
 
-from airflow.providers.standard.operators.hitl import ApprovalOperator
+from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param, TriggerRule, dag, task
+from airflow.sdk.exceptions import AirflowSkipException
 
 from violence_ops.orchestration import CANDIDATE, GPU, VERSIONING, default_args, params, stage
 
 log = logging.getLogger(__name__)
+
+APPROVE, REJECT = "Approve", "Reject"
 
 QUESTION = """\
 {%- set verdict = ti.xcom_pull('gate', key='verdict') -%}
@@ -45,7 +48,8 @@ def gated_evaluation():
         ti.xcom_push("verdict", verdict)
         return "approve" if verdict["verdict"] == "pass" and verdict["mode"] != "dry_run" else None
 
-    approve = ApprovalOperator(
+    # not an ApprovalOperator: that one's answer is lost when it is a no, and the ledger wants it
+    approve = HITLOperator(
         task_id="approve",
         subject="Release version {{ ti.xcom_pull('gate', key='verdict')['candidate'] }}?",
         body=QUESTION,
@@ -55,7 +59,8 @@ def gated_evaluation():
                 None, type=["null", "string"], title="If you reject: why", description="Goes to the ledger."
             )
         },
-        defaults=ApprovalOperator.REJECT,
+        options=[APPROVE, REJECT],
+        defaults=REJECT,
         execution_timeout=None,  # else Airflow takes it for the time a person has
         response_timeout=timedelta(hours=params().gate.approval_timeout_h),
         assigned_users=[{"id": name, "name": name} for name in params().gate.approvers],
@@ -63,6 +68,8 @@ def gated_evaluation():
 
     @task(**VERSIONING)
     def promote(evaluation, approval):
+        if approval["chosen_options"] != [APPROVE]:
+            raise AirflowSkipException("The candidate was not approved.")
         return stage("promote", report=evaluation["report"], approved_by=approval["responded_by_user"]["name"])
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)

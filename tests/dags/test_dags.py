@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from airflow.sdk.exceptions import AirflowSkipException
 
 ROOT = Path(__file__).parents[2]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
@@ -266,3 +267,29 @@ def test_a_rollback_asks_for_a_reason_and_a_confirmation(
     with nullcontext() if fits else pytest.raises(ParamValidationError):
         form.update({"reason": reason, "confirm": confirm})
         form.validate()
+
+
+@pytest.mark.parametrize(
+    ("user", "written"),
+    [
+        ({"id": "ann", "name": "ann"}, ("promote.refuse", {"report": "2-vs-1", "by": "ann", "reason": "not sure"})),
+        (None, ("promote.lapse", {"report": "2-vs-1"})),
+    ],
+    ids=["a no", "silence"],
+)
+def test_a_no_reaches_the_ledger_through_the_operator_that_asked(
+    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, user: Any, written: tuple[str, dict[str, str]]
+) -> None:
+    """Airflow's ApprovalOperator skips what comes after a no by an exception, and its answer is lost."""
+    tasks = dags["gated_evaluation"].get_task
+    event = {
+        "chosen_options": ["Reject"], "params_input": {"reason": "not sure"}, "responded_at": datetime(2026, 1, 1),
+        "responded_by_user": user,
+    }  # fmt: skip
+    answer = copy.deepcopy(tasks("approve")).execute_complete({}, event)
+    promote, outcome, called = tasks("promote").python_callable, tasks("outcome").python_callable, []
+    with pytest.raises(AirflowSkipException):
+        promote({"report": "2-vs-1"}, answer)
+    monkeypatch.setitem(outcome.__globals__, "stage", lambda name, **arguments: called.append((name, arguments)))
+    outcome({"report": "2-vs-1"}, None, _Run(verdict={"verdict": "pass", "mode": "enabled"}, approve=answer))
+    assert called == [written]
