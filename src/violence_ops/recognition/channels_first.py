@@ -54,10 +54,12 @@ class _Seen:
 
 def _block(block: Any, x: Tensor, seen: list[_Seen]) -> Tensor:
     short: Any = block.residual
+    rest: Tensor | None
     if hasattr(short, "conv"):
         rest = _normalised([short.bn], _linear(short.conv, x[:, :, :: short.stride]), seen, [short.conv])
     else:
-        rest = short(x)
+        found = short(x)
+        rest = found if isinstance(found, Tensor) else None  # the first block has no way around it: MMAction2 adds a 0
     return _temporal(block.tcn, _spatial(block.gcn, x, seen), rest, seen)
 
 
@@ -71,7 +73,7 @@ def _spatial(unit: Any, x: Tensor, seen: list[_Seen]) -> Tensor:
     return _normalised([unit.bn], found, seen, rest=rest, rectified=True)
 
 
-def _temporal(unit: Any, x: Tensor, rest: Any, seen: list[_Seen]) -> Tensor:
+def _temporal(unit: Any, x: Tensor, rest: Tensor | None, seen: list[_Seen]) -> Tensor:
     """The six temporal branches, what joins them, and the block's `rest`: `(C, V, T, B)` to `(C, V, T', B)`."""
     *scaled, plain = unit.branches
     stride = plain.stride[0]
@@ -129,10 +131,10 @@ def _normalised(
     x: Tensor,
     seen: list[_Seen],
     convs: Sequence[Any] = (),
-    rest: Any = 0,
+    rest: Tensor | None = None,
     rectified: bool = False,
 ) -> Tensor:
-    """Batch norms over the first dimension, side by side and alike but for their figures, in one go; plus `rest`; ReLU if asked.
+    """Batch norms of `(C, ...)` over C, side by side and alike but for their figures, in one go; plus `rest`; ReLU if asked.
 
     `convs` gave `x` without their biases (a number stands for so many channels that have none): a batch norm takes away what
     a bias adds to all, so that only the running mean sees it. In training, what the norms saw is added to `seen`.
@@ -141,7 +143,6 @@ def _normalised(
     weight, shift = (_side_by_side([getattr(norm, name) for norm in norms]) for name in ("weight", "bias"))
     biases = [weight.new_zeros(conv) if isinstance(conv, int) else conv.bias for conv in convs]
     bias = _side_by_side(biases) if biases else None
-    rest = rest if isinstance(rest, Tensor) else None
     flat = x.flatten(1)
     if first.training:
         found, mean, scale = _Normalised.apply(flat, weight, shift, bias, rest, rectified, first.eps)
