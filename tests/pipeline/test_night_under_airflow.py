@@ -82,11 +82,17 @@ def _run(workspace: Workspace, api: AirflowApi) -> Night:
     run_ids = {"nightly_ingestion": api.trigger("nightly_ingestion", {"night": "2026-01-31"})}
     states = {"nightly_ingestion": api.wait("nightly_ingestion", run_ids["nightly_ingestion"], timeout_s=_LIMIT_S)}
     refusals: list[str] = []
-    for dag_id in ("retraining", "gated_evaluation"):
-        run_ids[dag_id] = _first_run(api, dag_id)
-        states[dag_id] = api.wait(
-            dag_id, run_ids[dag_id], timeout_s=_LIMIT_S, on_poll=lambda _: _approve(workspace, refusals)
-        )
+    run_ids["retraining"] = _first_run(api, "retraining")
+    states["retraining"] = api.wait("retraining", run_ids["retraining"], timeout_s=_LIMIT_S)
+    first = _first_run(api, "gated_evaluation")
+    assert api.wait("gated_evaluation", first, timeout_s=_LIMIT_S, on_poll=lambda _: _reject(workspace)) == "success"
+    run_ids["gated_evaluation"] = api.trigger("gated_evaluation")
+    states["gated_evaluation"] = api.wait(
+        "gated_evaluation",
+        run_ids["gated_evaluation"],
+        timeout_s=_LIMIT_S,
+        on_poll=lambda _: _approve(workspace, refusals),
+    )
     tasks = {
         f"{dag_id}.{task['task_id']}[{task['map_index']}]": task
         for dag_id, run_id in run_ids.items()
@@ -101,6 +107,12 @@ def _first_run(api: AirflowApi, dag_id: str) -> str:
         assert time.monotonic() < limit, f"no asset has started {dag_id}"
         time.sleep(0.5)
     return str(runs[0]["dag_run_id"])
+
+
+def _reject(workspace: Workspace) -> None:
+    with stage.api(workspace, "release-manager") as manager:
+        for approval in manager.approvals():
+            manager.respond(approval, "Reject")
 
 
 def _approve(workspace: Workspace, refusals: list[str]) -> None:
@@ -124,11 +136,14 @@ def test_every_shard_had_its_own_tasks(night: Night) -> None:
     assert len(shards) == -(-(_CLIPS + 1) // _SMALL["ingest.shard_size"])
 
 
-def test_the_approved_candidate_is_champion_in_the_name_of_who_approved(night: Night) -> None:
+def test_a_no_moves_nothing_and_the_approved_candidate_is_champion_in_the_name_of_who_approved(night: Night) -> None:
     seen = status.run(night.workspace)
     assert seen.champion == seen.candidate == "1"
-    approvals = [entry for entry in ledger.read(night.workspace) if entry.event == "approval"]
-    assert [entry.actor for entry in approvals] == ["release-manager"]
+    decisions = [entry for entry in ledger.read(night.workspace) if entry.event in ("approval", "refusal")]
+    assert [(entry.event, entry.actor) for entry in decisions] == [
+        ("refusal", "release-manager"), ("approval", "release-manager"),
+    ]  # fmt: skip
+    assert decisions[0].seq < min(entry.seq for entry in ledger.read(night.workspace) if entry.event == "promotion")
 
 
 def test_who_is_no_approver_cannot_answer_over_rest(night: Night) -> None:
