@@ -11,8 +11,8 @@ from torch.nn import functional
 from violence_ops.errors import UsageError
 from violence_ops.pose import config, samples, training, weights
 from violence_ops.pose.network import refiner_of
+from violence_ops.pose.objective import refiner_alone
 from violence_ops.pose.refiner import STRIDE, Refiner, neighbours
-from violence_ops.pose.refiner_loss import refiner_losses
 from violence_ops.stages import weights as stage
 from violence_ops.synthetic.stills import stills as drawn_stills
 
@@ -114,13 +114,13 @@ def test_a_training_of_something_else_is_not_gone_on_with(refiner: bool, tmp_pat
 
 def test_pictures_without_known_joints_ask_nothing_of_the_refiner() -> None:
     model = weights.load(config.build(), weights.find("rtmo_small"))
-    model.refiner = Refiner().eval()
+    model.refiner = Refiner()
     empty = samples.sample(
         np.zeros((64, 64, 3), np.uint8), np.zeros((0, 17, 2), np.float32), np.zeros((0, 17), np.uint8),
         np.zeros((0, 4), np.float32),
     )  # fmt: skip
     images, targets = training.collate([empty, empty])
-    assert refiner_losses(model, images.float(), targets) == {}
+    assert refiner_alone(model).terms(images.float(), targets) == {}
 
 
 def test_the_refiner_comes_and_goes_with_the_weights(tmp_path: Path) -> None:

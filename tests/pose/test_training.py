@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from violence_ops.pose import config, samples, training, weights
-from violence_ops.pose.loss import assign, forward, losses
+from violence_ops.pose.loss import assign, predictions_of
+from violence_ops.pose.network import refiner_of
+from violence_ops.pose.objective import whole
 from violence_ops.synthetic.stills import stills as drawn_stills
 
 
@@ -43,7 +45,7 @@ def test_somebody_known_by_the_box_alone_is_wanted_and_the_unsure_stay_ignored()
     assert len(sample.ignored) == 2
     assert sample.ignored.tolist() == [False, True]
     images, targets = training.collate([sample, samples.augment(stills(rng)[0], (320, 256), rng)])
-    assert all(torch.isfinite(value) for value in losses(config.build().train(), images.float(), targets).values())
+    assert all(torch.isfinite(value) for value in whole(config.build(), "cpu").terms(images.float(), targets).values())
 
 
 def test_a_mirrored_person_has_its_sides_exchanged() -> None:
@@ -62,7 +64,7 @@ def test_cells_answer_for_persons_and_never_for_ignored_ones() -> None:
     model = weights.load(config.build(), weights.find("rtmo_small"))
     images, targets = training.collate(next(samples.mini_batches(stills, seed=1, size=4)))
     with torch.no_grad():
-        predictions = forward(model, images.float())
+        predictions = predictions_of(model, model.extract_feat(images.float()))
     counted = torch.ones_like(predictions.scores)
     for number, target in enumerate(targets):
         cells, persons = assign(predictions, number, target, counted)
@@ -72,13 +74,33 @@ def test_cells_answer_for_persons_and_never_for_ignored_ones() -> None:
 
 
 def test_a_picture_without_people_has_only_a_score_loss() -> None:
-    model = config.build().train()
+    objective = whole(config.build(), "cpu")
     empty = samples.sample(
         np.zeros((64, 64, 3), np.uint8), np.zeros((0, 17, 2), np.float32), np.zeros((0, 17), np.uint8),
         np.zeros((0, 4), np.float32),
     )  # fmt: skip
     images, targets = training.collate([empty, empty])
-    assert set(losses(model, images.float(), targets)) == {"score"}
+    assert set(objective.terms(images.float(), targets)) == {"score", "maps"}
+
+
+def test_a_network_and_its_refiner_learn_together(tmp_path: Path) -> None:
+    model = weights.load(config.build(), weights.find("rtmo_small"))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    settings = training.TrainingSettings(steps=2, size=4, warm_up=1, report_every=2)
+    average = training.train(model, stills, settings, tmp_path)
+    changed = {name for name, value in average.state_dict().items() if not torch.equal(value, before[name])}
+    assert {name.partition(".")[0] for name in changed} == {"backbone", "neck", "head", "refiner"}
+    assert {"score", "refined_oks"} <= set(json.loads((tmp_path / "log.jsonl").read_text()))
+
+
+def test_the_refiner_teaches_the_features_that_it_reads() -> None:
+    model = weights.load(config.build(), weights.find("rtmo_small"))
+    images, targets = training.collate(next(samples.mini_batches(stills, seed=2, size=4)))
+    terms = whole(model, "cpu").terms(images.float(), targets)
+    sum(value for name, value in terms.items() if name.startswith("refined_")).backward()
+    assert refiner_of(model) is not None
+    for read in (model.backbone.stage1, model.backbone.stage2, model.neck, model.head.head_module):
+        assert any(parameter.grad is not None and parameter.grad.abs().sum() > 0 for parameter in read.parameters())
 
 
 @pytest.mark.slow

@@ -233,8 +233,8 @@ def weights_train(
 ) -> None:
     """Train the small RTMO on synthetic images and, with teachers, on real ones.
 
-    The network first; it loses its refiner, which knew the features of before. Then, once, with `--refiner --start OUT` into
-    another file, a refiner for it: the joints are much nearer with one.
+    The network learns together with the refiner that its weights have, if any. Weights without one, such as the pulled ones, get it
+    by `--refiner`, for half the cost of a step: the joints are much nearer with one.
 
     `OUT.run/` holds the checkpoint, from which an interrupted training goes on, `log.jsonl` with the losses, and `pictures/`.
     """

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from violence_ops.pose.maps import JointMaps, map_loss
+from violence_ops.pose.maps import map_loss
 from violence_ops.pose.quality import SIGMAS
 
 WEIGHTS = {"score": 1.0, "box": 5.0, "visible": 1.0, "bins": 1.0, "joint": 6.0, "oks": 6.0, "maps": 0.5}
@@ -52,11 +52,6 @@ class Predictions:
     features: list[Tensor]
 
 
-def forward(model: Any, images: Tensor) -> Predictions:
-    """Run the network on images (B, 3, H, W), 0 … 255."""
-    return predictions_of(model, model.extract_feat(images))
-
-
 def predictions_of(model: Any, features: Sequence[Tensor]) -> Predictions:
     """What the head says of the neck's features."""
     head = model.head
@@ -72,11 +67,12 @@ def predictions_of(model: Any, features: Sequence[Tensor]) -> Predictions:
     return Predictions(flat[0].squeeze(-1), decoded, flat[2], flat[3], priors[:, :2], priors[:, -1], read)
 
 
-def losses(model: Any, images: Tensor, targets: list[Targets], maps: JointMaps | None = None) -> dict[str, Tensor]:
-    """Weighted loss terms of a mini-batch; their sum is what is minimised. With `maps` its features learn joints too."""
-    with torch.autocast(images.device.type, dtype=torch.bfloat16):
-        predictions = forward(model, images)
-        drawn = maps(predictions.features) if maps is not None else None
+def losses(
+    model: Any, predictions: Predictions, targets: list[Targets], maps: Sequence[Tensor] = ()
+) -> dict[str, Tensor]:
+    """Weighted loss terms of a mini-batch; their sum is what is minimised. With each level's joint `maps` (`pose.maps`) its
+    features learn joints too.
+    """
     wanted = torch.zeros_like(predictions.scores)
     counted = torch.ones_like(predictions.scores)
     cells, persons = [], []
@@ -93,8 +89,8 @@ def losses(model: Any, images: Tensor, targets: list[Targets], maps: JointMaps |
         found, quality = _person_losses(model, predictions, image, place, person)
         wanted[image, place] = quality
     found["score"] = _score_loss(predictions.scores, wanted, counted) / total
-    if drawn is not None:
-        found["maps"] = map_loss([level.float() for level in drawn], targets)
+    if maps:
+        found["maps"] = map_loss([level.float() for level in maps], targets)
     return {name: WEIGHTS[name] * value for name, value in found.items()}
 
 

@@ -1,7 +1,6 @@
 """What the refiner is trained for: move joints from where RTMO places them to where they are.
 
-The network itself stays as it is, so a step costs a third of one of the network's and every joint of every person
-teaches: each round's distance and OKS, and which sample of its grid lies nearest.
+Every joint of every person teaches: each round's distance and OKS, and which sample of its grid lies nearest.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from violence_ops.pose.loss import WEIGHT_OF_VISIBILITY, Targets, assign, predictions_of, similarity, take
-from violence_ops.pose.network import Joints, features, fine_features
+from violence_ops.pose.loss import WEIGHT_OF_VISIBILITY, Predictions, Targets, assign, similarity, take
+from violence_ops.pose.network import Joints
 from violence_ops.pose.quality import AREA_SHARE
 from violence_ops.pose.refiner import Look, size_of
 from violence_ops.pose.rtmo import FRAME_PADDING
@@ -25,31 +24,28 @@ _SOFTENING = 1.2  # of the OKS deviations
 _BLUR = 0.6  # of the distance between two samples: how sharply the right one is asked for
 
 
-def refiner_losses(model: Any, images: Tensor, targets: list[Targets]) -> dict[str, Tensor]:
-    """Weighted loss terms, summed over rounds, of images (B, 3, H, W) 0 … 255; none if nobody's joints are known."""
-    refiner = model.refiner
-    with torch.autocast(images.device.type, dtype=torch.bfloat16):
-        with torch.no_grad():
-            early, levels = features(model, images)
-            predictions = predictions_of(model, levels)
-        fine = fine_features(refiner, early, levels)
+def refiner_losses(model: Any, predictions: Predictions, fine: Tensor, targets: list[Targets]) -> dict[str, Tensor]:
+    """Weighted loss terms, summed over rounds, from what the network and its fine features (B, H / 4, W / 4, F) say of a
+    mini-batch; none if nobody's joints are known.
+    """
     image, place, person = _asked(predictions, targets)
     if not len(image):
         return {}
+    poses = predictions.poses[image, place]
     with torch.no_grad():
-        boxes, poses = predictions.boxes[image, place], predictions.poses[image, place]
+        boxes = predictions.boxes[image, place]
         middle, size = (boxes[:, 2:] + boxes[:, :2]) / 2, (boxes[:, 2:] - boxes[:, :2]) * FRAME_PADDING
         frames = torch.cat([middle, size], dim=1)
         start = Joints(model).placed(poses, frames, predictions.centres[place])
     terms: dict[str, Tensor] = {}
-    for look in refiner(fine.float(), image, start, frames, poses):
+    for look in model.refiner(fine.float(), image, start, frames, poses):
         for name, value in _terms(look, person, frames).items():
-            terms[name] = terms.get(name, torch.zeros(())) + WEIGHTS[name] * value
+            terms[f"refined_{name}"] = terms.get(f"refined_{name}", torch.zeros(())) + WEIGHTS[name] * value
     return terms
 
 
 @torch.no_grad()
-def _asked(predictions: Any, targets: list[Targets]) -> tuple[Tensor, Tensor, Targets]:
+def _asked(predictions: Predictions, targets: list[Targets]) -> tuple[Tensor, Tensor, Targets]:
     """Images (N,), cells (N,) and the persons they answer for: some of the strongest answers to everybody whose joints are known."""
     counted = torch.ones_like(predictions.scores)
     images, places, persons = [], [], []

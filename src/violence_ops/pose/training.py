@@ -1,4 +1,4 @@
-"""Training of the small RTMO, or of its refiner: a plain loop over mini-batches that a background process draws.
+"""Training of the small RTMO with its refiner, or of the refiner alone: a plain loop over mini-batches that a background process draws.
 
 It keeps a moving average of the weights (which is what is evaluated and shipped), survives a kill by atomic
 checkpoints, and writes one JSON line per report. It does not decide how good is good enough: see `pose.quality`.
@@ -12,7 +12,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from violence_ops.errors import UsageError
 from violence_ops.malloc import memory_kept
-from violence_ops.pose.loss import Targets, losses
-from violence_ops.pose.maps import JointMaps
-from violence_ops.pose.refiner_loss import refiner_losses
+from violence_ops.pose.loss import Targets
+from violence_ops.pose.objective import Objective, refiner_alone, whole
 from violence_ops.pose.samples import Draw, Sample, mini_batches
 
 
@@ -33,8 +32,7 @@ from violence_ops.pose.samples import Draw, Sample, mini_batches
 class TrainingSettings:
     """`steps` optimiser steps of `size` images each at peak `learning_rate`; `average` is the EMA's decay a step.
 
-    The first `frozen` stages of the backbone, which COCO taught, stay as they are: learning costs a quarter less. With
-    `refiner` the network stays as it is and its refiner learns.
+    With `refiner` the network stays as it is and its refiner learns.
     """
 
     steps: int
@@ -43,7 +41,6 @@ class TrainingSettings:
     warm_up: int = 200
     weight_decay: float = 1e-4
     average: float = 0.998
-    frozen: int = 0
     refiner: bool = False
     report_every: int = 50
     save_every: int = 100
@@ -68,27 +65,6 @@ def collate(batch: list[Sample]) -> tuple[Tensor, list[Targets]]:
         Targets(*(torch.from_numpy(part) for part in (s.keypoints, s.visibility, s.bboxes, s.ignored))) for s in batch
     ]
     return images, targets
-
-
-@dataclass(frozen=True)
-class _Objective:
-    """What learns, its weighted loss terms for pictures (B, 3, H, W) and targets, and what of the model must stay the same."""
-
-    learner: nn.Module
-    terms: Callable[[Tensor, list[Targets]], dict[str, Tensor]]
-    fixed: dict[str, Tensor] = field(default_factory=dict)
-
-
-def _objective(model: Any, settings: TrainingSettings, device: str) -> _Objective:
-    if settings.refiner:
-        model.requires_grad_(requires_grad=False).eval()
-        model.refiner.requires_grad_(requires_grad=True).train()
-        fixed = {name: value for name, value in model.state_dict().items() if not name.startswith("refiner.")}
-        return _Objective(model.refiner, lambda pictures, targets: refiner_losses(model, pictures, targets), fixed)
-    model.backbone.frozen_stages = settings.frozen or -1
-    model.train()
-    maps = JointMaps(model.head.head_module.in_channels, model.head.featmap_strides).to(device)
-    return _Objective(nn.ModuleList([model, maps]), lambda pictures, targets: losses(model, pictures, targets, maps))
 
 
 def soften_start(model: Any) -> None:
@@ -130,7 +106,7 @@ def train(
     folder.mkdir(parents=True, exist_ok=True)
     model.to(device, memory_format=torch.channels_last)
     average = copy.deepcopy(model).eval()
-    objective = _objective(model, settings, device)
+    objective = refiner_alone(model) if settings.refiner else whole(model, device)
     learner = objective.learner
     optimizer = torch.optim.AdamW(_groups(learner, settings.weight_decay), lr=settings.learning_rate)
     start = _resume(folder / "state.pt", objective, average, optimizer)
@@ -195,7 +171,7 @@ def steps_done(folder: Path) -> int:
     return int(torch.load(path, map_location="cpu", weights_only=True)["step"]) if path.exists() else 0
 
 
-def _resume(path: Path, objective: _Objective, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+def _resume(path: Path, objective: Objective, average: nn.Module, optimizer: torch.optim.Optimizer) -> int:
     if not path.exists():
         return 0
     state = torch.load(path, map_location="cpu", weights_only=True)

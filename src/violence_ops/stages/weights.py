@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 LOWEST_SCORE = 0.05  # of what average precision is over
 _RATE, _REFINERS_RATE = 1e-3, 2.5e-3  # peak learning rates
 _SHOWN_EVERY = 1000  # steps between pictures of what the weights find
-_TAUGHT_BY_COCO = 2  # stages of the backbone that training on top of weights leaves alone
 _VIDEOS = {".mp4", ".avi", ".mov", ".mkv"}
 _LABELLED_EVERY, _LABELLED_AT_MOST = 5, 40  # frames of a real clip
 
@@ -56,8 +55,8 @@ def train(
 
     Continues the run whose checkpoint lies in `<out>.run/` if there is one; otherwise starts from the weights `start`
     (None: from scratch, which needs ten times as long). `soften` resets the coordinate classifier's start.
-    `refiner` leaves the network as it is and trains its refiner (`pose.refiner`), a new one if it has none; without it the
-    network learns, and a refiner of `start` is left out, because it knows other features than those to come.
+    The network learns together with the refiner (`pose.refiner`) that its weights bring; from scratch with a new one.
+    `refiner` leaves the network as it is and trains the refiner alone, a new one if it has none.
     `clips` is a folder of real clips: half of the pictures are then frames of them, labelled by the models in the
     folder `teachers` (`pose.teacher`). `tracking` is the address of an MLflow that gets curves, pictures, and final figures
     over `judged` held-out scenes; a training that goes on stays the same run there.
@@ -75,7 +74,6 @@ def train(
         size=size,
         learning_rate=learning_rate or (_REFINERS_RATE if refiner else _RATE),
         seed=seed,
-        frozen=_TAUGHT_BY_COCO if begun else 0,
         refiner=refiner,
     )
     folder = out.with_suffix(".run")
@@ -123,7 +121,8 @@ def _model(start: Weights | None, soften: bool, refiner: bool) -> nn.Module:
         model.init_weights()
     if soften or start is None:
         training.soften_start(model)
-    model.refiner = (refiner_of(model) or Refiner()) if refiner else None
+    if refiner or start is None:
+        model.refiner = refiner_of(model) or Refiner()
     return model
 
 
