@@ -100,7 +100,7 @@ def leakage(holdout: Sequence[Origin], training: Sequence[Origin], near_duplicat
     )
 
 
-def latency(seconds: list[float], peak_memory_mb: float) -> Latency:
+def latency(seconds: list[float], peak_memory_mb: float | None) -> Latency:
     """Median and 95th percentile of the time per clip."""
     p50, p95 = np.percentile(np.array(seconds or [0.0]) * 1000, [50, 95])
     return Latency(p50_ms=float(p50), p95_ms=float(p95), peak_memory_mb=peak_memory_mb)

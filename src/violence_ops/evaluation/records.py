@@ -173,11 +173,11 @@ class DataChecks(_Record):
 
 
 class Latency(_Record):
-    """Time from tracks to a clip's verdict on one thread, ms, and the process's peak resident memory, MiB."""
+    """Time from tracks to a clip's verdict on one thread, ms, and the most memory that the process held meanwhile, MiB, if known."""
 
     p50_ms: float
     p95_ms: float
-    peak_memory_mb: float
+    peak_memory_mb: float | None
 
 
 class Timings(_Record):

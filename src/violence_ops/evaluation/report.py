@@ -167,9 +167,9 @@ def _slice_row(cut: Slice, min_clips: int) -> Row:
     return _row(cut.value, {"f1": "F1", "accuracy": "accuracy"}[measure], getattr(cut.candidate, measure), champion, +1)
 
 
-def _latency_rows(evaluation: Evaluation) -> list[tuple[str, str, float, float | None]]:
+def _latency_rows(evaluation: Evaluation) -> list[tuple[str, str, float | None, float | None]]:
     own, champion = evaluation.timings.candidate, evaluation.timings.champion
-    fields = (("Median time per clip", "ms", "p50_ms"), ("95th percentile", "ms", "p95_ms"), ("Peak memory of the process", "MiB", "peak_memory_mb"))  # fmt: skip
+    fields = (("Median time per clip", "ms", "p50_ms"), ("95th percentile", "ms", "p95_ms"), ("Peak memory meanwhile", "MiB", "peak_memory_mb"))  # fmt: skip
     return [(name, unit, getattr(own, field), getattr(champion, field) if champion else None) for name, unit, field in fields]  # fmt: skip
 
 

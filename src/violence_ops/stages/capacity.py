@@ -1,9 +1,11 @@
-"""What is free on this machine for further processes: processors and memory, within a container's limits."""
+"""What is free on this machine for further processes, within a container's limits: processors and memory; and what this one took."""
 
 from __future__ import annotations
 
 import math
 import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -36,6 +38,25 @@ def free_memory(cgroup: Path = _CGROUP) -> int:
     free = int(psutil.virtual_memory().available)
     limit, used = _read(cgroup / "memory.max"), _read(cgroup / "memory.current")
     return max(0, min(free, int(limit) - int(used))) if limit.isdigit() and used.isdigit() else free
+
+
+@contextmanager
+def peak_memory(process: Path = Path("/proc/self")) -> Iterator[Callable[[], int | None]]:
+    """Gives what says, when called, the most bytes that this process held at once since the block began.
+
+    None where the system cannot forget an older peak (proc(5), `clear_refs`).
+    """
+    try:
+        (process / "clear_refs").write_text("5", "ascii")
+    except OSError:
+        yield lambda: None
+        return
+
+    def peak() -> int:
+        lines = (process / "status").read_text("ascii").splitlines()
+        return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+
+    yield peak
 
 
 def _read(path: Path) -> str:

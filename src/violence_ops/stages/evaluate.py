@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import resource
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -37,6 +36,7 @@ from violence_ops.records import ClipRecord, ClipTracks, Label
 from violence_ops.registry import Registry
 from violence_ops.stages import pictures, releases, reports
 from violence_ops.stages.batches import Progress
+from violence_ops.stages.capacity import peak_memory
 from violence_ops.stages.labels import effective_labels
 from violence_ops.stages.score import load_version
 from violence_ops.workspace import Workspace
@@ -247,7 +247,7 @@ def _predict(
     from violence_ops.recognition.predict import predict_clip
 
     made, seconds = {}, []
-    with _one_thread():
+    with _one_thread(), peak_memory() as peak:
         first = holdout.clips[0]
         predict_clip(model.package, holdout.tracks_of(first), holdout.look_at(first))  # it warms up and is not counted
         for done, clip in enumerate(holdout.clips, start=1):
@@ -258,8 +258,8 @@ def _predict(
             made[clip.clip_id] = judgement.prediction(found.probability, found.verdict)
             if progress:
                 progress(f"evaluate {role}", done, len(holdout.clips))
-    peak_kib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return made, judgement.latency(seconds, peak_kib / 1024)
+        held = peak()
+    return made, judgement.latency(seconds, held and held / 2**20)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from violence_ops import expectations
@@ -146,24 +147,22 @@ def _refuse_near_duplicates(
 ) -> list[ClipRecord]:
     """Quarantine accepted clips whose perceptual hash nearly equals that of an earlier clip (by batch, then clip_id)."""
     with open_catalog(workspace) as catalog:
-        seen = [(int(value, 16), clip_id) for clip_id, value in catalog.perceptual_hashes(batch.batch_id).items()]
-        result = []
-        for clip in clips:
-            if clip.status == "accepted":
-                value = int(clip.perceptual_hash or "0", 16)
-                first = next(
-                    (
-                        other
-                        for known, other in seen
-                        if _distance(known, value) <= params.validation.near_duplicate_bits
-                    ),
-                    None,
-                )
-                if first is None:
-                    seen.append((value, clip.clip_id))
-                else:
-                    clip = _refuse_near_duplicate(workspace, batch, night, clip, first)
-            result.append(clip)
+        earlier = catalog.perceptual_hashes(batch.batch_id)
+        own = [clip for clip in clips if clip.status == "accepted"]
+        names = [*earlier, *(clip.clip_id for clip in own)]
+        hashes = np.array(
+            [int(value or "0", 16) for value in (*earlier.values(), *(c.perceptual_hash for c in own))], np.uint64
+        )
+        kept = np.arange(len(names)) < len(earlier)
+        refused = {}
+        for place, clip in enumerate(own, start=len(earlier)):
+            near = np.bitwise_count(hashes ^ hashes[place]) <= params.validation.near_duplicate_bits
+            if (near & kept).any():
+                first = names[int((near & kept).argmax())]
+                refused[clip.clip_id] = _refuse_near_duplicate(workspace, batch, night, clip, first)
+            else:
+                kept[place] = True
+        result = [refused.get(clip.clip_id, clip) for clip in clips]
         catalog.record(result, batch.batch_id)
     return result
 
@@ -176,7 +175,3 @@ def _refuse_near_duplicate(workspace: Workspace, batch: Batch, night: str, clip:
     write_table(part, pa.Table.from_pylist([refused.to_dict()], CLIPS_SCHEMA), read_fingerprint(part))
     video.unlink(missing_ok=True)
     return refused
-
-
-def _distance(one: int, other: int) -> int:
-    return (one ^ other).bit_count()
