@@ -59,6 +59,7 @@ class CatalogClip:
     reason: str | None
     label: str | None
     source_path: str | None
+    source_group: str | None
 
 
 class Catalog:

@@ -201,6 +201,28 @@ def test_a_duplicate_with_another_label_is_told_and_changes_nothing(workspace: W
         (workspace.inbox / label / "a.mp4").write_bytes(b"same")
         result = take_in(workspace)
     assert "nothing was changed" in result.notices[0]
+
+
+def test_a_source_group_that_comes_later_is_told_and_changes_nothing(workspace: Workspace) -> None:
+    (workspace.inbox / "a.mp4").write_bytes(b"same")
+    (batch_id,) = take_in(workspace).batch_ids
+    (clip,) = batches.read_manifest(workspace.batch(batch_id)).clips
+    for group in ("", "gate-7"):
+        (workspace.inbox / "a.mp4").write_bytes(b"same")
+        (workspace.inbox / "labels.csv").write_text(f"path,label,source_group\na.mp4,Fight,{group}\n")
+        told = take_in(workspace, date(2026, 1, 2)).notices
+        assert [notice for notice in told if "source group" in notice] == (
+            [f"a.mp4 names source group gate-7 and clip {clip.clip_id} was taken in as one of {clip.clip_id}: nothing was changed."]
+            if group else []
+        )  # fmt: skip
+
+
+def test_the_source_group_of_a_copy_that_is_known_already_is_no_news(workspace: Workspace) -> None:
+    for _ in range(2):
+        (workspace.inbox / "a.mp4").write_bytes(b"same")
+        (workspace.inbox / "labels.csv").write_text("path,label,source_group\na.mp4,Fight,gate-7\n")
+        result = take_in(workspace)
+    assert result.notices == []
     assert [label for label, _ in labels.effective_labels(workspace).values()] == ["Fight"]
 
 

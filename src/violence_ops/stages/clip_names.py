@@ -68,7 +68,7 @@ def listed(several: list[str]) -> str:
 
 def _by_id(catalog: Catalog, name: str, gone: set[str]) -> list[CatalogClip]:
     forgotten = [
-        CatalogClip(one, batch_id=None, status=FORGOTTEN, reason=None, label=None, source_path=None)
+        CatalogClip(one, batch_id=None, status=FORGOTTEN, reason=None, label=None, source_path=None, source_group=None)
         for one in sorted(gone)
         if one.startswith(name)
     ]

@@ -312,5 +312,10 @@ def _sort_duplicates(
             result.notices.append(
                 f"{clip.source_path} says {clip.label} and clip {clip.clip_id} is labelled {first.label}: nothing was changed."
             )
+        if clip.source_group not in (clip.clip_id, first.source_group):
+            result.notices.append(
+                f"{clip.source_path} names source group {clip.source_group} and clip {clip.clip_id} was taken in as one of "
+                f"{first.source_group}: nothing was changed."
+            )
     labels_file.record(workspace, new_labels, by="ingest", source="inbox")
     catalog.set_labels(new_labels)
