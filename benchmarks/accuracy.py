@@ -48,10 +48,14 @@ from violence_ops.recognition.split import Member, choose
 from violence_ops.recognition.split import families as kept_together
 
 FOLDS, SEED, RESAMPLES = 5, 0, 2000
+_STARTED: dict[str, Any] = {
+    "start": "synthetic_fights", "epochs": 8, "min_epochs": 6, "lr_steps": (6,), "learning_rate": 0.001,
+}  # fmt: skip
 FAMILIES: dict[str, dict[str, Any]] = {
     "feature_line": {},
     "feature_forest": {},
-    "stgcnpp": {"start": "synthetic_fights", "epochs": 8, "min_epochs": 6, "lr_steps": (6,), "learning_rate": 0.001},
+    "stgcnpp": _STARTED,
+    "stgcnpp_two_streams": _STARTED,
     "skeleton_transformer": {"epochs": 20, "min_epochs": 10, "lr_steps": (14,), "learning_rate": 0.03},
     "fusion_transformer": {
         "epochs": 20,

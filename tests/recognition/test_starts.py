@@ -11,7 +11,8 @@ import torch
 
 from violence_ops.errors import ParamsError
 from violence_ops.params import Params, load_params
-from violence_ops.recognition import starts
+from violence_ops.recognition import ensemble, starts
+from violence_ops.recognition.families import fit as fit_family
 from violence_ops.recognition.model import Recogniser, Settings
 from violence_ops.recognition.skeleton import Skeleton
 from violence_ops.recognition.train import fit
@@ -75,6 +76,32 @@ def test_a_start_of_another_width_or_window_is_refused_in_one_sentence(override:
     with pytest.raises(ParamsError, match=wanted) as refused:
         fit(CLIPS[:14], CLIPS[14:], LABELS, chosen.train, chosen.windows)
     assert "\n" not in str(refused.value)
+
+
+def test_the_shipped_start_fits_both_networks_of_the_two_streams() -> None:
+    chosen = params(train__family="stgcnpp_two_streams")
+    settings = Settings.of(chosen.train, chosen.windows)
+    together = ensemble.build(settings, starts.load(starts.find(SHIPPED), settings))
+    shown = {name: member.settings.streams for name, member in together.members.items()}
+    assert shown == {"joints": ("joint", "joint_motion"), "bones": ("bone", "bone_motion")}
+    alone = Settings.of(params().train, chosen.windows)
+    joints = starts.load(starts.find(SHIPPED), alone)
+    assert torch.equal(
+        together.members["joints"].network.state_dict()["cls_head.fc.weight"], joints["cls_head.fc.weight"]
+    )
+
+
+def test_a_start_of_an_ensemble_is_gone_on_with_by_all_of_it_and_by_each_alone(tmp_path: Path) -> None:
+    chosen = params(train__family="stgcnpp_two_streams", train__start=None, train__base_channels=8)
+    trained = fit_family(CLIPS[:14], CLIPS[14:], LABELS, chosen.train, chosen.windows)
+    start = starts.save(trained.state, trained.settings, tmp_path / "both.safetensors")
+    again = starts.load(start, trained.settings)
+    assert set(again) == set(trained.state)
+    bones = params(train__streams=["bone", "bone_motion"], train__base_channels=8)
+    alone = starts.load(start, Settings.of(bones.train, bones.windows))
+    assert all(torch.equal(value, again[f"bones/{name}"]) for name, value in alone.items())
+    with pytest.raises(ParamsError, match="joint, joint_motion or bone, bone_motion, not stgcnpp, 8, 30 and bone:"):
+        starts.load(start, Settings.of(params(train__streams=["bone"], train__base_channels=8).train, chosen.windows))
 
 
 def test_an_unknown_start_is_refused_with_the_names_of_the_shipped_ones() -> None:

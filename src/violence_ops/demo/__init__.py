@@ -26,6 +26,7 @@ from violence_ops.workspace import Workspace
 
 QUICK: Final = {
     "ingest.settle_s": 0.0,
+    "train.family": "stgcnpp_two_streams",
     "train.start": "synthetic_fights",
     "train.epochs": 8,
     "train.min_epochs": 4,

@@ -73,6 +73,12 @@ def joined(states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {f"{member}/{name}": value for member, state in states.items() for name, value in state.items()}
 
 
+def of_member(state: Mapping[str, Tensor], member: str) -> dict[str, Tensor]:
+    """One member's weights of such."""
+    start = f"{member}/"
+    return {name.removeprefix(start): value for name, value in state.items() if name.startswith(start)}
+
+
 class Ensemble:
     """Several classifiers that judge the same windows."""
 
@@ -81,9 +87,7 @@ class Ensemble:
         self.settings = settings
         self.members: dict[str, Classifier] = {}
         for name, own in members(settings).items():
-            start = f"{name}/"
-            weights = {key.removeprefix(start): value for key, value in state.items() if key.startswith(start)}
-            self.members[name] = build(own, weights)
+            self.members[name] = build(own, of_member(state, name))
         empty = blank(settings.windows)
         self._shapes = [tuple(member.windows(empty).inputs.shape[1:]) for member in self.members.values()]
 

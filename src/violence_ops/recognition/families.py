@@ -41,7 +41,7 @@ def fit(
     if list(own) == [settings.family]:
         return _fit_one(settings, side, val, labels, params, on_epoch, checkpoint)
     start = starts.find(params.start) if params.start else None
-    if start and not any(start.misfit(one) is None for one in own.values()):
+    if start and not any(start.part(one) for one in own.values()):
         raise ParamsError(f"train.start {start.name} fits no member of {settings.family}: set train.start to null.")
     found = {}
     for number, (name, one) in enumerate(own.items()):
@@ -52,7 +52,7 @@ def fit(
 
 
 def _of_member(params: TrainParams, settings: Settings, number: int) -> TrainParams:
-    fits = params.start is not None and starts.find(params.start).misfit(settings) is None
+    fits = params.start is not None and starts.find(params.start).part(settings) is not None
     changes = {"family": settings.family, "streams": settings.streams, "seed": params.seed + number}
     return params.model_copy(update=changes | ({} if fits else {"start": None}))
 

@@ -21,26 +21,40 @@ _STREAMS = ("joint", "joint_motion")  # of starts from before they named them
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One network of a start: its name, empty if there is but one, and the settings that a training from it must have."""
+
+    name: str
+    family: str
+    streams: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Start:
-    """A verified start: its name, file, SHA-256, and the settings that a training from it must have."""
+    """A verified start: its name, file, SHA-256, and the networks whose weights it holds."""
 
     name: str
     path: Path
     sha256: str
-    family: str
     base_channels: int
     window_size: int
-    streams: tuple[str, ...]
+    parts: tuple[Part, ...]
 
-    def misfit(self, settings: Settings) -> str | None:
-        """What a training would have to change for this start, or None if it fits."""
-        asked = (settings.family, settings.base_channels, settings.windows.size, tuple(settings.streams))
-        if asked == (self.family, self.base_channels, self.window_size, self.streams):
+    def part(self, settings: Settings) -> Part | None:
+        """The network that a training with these settings can go on from."""
+        if (settings.base_channels, settings.windows.size) != (self.base_channels, self.window_size):
             return None
+        asked = (settings.family, tuple(settings.streams))
+        return next((part for part in self.parts if (part.family, part.streams) == asked), None)
+
+    def misfit(self, settings: Settings) -> str:
+        """What a training that it does not fit would have to change."""
+        families = " or ".join(sorted({part.family for part in self.parts}))
+        streams = " or ".join(", ".join(part.streams) for part in self.parts)
         return (
-            f"train.start {self.name} needs train.family {self.family}, train.base_channels {self.base_channels}, "
-            f"windows.size {self.window_size} and train.streams {', '.join(self.streams)}, not {asked[0]}, {asked[1]}, "
-            f"{asked[2]} and {', '.join(asked[3])}: change these, or train.start to null."
+            f"train.start {self.name} needs train.family {families}, train.base_channels {self.base_channels}, "
+            f"windows.size {self.window_size} and train.streams {streams}, not {settings.family}, {settings.base_channels}, "
+            f"{settings.windows.size} and {', '.join(settings.streams)}: change these, or train.start to null."
         )
 
 
@@ -64,23 +78,34 @@ def find(name: str | Path) -> Start:
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     try:
         facts = json.loads(card.read_text("utf-8"))
-        known = {key: facts[key] for key in ("family", "base_channels", "window_size")}
-        known["streams"] = tuple(facts.get("streams", _STREAMS))
-        expected = facts["sha256"]
-    except (ValueError, KeyError, TypeError):
+        expected, sizes = facts["sha256"], (facts["base_channels"], facts["window_size"])
+        networks = facts.get("networks") or {"": {"family": facts["family"], "streams": facts.get("streams", _STREAMS)}}
+        parts = tuple(Part(part, one["family"], tuple(one["streams"])) for part, one in networks.items())
+    except (ValueError, KeyError, TypeError, AttributeError):
         raise ParamsError(f"{card} does not describe a start (family, base_channels, ...): make it again.") from None
     if expected != digest:
         raise ParamsError(f"{path} has SHA-256 {digest[:12]}…, not {str(expected)[:12]}…: fetch it again.")
-    return Start(path.stem, path, digest, **known)
+    return Start(path.stem, path, digest, *sizes, parts)
 
 
 def load(start: Start, settings: Settings) -> dict[str, Tensor]:
-    """The weights of a start, for a network of `settings`. Raises ParamsError if it was trained with other settings."""
+    """The weights of a start, for a classifier of `settings`. Raises ParamsError if it was trained with other settings."""
+    from violence_ops.recognition import ensemble
+
+    weights = _weights(start)
+    found = {}
+    for member, own in ensemble.members(settings).items():
+        part = start.part(own)
+        if part is None:
+            raise ParamsError(start.misfit(own))
+        found[member] = ensemble.of_member(weights, part.name) if part.name else weights
+    return found[settings.family] if list(found) == [settings.family] else ensemble.joined(found)
+
+
+def _weights(start: Start) -> dict[str, Tensor]:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if reason := start.misfit(settings):
-        raise ParamsError(reason)
     try:
         return {
             name: value.float() if value.is_floating_point() else value for name, value in load_file(start.path).items()
@@ -90,17 +115,24 @@ def load(start: Start, settings: Settings) -> dict[str, Tensor]:
 
 
 def save(state: Mapping[str, Tensor], settings: Settings, path: Path, **facts: Any) -> Start:
-    """Write a start: half-precision weights, and the JSON beside them with `facts`."""
+    """Write a start, of a network or of an ensemble of some: half-precision weights, and the JSON beside them with `facts`."""
     from safetensors.torch import save_file
+
+    from violence_ops.recognition import ensemble
 
     path.parent.mkdir(parents=True, exist_ok=True)
     halves = {n: (v.half() if v.is_floating_point() else v).cpu().contiguous() for n, v in state.items()}
     temporary = path.with_suffix(".tmp")
     save_file(halves, temporary, metadata={"format": "pt"})
     digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
-    needs = {"family": settings.family, "base_channels": settings.base_channels, "window_size": settings.windows.size,
-             "streams": list(settings.streams)}  # fmt: skip
-    content = {"sha256": digest, **needs, "persons": settings.windows.persons, **facts}
+    networks = {
+        "" if name == settings.family else name: {"family": one.family, "streams": list(one.streams)}
+        for name, one in ensemble.members(settings).items()
+    }
+    content = {
+        "sha256": digest, "base_channels": settings.base_channels, "window_size": settings.windows.size, "networks": networks,
+        "persons": settings.windows.persons, **facts,
+    }  # fmt: skip
     path.with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
     temporary.replace(path)
     return find(path)

@@ -62,14 +62,15 @@ def run(
         raise UsageError("pretrain needs an OUT that ends in .safetensors, and at least 8 clips and 8 measured ones.")
     import numpy as np
 
-    from violence_ops.recognition import starts
+    from violence_ops.recognition import ensemble, starts
     from violence_ops.recognition.degradation import Degradation
     from violence_ops.recognition.families import fit
     from violence_ops.recognition.model import Settings, load_config
 
-    if "train_pipeline" not in load_config(Settings.of(params.train, params.windows)):
+    members = ensemble.members(Settings.of(params.train, params.windows)).values()
+    if not all("train_pipeline" in load_config(one) for one in members):
         raise UsageError(
-            f"train.family {params.train.family} is no single network on skeletons, which alone can begin with a start."
+            f"train.family {params.train.family} is not of networks on skeletons, which alone can begin with a start."
         )
     labels: dict[str, str] = {}
     seen = list(_extracted(params, measured, seed, progress))
@@ -106,14 +107,14 @@ def evaluate(params: Params, *, start: str, clips: int = 120, seed: int = 0, thr
     import numpy as np
 
     from violence_ops.evaluation.metrics import metrics
-    from violence_ops.recognition import starts
-    from violence_ops.recognition.model import Recogniser, Settings
+    from violence_ops.recognition import ensemble, starts
+    from violence_ops.recognition.model import Settings
     from violence_ops.recognition.package import Package
     from violence_ops.recognition.predict import predict_skeleton
 
     found = starts.find(start)
     settings = Settings.of(params.train, params.windows)
-    judge = Package(settings, threshold, Recogniser(settings, starts.load(found, settings)))
+    judge = Package(settings, threshold, ensemble.build(settings, starts.load(found, settings)))
     labels, probabilities = [], []
     for clip, record, _, poses in _extracted(params, clips, seed, None, HELD_OUT_WORLD):
         labels.append(clip.label == "Fight")
