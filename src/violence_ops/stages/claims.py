@@ -46,8 +46,11 @@ class Claim:
     def file(self, number: int) -> Path:
         return self.folder / "files" / str(number)
 
-    def take(self, found: list[tuple[Path, Drop]]) -> None:
-        """Move files from the inbox into the claim; those that another run was faster to take are left out."""
+    def take(self, found: list[tuple[Path, Drop]]) -> list[Path]:
+        """Move files from the inbox into the claim; those that another run was faster to take are left out.
+
+        Returns the files that stay where they are because their folder may not be changed.
+        """
         plan = {number: drop for number, drop in self.drops.items() if os.path.lexists(self.file(number))}
         first = max(plan, default=-1) + 1
         new = dict(enumerate(found, start=first))
@@ -55,12 +58,19 @@ class Claim:
         self.drops = plan
         self._write_plan()
         (self.folder / "files").mkdir(exist_ok=True)
+        closed = []
         for number, (path, _) in new.items():
-            if not _rename(path, self.file(number)):
+            try:
+                taken = _rename(path, self.file(number))
+            except PermissionError:
+                taken = False
+                closed.append(path)
+            if not taken:
                 del self.drops[number]
             elif _has_other_names(self.file(number)):
                 _own_copy(self.file(number))
         sync_folder(self.folder / "files")
+        return closed
 
     def decision(self) -> dict[str, Any] | None:
         """What was decided about the files, if the deciding was finished."""

@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,8 @@ _FORGOTTEN: Final = "forgotten"
 
 @dataclass(slots=True)
 class IngestResult:
-    """What a run took in. `left` files were still being written; `notices` are sentences about odd labels and files."""
+    """What a run took in. `left` files and folders wait: still being written, closed to us, or over
+    `ingest.max_clips`. `notices` are sentences about odd labels and files."""
 
     batch_ids: list[str] = field(default_factory=list)
     claimed: int = 0
@@ -137,11 +139,16 @@ def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[
         undecided = [claim for claim in (*abandoned, own) if claim.decision() is None]
         spent = [drop.source_path for claim in undecided for drop in claim.drops.values()]
         scan = inbox.scan(workspace.inbox, params.ingest.settle_s, spent)
-        room = max(0, params.ingest.max_clips - len(own.drops))
-        own.take(scan.drops[:room])
+        waiting, closed = iter(scan.drops), []
+        while chosen := list(islice(waiting, max(0, params.ingest.max_clips - len(own.drops)))):
+            closed += own.take(chosen)
         inbox.spend(workspace.inbox, scan, [drop.source_path for drop in own.drops.values()])
-    result.left = scan.left + len(scan.drops[room:])
+    result.left = scan.left + len(closed) + len(list(waiting))
     result.notices += scan.notices
+    for folder, count in Counter(os.path.relpath(path.parent, workspace.root) for path in closed).items():
+        result.notices.append(
+            f"{count} files of {inbox.printable(folder)} cannot be taken: give the pipeline's user the right to change that folder."
+        )
 
 
 def _decide(
