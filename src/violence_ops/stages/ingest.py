@@ -70,7 +70,7 @@ def run(
             if decision is None:
                 decision = _decide(workspace, params, claim, catalog, progress)
                 claim.decide(decision)
-            _carry_out(workspace, catalog, claim, decision, result)
+            _carry_out(workspace, catalog, claim, decision, own.night, result)
             claim.release(workspace)
     # every open batch, so that one whose run was killed right here is seen by the stages after it
     batches.write_batch_progress(workspace, "ingest", batches.chosen_batches(workspace, None))
@@ -250,9 +250,12 @@ def _batch_id(night: str, clips: Iterable[ClipRecord]) -> str:
 
 
 def _carry_out(
-    workspace: Workspace, catalog: Catalog, claim: Claim, decision: dict[str, Any], result: IngestResult
+    workspace: Workspace, catalog: Catalog, claim: Claim, decision: dict[str, Any], night: str, result: IngestResult
 ) -> None:
-    """Put every file where the decision says, unless its clip was forgotten since. Can be repeated after a crash at any point."""
+    """Put every file where the decision says, unless its clip was forgotten since; `night` is that of this run.
+
+    Can be repeated after a crash at any point.
+    """
     decision = _without(decision, tombstones.all_of(workspace))
     quarantined = Counter(result.quarantined)
     for item in decision["refused"]:
@@ -262,7 +265,10 @@ def _carry_out(
         quarantined[clip.reason or ""] += 1
     copies = [ClipRecord.from_dict(clip) for clip in decision["duplicates"]]
     if batch_id := decision["batch_id"]:
-        _make_batch(workspace, catalog, claim, workspace.batch(batch_id), decision["clips"])
+        batch = workspace.batch(batch_id)
+        _make_batch(workspace, catalog, claim, batch, decision["clips"])
+        if claim.night != night and not batch.is_sealed:
+            batches.adopt(batch, night)
         result.batch_ids.append(batch_id)
         result.claimed += len(decision["clips"])
     _sort_duplicates(workspace, catalog, claim.night, copies, result)
