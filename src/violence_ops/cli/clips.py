@@ -294,6 +294,10 @@ app.add_typer(catalog_app, name="catalog")
 @catalog_app.command("rebuild")
 def catalog_rebuild(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Make the catalog again from the batches and the quarantine."""
+    from violence_ops.stages import index
     from violence_ops.stages import status as stage
 
-    show(stage.rebuild_catalog(Workspace.open(workspace)), as_json)
+    opened = Workspace.open(workspace)
+    if aside := index.set_aside_damaged(opened):
+        stderr.print(f"The catalog was damaged; it lies in {aside} now.", markup=False, highlight=False, soft_wrap=True)
+    show(stage.rebuild_catalog(opened), as_json)

@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -26,7 +25,7 @@ from typing import IO, Any
 
 from violence_ops.catalog import Catalog
 from violence_ops.errors import WorkspaceError
-from violence_ops.files import atomic_path, sync_folder, write_json
+from violence_ops.files import atomic_path, read_json, sync_folder, write_json
 from violence_ops.stages.inbox import Drop
 from violence_ops.workspace import Workspace
 
@@ -75,7 +74,7 @@ class Claim:
     def decision(self) -> dict[str, Any] | None:
         """What was decided about the files, if the deciding was finished."""
         path = self.folder / "decision.json"
-        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+        return read_json(path, _remedy(self.folder)) if path.is_file() else None
 
     def decide(self, decision: dict[str, Any]) -> None:
         """Write the decision down: from here on it is carried out, whoever adopts the claim."""
@@ -126,11 +125,15 @@ def _adopt(folder: Path, locks: ExitStack) -> Claim | None:
         shutil.rmtree(folder)
         lock.close()
         return None
-    content = json.loads(plan.read_text("utf-8"))
+    content = read_json(plan, _remedy(folder))
     drops = {int(number): Drop(**drop) for number, drop in content["drops"].items()}
     claim = Claim(folder, content["night"], drops)
     claim.drops = {number: drop for number, drop in drops.items() if os.path.lexists(claim.file(number))}
     return claim
+
+
+def _remedy(folder: Path) -> str:
+    return f"put the files of {folder / 'files'} back into the inbox and remove {folder}"
 
 
 def _lock(folder: Path, locks: ExitStack) -> IO[str] | None:
