@@ -58,6 +58,14 @@ def test_a_bad_parameter_names_its_key(workspace: Workspace) -> None:
     assert "train.epochs is -1" in done.stderr
 
 
+@pytest.mark.parametrize("value", ["[", "2026-13-45", "!!python/name:os.system"])
+def test_a_setting_that_is_no_yaml_is_wrong_usage(value: str, workspace: Workspace) -> None:
+    done = run("ingest", "-S", f"pose.device={value}", "--dry-run", cwd=workspace.root)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"'pose.device={value}' is no setting" in done.stderr
+
+
 @pytest.mark.parametrize("verb", ["gate", "evaluate"])
 def test_judging_takes_its_policy_from_params_yaml_only(verb: str, workspace: Workspace) -> None:
     assert run(verb, "-S", "gate.min_f1=0", cwd=workspace.root).returncode == 2

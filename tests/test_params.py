@@ -80,7 +80,9 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
         load_params(tmp_path / "params.yaml")
 
 
-@pytest.mark.parametrize("text", ["a: [1,", "- list\n", "", "\x00"], ids=["syntax", "list", "empty", "bytes"])
+@pytest.mark.parametrize(
+    "text", ["a: [1,", "- list\n", "", "\x00", "a: 2026-13-45"], ids=["syntax", "list", "empty", "bytes", "date"]
+)
 def test_a_file_that_is_no_params_file_is_refused_in_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ParamsError):

@@ -316,7 +316,7 @@ def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
         raise ParamsError(
             f"{path} does not exist: run this inside a workspace, or make one with `violence-ops init DIR`."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
         raise ParamsError(f"{path} is not readable as YAML{line}: mend its syntax.") from None
