@@ -66,6 +66,21 @@ def test_a_setting_that_is_no_yaml_is_wrong_usage(value: str, workspace: Workspa
     assert f"'pose.device={value}' is no setting" in done.stderr
 
 
+def test_an_interrupt_while_the_program_is_loaded_ends_it_quietly(tmp_path: Path) -> None:
+    interrupted = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from violence_ops.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", interrupted], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
+
+
 @pytest.mark.parametrize("verb", ["gate", "evaluate"])
 def test_judging_takes_its_policy_from_params_yaml_only(verb: str, workspace: Workspace) -> None:
     assert run(verb, "-S", "gate.min_f1=0", cwd=workspace.root).returncode == 2
