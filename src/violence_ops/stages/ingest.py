@@ -122,12 +122,11 @@ def _without(decision: dict[str, Any], forgotten: Collection[str]) -> dict[str, 
     """A decision without what it says of forgotten clips, but for having refused them as such."""
 
     def rest(name: str) -> list[dict[str, Any]]:
-        clips = [(item.get("clip", item), item) for item in decision[name]]
-        return [item for clip, item in clips if clip["clip_id"] not in forgotten or clip["reason"] == _FORGOTTEN]
+        clips = [(item.get("clip", item), item) for item in decision.get(name, ())]
+        return [item for clip, item in clips if clip["clip_id"] not in forgotten or clip.get("reason") == _FORGOTTEN]
 
-    clips = rest("clips")
-    batch_id = decision["batch_id"] if clips else None
-    return {"batch_id": batch_id, "refused": rest("refused"), "duplicates": rest("duplicates"), "clips": clips}
+    lists = {name: rest(name) for name in ("refused", "duplicates", "notices", "clips")}
+    return lists | {"batch_id": decision["batch_id"] if lists["clips"] else None}
 
 
 def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[Claim], result: IngestResult) -> None:
@@ -169,6 +168,7 @@ def _decide(
             same_bytes.setdefault(record.clip_id, []).append((number, record))
         if progress:
             progress("read", done, len(in_order))
+    notices = _without_contradictions(same_bytes)
     if params.validation.require_label:
         refused += _without_label(catalog, same_bytes)
     firsts = {clip_id: _joined(copies) for clip_id, copies in same_bytes.items()}
@@ -183,9 +183,22 @@ def _decide(
         if clip_id not in own or place > 0
     ]
     return {
-        "batch_id": batch_id, "refused": refused, "duplicates": copies,
+        "batch_id": batch_id, "refused": refused, "duplicates": copies, "notices": notices,
         "clips": [{"number": numbers[clip.clip_id], "clip": clip.with_(batch_id=batch_id).to_dict()} for clip in clips],
     }  # fmt: skip
+
+
+def _without_contradictions(same_bytes: dict[str, list[tuple[int, ClipRecord]]]) -> list[dict[str, str]]:
+    """Take the labels off copies that contradict each other, so that a person decides; returns what is to be said of them."""
+    notices = []
+    for clip_id, copies in same_bytes.items():
+        said = {clip.label: clip.source_path for _, clip in reversed(copies) if clip.label}
+        if len(said) > 1:
+            same_bytes[clip_id] = [(number, clip.with_(label=None)) for number, clip in copies]
+            given = " and ".join(f"{path} says {label}" for label, path in sorted(said.items()))
+            message = f"{given} of the same bytes: neither counts; say which with `violence-ops label {clip_id} LABEL --by NAME`."
+            notices.append({"clip_id": clip_id, "message": message})
+    return notices
 
 
 def _without_label(catalog: Catalog, same_bytes: dict[str, list[tuple[int, ClipRecord]]]) -> list[dict[str, Any]]:
@@ -275,6 +288,7 @@ def _carry_out(
     result.duplicates += len(copies)
     quarantined["duplicate"] += len(copies)
     result.quarantined = dict(sorted((+quarantined).items()))
+    result.notices += [item["message"] for item in decision["notices"]]
 
 
 def _refuse(workspace: Workspace, claim: Claim, number: int, clip: ClipRecord, message: str) -> None:
