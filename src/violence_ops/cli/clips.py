@@ -156,9 +156,12 @@ def synth(
     clips: Annotated[int, typer.Option(min=1, help="How many.")] = 40,
     seed: int = 0,
     groups: Annotated[
-        int, typer.Option(min=1, help="Source groups: clips of one share scene, camera and people.")
+        int,
+        typer.Option(
+            min=1, help="Source groups: clips of one share scene, camera and people; at most one for two clips."
+        ),
     ] = 10,
-    unlabelled: Annotated[int, typer.Option(min=0, help="How many of them come without a label.")] = 0,
+    unlabelled: Annotated[int, typer.Option(min=0, help="How many further ones come without a label.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Make labelled synthetic clips with ground truth, ready to drop into an inbox."""
