@@ -293,6 +293,12 @@ class Catalog:
         return file is not None and not all(os.access(path, os.W_OK) for path in (file, file.parent) if path.exists())
 
 
+def is_unborn(url: str) -> bool:
+    """Whether it is a SQLite database that was not made yet."""
+    file = _file(sa.make_url(url))
+    return file is not None and not file.exists()
+
+
 def move_damaged(url: str) -> Path | None:
     """Move a SQLite database that cannot be read out of the way, so that another can be made; returns where it lies now.
 

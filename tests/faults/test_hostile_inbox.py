@@ -7,7 +7,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -135,24 +135,6 @@ def test_a_hard_link_is_copied_so_that_the_uploaders_file_stays_his(workspace: W
     (video,) = workspace.batch(batch_id).videos.iterdir()
     assert theirs.stat().st_nlink == 1
     assert video.read_bytes() == b"archive"
-
-
-@pytest.fixture
-def close() -> Iterator[Callable[[Path], None]]:
-    """Make a folder one that may be read and not changed, as one that belongs to the upload user."""
-    closed: list[Path] = []
-
-    def close_(folder: Path) -> None:
-        folder.chmod(0o555)
-        closed.append(folder)
-        if os.geteuid() == 0 and subprocess.run(["chattr", "+i", folder], capture_output=True, check=False).returncode:
-            pytest.skip("nothing keeps this user from changing a folder")
-
-    yield close_
-    for folder in closed:
-        if os.geteuid() == 0:
-            subprocess.run(["chattr", "-i", folder], capture_output=True, check=False)
-        folder.chmod(0o755)
 
 
 def test_a_folder_that_may_not_be_changed_keeps_its_files_and_stops_no_other(
