@@ -148,7 +148,7 @@ def test_a_folder_that_may_not_be_changed_keeps_its_files_and_stops_no_other(
     close(workspace.inbox / "locked")
     result = ingest.run(workspace, workspace.params(), night=NIGHT)
     assert (result.claimed, result.left) == (2, 1)
-    assert any("inbox/locked" in notice and "right to change" in notice for notice in result.notices)
+    assert any("inbox/locked" in notice and "to change that folder" in notice for notice in result.notices)
     assert [path.relative_to(workspace.inbox) for path in workspace.inbox.rglob("*.mp4")] == [Path("locked/clip.mp4")]
     again = ingest.run(workspace, workspace.params(), night=NIGHT)
     assert (again.claimed, again.left) == (0, 1)
@@ -162,6 +162,22 @@ def test_rows_that_cannot_be_taken_out_of_a_table_are_told(workspace: Workspace,
     result = ingest.run(workspace, workspace.params(), night=NIGHT)
     assert result.claimed == 1
     assert any(notice.startswith("camera/labels.csv still has rows") for notice in result.notices)
+
+
+def test_a_file_of_another_user_is_copied_or_waits_until_it_may_be_read(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("open.mp4", "closed.mp4"):
+        (workspace.inbox / name).write_bytes(name.encode())
+    theirs = (workspace.inbox / "open.mp4").stat().st_ino
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "closed.mp4")
+    result = ingest.run(workspace, workspace.params(), night=NIGHT)
+    assert (result.claimed, result.left) == (1, 1)
+    assert "read them" in result.notices[0]
+    (video,) = workspace.batch(result.batch_ids[0]).videos.iterdir()
+    assert (video.read_bytes(), video.stat().st_ino != theirs) == (b"open.mp4", True)
+    assert (workspace.inbox / "closed.mp4").is_file()
 
 
 @pytest.mark.parametrize(("name", "levels"), [("d", 1500), ("n" * 200, 30)], ids=["many", "long"])

@@ -48,7 +48,7 @@ class Claim:
     def take(self, found: list[tuple[Path, Drop]]) -> list[Path]:
         """Move files from the inbox into the claim; those that another run was faster to take are left out.
 
-        Returns the files that stay where they are because their folder may not be changed.
+        Returns the files that stay where they are because they may not be read, or their folder may not be changed.
         """
         plan = {number: drop for number, drop in self.drops.items() if os.path.lexists(self.file(number))}
         first = max(plan, default=-1) + 1
@@ -66,10 +66,16 @@ class Claim:
                 closed.append(path)
             if not taken:
                 del self.drops[number]
-            elif _has_other_names(self.file(number)):
-                _own_copy(self.file(number))
         sync_folder(self.folder / "files")
         return closed
+
+    def make_own(self) -> None:
+        """Replace what others have a hold on, by another name or as its owner, by copies: theirs are not ours to link, to make
+        read-only or to see changed."""
+        for path in map(self.file, self.drops):
+            if _is_shared(path):
+                with atomic_path(path) as temporary:
+                    shutil.copyfile(path, temporary)
 
     def decision(self) -> dict[str, Any] | None:
         """What was decided about the files, if the deciding was finished."""
@@ -147,6 +153,8 @@ def _lock(folder: Path, locks: ExitStack) -> IO[str] | None:
 
 def _rename(path: Path, target: Path) -> bool:
     try:
+        if _is_shared(path) and not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, "no copy can be made of it", str(path))
         path.rename(target)
     except FileNotFoundError:
         return False
@@ -159,12 +167,7 @@ def _rename(path: Path, target: Path) -> bool:
     return True
 
 
-def _has_other_names(path: Path) -> bool:
+def _is_shared(path: Path) -> bool:
+    """Whether a regular file has other names, or belongs to another user without our being root, who may do all with it."""
     status = path.lstat()
-    return stat.S_ISREG(status.st_mode) and status.st_nlink > 1
-
-
-def _own_copy(path: Path) -> None:
-    """Replace a hard link by a copy: the file's other names are not ours to make read-only, nor to see changed."""
-    with atomic_path(path) as temporary:
-        shutil.copyfile(path, temporary)
+    return stat.S_ISREG(status.st_mode) and (status.st_nlink > 1 or os.geteuid() not in (0, status.st_uid))

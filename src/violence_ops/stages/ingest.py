@@ -146,7 +146,8 @@ def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[
     result.notices += scan.notices
     for folder, count in Counter(os.path.relpath(path.parent, workspace.root) for path in closed).items():
         result.notices.append(
-            f"{count} files of {inbox.printable(folder)} cannot be taken: give the pipeline's user the right to change that folder."
+            f"{inbox.printable(folder)} keeps {count} of its files: give the pipeline's user the right to read them and to change "
+            "that folder."
         )
 
 
@@ -154,6 +155,7 @@ def _decide(
     workspace: Workspace, params: Params, claim: Claim, catalog: Catalog, progress: Progress | None
 ) -> dict[str, Any]:
     """Look at every file of the claim, and claim in the catalog those that may become clips."""
+    claim.make_own()
     refused: list[dict[str, Any]] = []
     same_bytes: dict[str, list[tuple[int, ClipRecord]]] = {}
     in_order = sorted(claim.drops.items(), key=lambda item: (item[1].source_path, item[0]))
