@@ -323,7 +323,7 @@ def _is_damaged(file: Path) -> bool:
         with closing(sqlite3.connect(file, timeout=_WAIT_S)) as connection:
             return bool(connection.execute("PRAGMA quick_check").fetchone() != ("ok",))
     except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode in _DAMAGED:
+        if getattr(error, "sqlite_errorcode", None) in _DAMAGED:
             return True
         raise ServiceUnavailable(f"The catalog {file} cannot be looked at ({error}): run this again.") from None
 

@@ -95,6 +95,15 @@ def test_an_unreadable_batch_stops_no_other(workspace: Workspace, clip_folder: P
     assert workspace.batch(other).is_sealed
 
 
+def test_the_verb_names_an_unreadable_batch_and_fails(workspace: Workspace) -> None:
+    (cut_off,) = take_in(workspace)
+    workspace.batch(cut_off).manifest.write_text("{")
+    done = run("night", cwd=workspace.root)
+    assert done.returncode == 1
+    assert f"{cut_off}/batch.json is damaged" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def damage_reason(workspace: Workspace) -> None:
     take_in(workspace)
     (entry,) = quarantine.entries(workspace)

@@ -63,12 +63,10 @@ def adopt(batch: Batch, night: str) -> None:
 
 def nights_of(batch: Batch) -> set[str]:
     """The nights whose runs finish a batch: its own, and the one that adopted it."""
-    own = batch.batch_id.rpartition("-")[0]
-    return (
-        {own, read_json(batch.adoption, "remove it and run `violence-ops night`")["night"]}
-        if batch.adoption.is_file()
-        else {own}
-    )
+    nights = {batch.batch_id.rpartition("-")[0]}
+    if batch.adoption.is_file():
+        nights.add(read_json(batch.adoption, "remove it and run `violence-ops night`")["night"])
+    return nights
 
 
 def open_batch_ids(workspace: Workspace) -> list[str]:
