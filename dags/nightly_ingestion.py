@@ -12,8 +12,9 @@
 | **seal** | checks poses, tracks and predictions, merges, versions with DVC and a git tag, announces the batch |
 
 Every task can be run again at any time: what is done already is skipped, and the sealed batch is the same, byte for byte.
-A night without new clips ends green with everything after *ingest* skipped. A batch that an expectation stops stays open:
-mend the cause, then clear the failed task.
+A night without new clips ends green with everything after *ingest* skipped. What a killed run of another night has taken in and
+not made a batch of, this one makes a batch of and finishes. A batch that an expectation stops stays open: mend the cause, then
+clear the failed task.
 
 Trigger it by hand for a night of your choice (field *night*), or backfill: `violence-ops airflow backfill create --dag-id nightly_ingestion …`.
 """

@@ -7,7 +7,8 @@ import os
 os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DVC_NO_ANALYTICS="1", GX_ANALYTICS_ENABLED="False")
 
 import hashlib
-from collections.abc import Callable
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -46,6 +47,24 @@ def new_workspace(tmp_path: Path) -> Callable[..., Workspace]:
 def workspace(new_workspace: Callable[..., Workspace]) -> Workspace:
     """A real, empty workspace."""
     return new_workspace()
+
+
+@pytest.fixture
+def close() -> Iterator[Callable[[Path], None]]:
+    """Make a folder one that may be read and not changed, as if it were another user's."""
+    closed: list[Path] = []
+
+    def close_(folder: Path) -> None:
+        folder.chmod(0o555)
+        closed.append(folder)
+        if os.geteuid() == 0 and subprocess.run(["chattr", "+i", folder], capture_output=True, check=False).returncode:
+            pytest.skip("nothing keeps this user from changing a folder")
+
+    yield close_
+    for folder in closed:
+        if os.geteuid() == 0:
+            subprocess.run(["chattr", "-i", folder], capture_output=True, check=False)
+        folder.chmod(0o755)
 
 
 @pytest.fixture(scope="session")

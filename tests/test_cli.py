@@ -58,6 +58,29 @@ def test_a_bad_parameter_names_its_key(workspace: Workspace) -> None:
     assert "train.epochs is -1" in done.stderr
 
 
+@pytest.mark.parametrize("value", ["[", "2026-13-45", "!!python/name:os.system"])
+def test_a_setting_that_is_no_yaml_is_wrong_usage(value: str, workspace: Workspace) -> None:
+    done = run("ingest", "-S", f"pose.device={value}", "--dry-run", cwd=workspace.root)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert f"'pose.device={value}' is no setting" in done.stderr
+
+
+def test_an_interrupt_while_the_program_is_loaded_ends_it_quietly(tmp_path: Path) -> None:
+    interrupted = (
+        "import sys\n"
+        "class Interrupt:\n"
+        "    def find_spec(self, name, *_):\n"
+        "        if name == 'typer':\n"
+        "            raise KeyboardInterrupt\n"
+        "sys.meta_path.insert(0, Interrupt())\n"
+        "from violence_ops.cli import main\n"
+        "main()\n"
+    )
+    done = subprocess.run([sys.executable, "-c", interrupted], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "Interrupted.\n")
+
+
 @pytest.mark.parametrize("verb", ["gate", "evaluate"])
 def test_judging_takes_its_policy_from_params_yaml_only(verb: str, workspace: Workspace) -> None:
     assert run(verb, "-S", "gate.min_f1=0", cwd=workspace.root).returncode == 2

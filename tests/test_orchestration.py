@@ -64,6 +64,30 @@ def test_the_shards_of_a_night_are_those_of_its_open_batches(inside: Workspace, 
     assert shards_of_night("2026-02-01") == []
 
 
+def test_the_night_that_adopts_a_killed_nights_batch_finishes_it(
+    inside: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datetime import date
+
+    from violence_ops.orchestration import shards_of_night
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    (inside.inbox / "a.mp4").write_bytes(b"a")
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "_carry_out", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ingest.run(inside, inside.params(), night=date(2026, 1, 1))
+    (inside.inbox / "b.mp4").write_bytes(b"b")
+    adopted, own = ingest.run(inside, inside.params(), night=date(2026, 1, 2)).batch_ids
+    assert (adopted[:10], own[:10]) == ("2026-01-01", "2026-01-02")
+    for _ in range(2):  # also when the run is cleared as a whole
+        assert [shard["batch_id"] for shard in shards_of_night("2026-01-02")] == [adopted, own]
+        ingest.run(inside, inside.params(), night=date(2026, 1, 2))
+    assert shards_of_night("2026-01-03") == []
+
+
 @pytest.mark.slow
 def test_a_night_killed_between_sealing_and_announcing_is_finished_by_running_it_again(
     inside: Workspace, clip_folder, write_annotations

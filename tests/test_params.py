@@ -30,13 +30,46 @@ def test_the_shipped_file_is_valid_and_frozen() -> None:
         ("windows.stride", 31, "windows.stride must be at most windows.size"),
         ("nothing.here", 1, "nothing.here is not a parameter"),
         ("epochs", 1, "epochs is not a parameter"),
+        ("gate.max_latency_ms", float("inf"), "gate.max_latency_ms is inf but must be a finite number"),
+        (
+            "gate.approval_timeout_h",
+            1e12,
+            "gate.approval_timeout_h is 1000000000000.0 but must be less than or equal to",
+        ),
+        ("schedule.task_timeout_h", float("nan"), "schedule.task_timeout_h is nan but must be"),
+        (
+            "schedule.nightly",
+            "every night",
+            "schedule.nightly is 'every night' but must be a cron expression of 5 fields",
+        ),
+        ("schedule.nightly", "0 0 2 * * *", "must be a cron expression of 5 fields"),
+        ("schedule.nightly", "0 2 31 2 *", "must be a cron expression of 5 fields"),
     ],
-    ids=["range", "type", "choice", "unknown-key", "order", "unknown-section", "no-section"],
+    ids=[
+        "range",
+        "type",
+        "choice",
+        "unknown-key",
+        "order",
+        "unknown-section",
+        "no-section",
+        "infinite",
+        "too-long",
+        "no-number",
+        "no-cron",
+        "seconds",
+        "no-day",
+    ],
 )
 def test_a_bad_value_is_named(key: str, value: object, sentence: str) -> None:
     with pytest.raises(ParamsError) as refusal:
         load_params(SHIPPED, {key: value})
     assert sentence in str(refusal.value)
+
+
+@pytest.mark.parametrize("nightly", ["@daily", "30 1 * * mon-fri", "0 */6 1,15 * *"])
+def test_a_schedule_is_a_cron_expression(nightly: str) -> None:
+    assert load_params(SHIPPED, {"schedule.nightly": nightly}).schedule.nightly == nightly
 
 
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
@@ -47,7 +80,9 @@ def test_a_missing_key_is_named(tmp_path: Path) -> None:
         load_params(tmp_path / "params.yaml")
 
 
-@pytest.mark.parametrize("text", ["a: [1,", "- list\n", "", "\x00"], ids=["syntax", "list", "empty", "bytes"])
+@pytest.mark.parametrize(
+    "text", ["a: [1,", "- list\n", "", "\x00", "a: 2026-13-45"], ids=["syntax", "list", "empty", "bytes", "date"]
+)
 def test_a_file_that_is_no_params_file_is_refused_in_a_sentence(tmp_path: Path, text: str) -> None:
     (tmp_path / "params.yaml").write_text(text)
     with pytest.raises(ParamsError):

@@ -5,22 +5,25 @@ Nothing lives only here: `rebuild` makes it again from the batches and the quara
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from typing import Any, Final, Literal, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from violence_ops.errors import ServiceUnavailable
+from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.records import ClipRecord
 
 BatchState = Literal["open", "sealed"]
 _CHUNK: Final = 500
 _WAIT_S: Final = 30
+_DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
 AT_THE_DOOR: Final = ("unsafe_name", "not_a_regular_file", "unlabelled")
 """Reasons that do not lie in the bytes: the same bytes under a proper name, or with a label, are a new clip."""
 
@@ -65,7 +68,8 @@ class CatalogClip:
 class Catalog:
     """The tables `clips` and `batches` behind a database URL. Safe to use from many processes at once.
 
-    Every method raises ServiceUnavailable, in one sentence, when the database cannot be reached or stays locked.
+    Every method raises ServiceUnavailable, in one sentence, when the database cannot be reached, stays locked or may not be
+    written, and WorkspaceError when its file is damaged.
     """
 
     def __init__(self, url: str) -> None:
@@ -269,11 +273,59 @@ class Catalog:
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except (sa.exc.OperationalError, sa.exc.TimeoutError, sa.exc.InterfaceError) as error:
-            cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        except (sa.exc.DatabaseError, sa.exc.TimeoutError, sa.exc.InterfaceError) as error:
+            origin = getattr(error, "orig", None) or error
+            cause = str(origin).strip().splitlines()[0]
+            if getattr(origin, "sqlite_errorcode", None) in _DAMAGED:
+                raise WorkspaceError(
+                    f"The catalog {self._shown} is damaged ({cause}): run `violence-ops catalog rebuild`."
+                ) from error
+            remedy = (
+                "get the right to write there" if self._is_read_only() else "see that the database runs and has room"
+            )
             raise ServiceUnavailable(
-                f"The catalog {self._shown} cannot be used ({cause}): see that the database runs and has room, then run this again."
+                f"The catalog {self._shown} cannot be used ({cause}): {remedy}, then run this again."
             ) from error
+
+    def _is_read_only(self) -> bool:
+        """Whether the database is a file that may not be written, or may not get its journal beside it."""
+        file = _file(self._engine.url)
+        return file is not None and not all(os.access(path, os.W_OK) for path in (file, file.parent) if path.exists())
+
+
+def is_unborn(url: str) -> bool:
+    """Whether it is a SQLite database that was not made yet."""
+    file = _file(sa.make_url(url))
+    return file is not None and not file.exists()
+
+
+def move_damaged(url: str) -> Path | None:
+    """Move a SQLite database that cannot be read out of the way, so that another can be made; returns where it lies now.
+
+    None if it is sound, or not there. Raises ServiceUnavailable if it cannot be looked at.
+    """
+    file = _file(sa.make_url(url))
+    if file is None or not file.is_file() or not _is_damaged(file):
+        return None
+    aside = file.with_name(f"{file.name}.damaged")
+    file.replace(aside)
+    for journal in ("-wal", "-shm"):
+        file.with_name(f"{file.name}{journal}").unlink(missing_ok=True)
+    return aside
+
+
+def _file(url: sa.URL) -> Path | None:
+    return Path(url.database) if url.get_backend_name() == "sqlite" and url.database else None
+
+
+def _is_damaged(file: Path) -> bool:
+    try:
+        with closing(sqlite3.connect(file, timeout=_WAIT_S)) as connection:
+            return bool(connection.execute("PRAGMA quick_check").fetchone() != ("ok",))
+    except sqlite3.DatabaseError as error:
+        if getattr(error, "sqlite_errorcode", None) in _DAMAGED:
+            return True
+        raise ServiceUnavailable(f"The catalog {file} cannot be looked at ({error}): run this again.") from None
 
 
 def _create_tables(connection: sa.Connection) -> None:

@@ -57,6 +57,22 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
+def read_json(path: Path, remedy: str = "`violence-ops check` says what brings it back") -> dict[str, Any]:
+    """Read a JSON object. `remedy` says, as the end of a sentence, what to do about one that cannot be read.
+
+    Raises WorkspaceError if it is missing or damaged.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        raise WorkspaceError(f"{path} is missing: {remedy}.") from None
+    except (ValueError, RecursionError) as error:
+        raise WorkspaceError(f"{path} is damaged ({error}): {remedy}.") from None
+    if not isinstance(content, dict):
+        raise WorkspaceError(f"{path} is damaged (it holds no JSON object): {remedy}.")
+    return content
+
+
 @contextmanager
 def table_writer(path: Path, schema: pa.Schema, fingerprint: str | None = None) -> Iterator[Callable[[pa.Table], None]]:
     """A function that appends to a Parquet file, which is there when the block succeeds and not before.

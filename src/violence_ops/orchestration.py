@@ -96,7 +96,8 @@ def stage(name: str, **arguments: Any) -> Any:
 
 
 def shards_of_night(night: str) -> list[dict[str, Any]]:
-    """The unfinished batches of a night in pieces: `batch_id` and `clip_ids` of each.
+    """The unfinished batches of a night, and those it adopted from a killed run of another, in pieces: `batch_id` and
+    `clip_ids` of each.
 
     Also a batch that an earlier run of the same night left, so that clearing a whole run goes on with it; if only the end of
     its sealing is missing, as one piece without clips.
@@ -109,7 +110,7 @@ def shards_of_night(night: str) -> list[dict[str, Any]]:
     return [
         {"batch_id": batch_id, "clip_ids": clip_ids}
         for batch_id in sorted(found)
-        if batch_id.startswith(f"{night}-")
+        if night in batches.nights_of(workspace.batch(batch_id))
         for clip_ids in stage("ingest.shards", batch_id=batch_id) or [[]]
     ]
 

@@ -9,19 +9,20 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from violence_ops.errors import ParamsError
 
 _NAMED = 5  # missing keys, at most, that a message names
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
+Hours = Annotated[float, Field(gt=0, le=8760)]
 Count = Annotated[int, Field(ge=1)]
 RegionWeight = Annotated[float, Field(ge=0, le=2)]
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class IngestParams(_Section):
@@ -234,7 +235,7 @@ class GateParams(_Section):
     min_slice_clips: Count
     max_ece: Share
     max_latency_ms: Positive
-    approval_timeout_h: Positive
+    approval_timeout_h: Hours
     approvers: tuple[str, ...]
 
 
@@ -255,9 +256,23 @@ class DriftParams(_Section):
 class ScheduleParams(_Section):
     nightly: str
     retries: Annotated[int, Field(ge=0, le=20)]
-    retry_delay_s: Positive
-    max_retry_delay_s: Positive
-    task_timeout_h: Positive
+    retry_delay_s: Annotated[float, Field(gt=0, le=86400)]
+    max_retry_delay_s: Annotated[float, Field(gt=0, le=86400)]
+    task_timeout_h: Hours
+
+    @field_validator("nightly")
+    @classmethod
+    def _is_cron(cls, text: str) -> str:
+        from croniter import CroniterError, croniter  # Airflow has it loaded where DAG files are read
+
+        try:
+            croniter(text).get_next()  # also raises if there is no such day
+            fields = 5 if text.startswith("@") else len(text.split())
+        except CroniterError:
+            fields = 0
+        if fields != 5:
+            raise ValueError(f"schedule.nightly is {text!r} but must be a cron expression of 5 fields like '0 2 * * *'")
+        return text
 
 
 class Params(_Section):
@@ -301,7 +316,7 @@ def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
         raise ParamsError(
             f"{path} does not exist: run this inside a workspace, or make one with `violence-ops init DIR`."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
         raise ParamsError(f"{path} is not readable as YAML{line}: mend its syntax.") from None

@@ -3,7 +3,6 @@ that are run to their end."""
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import tempfile
@@ -17,7 +16,7 @@ from typing import IO, Final
 
 import psutil
 
-from violence_ops.files import write_json
+from violence_ops.files import read_json, write_json
 
 _CLOCK_TOLERANCE_S: Final = 2.0
 _PIECE: Final = 65536
@@ -85,7 +84,11 @@ def start(folder: Path, name: str, command: Sequence[str], environment: Mapping[
 def recorded(folder: Path, names: Iterable[str]) -> list[Service]:
     """What was started and not stopped, alive or not."""
     files = (folder / f"{name}.json" for name in names)
-    return [Service(**json.loads(file.read_text("utf-8"))) for file in files if file.is_file()]
+    return [
+        Service(**read_json(file, "end what it names by hand, if that runs still, and remove it"))
+        for file in files
+        if file.is_file()
+    ]
 
 
 def stop(folder: Path, services: Sequence[Service], *, workspace: Path, patience_s: float) -> int:

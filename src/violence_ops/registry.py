@@ -293,10 +293,10 @@ class Registry:
 
     def _unavailable(self, error: Exception) -> ServiceUnavailable:
         reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
-        return ServiceUnavailable(
-            f"MLflow at {self.uri} cannot be reached ({reason}): start it with `violence-ops up`, or mend "
-            "VIOLENCE_OPS_MLFLOW_URI, then run this again."
-        )
+        fault = "cannot be reached", "start it with `violence-ops up`, or mend VIOLENCE_OPS_MLFLOW_URI"
+        if not self._is_server:
+            fault = "cannot be used", "see that the file is sound and may be written, or bring it back from a backup"
+        return ServiceUnavailable(f"MLflow at {self.uri} {fault[0]} ({reason}): {fault[1]}, then run this again.")
 
     @contextmanager
     def _reached(self) -> Iterator[MlflowClient]:
@@ -315,7 +315,7 @@ class Registry:
         except (
             requests.exceptions.ConnectionError,
             requests.exceptions.Timeout,
-            sqlalchemy.exc.OperationalError,
+            sqlalchemy.exc.DatabaseError,
         ) as error:
             raise self._unavailable(error) from error
         except MlflowException as error:

@@ -21,7 +21,7 @@ import httpx
 from violence_ops import processes
 from violence_ops.airflow_api import AirflowApi
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
-from violence_ops.files import write_json
+from violence_ops.files import read_json, write_json
 from violence_ops.workspace import Workspace
 
 HOST: Final = "127.0.0.1"
@@ -46,6 +46,7 @@ _START_LIMIT_S: Final = 240.0
 _STOP_PATIENCE_S: Final = 8.0
 _PARALLELISM: Final = 4
 _KEYS: Final = "keys.json"
+_SECRETS_REMEDY: Final = "run `violence-ops down`, remove it and run `violence-ops up`, which makes other passwords"
 
 # Every task is forked from one process that has imported these: 15 s once instead of in every task.
 _PRELOAD: Final = (
@@ -90,7 +91,9 @@ def inspect(workspace: Workspace) -> State:
     alive = tuple(service.name for service in services if service.is_alive)
     dead = tuple(service.name for service in services if service.name not in alive)
     file = workspace.service_addresses
-    return State(Addresses(**json.loads(file.read_text("utf-8"))) if file.is_file() else None, alive, dead)
+    return State(
+        Addresses(**read_json(file, "remove it and run `violence-ops up`")) if file.is_file() else None, alive, dead
+    )
 
 
 def up(workspace: Workspace, *, airflow_port: int, mlflow_port: int) -> Addresses:
@@ -129,7 +132,7 @@ def api(workspace: Workspace, username: str = "admin") -> AirflowApi:
     addresses = inspect(workspace).addresses
     if addresses is None:
         raise ServiceUnavailable(f"Airflow of {workspace.root} is not running: start it with `violence-ops up`.")
-    return AirflowApi(addresses.airflow, username, json.loads(password_file(workspace).read_text("utf-8"))[username])
+    return AirflowApi(addresses.airflow, username, read_json(password_file(workspace), _SECRETS_REMEDY)[username])
 
 
 def dags_folder() -> Path:
@@ -283,7 +286,7 @@ def _secret(workspace: Workspace, name: str, keys: Sequence[str]) -> dict[str, s
         descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
             json.dump({key: secrets.token_hex(32 if name == _KEYS else 12) for key in keys}, handle)
-    return json.loads(file.read_text("utf-8"))
+    return read_json(file, _SECRETS_REMEDY)
 
 
 def _free_port(wanted: int) -> int:

@@ -6,7 +6,6 @@ A workspace is a git + DVC repository of its own; every path in it is named here
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 from collections.abc import Iterator, Mapping
@@ -18,7 +17,7 @@ from typing import Any, Final
 
 from violence_ops.deployment import Deployment
 from violence_ops.errors import UsageError, WorkspaceError
-from violence_ops.files import fingerprint, write_json
+from violence_ops.files import fingerprint, read_json, write_json
 from violence_ops.folders import Batch, ReportFolder, check_clip_id
 from violence_ops.params import Params, load_params
 
@@ -188,7 +187,7 @@ class Workspace:
         if self.deployment.mlflow_uri:
             return self.deployment.mlflow_uri
         if self.service_addresses.is_file():
-            return str(json.loads(self.service_addresses.read_text("utf-8"))["mlflow"])
+            return str(read_json(self.service_addresses, "remove it and run `violence-ops up`")["mlflow"])
         return self.mlflow_database
 
     @property
@@ -308,7 +307,7 @@ class Workspace:
     def read_progress(self, stage: str) -> dict[str, Any]:
         """What `write_progress` recorded; empty if the stage never ran."""
         path = self.progress / f"{stage}.json"
-        return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+        return read_json(path, f"remove it and run `violence-ops {stage}` again") if path.is_file() else {}
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:

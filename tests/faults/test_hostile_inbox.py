@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import socket
+import subprocess
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 
 from violence_ops import versioning
 from violence_ops.errors import WorkspaceError
-from violence_ops.stages import ingest, quarantine
+from violence_ops.stages import ingest, quarantine, status
 from violence_ops.workspace import Workspace
 
 NIGHT = date(2026, 1, 1)
@@ -133,6 +135,64 @@ def test_a_hard_link_is_copied_so_that_the_uploaders_file_stays_his(workspace: W
     (video,) = workspace.batch(batch_id).videos.iterdir()
     assert theirs.stat().st_nlink == 1
     assert video.read_bytes() == b"archive"
+
+
+def test_a_folder_that_may_not_be_changed_keeps_its_files_and_stops_no_other(
+    new_workspace: Callable[..., Workspace], close: Callable[[Path], None]
+) -> None:
+    workspace = new_workspace(**{"ingest.max_clips": 2})
+    for name in ("aaa", "locked", "zzz"):
+        (workspace.inbox / name).mkdir()
+        (workspace.inbox / name / "clip.mp4").write_bytes(name.encode())
+    (workspace.inbox / "locked" / "labels.csv").write_text("path,label\n")
+    close(workspace.inbox / "locked")
+    result = ingest.run(workspace, workspace.params(), night=NIGHT)
+    assert (result.claimed, result.left) == (2, 1)
+    assert any("inbox/locked" in notice and "to change that folder" in notice for notice in result.notices)
+    assert [path.relative_to(workspace.inbox) for path in workspace.inbox.rglob("*.mp4")] == [Path("locked/clip.mp4")]
+    again = ingest.run(workspace, workspace.params(), night=NIGHT)
+    assert (again.claimed, again.left) == (0, 1)
+
+
+def test_rows_that_cannot_be_taken_out_of_a_table_are_told(workspace: Workspace, close: Callable[[Path], None]) -> None:
+    (workspace.inbox / "camera" / "clips").mkdir(parents=True)
+    (workspace.inbox / "camera" / "clips" / "a.mp4").write_bytes(b"a")
+    (workspace.inbox / "camera" / "labels.csv").write_text("path,label\nclips/a.mp4,Fight\n")
+    close(workspace.inbox / "camera")
+    result = ingest.run(workspace, workspace.params(), night=NIGHT)
+    assert result.claimed == 1
+    assert any(notice.startswith("camera/labels.csv still has rows") for notice in result.notices)
+
+
+def test_a_file_of_another_user_is_copied_or_waits_until_it_may_be_read(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("open.mp4", "closed.mp4"):
+        (workspace.inbox / name).write_bytes(name.encode())
+    theirs = (workspace.inbox / "open.mp4").stat().st_ino
+    monkeypatch.setattr(os, "geteuid", lambda: os.getuid() + 1)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).name != "closed.mp4")
+    result = ingest.run(workspace, workspace.params(), night=NIGHT)
+    assert (result.claimed, result.left) == (1, 1)
+    assert "read them" in result.notices[0]
+    (video,) = workspace.batch(result.batch_ids[0]).videos.iterdir()
+    assert (video.read_bytes(), video.stat().st_ino != theirs) == (b"open.mp4", True)
+    assert (workspace.inbox / "closed.mp4").is_file()
+
+
+@pytest.mark.parametrize(("name", "levels"), [("d", 1500), ("n" * 200, 30)], ids=["many", "long"])
+def test_a_folder_tree_without_end_waits_and_stops_nothing(workspace: Workspace, name: str, levels: int) -> None:
+    with contextlib.chdir(workspace.inbox):
+        for _ in range(levels):
+            os.mkdir(name)
+            os.chdir(name)
+        Path("lost.mp4").write_bytes(b"lost")
+    (workspace.inbox / "good.mp4").write_bytes(b"good")
+    result = ingest.run(workspace, workspace.params(), night=NIGHT)
+    waiting = status.run(workspace).inbox
+    subprocess.run(["rm", "-r", workspace.inbox / name], check=True)  # deeper than pytest can clear away
+    assert (result.claimed, result.left, waiting) == (1, 1, 1)
+    assert any("not looked into" in notice and name[:50] in notice for notice in result.notices)
 
 
 def test_dvc_is_kept_from_reading_a_fifo(workspace: Workspace) -> None:

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from violence_ops.cli import app
+from violence_ops.cli.program import app
 from violence_ops.errors import UnknownBatch, WorkspaceError
 from violence_ops.records import ClipRecord
 from violence_ops.stages import analyze, annotate, explain, forget, labels_file

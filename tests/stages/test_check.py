@@ -17,7 +17,7 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
-from violence_ops.cli import app
+from violence_ops.cli.program import app
 from violence_ops.files import read_fingerprint, write_json, write_table
 from violence_ops.folders import Batch
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from violence_ops.cli import app
+from violence_ops.cli.program import app
 from violence_ops.errors import UsageError
 from violence_ops.folders import clip_id_of
 from violence_ops.stages import clip_names, ingest, tombstones

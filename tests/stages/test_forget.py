@@ -264,8 +264,10 @@ def test_a_clip_of_an_open_batch_and_one_in_quarantine_are_forgotten_too(
 ) -> None:
     first, second, _ = open_batch(workspace)
     batch = workspace.batch(first.batch_id)
+    (workspace.root / "catalog.db.damaged").write_text(f"set aside by `catalog rebuild`, with {first.clip_id}")
     forget.run(workspace, workspace.params(), first.clip_id, **WHO)
     assert list(remnants(workspace, first.clip_id)) == []
+    assert not (workspace.root / "catalog.db.damaged").exists()
     assert len(batches.read_manifest(batch).clips) == len(batches.accepted_clips(batch)) == 2
     assert batches.video_of(batch, second).is_file()
 

@@ -203,6 +203,28 @@ def test_a_duplicate_with_another_label_is_told_and_changes_nothing(workspace: W
     assert "nothing was changed" in result.notices[0]
 
 
+@pytest.mark.parametrize("known", [False, True], ids=["new", "known"])
+def test_copies_of_one_night_that_contradict_each_other_leave_the_label_to_a_person(
+    workspace: Workspace, known: bool
+) -> None:
+    if known:
+        (workspace.inbox / "a.mp4").write_bytes(b"same")
+        take_in(workspace)
+    for label in ("Fight", "NonFight"):
+        (workspace.inbox / label).mkdir()
+        (workspace.inbox / label / "a.mp4").write_bytes(b"same")
+    result = take_in(workspace)
+    assert labels.effective_labels(workspace) == {}
+    (notice,) = [notice for notice in result.notices if "same bytes" in notice]
+    assert notice.startswith(
+        "Fight/a.mp4 says Fight and NonFight/a.mp4 says NonFight of the same bytes: neither counts"
+    )
+    (clip_id,) = (entry["clip_id"] for entry in quarantine.entries(workspace))
+    assert f"`violence-ops label {clip_id} LABEL --by NAME`" in notice
+    labels.run(workspace, clip_id, "NonFight", "ada")
+    assert labels.effective_labels(workspace) == {clip_id: ("NonFight", "review")}
+
+
 def test_a_source_group_that_comes_later_is_told_and_changes_nothing(workspace: Workspace) -> None:
     (workspace.inbox / "a.mp4").write_bytes(b"same")
     (batch_id,) = take_in(workspace).batch_ids

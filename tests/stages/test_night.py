@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from violence_ops.cli import app
+from violence_ops.cli.program import app
 from violence_ops.stages import night
 from violence_ops.workspace import Workspace
 

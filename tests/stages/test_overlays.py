@@ -9,7 +9,7 @@ import av
 import pytest
 from typer.testing import CliRunner
 
-from violence_ops.cli import app
+from violence_ops.cli.program import app
 from violence_ops.errors import UnknownBatch, UsageError, WorkspaceError
 from violence_ops.evaluation import judgement
 from violence_ops.evaluation.records import DataChecks, HoldoutFacts, JudgedClip, Latency, Leakage, ModelFacts, Timings

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from violence_ops.cli import app
+from violence_ops.cli.program import app
 from violence_ops.errors import UsageError
 from violence_ops.records import ClipRecord
 from violence_ops.stages import assemble, predict, synth, train

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
-from violence_ops.cli import app
+from violence_ops.cli.program import app
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.files import sha256_file, write_table
 from violence_ops.records import CLIPS_SCHEMA, PREDICTIONS_SCHEMA, ClipRecord

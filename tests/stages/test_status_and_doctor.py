@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
@@ -58,6 +59,42 @@ def test_doctor_names_the_bad_key_of_params(workspace: Workspace) -> None:
     result = doctor.run(workspace.root)
     assert not result.healthy
     assert any("ingest.shard_sise" in line for line in result.lines())
+
+
+def test_a_workspace_that_may_not_be_written_is_a_fault_and_is_said_by_status(
+    workspace: Workspace, close: Callable[[Path], None]
+) -> None:
+    status.run(workspace)
+    for journal in workspace.root.glob("catalog.db-*"):
+        journal.unlink()
+    close(workspace.root)
+    faults = {finding.what: finding for finding in doctor.run(workspace.root).findings if not finding.ok}
+    assert faults.keys() >= {"workspace", "catalog"}
+    assert str(workspace.root) in faults["workspace"].found
+    with pytest.raises(ServiceUnavailable, match="get the right to write there"):
+        status.run(workspace)
+
+
+@pytest.mark.parametrize(
+    ("file", "what", "remedy"),
+    [
+        ("catalog.db", "catalog", "`violence-ops catalog rebuild`"),
+        ("mlflow.db", "registry", "backup"),
+        (".services/addresses.json", "services", "`violence-ops up`"),
+    ],
+)
+def test_doctor_finds_a_damaged_file(workspace: Workspace, file: str, what: str, remedy: str) -> None:
+    (workspace.root / file).parent.mkdir(exist_ok=True)
+    (workspace.root / file).write_text("garbage" * 1000)
+    (fault, *_) = [
+        finding for finding in doctor.run(workspace.root).findings if not finding.ok and finding.what == what
+    ]
+    assert remedy in fault.remedy
+
+
+def test_doctor_makes_no_catalog_and_no_registry(workspace: Workspace) -> None:
+    assert doctor.run(workspace.root).healthy
+    assert not list(workspace.root.glob("*.db*"))
 
 
 def test_doctor_without_a_workspace_says_how_to_make_one(tmp_path: Path) -> None:

@@ -66,6 +66,21 @@ def test_nonsense_numbers_are_refused_in_a_sentence(tmp_path: Path) -> None:
         synth.run(tmp_path / "x", 3, seed=0, groups=0)
 
 
+def test_a_folder_that_holds_files_is_refused_and_an_empty_inbox_is_not(tmp_path: Path) -> None:
+    (tmp_path / ".gitkeep").touch()
+    synth.run(tmp_path, 1, seed=0, groups=1, duration_s=0.5, with_truth=False)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(UsageError, match="is not empty"):
+        synth.run(tmp_path, 2, seed=1, groups=1)
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_fewer_groups_than_asked_for_are_told(tmp_path: Path) -> None:
+    made = synth.run(tmp_path / "x", 2, seed=0, groups=2, duration_s=0.5, with_truth=False)
+    assert made["groups"] == 1
+    assert made["notices"] == ["2 clips fill 1 of 2 groups: a group has clips of both labels."]
+
+
 def test_broken_files_are_broken_in_the_way_their_reason_says(tmp_path: Path) -> None:
     expected = synth.broken_files(tmp_path, seed=2)
     assert set(expected.values()) <= set(REASONS)

@@ -3,10 +3,15 @@
 Exit codes: 0 done; 1 failed; 2 wrong usage; 3 refused by the gate, or `check` found something; 4 input unusable; 130 interrupted.
 """
 
-from violence_ops.cli import services, nightly, models, learning, shadow, clips, annotations, lineage, review  # noqa: F401, I001  (in the order of `--help`)
-from violence_ops.cli.common import app
+import sys
 
 
 def main() -> None:
     """Entry point of `violence-ops`."""
-    app()
+    try:
+        from violence_ops.cli.program import app  # here: what takes its time can be interrupted
+
+        app()
+    except KeyboardInterrupt:
+        print("Interrupted.", file=sys.stderr)
+        sys.exit(130)

@@ -156,9 +156,12 @@ def synth(
     clips: Annotated[int, typer.Option(min=1, help="How many.")] = 40,
     seed: int = 0,
     groups: Annotated[
-        int, typer.Option(min=1, help="Source groups: clips of one share scene, camera and people.")
+        int,
+        typer.Option(
+            min=1, help="Source groups: clips of one share scene, camera and people; at most one for two clips."
+        ),
     ] = 10,
-    unlabelled: Annotated[int, typer.Option(min=0, help="How many of them come without a label.")] = 0,
+    unlabelled: Annotated[int, typer.Option(min=0, help="How many further ones come without a label.")] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Make labelled synthetic clips with ground truth, ready to drop into an inbox."""
@@ -294,6 +297,10 @@ app.add_typer(catalog_app, name="catalog")
 @catalog_app.command("rebuild")
 def catalog_rebuild(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Make the catalog again from the batches and the quarantine."""
+    from violence_ops.stages import index
     from violence_ops.stages import status as stage
 
-    show(stage.rebuild_catalog(Workspace.open(workspace)), as_json)
+    opened = Workspace.open(workspace)
+    if aside := index.set_aside_damaged(opened):
+        stderr.print(f"The catalog was damaged; it lies in {aside} now.", markup=False, highlight=False, soft_wrap=True)
+    show(stage.rebuild_catalog(opened), as_json)

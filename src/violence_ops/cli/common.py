@@ -95,7 +95,10 @@ def open_workspace(workspace: Path | None, settings: Sequence[str] | None = None
         key, separator, value = setting.partition("=")
         if not separator:
             raise UsageError(f"{setting!r} is no setting: write --set SECTION.KEY=VALUE.")
-        overrides[key] = yaml.safe_load(value)
+        try:
+            overrides[key] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError):
+            raise UsageError(f"{setting!r} is no setting: {value!r} is not readable as YAML.") from None
     return opened, opened.params(overrides)
 
 

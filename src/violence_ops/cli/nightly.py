@@ -19,7 +19,7 @@ from violence_ops.cli.common import (
     show,
     stderr,
 )
-from violence_ops.errors import ExpectationsFailed, InputUnusable, UsageError
+from violence_ops.errors import InputUnusable, UsageError, UserError
 
 
 def night_date(value: str | None) -> date:
@@ -109,7 +109,7 @@ def night(
 ) -> None:
     """The whole night without Airflow: ingest, then validate to seal for every open batch, and a version in shadow.
 
-    A batch that does not meet the expectations stays open and stops no other; the exit code is then 1, or 4 if nothing of it was usable.
+    A batch that does not meet the expectations, or cannot be read, stays open and stops no other; the exit code is then 1, or 4 if nothing of it was usable.
     """
     from violence_ops.stages import night as stage
 
@@ -121,8 +121,9 @@ def night(
         said = f"The version in shadow has not judged this night: {result.shadow_problem}"
         stderr.print(said, markup=False, soft_wrap=True)
     if result.stopped:
-        unusable = not any(result.batches[batch_id]["validate"]["accepted"] for batch_id in result.stopped)
-        raise (InputUnusable if unusable else ExpectationsFailed)("\n".join(result.stopped.values()))
+        validated = [result.batches[batch_id].get("validate") for batch_id in result.stopped]
+        unusable = all(found and not found["accepted"] for found in validated)
+        raise (InputUnusable if unusable else UserError)("\n".join(result.stopped.values()))
 
 
 @app.command()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from violence_ops.errors import UnknownBatch, WorkspaceError
-from violence_ops.files import load_table, write_json
+from violence_ops.files import load_table, read_json, write_json
 from violence_ops.folders import Batch
 from violence_ops.records import CLIPS_SCHEMA, ClipPoses, ClipRecord, ClipTracks
 from violence_ops.workspace import Workspace
@@ -51,10 +50,23 @@ def read_manifest(batch: Batch) -> Manifest:
     """Read `batch.json`. Raises UnknownBatch."""
     if not batch.manifest.is_file():
         raise UnknownBatch(batch.batch_id)
-    content = json.loads(batch.manifest.read_text("utf-8"))
+    content = read_json(batch.manifest)
     facts = {key: value for key, value in content.items() if key not in ("batch_id", "night", "clips")}
     clips = tuple(ClipRecord.from_dict(row) for row in content.get("clips", ()))
     return Manifest(content["batch_id"], content["night"], clips, facts)
+
+
+def adopt(batch: Batch, night: str) -> None:
+    """Leave an open batch that a killed run began to the run of another night."""
+    write_json(batch.adoption, {"night": night})
+
+
+def nights_of(batch: Batch) -> set[str]:
+    """The nights whose runs finish a batch: its own, and the one that adopted it."""
+    nights = {batch.batch_id.rpartition("-")[0]}
+    if batch.adoption.is_file():
+        nights.add(read_json(batch.adoption, "remove it and run `violence-ops night`")["night"])
+    return nights
 
 
 def open_batch_ids(workspace: Workspace) -> list[str]:

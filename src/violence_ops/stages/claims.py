@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -26,7 +25,7 @@ from typing import IO, Any
 
 from violence_ops.catalog import Catalog
 from violence_ops.errors import WorkspaceError
-from violence_ops.files import atomic_path, sync_folder, write_json
+from violence_ops.files import atomic_path, read_json, sync_folder, write_json
 from violence_ops.stages.inbox import Drop
 from violence_ops.workspace import Workspace
 
@@ -46,8 +45,11 @@ class Claim:
     def file(self, number: int) -> Path:
         return self.folder / "files" / str(number)
 
-    def take(self, found: list[tuple[Path, Drop]]) -> None:
-        """Move files from the inbox into the claim; those that another run was faster to take are left out."""
+    def take(self, found: list[tuple[Path, Drop]]) -> list[Path]:
+        """Move files from the inbox into the claim; those that another run was faster to take are left out.
+
+        Returns the files that stay where they are because they may not be read, or their folder may not be changed.
+        """
         plan = {number: drop for number, drop in self.drops.items() if os.path.lexists(self.file(number))}
         first = max(plan, default=-1) + 1
         new = dict(enumerate(found, start=first))
@@ -55,17 +57,30 @@ class Claim:
         self.drops = plan
         self._write_plan()
         (self.folder / "files").mkdir(exist_ok=True)
+        closed = []
         for number, (path, _) in new.items():
-            if not _rename(path, self.file(number)):
+            try:
+                taken = _rename(path, self.file(number))
+            except PermissionError:
+                taken = False
+                closed.append(path)
+            if not taken:
                 del self.drops[number]
-            elif _has_other_names(self.file(number)):
-                _own_copy(self.file(number))
         sync_folder(self.folder / "files")
+        return closed
+
+    def make_own(self) -> None:
+        """Replace what others have a hold on, by another name or as its owner, by copies: theirs are not ours to link, to make
+        read-only or to see changed."""
+        for path in map(self.file, self.drops):
+            if _is_shared(path):
+                with atomic_path(path) as temporary:
+                    shutil.copyfile(path, temporary)
 
     def decision(self) -> dict[str, Any] | None:
         """What was decided about the files, if the deciding was finished."""
         path = self.folder / "decision.json"
-        return json.loads(path.read_text("utf-8")) if path.is_file() else None
+        return read_json(path, _remedy(self.folder)) if path.is_file() else None
 
     def decide(self, decision: dict[str, Any]) -> None:
         """Write the decision down: from here on it is carried out, whoever adopts the claim."""
@@ -116,11 +131,15 @@ def _adopt(folder: Path, locks: ExitStack) -> Claim | None:
         shutil.rmtree(folder)
         lock.close()
         return None
-    content = json.loads(plan.read_text("utf-8"))
+    content = read_json(plan, _remedy(folder))
     drops = {int(number): Drop(**drop) for number, drop in content["drops"].items()}
     claim = Claim(folder, content["night"], drops)
     claim.drops = {number: drop for number, drop in drops.items() if os.path.lexists(claim.file(number))}
     return claim
+
+
+def _remedy(folder: Path) -> str:
+    return f"put the files of {folder / 'files'} back into the inbox and remove {folder}"
 
 
 def _lock(folder: Path, locks: ExitStack) -> IO[str] | None:
@@ -134,6 +153,8 @@ def _lock(folder: Path, locks: ExitStack) -> IO[str] | None:
 
 def _rename(path: Path, target: Path) -> bool:
     try:
+        if _is_shared(path) and not os.access(path, os.R_OK):
+            raise PermissionError(errno.EACCES, "no copy can be made of it", str(path))
         path.rename(target)
     except FileNotFoundError:
         return False
@@ -146,12 +167,7 @@ def _rename(path: Path, target: Path) -> bool:
     return True
 
 
-def _has_other_names(path: Path) -> bool:
+def _is_shared(path: Path) -> bool:
+    """Whether a regular file has other names, or belongs to another user without our being root, who may do all with it."""
     status = path.lstat()
-    return stat.S_ISREG(status.st_mode) and status.st_nlink > 1
-
-
-def _own_copy(path: Path) -> None:
-    """Replace a hard link by a copy: the file's other names are not ours to make read-only, nor to see changed."""
-    with atomic_path(path) as temporary:
-        shutil.copyfile(path, temporary)
+    return stat.S_ISREG(status.st_mode) and (status.st_nlink > 1 or os.geteuid() not in (0, status.st_uid))

@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from violence_ops import services
+from violence_ops.catalog import Catalog, is_unborn
 from violence_ops.errors import UserError
 from violence_ops.stages import notify
+from violence_ops.stages.releases import CHAMPION, open_registry
 from violence_ops.workspace import Workspace
 
 _LEAST_DISK_GIB: Final = 5.0
@@ -57,7 +59,8 @@ def run(workspace: Path | None = None) -> DoctorResult:
     findings = [_python(), _packages(), _ffmpeg(), _device(), _weights(), _git(), _memory()]
     try:
         opened = Workspace.open(workspace)
-        findings += [_params(opened), _disk(opened.root), _told(opened), *_services(opened)]
+        findings += [_writable(opened), _params(opened), _disk(opened.root), _catalog(opened), _registry(opened)]
+        findings += [_told(opened), *_services(opened)]
     except UserError as error:
         findings += [_disk(Path.cwd()), Finding("workspace", "none here", workspace is None, str(error))]
     return DoctorResult(findings)
@@ -135,6 +138,32 @@ def _disk(folder: Path) -> Finding:
     return Finding("disk", f"{free:.1f} GiB free at {folder}", free >= _LEAST_DISK_GIB, remedy)
 
 
+def _writable(workspace: Workspace) -> Finding:
+    folders = (
+        workspace.root, workspace.inbox, workspace.work, workspace.data, workspace.batches, workspace.quarantine, workspace.reports,
+    )  # fmt: skip
+    closed = [str(folder) for folder in folders if folder.exists() and not os.access(folder, os.W_OK | os.X_OK)]
+    found = f"no right to write to {', '.join(closed)}" if closed else f"{workspace.root} may be written"
+    return Finding(
+        "workspace", found, not closed, "give the user that runs violence-ops that right, or mount it for writing"
+    )
+
+
+def _catalog(workspace: Workspace) -> Finding:
+    def look() -> str:
+        if is_unborn(workspace.catalog_url):
+            return "not made yet"
+        with Catalog(workspace.catalog_url) as catalog:
+            counts = catalog.counts()
+        return f"{sum(counts['status'].values())} clips in {sum(counts['batches'].values())} batches"
+
+    return _finding("catalog", look)
+
+
+def _registry(workspace: Workspace) -> Finding:
+    return _finding("registry", lambda: f"champion is {open_registry(workspace).alias(CHAMPION) or 'nobody yet'}")
+
+
 def _params(workspace: Workspace) -> Finding:
     return _finding("params.yaml", lambda: f"valid, {workspace.params().schedule.nightly} is the nightly schedule")
 
@@ -144,7 +173,11 @@ def _told(workspace: Workspace) -> Finding:
 
 
 def _services(workspace: Workspace) -> Iterator[Finding]:
-    state = services.inspect(workspace)
+    try:
+        state = services.inspect(workspace)
+    except UserError as error:
+        yield Finding("services", "not usable", False, str(error))
+        return
     remedy = f"run `violence-ops up` again; the logs are in {workspace.services}"
     if state.addresses is None and not state.dead:
         yield Finding("services", "not running", True)

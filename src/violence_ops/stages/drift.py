@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from violence_ops import versioning
 from violence_ops.errors import WorkspaceError
-from violence_ops.files import write_json, write_text
+from violence_ops.files import read_json, write_json, write_text
 from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.stages import batches, releases, reports, trained_on
@@ -109,7 +108,7 @@ def _reference(workspace: Workspace, version: str) -> _Reference:
     path = workspace.drift_reference(version)
     if not path.is_file():
         write_json(path, _measured_reference(workspace, version))
-    content = json.loads(path.read_text("utf-8"))
+    content = read_json(path, "remove it, and it is made again")
     clips = [ClipValues(one["group"], one["values"]) for one in content["clips"]]
     # last, and never kept: which evaluation is the newest may change
     clips += _probabilities(workspace, version)

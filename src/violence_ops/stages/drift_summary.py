@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Final
 
+from violence_ops.files import read_json
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ def drift_summary(workspace: Workspace, version: str) -> list[DriftReport]:
     paths = sorted(workspace.drift_reports.glob("*.json"), reverse=True) if workspace.drift_reports.is_dir() else []
     found: list[DriftReport] = []
     for path in paths:
-        content = json.loads(path.read_text("utf-8"))
+        content = read_json(path, "run `violence-ops drift` again, or remove it")
         if content["model_version"] == version and len(found) < _SHOWN:
             found.append(DriftReport.from_dict(content))
     return found[::-1]

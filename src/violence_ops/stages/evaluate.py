@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -34,9 +33,10 @@ from violence_ops.files import load_table, sha256_file, write_json
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord, ClipTracks, Label
 from violence_ops.registry import Registry
-from violence_ops.stages import pictures, releases, reports
+from violence_ops.stages import pictures, releases, reports, trained_on
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.capacity import peak_memory
+from violence_ops.stages.holdout import read_facts
 from violence_ops.stages.labels import effective_labels
 from violence_ops.stages.score import load_version
 from violence_ops.workspace import Workspace
@@ -150,7 +150,7 @@ def _read_holdout(workspace: Workspace, version: str | None) -> _Holdout:
         wanted = f"holdout {name}" if name else "holdout"
         raise WorkspaceError(f"There is no {wanted} yet: make one with `violence-ops holdout freeze`.")
     folder = workspace.holdout(name)
-    content = json.loads((folder / "holdout.json").read_text("utf-8"))
+    content = read_facts(workspace, name)
     for table, frozen in content["sha256"].items():
         if not (folder / table).is_file() or sha256_file(folder / table) != frozen:
             raise WorkspaceError(
@@ -195,20 +195,18 @@ def _contestant(workspace: Workspace, registry: Registry, version: str, holdout:
 
 def _batches_of(package: Path) -> dict[str, str]:
     """The batches that a version was trained and tuned on, with how many clips of each; nothing if that is not known."""
-    path = package / "training.json"
-    rows = json.loads(path.read_text("utf-8"))["clips"] if path.is_file() else []
-    counts = Counter(row["batch_id"] for row in rows if "batch_id" in row)
+    record = trained_on.of_package(package) or {"clips": []}
+    counts = Counter(row["batch_id"] for row in record["clips"] if "batch_id" in row)
     named = ", ".join(f"{name} ({count} clips)" for name, count in sorted(counts.items()))
     return {"trained_on_batches": named} if named else {}
 
 
 def _trained_on(package: Path) -> list[Origin] | None:
     """The clips that a version was trained and tuned on, which travel with it; None if they do not."""
-    path = package / "training.json"
-    if not path.is_file():
+    record = trained_on.of_package(package)
+    if record is None:
         return None
-    clips = json.loads(path.read_text("utf-8"))["clips"]
-    return [Origin(row["clip_id"], row["source_group"], row["perceptual_hash"]) for row in clips]
+    return [Origin(row["clip_id"], row["source_group"], row["perceptual_hash"]) for row in record["clips"]]
 
 
 def _judge(

@@ -275,7 +275,8 @@ def _loose(workspace: Workspace, clip_id: str) -> list[Path]:
     called = (path for folder in folders for path in sorted(folder.rglob(f"*{clip_id}*")))
     tables = (path for path in sorted(workspace.cache.rglob("*.parquet")) if _has_rows(path, clip_id))
     pages = (path for path in sorted(workspace.cache.glob("*.html")) if clip_id in path.read_text("utf-8"))
-    return [path for path in (workspace.quarantined(clip_id), *called, *tables, *pages) if path.exists()]
+    catalogs = workspace.root.glob("catalog.db*.damaged")  # may hold its row, and cannot be asked
+    return [path for path in (workspace.quarantined(clip_id), *called, *tables, *pages, *catalogs) if path.exists()]
 
 
 def _has_rows(path: Path, clip_id: str) -> bool:

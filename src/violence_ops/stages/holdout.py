@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import tempfile
@@ -16,9 +15,10 @@ import pyarrow as pa
 
 from violence_ops import versioning
 from violence_ops.errors import UsageError, UserError, WorkspaceError
-from violence_ops.files import load_table, sha256_file, sync_folder, write_json, write_table
+from violence_ops.files import load_table, read_json, sha256_file, sync_folder, write_json, write_table
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord, as_tracks
+from violence_ops.stages import trained_on
 from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, track_rows
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace, version_order
@@ -79,8 +79,14 @@ def read(workspace: Workspace, version: str) -> HoldoutResult:
     path = workspace.holdout(version) / "holdout.json"
     if not path.is_file():
         raise WorkspaceError(f"There is no holdout {version}: make one with `violence-ops holdout freeze`.")
-    content = json.loads(path.read_text("utf-8"))
+    content = read_facts(workspace, version)
     return HoldoutResult(version, content["revision"], tuple(content["groups"]), content["clips"])
+
+
+def read_facts(workspace: Workspace, version: str) -> dict[str, Any]:
+    """The `holdout.json` of a version that there is. Raises WorkspaceError if it is damaged."""
+    folder = workspace.holdout(version)
+    return read_json(folder / "holdout.json", f"restore it with `dvc checkout {folder}.dvc`")
 
 
 def held_out(workspace: Workspace) -> list[ClipRecord]:
@@ -122,8 +128,7 @@ def _seen(workspace: Workspace) -> set[str]:
     """Clip ids and source groups in the present dataset, or in what any registered model was trained and tuned on."""
     registry = open_registry(workspace)
     packages = [registry.download(one.version, workspace.model_package(one.version)) for one in registry.versions()]
-    records = [path for package in packages if (path := package / "training.json").is_file()]
-    rows = [row for path in records for row in json.loads(path.read_text("utf-8"))["clips"]]
+    rows = [row for package in packages if (record := trained_on.of_package(package)) for row in record["clips"]]
     for name in ("train.parquet", "val.parquet"):
         if (table := workspace.dataset / name).is_file():
             rows += load_table(table, columns=["clip_id", "source_group"]).to_pylist()

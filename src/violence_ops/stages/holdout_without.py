@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import pyarrow.compute as pc
 
@@ -46,7 +44,7 @@ def replace(workspace: Workspace, clip_id: str) -> Replaced | None:
 def _made_before(workspace: Workspace, name: str) -> str | None:
     """The version that took the place of `name` in a run that was killed."""
     for version in workspace.holdout_versions():
-        if name in _facts(workspace, version).get("replaces", ()):
+        if name in holdout.read_facts(workspace, version).get("replaces", ()):
             return version
     return None
 
@@ -60,18 +58,13 @@ def _freeze_without(workspace: Workspace, old: Sequence[str], clip_id: str) -> s
     if not len(clips):
         return None
     version = holdout.next_version(workspace)
-    kept = {key: value for key, value in _facts(workspace, old[-1]).items() if key in ("share", "seed")}
+    kept = {key: value for key, value in holdout.read_facts(workspace, old[-1]).items() if key in ("share", "seed")}
     holdout.write_frozen(workspace.holdout(version), version, clips, tracks, kept | {"replaces": list(old)})
     return version
-
-
-def _facts(workspace: Workspace, version: str) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads((workspace.holdout(version) / "holdout.json").read_text("utf-8"))
-    return content
 
 
 def _notices(workspace: Workspace, version: str | None) -> Iterator[str]:
     if version is None:
         yield "No clip was left to judge models by: freeze another holdout with `violence-ops holdout freeze`."
-    elif missing := set(LABELS) - _facts(workspace, version)["clips"].keys():
+    elif missing := set(LABELS) - holdout.read_facts(workspace, version)["clips"].keys():
         yield f"Holdout {version} has no {missing.pop()} clip left: freeze another with `violence-ops holdout freeze`."

@@ -24,6 +24,7 @@ _UNFINISHED: Final = (".part", ".tmp", ".partial", ".crdownload")
 _MAX_PATH: Final = 200
 _MAX_CSV_BYTES: Final = 64 << 20
 _NAMED: Final = 5  # of what a notice is about
+_SHOWN: Final = 60  # characters of a path that is too long to be shown
 _UNSAFE_CATEGORIES: Final = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
@@ -44,9 +45,11 @@ class Drop:
 
 @dataclass(slots=True)
 class Scan:
-    """The inbox at one moment: complete files in order of their names, how many are left for later, and what was odd.
+    """The inbox at one moment: complete files in order of their names, how many files and closed folders are left for later,
+    and what was odd.
 
-    `unmet` are the rows' paths without a file so far, `unlabelled` how many clips without a label each folder holds.
+    `unmet` are the rows' paths without a file so far, `too_deep` the folders whose own path is too long to look into,
+    `unlabelled` how many clips without a label each folder holds.
     """
 
     drops: list[tuple[Path, Drop]] = field(default_factory=list)
@@ -55,25 +58,42 @@ class Scan:
     spent: frozenset[str] = frozenset()
     tables: list[tuple[Path, os.stat_result]] = field(default_factory=list)
     unmet: dict[str, None] = field(default_factory=dict)
+    too_deep: list[str] = field(default_factory=list)
     unlabelled: Counter[str] = field(default_factory=Counter)
+
+
+_Folder = tuple[Path, float, dict[str, dict[str, str]]]
+"""A folder still to be looked into, the time before which its files are complete, and the rows that speak of them."""
 
 
 def scan(inbox: Path, settle_s: float, spent: Collection[str] = ()) -> Scan:
     """List what can be taken. Opens nothing but labels.csv files, follows no link.
 
-    Left for the next run: hidden and unfinished names, files changed less than `settle_s` seconds ago, and the files of a
-    folder whose labels.csv is that young. Rows about the `spent` paths (as `Drop.source_path`) are passed over: they spoke
-    of files that a killed run has taken.
+    Left for the next run: hidden and unfinished names, files changed less than `settle_s` seconds ago, the files of a folder
+    whose labels.csv is that young, and folders that cannot be looked into. Rows about the `spent` paths (as
+    `Drop.source_path`) are passed over: they spoke of files that a killed run has taken.
     """
     found = Scan(spent=frozenset(spent))
-    before = time.time() - settle_s
-    _scan_folder(inbox, inbox, before, {}, found)
+    folders: list[_Folder] = [(inbox, time.time() - settle_s, {})]
+    while folders:
+        path, before, rows = folders.pop()
+        try:
+            folders += reversed(_scan_folder(inbox, path, before, rows, found))
+        except FileNotFoundError:  # taken away meanwhile
+            continue
+        except OSError as error:
+            found.left += 1
+            shown = printable(os.path.relpath(path, inbox))
+            found.notices.append(f"{shown} cannot be read ({error.strerror}): give the pipeline's user access.")
     found.drops.sort(key=lambda item: item[1].source_path)
-    found.notices += _labels_lost(found)
+    found.notices += _overlooked(found)
     return found
 
 
-def _labels_lost(found: Scan) -> Iterator[str]:
+def _overlooked(found: Scan) -> Iterator[str]:
+    if found.too_deep:
+        folders = _some([f"{folder[:_SHOWN]}…" for folder in found.too_deep])
+        yield f"Folders whose path has more than {_MAX_PATH} characters are not looked into: {folders}; move their files up."
     if found.unmet:
         rows = _some([printable(path)[:_MAX_PATH] for path in found.unmet])
         yield f"Rows of {LABELS_FILE} meet no file and wait for it: {rows}; a path counts from the folder of its {LABELS_FILE}."
@@ -92,25 +112,33 @@ def spend(inbox: Path, scanned: Scan, taken: Collection[str]) -> None:
     """Take the rows of the files that were `taken` (as `Drop.source_path`) out of the labels.csv files that were read.
 
     Rows of files still to come stay; a table without any goes. One that changed since the scan is somebody's new word and
-    is left alone.
+    is left alone, and one that cannot be written is told.
     """
     gone = scanned.spent | set(taken)
     for path, read in scanned.tables:
         try:
-            if _version(path.lstat()) != _version(read):
-                continue
-            head, *rows = [row for row in csv.reader(io.StringIO(path.read_text("utf-8-sig"))) if any(row)]
+            if _version(path.lstat()) == _version(read):
+                _spend_rows(inbox, path, gone)
         except FileNotFoundError:
             continue
-        column = head.index("path")
-        named = [row for row in rows if len(row) > column and row[column].strip()]
-        kept = [row for row in named if printable(_of_row(inbox, path, row[column])) not in gone]
-        if not kept:
-            path.unlink()
-        elif len(kept) < len(named):
-            text = io.StringIO()
-            csv.writer(text, lineterminator="\n").writerows([head, *kept])
-            write_text(path, text.getvalue())
+        except PermissionError:
+            shown = printable(str(path.relative_to(inbox)))
+            scanned.notices.append(
+                f"{shown} still has rows of clips that were taken: give the pipeline's user the right to change its folder."
+            )
+
+
+def _spend_rows(inbox: Path, path: Path, gone: Collection[str]) -> None:
+    head, *rows = [row for row in csv.reader(io.StringIO(path.read_text("utf-8-sig"))) if any(row)]
+    column = head.index("path")
+    named = [row for row in rows if len(row) > column and row[column].strip()]
+    kept = [row for row in named if printable(_of_row(inbox, path, row[column])) not in gone]
+    if not kept:
+        path.unlink()
+    elif len(kept) < len(named):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows([head, *kept])
+        write_text(path, text.getvalue())
 
 
 def _version(status: os.stat_result) -> tuple[int, int, int]:
@@ -146,16 +174,11 @@ def _what_is_unsafe(relative: str) -> str | None:
     return None
 
 
-def _scan_folder(inbox: Path, folder: Path, before: float, rows: dict[str, dict[str, str]], found: Scan) -> None:
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
-    except PermissionError:
-        found.notices.append(
-            f"{printable(str(folder.relative_to(inbox)))} cannot be read: give the pipeline's user access."
-        )
-        return
-    except FileNotFoundError:
-        return
+def _scan_folder(
+    inbox: Path, folder: Path, before: float, rows: dict[str, dict[str, str]], found: Scan
+) -> list[_Folder]:
+    """Add what one folder holds to `found`; returns the folders in it, with what holds for their files."""
+    entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
     table = next(
         (entry for entry in entries if entry.name == LABELS_FILE and entry.is_file(follow_symlinks=False)), None
     )
@@ -165,14 +188,19 @@ def _scan_folder(inbox: Path, folder: Path, before: float, rows: dict[str, dict[
             before = -math.inf  # what lies here and below waits for its table
         else:
             rows = rows | _read_table(inbox, Path(table.path), status, found)
+    folders: list[_Folder] = []
     for entry in entries:
         hidden = entry.name.startswith(".") and not entry.name.startswith("..")
         if hidden or entry is table:
             continue
-        if entry.is_dir(follow_symlinks=False):
-            _scan_folder(inbox, Path(entry.path), before, rows, found)
-        else:
+        if not entry.is_dir(follow_symlinks=False):
             _add(inbox, entry, before, rows, found)
+        elif len(relative := os.path.relpath(entry.path, inbox)) > _MAX_PATH:
+            found.left += 1
+            found.too_deep.append(printable(relative))
+        else:
+            folders.append((Path(entry.path), before, rows))
+    return folders
 
 
 def _add(inbox: Path, entry: os.DirEntry[str], before: float, rows: dict[str, dict[str, str]], found: Scan) -> None:
@@ -241,7 +269,7 @@ def _read_table(inbox: Path, path: Path, status: os.stat_result, found: Scan) ->
         due = {name: row for name, row in rows.items() if printable(name) not in found.spent}
         found.unmet |= dict.fromkeys(due)
         return due
-    except (UnicodeDecodeError, csv.Error) as error:
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         found.notices.append(f"{shown} cannot be read as CSV in UTF-8 ({error}): nothing of it counts.")
         return {}
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
-from violence_ops.catalog import BatchState, Catalog
+from violence_ops.catalog import BatchState, Catalog, move_damaged
 from violence_ops.records import ClipRecord, Label
 from violence_ops.stages import batches, labels_file, quarantine
 from violence_ops.workspace import Workspace
@@ -21,6 +22,12 @@ def open_catalog(workspace: Workspace) -> Catalog:
             if _is_lost(workspace, catalog):  # nobody else has rebuilt it meanwhile
                 _fill(workspace, catalog)
     return catalog
+
+
+def set_aside_damaged(workspace: Workspace) -> Path | None:
+    """Move a catalog that cannot be read out of the way, for another to be made; where it lies now, None if it is sound."""
+    with workspace.lock("claims"):
+        return move_damaged(workspace.catalog_url)
 
 
 def rebuild(workspace: Workspace, catalog: Catalog) -> None:

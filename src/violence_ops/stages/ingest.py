@@ -12,6 +12,7 @@ from collections.abc import Collection, Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -33,7 +34,8 @@ _FORGOTTEN: Final = "forgotten"
 
 @dataclass(slots=True)
 class IngestResult:
-    """What a run took in. `left` files were still being written; `notices` are sentences about odd labels and files."""
+    """What a run took in. `left` files and folders wait: still being written, closed to us, or over
+    `ingest.max_clips`. `notices` are sentences about odd labels and files."""
 
     batch_ids: list[str] = field(default_factory=list)
     claimed: int = 0
@@ -68,7 +70,7 @@ def run(
             if decision is None:
                 decision = _decide(workspace, params, claim, catalog, progress)
                 claim.decide(decision)
-            _carry_out(workspace, catalog, claim, decision, result)
+            _carry_out(workspace, catalog, claim, decision, own.night, result)
             claim.release(workspace)
     # every open batch, so that one whose run was killed right here is seen by the stages after it
     batches.write_batch_progress(workspace, "ingest", batches.chosen_batches(workspace, None))
@@ -120,12 +122,11 @@ def _without(decision: dict[str, Any], forgotten: Collection[str]) -> dict[str, 
     """A decision without what it says of forgotten clips, but for having refused them as such."""
 
     def rest(name: str) -> list[dict[str, Any]]:
-        clips = [(item.get("clip", item), item) for item in decision[name]]
-        return [item for clip, item in clips if clip["clip_id"] not in forgotten or clip["reason"] == _FORGOTTEN]
+        clips = [(item.get("clip", item), item) for item in decision.get(name, ())]
+        return [item for clip, item in clips if clip["clip_id"] not in forgotten or clip.get("reason") == _FORGOTTEN]
 
-    clips = rest("clips")
-    batch_id = decision["batch_id"] if clips else None
-    return {"batch_id": batch_id, "refused": rest("refused"), "duplicates": rest("duplicates"), "clips": clips}
+    lists = {name: rest(name) for name in ("refused", "duplicates", "notices", "clips")}
+    return lists | {"batch_id": decision["batch_id"] if lists["clips"] else None}
 
 
 def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[Claim], result: IngestResult) -> None:
@@ -137,17 +138,24 @@ def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[
         undecided = [claim for claim in (*abandoned, own) if claim.decision() is None]
         spent = [drop.source_path for claim in undecided for drop in claim.drops.values()]
         scan = inbox.scan(workspace.inbox, params.ingest.settle_s, spent)
-        room = max(0, params.ingest.max_clips - len(own.drops))
-        own.take(scan.drops[:room])
+        waiting, closed = iter(scan.drops), []
+        while chosen := list(islice(waiting, max(0, params.ingest.max_clips - len(own.drops)))):
+            closed += own.take(chosen)
         inbox.spend(workspace.inbox, scan, [drop.source_path for drop in own.drops.values()])
-    result.left = scan.left + len(scan.drops[room:])
+    result.left = scan.left + len(closed) + len(list(waiting))
     result.notices += scan.notices
+    for folder, count in Counter(os.path.relpath(path.parent, workspace.root) for path in closed).items():
+        result.notices.append(
+            f"{inbox.printable(folder)} keeps {count} of its files: give the pipeline's user the right to read them and to change "
+            "that folder."
+        )
 
 
 def _decide(
     workspace: Workspace, params: Params, claim: Claim, catalog: Catalog, progress: Progress | None
 ) -> dict[str, Any]:
     """Look at every file of the claim, and claim in the catalog those that may become clips."""
+    claim.make_own()
     refused: list[dict[str, Any]] = []
     same_bytes: dict[str, list[tuple[int, ClipRecord]]] = {}
     in_order = sorted(claim.drops.items(), key=lambda item: (item[1].source_path, item[0]))
@@ -162,6 +170,7 @@ def _decide(
             same_bytes.setdefault(record.clip_id, []).append((number, record))
         if progress:
             progress("read", done, len(in_order))
+    notices = _without_contradictions(same_bytes)
     if params.validation.require_label:
         refused += _without_label(catalog, same_bytes)
     firsts = {clip_id: _joined(copies) for clip_id, copies in same_bytes.items()}
@@ -176,9 +185,22 @@ def _decide(
         if clip_id not in own or place > 0
     ]
     return {
-        "batch_id": batch_id, "refused": refused, "duplicates": copies,
+        "batch_id": batch_id, "refused": refused, "duplicates": copies, "notices": notices,
         "clips": [{"number": numbers[clip.clip_id], "clip": clip.with_(batch_id=batch_id).to_dict()} for clip in clips],
     }  # fmt: skip
+
+
+def _without_contradictions(same_bytes: dict[str, list[tuple[int, ClipRecord]]]) -> list[dict[str, str]]:
+    """Take the labels off copies that contradict each other, so that a person decides; returns what is to be said of them."""
+    notices = []
+    for clip_id, copies in same_bytes.items():
+        said = {clip.label: clip.source_path for _, clip in reversed(copies) if clip.label}
+        if len(said) > 1:
+            same_bytes[clip_id] = [(number, clip.with_(label=None)) for number, clip in copies]
+            given = " and ".join(f"{path} says {label}" for label, path in sorted(said.items()))
+            message = f"{given} of the same bytes: neither counts; say which with `violence-ops label {clip_id} LABEL --by NAME`."
+            notices.append({"clip_id": clip_id, "message": message})
+    return notices
 
 
 def _without_label(catalog: Catalog, same_bytes: dict[str, list[tuple[int, ClipRecord]]]) -> list[dict[str, Any]]:
@@ -243,9 +265,12 @@ def _batch_id(night: str, clips: Iterable[ClipRecord]) -> str:
 
 
 def _carry_out(
-    workspace: Workspace, catalog: Catalog, claim: Claim, decision: dict[str, Any], result: IngestResult
+    workspace: Workspace, catalog: Catalog, claim: Claim, decision: dict[str, Any], night: str, result: IngestResult
 ) -> None:
-    """Put every file where the decision says, unless its clip was forgotten since. Can be repeated after a crash at any point."""
+    """Put every file where the decision says, unless its clip was forgotten since; `night` is that of this run.
+
+    Can be repeated after a crash at any point.
+    """
     decision = _without(decision, tombstones.all_of(workspace))
     quarantined = Counter(result.quarantined)
     for item in decision["refused"]:
@@ -255,13 +280,17 @@ def _carry_out(
         quarantined[clip.reason or ""] += 1
     copies = [ClipRecord.from_dict(clip) for clip in decision["duplicates"]]
     if batch_id := decision["batch_id"]:
-        _make_batch(workspace, catalog, claim, workspace.batch(batch_id), decision["clips"])
+        batch = workspace.batch(batch_id)
+        _make_batch(workspace, catalog, claim, batch, decision["clips"])
+        if claim.night != night and not batch.is_sealed:
+            batches.adopt(batch, night)
         result.batch_ids.append(batch_id)
         result.claimed += len(decision["clips"])
     _sort_duplicates(workspace, catalog, claim.night, copies, result)
     result.duplicates += len(copies)
     quarantined["duplicate"] += len(copies)
     result.quarantined = dict(sorted((+quarantined).items()))
+    result.notices += [item["message"] for item in decision["notices"]]
 
 
 def _refuse(workspace: Workspace, claim: Claim, number: int, clip: ClipRecord, message: str) -> None:

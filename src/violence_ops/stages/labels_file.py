@@ -41,9 +41,14 @@ def read(workspace: Workspace) -> list[LabelRow]:
     """The lines of data/labels.csv, oldest first. Raises UsageError naming the line if a person broke the file."""
     if not workspace.labels_file.is_file():
         return []
-    with workspace.labels_file.open(encoding="utf-8-sig", newline="") as handle:
-        lines = enumerate(csv.DictReader(handle), start=2)
-        return [_row(line, f"{workspace.labels_file} line {number}") for number, line in lines]
+    try:
+        with workspace.labels_file.open(encoding="utf-8-sig", newline="") as handle:
+            lines = list(csv.DictReader(handle))
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(
+            f"{workspace.labels_file} is no CSV in UTF-8 ({error}): save it as such, or restore it with git."
+        ) from None
+    return [_row(line, f"{workspace.labels_file} line {number}") for number, line in enumerate(lines, start=2)]
 
 
 def in_force(workspace: Workspace) -> dict[str, LabelRow]:

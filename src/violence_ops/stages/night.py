@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from typing import Any
 
-from violence_ops.errors import ExpectationsFailed, UserError
+from violence_ops.errors import ExpectationsFailed, UserError, WorkspaceError
 from violence_ops.params import Params
 from violence_ops.stages import annotate, batches, extract_poses, ingest, score, seal, shadow, validate
 from violence_ops.stages.batches import Progress
@@ -51,7 +51,7 @@ def run(workspace: Workspace, params: Params, *, night: date, progress: Progress
         try:
             for verb, result in _steps(workspace, params, batch_id, progress):
                 found[batch_id][verb] = result
-        except ExpectationsFailed as error:
+        except (ExpectationsFailed, WorkspaceError) as error:
             stopped[batch_id] = str(error)
     try:
         judged, problem = shadow.run(workspace, params, progress=progress).to_dict(), None

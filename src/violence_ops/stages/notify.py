@@ -3,13 +3,12 @@ told: nothing is forgotten by a crash or a receiver that is down, and what was t
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from violence_ops import ledger
 from violence_ops.errors import ServiceUnavailable
-from violence_ops.files import write_json
+from violence_ops.files import read_json, write_json
 from violence_ops.hook import Hook
 from violence_ops.registry import MODEL
 from violence_ops.stages import releases
@@ -113,7 +112,7 @@ def _is_change(entry: ledger.Entry) -> bool:
 
 def _remembered(workspace: Workspace, receiver: Receiver) -> dict[str, Any]:
     path = workspace.told(receiver.name)
-    return json.loads(path.read_text("utf-8")) if path.is_file() else {}
+    return read_json(path, "remove it; the newest change is told again then") if path.is_file() else {}
 
 
 def _remember(workspace: Workspace, receiver: Receiver, last: int, problem: str | None = None) -> None:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from violence_ops.files import write_json
+from violence_ops.files import read_json, write_json
 from violence_ops.records import ClipRecord
 from violence_ops.workspace import Workspace
 
@@ -56,7 +55,8 @@ def put(
 def read(folder: Path) -> dict[str, Any] | None:
     """The `reason.json` of a quarantine folder, or None."""
     path = folder / "reason.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    remedy = f"put the original beside it back into the inbox, remove {folder} and run `violence-ops catalog rebuild`"
+    return read_json(path, remedy) if path.is_file() else None
 
 
 def entries(workspace: Workspace) -> Iterator[dict[str, Any]]:

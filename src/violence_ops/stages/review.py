@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from collections import Counter
@@ -15,7 +14,7 @@ from violence_ops import versioning
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.exchange import cvat, label_studio
 from violence_ops.exchange.task import Task
-from violence_ops.files import fingerprint, sha256_file, sync_folder, write_json, write_text
+from violence_ops.files import fingerprint, read_json, sha256_file, sync_folder, write_json, write_text
 from violence_ops.params import Params
 from violence_ops.stages import batches, overlay
 from violence_ops.stages.batches import Progress
@@ -101,7 +100,7 @@ def read_manifest(workspace: Workspace, review: str) -> dict[str, Any]:
     path = workspace.review(review)
     if not path.is_file():
         raise UsageError(f"This workspace has asked no review {review}: import it into the workspace that exported it.")
-    return dict(json.loads(path.read_text("utf-8")))
+    return read_json(path, f"restore it with `git checkout -- {path.relative_to(workspace.root)}`")
 
 
 def _entry(one: Chosen) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from violence_ops.files import load_table, sha256_file, table_writer, write_json, write_table
+from violence_ops.files import load_table, read_json, sha256_file, table_writer, write_json, write_table
 from violence_ops.folders import Batch
 from violence_ops.stages import batches
 
@@ -20,7 +19,7 @@ def open_without(batch: Batch, clip_id: str) -> None:
     manifest = batch.open / "batch.json"
     if not manifest.is_file():
         return
-    content = json.loads(manifest.read_text("utf-8"))
+    content = read_json(manifest)
     write_json(manifest, content | {"clips": [clip for clip in content["clips"] if clip["clip_id"] != clip_id]})
     for path in sorted(batch.open.rglob(f"*{clip_id}*")):
         path.unlink()
@@ -80,7 +79,7 @@ def _rows_without(path: Path, clip_id: str) -> int:
 
 def _describe(batch: Batch, clip_id: str, clips: pa.Table) -> None:
     """Bring batch.json in line with the tables."""
-    content = json.loads(batch.manifest.read_text("utf-8"))
+    content = read_json(batch.manifest)
     tables = {
         name: {"rows": pq.read_metadata(batch.table(name)).num_rows, "sha256": sha256_file(batch.table(name))}
         for name in content["tables"]

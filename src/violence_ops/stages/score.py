@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from violence_ops.errors import ServiceUnavailable, UserError
-from violence_ops.files import fingerprint, read_fingerprint, write_json, write_table
+from violence_ops.files import fingerprint, read_fingerprint, read_json, write_json, write_table
 from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
@@ -85,7 +84,11 @@ def run(
 
 def pinned_champion(batch: Batch) -> str | None:
     """The version that judges all clips of an open batch; None if there was no champion, or no clip was judged yet."""
-    return json.loads(batch.pinned_champion.read_text("utf-8"))["version"] if batch.pinned_champion.is_file() else None
+    return (
+        read_json(batch.pinned_champion, "remove it and run `violence-ops score`")["version"]
+        if batch.pinned_champion.is_file()
+        else None
+    )
 
 
 def unpin_champion(workspace: Workspace, params: Params, *, batch_id: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections import Counter
@@ -21,6 +20,7 @@ from violence_ops.files import (
     fingerprint,
     load_table,
     read_fingerprint,
+    read_json,
     sha256_file,
     sync_folder,
     write_json,
@@ -232,7 +232,11 @@ def _write_manifest(
 def _costs(batch: Batch, clips: list[ClipRecord]) -> dict[str, Any]:
     """Seconds that the pose network took for each clip, by device, as measured when its poses were found."""
     paths = {clip.clip_id: batch.cost(clip.clip_id) for clip in clips if clip.status == "accepted"}
-    costs = {clip_id: json.loads(path.read_text("utf-8")) for clip_id, path in paths.items() if path.is_file()}
+    costs = {
+        clip_id: read_json(path, "remove it; what the clip's poses cost is lost then")
+        for clip_id, path in paths.items()
+        if path.is_file()
+    }
     seconds: Counter[str] = Counter()
     for cost in costs.values():
         seconds[cost["device"]] += cost["engine_s"]

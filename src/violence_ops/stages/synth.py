@@ -27,12 +27,13 @@ def run(
 ) -> dict[str, Any]:
     """Write `clips` labelled and `unlabelled` further clips of `groups` source groups into `out`, with labels.csv.
 
-    Both labels are balanced, over all and within a group as far as the numbers allow. Ground truth goes to
+    Both labels are balanced, over all and within a group, so that a group needs two clips: of fewer clips there are fewer
+    groups, and a notice says so. `out` may be an empty inbox: hidden files in it do not count. Ground truth goes to
     `<out>-truth/<name>.truth.npz`, so that the drop holds only what an inbox may hold. Another `seed` gives other
     clips; the numbers of the groups, counted from `first_group`, choose the cameras and people.
 
     Raises:
-        UsageError: a number is negative, or there are no groups.
+        UsageError: a number is negative, there are no groups, or `out` holds files, which labels.csv would not name.
     """
     import numpy as np
 
@@ -43,6 +44,8 @@ def run(
             f"synth needs clips >= 0, unlabelled >= 0 and groups >= 1, not {clips}, {unlabelled}, {groups}."
         )
     out.mkdir(parents=True, exist_ok=True)
+    if any(not path.name.startswith(".") for path in out.iterdir()):
+        raise UsageError(f"{out} is not empty: name a folder that is new or empty.")
     truth = out.with_name(out.name + "-truth")
     rng = np.random.default_rng([seed, 3])
     rows: list[dict[str, str]] = []
@@ -59,11 +62,14 @@ def run(
         recorded = _FIRST_NIGHT + timedelta(seconds=int(rng.integers(28800)))
         rows.append(_row(path.name, label if number < clips else "", clip, recorded))
     _write_labels(out / "labels.csv", rows)
+    made = len({row["source_group"] for row in rows})
+    fewer = f"{clips + unlabelled} clips fill {made} of {groups} groups: a group has clips of both labels."
     return {
         "out": str(out),
         "clips": clips,
         "unlabelled": unlabelled,
-        "groups": len({row["source_group"] for row in rows}),
+        "groups": made,
+        "notices": [fewer] if made < groups else [],
         "truth": str(truth) if with_truth else None,
     }
 

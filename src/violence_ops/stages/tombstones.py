@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
-from violence_ops.files import write_json
+from violence_ops.files import read_json, write_json
 from violence_ops.workspace import Workspace
 
 
@@ -17,7 +16,11 @@ def write(workspace: Workspace, content: dict[str, Any]) -> None:
 def find(workspace: Workspace, clip_id: str) -> dict[str, Any] | None:
     """The tombstone of a clip, or None."""
     path = workspace.tombstone(clip_id)
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    return (
+        read_json(path, f"restore it with `git checkout -- {path.relative_to(workspace.root)}`")
+        if path.is_file()
+        else None
+    )
 
 
 def read(workspace: Workspace, clip_id: str) -> dict[str, Any]:

@@ -6,7 +6,6 @@ was lost does not train again; a model version comes into being only with all it
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 import time
@@ -20,7 +19,7 @@ import pyarrow as pa
 
 from violence_ops import versioning
 from violence_ops.errors import WorkspaceError
-from violence_ops.files import fingerprint, load_table, sha256_file, write_json
+from violence_ops.files import fingerprint, load_table, read_json, sha256_file, write_json
 from violence_ops.params import Params
 from violence_ops.registry import MODEL, Registry, Run
 from violence_ops.stages import holdout, pictures, training_tables
@@ -84,7 +83,7 @@ def run(
         run_id, version = _register(registry, params, dataset, trained, facts)
         with workspace.lock("release"):
             registry.set_alias(CANDIDATE, version, registry.alias(CANDIDATE))
-        record = json.loads((trained / "record.json").read_text("utf-8"))
+        record = read_json(trained / "record.json", _again(trained))
         progress_of = {"dataset_revision": dataset.revision, "params": facts["params_digest"], "model_version": version}
         workspace.write_progress("train", progress_of)
         versioning.commit_stage(workspace, ["train"], f"Candidate {version}", params)
@@ -134,7 +133,7 @@ class Dataset:
         path = workspace.dataset / "split.json"
         if not path.is_file():
             raise WorkspaceError(f"{workspace.dataset} holds no dataset: run `violence-ops assemble` first.")
-        split = json.loads(path.read_text("utf-8"))
+        split = read_json(path, "run `violence-ops assemble` again")
         for name, expected in split["sha256"].items():
             if not (workspace.dataset / name).is_file() or sha256_file(workspace.dataset / name) != expected:
                 raise WorkspaceError(
@@ -208,7 +207,7 @@ def _trained(
         write_json(epochs / "began.json", {"ms": int(time.time() * 1000)})
     temporary = Path(tempfile.mkdtemp(prefix=".fit-", dir=home))
     trained = fit(params, dataset, epochs / "training.pt", progress)
-    _write(temporary, trained, dataset, facts, json.loads((epochs / "began.json").read_text("utf-8"))["ms"])
+    _write(temporary, trained, dataset, facts, read_json(epochs / "began.json", _again(epochs))["ms"])
     temporary.rename(folder)
     shutil.rmtree(epochs)
     return folder
@@ -265,6 +264,10 @@ def _metrics(epoch: Epoch) -> dict[str, float]:
     } | _scores(epoch)
 
 
+def _again(folder: Path) -> str:
+    return f"remove {folder}, and it is trained again"
+
+
 def _scores(epoch: Epoch) -> dict[str, float]:
     names = ("f1", "precision", "recall", "accuracy")
     return {"val_loss": epoch.val_loss} | {f"val_{name}": getattr(epoch.val, name) for name in names}
@@ -274,7 +277,7 @@ def _register(
     registry: Registry, params: Params, dataset: Dataset, folder: Path, facts: dict[str, str]
 ) -> tuple[str, str]:
     """Log the run and register its model, unless an attempt that was cut off did so; returns run id and version."""
-    record = json.loads((folder / "record.json").read_text("utf-8"))
+    record = read_json(folder / "record.json", _again(folder))
     for known in registry.versions():
         if known.tags.get("attempt") == record["attempt"]:
             return known.run_id, known.version

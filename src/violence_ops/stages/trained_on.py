@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
+from pathlib import Path
 from typing import Any
 
 from violence_ops.errors import WorkspaceError
+from violence_ops.files import read_json
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
 
@@ -25,5 +26,10 @@ def read(workspace: Workspace, version: str) -> dict[str, Any]:
 def find(workspace: Workspace, version: str) -> dict[str, Any] | None:
     """The same; None if the version does not say."""
     package = open_registry(workspace).download(version, workspace.model_package(version))
+    return of_package(package)
+
+
+def of_package(package: Path) -> dict[str, Any] | None:
+    """The same of a package that was downloaded."""
     path = package / "training.json"
-    return json.loads(path.read_text("utf-8")) if path.is_file() else None
+    return read_json(path, f"remove {package}, and it is fetched again") if path.is_file() else None

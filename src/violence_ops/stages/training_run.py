@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from violence_ops.errors import UserError
-from violence_ops.files import write_json
+from violence_ops.files import read_json, write_json
 from violence_ops.registry import POSE_EXPERIMENT, Registry, Run
 
 if TYPE_CHECKING:
@@ -39,7 +39,9 @@ class TrainingRun:
         self.folder, self.pictures = folder, folder / "pictures"
         self._registry = Registry.at(tracking) if tracking else None
         self._file = folder / "mlflow.json"
-        self._state: dict[str, Any] = json.loads(self._file.read_text("utf-8")) if self._file.exists() else {}
+        self._state: dict[str, Any] = (
+            read_json(self._file, "remove it, and another run is begun") if self._file.exists() else {}
+        )
         self._lost = False
         if self._registry and not self._state:
             self._registry.check()
