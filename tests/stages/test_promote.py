@@ -3,8 +3,10 @@
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 
+import psutil
 import pytest
 
 from violence_ops import ledger
@@ -332,6 +334,43 @@ def test_rollbacks_go_back_release_by_release_and_stop_at_the_first(
     with pytest.raises(WorkspaceError, match="first champion"):
         rollback.run(passed, params, by="ada", reason="r")
     assert registry.alias("champion") == "1"
+
+
+def _rollback(workspace: Workspace, *options: str) -> list[str]:
+    command = ["rollback", "--by", "ada", "--reason", "r", *options]
+    return [sys.executable, "-m", "violence_ops.cli", *command, "--workspace", str(workspace.root)]
+
+
+def _waits_for_the_lock(pid: int) -> bool:
+    return any(file.path.endswith("release.lock") for file in psutil.Process(pid).open_files())
+
+
+def test_two_people_who_roll_back_at_once_go_one_release_back(
+    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+) -> None:
+    promote.run(passed, params, approved_by="admin")
+    gate.run(passed, params, report=write_evaluation("3", "2"))
+    promote.run(passed, params, approved_by="admin")
+    with passed.lock("release"):
+        racers = [subprocess.Popen(_rollback(passed), stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        while not all(_waits_for_the_lock(racer.pid) for racer in racers):
+            assert all(racer.poll() is None for racer in racers)
+            time.sleep(0.1)
+    said = sorted(racer.communicate(timeout=300)[0] for racer in racers)
+    assert [racer.returncode for racer in racers] == [0, 0]
+    assert said == [
+        "Version 2 is the champion again; version 3 is rolled back.\n",
+        "Version 3 was rolled back to 2 already: nothing moved.\n",
+    ]
+    assert registry.alias("champion") == "2"
+
+
+def test_a_rollback_that_names_its_version_is_refused_where_another_is_champion(
+    passed: Workspace, registry: Registry
+) -> None:
+    done = subprocess.run(_rollback(passed, "--from", "3"), capture_output=True, text=True, check=False)
+    assert (done.returncode, registry.alias("champion")) == (1, "1")
+    assert done.stderr == "The champion is version 1, not 3: nothing was rolled back.\n"
 
 
 def test_where_nothing_was_released_a_rollback_says_so(workspace: Workspace, params: Params) -> None:

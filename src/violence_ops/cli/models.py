@@ -146,14 +146,22 @@ def rollback(
     reason: Annotated[str, typer.Option(help="Why; it is written to the ledger.")],
     workspace: WorkspaceOption = None,
     by: ByOption = None,
+    version: Annotated[
+        str | None,
+        typer.Option("--from", help="The version to take back; default: the champion when the command starts."),
+    ] = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Put the previous champion back."""
+    """Put the previous champion back. Anybody may, at once and without an approval; the ledger keeps who did."""
     from violence_ops.stages import rollback as stage
+    from violence_ops.stages.who import named
 
     opened, params = open_workspace(workspace)
-    show(stage.run(opened, params, by=by, reason=reason, dry_run=dry_run), as_json)
+    by = named(by)
+    # read before the lock is waited for: of two people who roll back at once, the second goes no release further back
+    expected = version or stage.live(opened, params)
+    show(stage.run(opened, params, by=by, reason=reason, expected_champion=expected, dry_run=dry_run), as_json)
 
 
 ledger_app = typer.Typer(help="Who released what and when.", no_args_is_help=True)

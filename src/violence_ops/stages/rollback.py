@@ -33,6 +33,8 @@ class RollbackResult:
 
     def lines(self) -> list[str]:
         """What a person reads."""
+        if not self.moved and not self.dry_run:
+            return [f"Version {self.rolled_back} was rolled back to {self.version} already: nothing moved."]
         would = "would be" if self.dry_run else "is"
         told = [self.untold] if self.untold else []
         return [
@@ -116,11 +118,11 @@ def run(
 
 
 def live(workspace: Workspace, params: Params) -> str:
-    """The version that is champion now. Raises WorkspaceError if there is none."""
-    version = releases.open_registry(workspace).alias(releases.CHAMPION)
-    if version is None:
-        raise WorkspaceError("There is no champion, so there is nothing to roll back.")
-    return version
+    """The ledger's champion, read without waiting for a rollback that is under way. Raises WorkspaceError if there is none."""
+    released = releases.champions(ledger.read(workspace))
+    if not released:
+        raise WorkspaceError("Nothing was released yet, so there is nothing to roll back.")
+    return released[-1]
 
 
 def history(workspace: Workspace) -> LedgerResult:
