@@ -1,5 +1,6 @@
 """A release needs a passed report and a person; it is in the ledger before it happens, and can be undone."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,11 +10,11 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-from violence_ops import ledger
+from violence_ops import ledger, versioning
 from violence_ops.errors import RefusedByGate, ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.params import Params
 from violence_ops.registry import Registry
-from violence_ops.stages import gate, promote, releases, rollback
+from violence_ops.stages import gate, promote, releases, rollback, status
 from violence_ops.workspace import Workspace
 
 Judge = Callable[..., str]
@@ -184,6 +185,7 @@ def test_verify_says_what_is_wrong_in_one_sentence_and_fails(passed: Workspace) 
         ([lines[0].replace("gate", "ada", 1), *lines[1:]], "line 1 was changed after it was written"),
         ([*lines[:1], *lines[2:]], "so a line was removed or added before it"),
         (lines[:-1], "some were cut off"),
+        ([], "some were cut off"),
         ([*lines[:-1], lines[-1][:40]], "is cut off, as a crash while writing leaves it"),
     ):
         passed.ledger.write_text("".join(broken))
@@ -192,6 +194,80 @@ def test_verify_says_what_is_wrong_in_one_sentence_and_fails(passed: Workspace) 
         assert done.returncode == 1
         assert says in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("left", [-1, 0], ids=["cut", "emptied"])
+def test_a_tail_that_was_cut_off_stops_the_gate_and_is_told_by_status_and_history(
+    passed: Workspace, params: Params, left: int
+) -> None:
+    lines = passed.ledger.read_bytes().splitlines(keepends=True)
+    passed.ledger.write_bytes(b"".join(lines[:left]))
+    before = passed.ledger.read_bytes()
+    for act in (lambda: gate.run(passed, params), lambda: rollback.history(passed)):
+        with pytest.raises(ledger.LedgerBroken, match="cut off"):
+            act()
+    assert passed.ledger.read_bytes() == before
+    command = [sys.executable, "-m", "violence_ops.cli", "status", "--workspace", str(passed.root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "champion not known" in done.stdout
+    assert "PROBLEM     releases/ledger.jsonl ends before lines that were committed" in done.stdout
+
+
+def _forge(workspace: Workspace) -> None:
+    """A promotion with a right hash, as somebody with an editor and this source could add it."""
+    last = ledger.read(workspace)[-1]
+    body = {
+        "seq": last.seq + 1, "at": last.at, "actor": "admin", "event": "promotion", "prev_hash": last.hash,
+        "payload": {"from": "1", "to": "3", "phase": "done", "report": "3-vs-1"},
+    }  # fmt: skip
+    digest = hashlib.sha256(ledger.canonical(body)).hexdigest()
+    with workspace.ledger.open("ab") as file:
+        file.write(ledger.canonical(body | {"hash": digest}) + b"\n")
+
+
+def test_a_line_that_somebody_added_with_a_right_hash_is_told_and_never_committed(
+    passed: Workspace, params: Params, write_evaluation: Judge
+) -> None:
+    whole = passed.ledger.read_bytes()
+    _forge(passed)
+    assert ledger.verify(passed) == []
+    for act in (
+        lambda: rollback.verify_ledger(passed),
+        lambda: rollback.history(passed),
+        lambda: gate.run(passed, params, report=write_evaluation("3", "1")),
+        lambda: promote.run(passed, params, report="2-vs-1", approved_by="admin"),
+        lambda: promote.refuse(passed, params, by="admin", reason="r"),
+        lambda: rollback.run(passed, params, by="ada", reason="r"),
+    ):
+        with pytest.raises(
+            ledger.LedgerBroken, match=r"line 6 \(promotion by admin\) is not committed.*take it out"
+        ) as said:
+            act()
+    assert status.run(passed).problems == [str(said.value)]
+    versioning.commit_stage(passed, [], "Any other stage")
+    assert b'"to":"3"' not in versioning.committed(passed, passed.ledger)
+    remedy = str(said.value).split("`")[1]
+    subprocess.run(remedy.split(), cwd=passed.root, check=True)
+    assert passed.ledger.read_bytes() == whole
+    assert rollback.verify_ledger(passed).entries == 5
+
+
+def test_a_line_that_a_crash_kept_from_git_is_known_as_our_own_and_committed_with_the_next(
+    passed: Workspace, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(releases, "_commit", _die)
+        with pytest.raises(KeyboardInterrupt):
+            promote.refuse(passed, params, by="admin", reason="r")
+    assert rollback.verify_ledger(passed).entries == 6
+    assert len(versioning.committed(passed, passed.ledger).splitlines()) == 5
+    assert promote.run(passed, params, approved_by="admin").moved
+    assert versioning.committed(passed, passed.ledger) == passed.ledger.read_bytes().strip()
+
+
+def _die(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _crash_at(monkeypatch: pytest.MonkeyPatch, where: str) -> None:

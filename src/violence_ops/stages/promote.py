@@ -78,18 +78,14 @@ def refuse(
 ) -> DecisionResult:
     """Write a person's refusal of a report to the ledger, once. Raises RefusedByGate if the person is no approver."""
     with workspace.lock("release"):
-        result = _decide(workspace, params, reports.find(workspace, report), "refusal", by, {"reason": reason})
-        releases.commit(workspace, f"Refusal of {result.report} by {by}")
-        return result
+        return _decide(workspace, params, reports.find(workspace, report), "refusal", by, {"reason": reason})
 
 
 def lapse(workspace: Workspace, params: Params, report: Path | str | None = None) -> DecisionResult:
     """Write to the ledger, once, that nobody answered in time, which is a refusal."""
     with workspace.lock("release"):
         reason = f"nobody answered within {params.gate.approval_timeout_h:g} h"
-        result = _write_decision(workspace, reports.find(workspace, report), "refusal", _NOBODY, {"reason": reason})
-        releases.commit(workspace, f"Refusal of {result.report}: {reason}")
-        return result
+        return _write_decision(workspace, reports.find(workspace, report), "refusal", _NOBODY, {"reason": reason})
 
 
 def run(
@@ -128,8 +124,6 @@ def run(
             releases.move(
                 workspace, registry, event="promotion", actor=approved_by, to=version, expected=previous, facts=facts
             )
-        if not dry_run:
-            releases.commit(workspace, f"Release: version {version} is champion, approved by {approved_by}")
     return PromoteResult(
         version=version, previous=previous, approved_by=approved_by, report=chosen.files.name,
         moved=moves and not dry_run, dry_run=dry_run, untold=None if dry_run else notify.run(workspace).problem,
@@ -225,10 +219,10 @@ def _write_decision(
     } | facts
     earlier = [
         entry
-        for entry in ledger.read(workspace)
+        for entry in releases.check_ledger(workspace)
         if entry.event in _DECISIONS and entry.payload.get("report") == chosen.files.name
     ]
     last = earlier[-1] if earlier else None
     if last is None or (last.event, last.actor, last.payload) != (decision, by, payload):
-        last = ledger.append(workspace, actor=by, event=decision, payload=payload)
+        last = releases.record(workspace, actor=by, event=decision, payload=payload)
     return DecisionResult(report=chosen.files.name, decision=decision, by=by, seq=last.seq)

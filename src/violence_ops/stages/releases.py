@@ -24,14 +24,51 @@ def open_registry(workspace: Workspace) -> Registry:
 
 
 def check_ledger(workspace: Workspace) -> list[ledger.Entry]:
-    """The ledger's entries. Raises LedgerBroken if the chain does not hold, or lines at the end that git has are gone."""
+    """The ledger's entries; the caller holds the workspace's lock `release`.
+
+    Raises LedgerBroken if the chain does not hold, lines at the end that git has are gone, or lines are there that git has
+    not. The last line that was written may miss in git: a crash came between, and the next line is committed with it.
+    """
     entries = ledger.read(workspace)
+    name = workspace.ledger.relative_to(workspace.root)
     if commit := versioning.lost_content(workspace, workspace.ledger):
-        name = workspace.ledger.relative_to(workspace.root)
         raise ledger.LedgerBroken(
             f"{name} ends before lines that were committed, so some were cut off: put them back with `git checkout {commit} -- {name}`."
         )
+    known = len(versioning.committed(workspace, workspace.ledger).splitlines())
+    for entry in entries[known:]:
+        if not ledger.was_last_written(workspace, entry):
+            raise ledger.LedgerBroken(
+                f"{name} line {entry.seq} ({entry.event} by {entry.actor}) is not committed, and it is not known who wrote it: take it "
+                f"out with `git checkout -- {name}`, or commit the file in your name if the line is true."
+            )
     return entries
+
+
+def entries(workspace: Workspace) -> list[ledger.Entry]:
+    """The same for who does not hold the lock: a release that is under way is waited for."""
+    with workspace.lock("release"):
+        return check_ledger(workspace)
+
+
+def record(workspace: Workspace, *, actor: str, event: ledger.Event, payload: dict[str, Any]) -> ledger.Entry:
+    """Write a line to the ledger and commit it, before anything follows from it. `check_ledger` has found nothing."""
+    entry = ledger.append(workspace, actor=actor, event=event, payload=payload)
+    _commit(workspace, f"Ledger: {event} by {actor}, {described(entry)}")
+    return entry
+
+
+def described(entry: ledger.Entry) -> str:
+    """What a line says, in words."""
+    facts = entry.payload
+    match entry.event:
+        case "verdict":
+            return f"{facts['verdict']} ({facts['mode']}) on {facts['report']}"
+        case "approval" | "refusal":
+            return f"{facts['report']} {facts.get('reason', '')}".rstrip()
+        case _:
+            reason = f": {facts['reason']}" if "reason" in facts else ""
+            return f"champion {facts['from'] or 'none'} to {facts['to']}, {facts['phase']}{reason}"
 
 
 def champions(entries: list[ledger.Entry]) -> list[str]:
@@ -63,14 +100,15 @@ def last_movement(entries: list[ledger.Entry]) -> ledger.Entry | None:
 def recover(workspace: Workspace, registry: Registry) -> ledger.Entry | None:
     """Close a movement that a crash left as an intent: `done` if the alias had been moved, else `abandoned`.
 
-    Returns the line it wrote, or None if nothing was open.
+    Returns the line it wrote, or None if nothing was open. A line that a crash kept from git is committed.
     """
+    _commit(workspace, "Ledger: a line that was not committed")
     found = last_movement(ledger.read(workspace))
     if found is None or found.payload["phase"] != "intent":
         return None
     moved = registry.alias(CHAMPION) == found.payload["to"]
     payload = found.payload | {"phase": "done" if moved else "abandoned"}
-    return ledger.append(workspace, actor=found.actor, event=found.event, payload=payload)
+    return record(workspace, actor=found.actor, event=found.event, payload=payload)
 
 
 def move(
@@ -88,7 +126,7 @@ def move(
     Raises WorkspaceError, leaving the alias and an abandoned intent, if `champion` is not `expected` any more.
     """
     payload = facts | {"from": expected, "to": to}
-    ledger.append(workspace, actor=actor, event=event, payload=payload | {"phase": "intent"})
+    record(workspace, actor=actor, event=event, payload=payload | {"phase": "intent"})
     try:
         registry.set_alias(CHAMPION, to, expected)
     finally:
@@ -97,6 +135,6 @@ def move(
     return closed
 
 
-def commit(workspace: Workspace, message: str) -> None:
+def _commit(workspace: Workspace, message: str) -> None:
     """Commit the ledger to the workspace's git; a no-op if it is there already."""
     versioning.git_commit(workspace, [workspace.ledger], message)

@@ -70,7 +70,7 @@ class VerifyResult:
 
     def lines(self) -> list[str]:
         """What a person reads."""
-        return [f"The ledger holds: {self.entries} lines, each bound to the one before."]
+        return [f"The ledger holds: {self.entries} lines, each bound to the one before and in git."]
 
 
 def run(
@@ -109,8 +109,6 @@ def run(
                 )
         else:
             version, present = done.payload["to"], done.payload["from"]
-        if not dry_run:
-            releases.commit(workspace, f"Rollback to version {version} by {by}")
     return RollbackResult(
         version=version, rolled_back=present, by=by, reason=reason, moved=done is None and not dry_run, dry_run=dry_run,
         untold=None if dry_run else notify.run(workspace).problem,
@@ -118,7 +116,10 @@ def run(
 
 
 def live(workspace: Workspace, params: Params) -> str:
-    """The ledger's champion, read without waiting for a rollback that is under way. Raises WorkspaceError if there is none."""
+    """The ledger's champion, read without waiting for a rollback that is under way. Raises WorkspaceError if there is none.
+
+    The ledger's end is not looked at: `run` does it.
+    """
     released = releases.champions(ledger.read(workspace))
     if not released:
         raise WorkspaceError("Nothing was released yet, so there is nothing to roll back.")
@@ -126,15 +127,15 @@ def live(workspace: Workspace, params: Params) -> str:
 
 
 def history(workspace: Workspace) -> LedgerResult:
-    """Every line of the ledger. Raises LedgerBroken if the chain does not hold."""
-    return LedgerResult(ledger.read(workspace))
+    """Every line of the ledger. Raises LedgerBroken if it does not verify."""
+    return LedgerResult(releases.entries(workspace))
 
 
 def verify_ledger(workspace: Workspace) -> VerifyResult:
     """Check the hash chain, and its end against git. Raises LedgerBroken with every problem found."""
     if problems := ledger.verify(workspace):
         raise ledger.LedgerBroken(" ".join(problems))
-    return VerifyResult(len(releases.check_ledger(workspace)))
+    return VerifyResult(len(releases.entries(workspace)))
 
 
 def _already(entries: list[ledger.Entry], closed: ledger.Entry | None, expected: str | None) -> ledger.Entry | None:
@@ -163,13 +164,4 @@ def _step(entries: list[ledger.Entry], current: str | None, expected: str | None
 
 
 def _line(entry: ledger.Entry) -> str:
-    facts = entry.payload
-    match entry.event:
-        case "verdict":
-            text = f"{facts['verdict']} ({facts['mode']}) on {facts['report']}"
-        case "approval" | "refusal":
-            text = f"{facts['report']} {facts.get('reason', '')}".rstrip()
-        case _:
-            reason = f": {facts['reason']}" if "reason" in facts else ""
-            text = f"champion {facts['from'] or 'none'} to {facts['to']}, {facts['phase']}{reason}"
-    return f"{entry.seq:>4}  {entry.at}  {entry.actor}  {entry.event}  {text}"
+    return f"{entry.seq:>4}  {entry.at}  {entry.actor}  {entry.event}  {releases.described(entry)}"
