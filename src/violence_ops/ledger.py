@@ -20,7 +20,7 @@ from violence_ops.errors import UserError
 from violence_ops.files import sync_folder, write_text
 from violence_ops.workspace import Workspace
 
-Event = Literal["verdict", "approval", "refusal", "promotion", "rollback"]
+Event = Literal["verdict", "approval", "refusal", "promotion", "rollback", "reinstatement"]
 
 GENESIS: Final = "0" * 64
 

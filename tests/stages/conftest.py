@@ -19,7 +19,7 @@ from violence_ops.files import sha256_file, write_json, write_table
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, POSES_SCHEMA, PREDICTIONS_SCHEMA, ClipPoses, ClipRecord
 from violence_ops.registry import MODEL, Registry
-from violence_ops.stages import batches
+from violence_ops.stages import batches, releases
 from violence_ops.workspace import Workspace
 
 Judge = Callable[..., str]
@@ -50,6 +50,26 @@ def released(workspace: Workspace, registry_template: Path) -> Workspace:
 @pytest.fixture
 def registry(released: Workspace) -> Registry:
     return Registry(released.mlflow_uri, released.mlflow_artifacts)
+
+
+@pytest.fixture
+def release() -> Callable[[Workspace, str], None]:
+    """Make a version champion in ledger and registry, as `promote` does once gate and person have agreed."""
+
+    def move(workspace: Workspace, version: str) -> None:
+        with workspace.lock("release"):
+            registry = releases.open_registry(workspace)
+            releases.move(
+                workspace,
+                registry,
+                event="promotion",
+                actor="admin",
+                to=version,
+                expected=registry.alias("champion"),
+                facts={},
+            )
+
+    return move
 
 
 @pytest.fixture

@@ -14,7 +14,6 @@ from violence_ops.errors import UserError, WorkspaceError
 from violence_ops.files import sha256_file, write_json, write_table
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord
-from violence_ops.registry import Registry
 from violence_ops.stages import assemble, evaluate, gate, holdout, labels, promote, releases, score, train
 from violence_ops.workspace import Workspace
 
@@ -82,13 +81,15 @@ def test_an_empty_holdout_is_said(released: Workspace, params: Params, seal_trac
 
 
 def test_a_damaged_model_is_said_and_nothing_is_judged_or_moved(
-    released: Workspace, registry: Registry, params: Params, seal_tracks: Callable[..., list[ClipRecord]]
-) -> None:
+    released: Workspace, params: Params, seal_tracks: Callable[..., list[ClipRecord]],
+    release: Callable[[Workspace, str], None],
+) -> None:  # fmt: skip
     seal_tracks(released)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(holdout, "_seen", lambda _: set())
         holdout.freeze(released, params)
-    registry.set_alias("champion", "1", None)
+    release(released, "1")
+    before = ledger.read(released)
     package = released.model_package("1")
     package.mkdir(parents=True)
     (package / "config.json").write_text("{")
@@ -97,7 +98,7 @@ def test_a_damaged_model_is_said_and_nothing_is_judged_or_moved(
     assert not released.reports.exists() or not any(released.reports.rglob("evaluation.json"))
     with pytest.raises(UserError, match="no usable model package"):
         score.load_version(released, "1")
-    assert ledger.read(released) == []
+    assert ledger.read(released) == before
 
 
 @pytest.mark.slow

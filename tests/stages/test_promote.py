@@ -14,7 +14,20 @@ from violence_ops import ledger, versioning
 from violence_ops.errors import RefusedByGate, ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.params import Params
 from violence_ops.registry import Registry
-from violence_ops.stages import gate, promote, releases, rollback, status
+from violence_ops.stages import (
+    doctor,
+    evaluate,
+    gate,
+    lineage,
+    predict,
+    promote,
+    reinstate,
+    releases,
+    rollback,
+    score,
+    shadow,
+    status,
+)
 from violence_ops.workspace import Workspace
 
 Judge = Callable[..., str]
@@ -471,8 +484,52 @@ def test_a_rollback_after_a_crash_goes_one_step_only(
 def test_an_alias_moved_by_hand_is_noticed(passed: Workspace, params: Params, registry: Registry) -> None:
     promote.run(passed, params, approved_by="admin")
     registry.set_alias("champion", "3", "2")
-    with pytest.raises(WorkspaceError, match="by hand"):
-        rollback.run(passed, params, by="ada", reason="r")
+    before = passed.ledger.read_bytes()
+    for act in (
+        lambda: rollback.run(passed, params, by="ada", reason="r"),
+        lambda: promote.run(passed, params, approved_by="admin"),
+        lambda: evaluate.run(passed, params, candidate="3"),
+        lambda: score.run(passed, params),
+        lambda: next(predict.run(passed, params, [passed.params_file])),
+        lambda: shadow.start(passed, params, "3"),
+        lambda: lineage.run(passed, "champion"),
+        lambda: rollback.verify_ledger(passed),
+    ):
+        with pytest.raises(
+            WorkspaceError, match=r"champion points to version 3 but the ledger's champion is 2: .* by hand"
+        ):
+            act()
+    assert passed.ledger.read_bytes() == before
+    seen = status.run(passed)
+    assert (seen.champion, "by hand" in seen.problems[0]) == (None, True)
+    assert any("by hand" in finding.remedy for finding in doctor.run(passed.root).findings if not finding.ok)
+
+    command = ["ledger", "reinstate", "--by", "ada", "--workspace", str(passed.root)]
+    done = subprocess.run(
+        [sys.executable, "-m", "violence_ops.cli", *command], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "MLflow's alias champion points to version 2 again, no more to version 3.\n", done.stderr
+    assert (registry.alias("champion"), releases.champion(passed)) == ("2", "2")
+    assert "ada  reinstatement  alias put back from 3 to 2" in rollback.history(passed).lines()[-1]
+    assert rollback.verify_ledger(passed).champion == status.run(passed).champion == "2"
+    assert rollback.run(passed, params, by="ada", reason="r").version == "1"
+
+
+def test_an_alias_that_is_where_the_ledger_says_needs_no_line(passed: Workspace, params: Params) -> None:
+    before = passed.ledger.read_bytes()
+    assert "nothing to put back" in reinstate.run(passed, params, by="ada").lines()[0]
+    assert passed.ledger.read_bytes() == before
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_release_that_a_crash_left_half_done_is_no_alias_moved_by_hand(
+    passed: Workspace, params: Params, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    with monkeypatch.context() as patch:
+        _crash_at(patch, where)
+        with pytest.raises(KeyboardInterrupt):
+            promote.run(passed, params, approved_by="admin")
+    assert releases.champion(passed) == {"before": "1", "after": "2"}[where]
 
 
 @pytest.mark.parametrize(("by", "reason"), [("", "r"), ("ada", " ")], ids=["nobody", "no-reason"])

@@ -19,21 +19,22 @@ from violence_ops.params import Params
 from violence_ops.recognition.predict import predict_clip
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import assemble, batches, score, shadow, train
-from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
 
 
 @pytest.fixture
-def two_models(new_workspace: Callable[..., Workspace], seal_tracks: Seal) -> tuple[Workspace, Batch]:
+def two_models(
+    new_workspace: Callable[..., Workspace], seal_tracks: Seal, release: Callable[[Workspace, str], None]
+) -> tuple[Workspace, Batch]:
     """Version 1 is champion and has judged a sealed night; version 2 is the candidate."""
     workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 2, "train.learning_rate": 0.03})
     params = workspace.params()
     seal_tracks(workspace)
     assemble.run(workspace, params)
     train.run(workspace, params)
-    open_registry(workspace).set_alias("champion", "1", None)
+    release(workspace, "1")
     train.run(workspace, params.model_copy(update={"train": params.train.model_copy(update={"seed": 1})}))
     records = seal_tracks(workspace, clips=6, seed=5, night="2026-02-01")
     batch, package = workspace.batch(records[0].batch_id), score.load_version(workspace, "1")

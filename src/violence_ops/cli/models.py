@@ -178,10 +178,19 @@ def ledger_show(workspace: WorkspaceOption = None, as_json: JsonOption = False) 
 
 @ledger_app.command("verify")
 def ledger_verify(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Check the hash chain of the ledger."""
+    """Check the hash chain of the ledger, its end against git, and its champion against MLflow's."""
     from violence_ops.stages import rollback as stage
 
     show(stage.verify_ledger(Workspace.open(workspace)), as_json)
+
+
+@ledger_app.command("reinstate")
+def ledger_reinstate(workspace: WorkspaceOption = None, by: ByOption = None, as_json: JsonOption = False) -> None:
+    """Point MLflow's alias `champion` to the ledger's champion again, after somebody moved it by hand."""
+    from violence_ops.stages import reinstate as stage
+
+    opened, params = open_workspace(workspace)
+    show(stage.run(opened, params, by=by), as_json)
 
 
 @ledger_app.command("notify")

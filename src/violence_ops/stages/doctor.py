@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from violence_ops import services
 from violence_ops.errors import UserError
-from violence_ops.stages import notify
+from violence_ops.stages import notify, releases
 from violence_ops.workspace import Workspace
 
 _LEAST_DISK_GIB: Final = 5.0
@@ -57,7 +57,7 @@ def run(workspace: Path | None = None) -> DoctorResult:
     findings = [_python(), _packages(), _ffmpeg(), _device(), _weights(), _git(), _memory()]
     try:
         opened = Workspace.open(workspace)
-        findings += [_params(opened), _disk(opened.root), _told(opened), *_services(opened)]
+        findings += [_params(opened), _disk(opened.root), _told(opened), _champion(opened), *_services(opened)]
     except UserError as error:
         findings += [_disk(Path.cwd()), Finding("workspace", "none here", workspace is None, str(error))]
     return DoctorResult(findings)
@@ -141,6 +141,10 @@ def _params(workspace: Workspace) -> Finding:
 
 def _told(workspace: Workspace) -> Finding:
     return _finding("told of releases", lambda: ", ".join(one.name for one in notify.receivers(workspace)) or "nobody")
+
+
+def _champion(workspace: Workspace) -> Finding:
+    return _finding("champion", lambda: f"{releases.champion(workspace) or 'none'}, in the ledger as in MLflow")
 
 
 def _services(workspace: Workspace) -> Iterator[Finding]:

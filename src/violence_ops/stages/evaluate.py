@@ -118,9 +118,9 @@ def run(
     version = candidate or registry.alias("candidate")
     if version is None:
         raise WorkspaceError("There is no candidate to evaluate: run `violence-ops train` first.")
+    live = releases.champion(workspace)
     frozen = _read_holdout(workspace, holdout)
     own = _contestant(workspace, registry, version, frozen.facts)
-    live = registry.alias(releases.CHAMPION)
     rival = _contestant(workspace, registry, live, frozen.facts) if live else None
     files = workspace.report(f"{version}-vs-{live or 'none'}")
     found = reports.read(files).evaluation if files.evaluation.is_file() and not force else None

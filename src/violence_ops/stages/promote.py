@@ -114,7 +114,7 @@ def run(
         if not dry_run:
             releases.recover(workspace, registry)
         version, previous = chosen.evaluation.candidate.version, _champion_of(chosen)
-        current = registry.alias(releases.CHAMPION)
+        current = releases.agreed_champion(workspace, registry)
         moves = current != version
         if moves:
             _check_champion(chosen, current, previous, expected_champion)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 from violence_ops import ledger, versioning
+from violence_ops.errors import WorkspaceError
 from violence_ops.registry import Registry
 from violence_ops.workspace import Workspace
 
@@ -66,6 +67,8 @@ def described(entry: ledger.Entry) -> str:
             return f"{facts['verdict']} ({facts['mode']}) on {facts['report']}"
         case "approval" | "refusal":
             return f"{facts['report']} {facts.get('reason', '')}".rstrip()
+        case "reinstatement":
+            return f"alias put back from {facts['from'] or 'none'} to {facts['to'] or 'none'}"
         case _:
             reason = f": {facts['reason']}" if "reason" in facts else ""
             return f"champion {facts['from'] or 'none'} to {facts['to']}, {facts['phase']}{reason}"
@@ -82,6 +85,35 @@ def champions(entries: list[ledger.Entry]) -> list[str]:
         elif entry.event == "rollback":
             stack.pop()
     return stack
+
+
+def last_champion(entries: list[ledger.Entry]) -> str | None:
+    """The ledger's champion; None if nothing was released."""
+    released = champions(entries)
+    return released[-1] if released else None
+
+
+def champion(workspace: Workspace) -> str | None:
+    """The version that judges; None if nothing was released. A release that is under way is waited for.
+
+    Raises WorkspaceError if MLflow's alias is not where the ledger's last movement left it, LedgerBroken if the ledger does not
+    verify, ServiceUnavailable if MLflow cannot be reached.
+    """
+    with workspace.lock("release"):
+        return agreed_champion(workspace, open_registry(workspace))
+
+
+def agreed_champion(workspace: Workspace, registry: Registry) -> str | None:
+    """The same for who holds the lock. Where a crash left a movement open, the alias may be before or after it."""
+    entries = check_ledger(workspace)
+    found, released, last = registry.alias(CHAMPION), last_champion(entries), last_movement(entries)
+    half_done = last is not None and last.payload["phase"] == "intent" and found == last.payload["to"]
+    if found != released and not half_done:
+        raise WorkspaceError(
+            f"MLflow's alias champion points to version {found or 'none'} but the ledger's champion is {released or 'none'}: somebody "
+            "moved the alias by hand; `violence-ops ledger reinstate --by NAME` puts it back."
+        )
+    return found
 
 
 def was_rolled_back(entries: list[ledger.Entry], version: str, since: int) -> bool:

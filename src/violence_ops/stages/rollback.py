@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from violence_ops import ledger
-from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.params import Params
 from violence_ops.stages import notify, releases
 from violence_ops.stages.batches import Progress
@@ -60,9 +60,11 @@ class LedgerResult:
 
 @dataclass(frozen=True, slots=True)
 class VerifyResult:
-    """How many lines hold."""
+    """How many lines hold, and the champion; `unasked` is why MLflow could not be asked for its own, if it could not."""
 
     entries: int
+    champion: str | None
+    unasked: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-able values."""
@@ -70,7 +72,8 @@ class VerifyResult:
 
     def lines(self) -> list[str]:
         """What a person reads."""
-        return [f"The ledger holds: {self.entries} lines, each bound to the one before and in git."]
+        held = f"The ledger holds: {self.entries} lines, each bound to the one before and in git."
+        return [held, self.unasked or f"MLflow has the same champion: {self.champion or 'none'}."]
 
 
 def run(
@@ -97,10 +100,10 @@ def run(
         registry = releases.open_registry(workspace)
         releases.check_ledger(workspace)
         closed = None if dry_run else releases.recover(workspace, registry)
-        entries = ledger.read(workspace)
+        entries, current = ledger.read(workspace), releases.agreed_champion(workspace, registry)
         done = _already(entries, closed, expected_champion)
         if done is None:
-            version, present = _step(entries, registry.alias(releases.CHAMPION), expected_champion)
+            version, present = _step(entries, current, expected_champion)
             registry.version(version)
             if not dry_run:
                 facts = {"reason": reason}
@@ -120,10 +123,10 @@ def live(workspace: Workspace, params: Params) -> str:
 
     The ledger's end is not looked at: `run` does it.
     """
-    released = releases.champions(ledger.read(workspace))
-    if not released:
+    version = releases.last_champion(ledger.read(workspace))
+    if version is None:
         raise WorkspaceError("Nothing was released yet, so there is nothing to roll back.")
-    return released[-1]
+    return version
 
 
 def history(workspace: Workspace) -> LedgerResult:
@@ -132,10 +135,17 @@ def history(workspace: Workspace) -> LedgerResult:
 
 
 def verify_ledger(workspace: Workspace) -> VerifyResult:
-    """Check the hash chain, and its end against git. Raises LedgerBroken with every problem found."""
+    """Check the hash chain, its end against git, and its champion against MLflow's alias.
+
+    Raises LedgerBroken with every problem found, WorkspaceError if the alias points elsewhere.
+    """
     if problems := ledger.verify(workspace):
         raise ledger.LedgerBroken(" ".join(problems))
-    return VerifyResult(len(releases.entries(workspace)))
+    entries = releases.entries(workspace)
+    try:
+        return VerifyResult(len(entries), releases.champion(workspace))
+    except ServiceUnavailable as error:
+        return VerifyResult(len(entries), releases.last_champion(entries), f"Its champion was not compared: {error}")
 
 
 def _already(entries: list[ledger.Entry], closed: ledger.Entry | None, expected: str | None) -> ledger.Entry | None:
@@ -149,13 +159,8 @@ def _already(entries: list[ledger.Entry], closed: ledger.Entry | None, expected:
 def _step(entries: list[ledger.Entry], current: str | None, expected: str | None) -> tuple[str, str]:
     """The version to go back to, and the one to leave."""
     stack = releases.champions(entries)
-    if not stack and current is None:
+    if not stack:
         raise WorkspaceError("Nothing was released yet, so there is nothing to roll back.")
-    if not stack or current != stack[-1]:
-        raise WorkspaceError(
-            f"The registry's champion is version {current or 'none'} but the ledger says {stack[-1] if stack else 'none'}: somebody "
-            "moved the alias by hand; put it back in MLflow first."
-        )
     if expected is not None and expected != current:
         raise WorkspaceError(f"The champion is version {current}, not {expected}: nothing was rolled back.")
     if len(stack) < 2:

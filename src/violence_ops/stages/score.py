@@ -12,10 +12,10 @@ from violence_ops.files import fingerprint, read_fingerprint, write_json, write_
 from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
-from violence_ops.stages import batches, pictures
+from violence_ops.stages import batches, pictures, releases
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.parts import record_progress
-from violence_ops.stages.releases import CHAMPION, open_registry
+from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ def run(
     tracks of a clip are missing, or its video and the champion looks at pictures.
     """
     wanted = None if clip_ids is None else list(clip_ids)
-    champion = present = open_registry(workspace).alias(CHAMPION)
+    champion = present = releases.champion(workspace)
     scored, skipped, fights = 0, 0, 0
     for batch in batches.chosen_batches(workspace, batch_id):
         if batch.is_sealed:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from violence_ops import services
+from violence_ops import ledger, services
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError
 from violence_ops.stages import batches, inbox, notify, releases
 from violence_ops.stages.index import open_catalog, rebuild
@@ -71,7 +71,7 @@ class RebuildResult:
 def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
     """Look at everything and change nothing. Raises ServiceUnavailable if the catalog cannot be reached.
 
-    What is wrong with the ledger is among the `problems`, and the champion is None then.
+    Where the ledger does not verify, or MLflow cannot be asked or has another champion, the champion is None and among the `problems`.
     """
     with open_catalog(workspace) as catalog:
         counts = catalog.counts()
@@ -90,7 +90,7 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
         candidate=workspace.read_progress("train").get("model_version"),
         holdouts=workspace.holdout_versions(),
         services=_services(state),
-        told={} if problems else _told(workspace),
+        told=_told(workspace),
         runs=_last_runs(workspace) if state.is_up else {},
         waiting=waiting,
         problems=problems,
@@ -108,10 +108,9 @@ def rebuild_catalog(workspace: Workspace) -> RebuildResult:
 def _champion(workspace: Workspace) -> tuple[str | None, list[str]]:
     """The champion, and why it is not known."""
     try:
-        released = releases.champions(releases.entries(workspace))
+        return releases.champion(workspace), []
     except UserError as error:
         return None, [str(error)]
-    return released[-1] if released else None, []
 
 
 def _files_in(workspace: Workspace) -> int:
@@ -131,7 +130,7 @@ def _services(state: services.State) -> dict[str, str]:
 def _told(workspace: Workspace) -> dict[str, str]:
     try:
         return notify.state(workspace)
-    except UsageError as error:
+    except (UsageError, ledger.LedgerBroken) as error:
         return {"nobody": str(error)}
 
 
