@@ -106,8 +106,6 @@ def test_a_refused_candidate_is_never_released(
     gate.run(passed, params, report=write_evaluation("3", "1", wrong=14))
     with pytest.raises(RefusedByGate, match=r"verdict on 3-vs-1 is refuse.*floor"):
         promote.run(passed, params, approved_by="admin")
-    with pytest.raises(RefusedByGate):
-        promote.approve(passed, params, by="admin")
     assert registry.alias("champion") == "1"
 
 
@@ -340,12 +338,31 @@ def test_of_two_releases_at_once_one_wins(
     assert champion == releases.champions(ledger.read(passed))[-1]
 
 
-def test_decisions_are_written_once_each(passed: Workspace, params: Params) -> None:
-    first = promote.approve(passed, params, by="admin")
-    assert promote.approve(passed, params, by="admin") == first
-    refused = promote.refuse(passed, params, by="release-manager", reason="too many alarms at the door")
-    assert promote.refuse(passed, params, by="release-manager", reason="too many alarms at the door") == refused
-    assert [entry.event for entry in ledger.read(passed)[-2:]] == ["approval", "refusal"]
+def _refuse(
+    workspace: Workspace, by: str, reason: str = "too many alarms at the door"
+) -> subprocess.CompletedProcess[str]:
+    command = ["refuse", "--by", by, "--reason", reason, "--workspace", str(workspace.root)]
+    return subprocess.run(
+        [sys.executable, "-m", "violence_ops.cli", *command], capture_output=True, text=True, check=False
+    )
+
+
+def test_an_approver_refuses_from_the_command_line_once_and_anybody_else_may_not(
+    passed: Workspace, params: Params, registry: Registry
+) -> None:
+    before = passed.ledger.read_bytes()
+    for by, reason, code, says in (("eve", "r", 3, "eve may not decide"), ("admin", " ", 2, "needs a reason")):
+        done = _refuse(passed, by, reason)
+        assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+    assert passed.ledger.read_bytes() == before
+    first = _refuse(passed, "release-manager")
+    assert first.stdout == "Refusal of 2-vs-1 by release-manager: line 6 of the ledger.\n", first.stderr
+    assert _refuse(passed, "release-manager").stdout == first.stdout
+    last = ledger.read(passed)[-1]
+    assert (last.seq, last.event, last.payload["reason"]) == (6, "refusal", "too many alarms at the door")
+    with pytest.raises(RefusedByGate, match="only they can take back"):
+        promote.run(passed, params, approved_by="admin")
+    assert registry.alias("champion") == "1"
 
 
 def test_a_refusal_binds_the_others_until_who_refused_approves_or_it_is_judged_again(
@@ -356,11 +373,8 @@ def test_a_refusal_binds_the_others_until_who_refused_approves_or_it_is_judged_a
         RefusedByGate, match=r"^release-manager refused 2-vs-1 .*too many alarms at the door.*ask again"
     ):
         promote.run(passed, params, approved_by="admin")
-    with pytest.raises(RefusedByGate, match="only they can take back"):
-        promote.approve(passed, params, by="admin")
     assert registry.alias("champion") == "1"
-    promote.approve(passed, params, by="release-manager")
-    assert promote.run(passed, params, approved_by="admin").moved
+    assert promote.run(passed, params, approved_by="release-manager").moved
     gate.run(passed, params, report=write_evaluation("3", "2"))
     promote.refuse(passed, params, by="release-manager", reason="not now")
     gate.run(passed, params, report=write_evaluation("3", "2", p95_ms=10.0))

@@ -142,6 +142,22 @@ def promote(
 
 
 @app.command()
+def refuse(
+    reason: Annotated[str, typer.Option(help="Why; it is written to the ledger.")],
+    workspace: WorkspaceOption = None,
+    by: ByOption = None,
+    report: ReportOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Refuse to release a candidate. Binds the other approvers until who refused approves, or it is evaluated again."""
+    from violence_ops.stages import promote as stage
+    from violence_ops.stages.who import named
+
+    opened, params = open_workspace(workspace)
+    show(stage.refuse(opened, params, report, by=named(by), reason=reason), as_json)
+
+
+@app.command()
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; it is written to the ledger.")],
     workspace: WorkspaceOption = None,

@@ -65,27 +65,25 @@ class DecisionResult:
         return [f"{self.decision.capitalize()} of {self.report} by {self.by}: line {self.seq} of the ledger."]
 
 
-def approve(workspace: Workspace, params: Params, report: Path | str | None = None, *, by: str) -> DecisionResult:
-    """Write a person's approval of a passed report to the ledger, once. Moves nothing. Raises RefusedByGate as `run` does."""
-    with workspace.lock("release"):
-        chosen = reports.find(workspace, report)
-        _check_verdict(workspace, params, chosen, by)
-        return _decide(workspace, params, chosen, "approval", by, {})
-
-
 def refuse(
     workspace: Workspace, params: Params, report: Path | str | None = None, *, by: str, reason: str
 ) -> DecisionResult:
-    """Write a person's refusal of a report to the ledger, once. Raises RefusedByGate if the person is no approver."""
+    """Write a person's refusal of a report (default: the newest) to the ledger, once.
+
+    Raises RefusedByGate if the person is no approver, UsageError without a reason.
+    """
+    if not reason.strip():
+        raise UsageError("A refusal needs a reason: it is written to the ledger.")
+    _check_approver(params, by)
     with workspace.lock("release"):
-        return _decide(workspace, params, reports.find(workspace, report), "refusal", by, {"reason": reason})
+        return _decide(workspace, reports.find(workspace, report), "refusal", by, {"reason": reason})
 
 
 def lapse(workspace: Workspace, params: Params, report: Path | str | None = None) -> DecisionResult:
     """Write to the ledger, once, that nobody answered in time, which is a refusal."""
     with workspace.lock("release"):
         reason = f"nobody answered within {params.gate.approval_timeout_h:g} h"
-        return _write_decision(workspace, reports.find(workspace, report), "refusal", _NOBODY, {"reason": reason})
+        return _decide(workspace, reports.find(workspace, report), "refusal", _NOBODY, {"reason": reason})
 
 
 def run(
@@ -119,7 +117,7 @@ def run(
         if moves:
             _check_champion(chosen, current, previous, expected_champion)
         if moves and not dry_run:
-            decision = _decide(workspace, params, chosen, "approval", approved_by, {})
+            decision = _decide(workspace, chosen, "approval", approved_by, {})
             facts = {"report": chosen.files.name, "digest": chosen.digest, "approval": decision.seq}
             releases.move(
                 workspace, registry, event="promotion", actor=approved_by, to=version, expected=previous, facts=facts
@@ -201,14 +199,6 @@ def _check_champion(
 
 
 def _decide(
-    workspace: Workspace, params: Params, chosen: reports.Report, decision: ledger.Event, by: str, facts: dict[str, Any]
-) -> DecisionResult:
-    """An approver's decision. Raises RefusedByGate if the person is none."""
-    _check_approver(params, by)
-    return _write_decision(workspace, chosen, decision, by, facts)
-
-
-def _write_decision(
     workspace: Workspace, chosen: reports.Report, decision: ledger.Event, by: str, facts: dict[str, Any]
 ) -> DecisionResult:
     """Write it unless the last one on this report says the same."""
