@@ -92,7 +92,12 @@ def write_evaluation(released: Workspace) -> Judge:
 
         def model(version: str) -> ModelFacts:
             return ModelFacts(
-                version=version, threshold=0.5, lineage={}, holdout_version="v1", holdout_revision=revision
+                version=version,
+                threshold=0.5,
+                lineage={},
+                holdout_version="v1",
+                holdout_revision=revision,
+                package=f"{version:0>64}",
             )
 
         made = judgement.evaluate(

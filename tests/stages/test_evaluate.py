@@ -11,9 +11,10 @@ import pytest
 
 from violence_ops import ledger, versioning
 from violence_ops.errors import UserError, WorkspaceError
-from violence_ops.files import sha256_file, write_json, write_table
+from violence_ops.files import folder_sha256, sha256_file, write_json, write_table
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord
+from violence_ops.registry import PACKAGE_TAG
 from violence_ops.stages import assemble, evaluate, gate, holdout, labels, promote, releases, score, train
 from violence_ops.workspace import Workspace
 
@@ -160,6 +161,9 @@ def _leaking_training_data_is_refused(workspace: Workspace, params: Params) -> N
     content = json.loads(path.read_text("utf-8"))
     content["clips"].append({"clip_id": held.clip_id, "source_group": held.source_group, "perceptual_hash": None})
     path.write_text(json.dumps(content))
+    releases.open_registry(workspace).set_tag(
+        "2", PACKAGE_TAG, folder_sha256(path.parent)
+    )  # as if it had been registered so
     evaluate.run(workspace, params, force=True)
     result = gate.run(workspace, params)
     assert result.verdict == "refuse"

@@ -117,6 +117,34 @@ def test_a_report_that_the_gate_has_not_judged_is_refused(
         promote.run(passed, params, approved_by="admin")
 
 
+def test_the_package_that_was_judged_is_the_one_released_and_the_one_that_judges(
+    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+) -> None:
+    registry.set_tag("2", "package_sha256", "ab" * 32)
+    with pytest.raises(
+        RefusedByGate, match=r"package of version 2 was judged as it is registered: run .*evaluate --force"
+    ):
+        promote.run(passed, params, approved_by="admin")
+    assert registry.alias("champion") == "1"
+    registry.set_tag("2", "package_sha256", f"{2:0>64}")
+    promote.run(passed, params, approved_by="admin")
+    entries = ledger.read(passed)
+    assert releases.released_package(entries, "2") == entries[-1].payload["package"] == f"{2:0>64}"
+
+
+def test_an_evaluation_that_does_not_say_which_package_it_judged_releases_nothing(
+    passed: Workspace, params: Params, registry: Registry
+) -> None:
+    path = passed.report("2-vs-1").evaluation
+    content = json.loads(path.read_text())
+    del content["candidate"]["package"]  # as it was written before November 2026
+    path.write_text(json.dumps(content))
+    gate.run(passed, params)
+    with pytest.raises(RefusedByGate, match="evaluate --force"):
+        promote.run(passed, params, approved_by="admin")
+    assert registry.alias("champion") == "1"
+
+
 def test_a_report_changed_after_the_verdict_is_refused(passed: Workspace, params: Params) -> None:
     path = passed.report("2-vs-1").evaluation
     content = json.loads(path.read_text())

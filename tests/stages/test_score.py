@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from violence_ops.errors import UserError, WorkspaceError
-from violence_ops.files import read_fingerprint, write_table
+from violence_ops.files import folder_sha256, read_fingerprint, write_table
 from violence_ops.folders import Batch
 from violence_ops.records import CLIPS_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord
 from violence_ops.registry import MODEL
-from violence_ops.stages import assemble, batches, predict, rollback, score, train
+from violence_ops.stages import assemble, batches, predict, releases, rollback, score, train
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
 
@@ -105,6 +105,24 @@ def two_champions(
     records = seal_tracks(workspace, clips=6, seed=5)
     clip_ids = [record.clip_id for record in records]
     return workspace, reopen(workspace, records), [clip_ids[:3], clip_ids[3:]]
+
+
+def test_a_champion_exchanged_behind_its_release_does_not_judge(
+    two_champions: tuple[Workspace, Batch, list[list[str]]],
+) -> None:
+    workspace, _, _ = two_champions
+    folder, registered = workspace.model_package("1"), score.load_version(workspace, "1").threshold
+    (folder / "thresholds.json").write_text('{"threshold": 0.001}')
+    assert score.load_version(workspace, "1").threshold == registered  # it has a tag: fetched again
+
+    with workspace.lock("release"):  # version 2 has none, as one of before November 2026, but was released after it
+        facts = {"package": folder_sha256(folder)}
+        registry = releases.open_registry(workspace)
+        releases.move(workspace, registry, event="promotion", actor="admin", to="2", expected=None, facts=facts)
+    assert score.load_version(workspace, "2").threshold == registered
+    (workspace.model_package("2") / "thresholds.json").write_text('{"threshold": 0.001}')
+    with pytest.raises(UserError, match=r"Version 2 .* restore the store"):
+        score.load_version(workspace, "2")
 
 
 def judged_by(batch: Batch, champion: str | None) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -85,8 +86,10 @@ def _a_damaged_package_fails_the_shadow_and_not_the_night(workspace: Workspace) 
         subprocess.run(["git", "tag", f"batch/{batch.batch_id}"], cwd=workspace.root, check=True)
     shadow.start(workspace, params, "2")
     workspace.shadow("2", "2026-02-01-00000005").unlink()
-    (workspace.model_package("2") / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(UserError, match="no usable model package"):
+    shutil.rmtree(workspace.model_package("2"))
+    for weights in workspace.mlflow_artifacts.rglob("model.safetensors"):
+        weights.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="was exchanged or is damaged"):
         shadow.run(workspace, params)
     command = [sys.executable, "-m", "violence_ops.cli", "night", "--workspace", str(workspace.root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

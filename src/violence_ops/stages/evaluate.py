@@ -30,10 +30,10 @@ from violence_ops.evaluation.records import (
 )
 from violence_ops.evaluation.report import headline
 from violence_ops.evaluation.slices import slices_of
-from violence_ops.files import load_table, sha256_file, write_json
+from violence_ops.files import folder_sha256, load_table, sha256_file, write_json
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord, ClipTracks, Label
-from violence_ops.registry import Registry
+from violence_ops.registry import PACKAGE_TAG, Registry
 from violence_ops.stages import pictures, releases, reports
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.capacity import peak_memory
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from violence_ops.recognition.package import Package
     from violence_ops.recognition.pictures import Look
 
-_NO_LINEAGE: Final = (releases.REPORT_TAG, "attempt", "threshold")
-"""Tags that say nothing of where a version comes from, or that the report shows elsewhere."""
+_NO_LINEAGE: Final = (releases.REPORT_TAG, PACKAGE_TAG, "attempt", "threshold")
+"""Tags that say nothing of where a version comes from, or that the evaluation holds elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +188,8 @@ def _contestant(workspace: Workspace, registry: Registry, version: str, holdout:
     told = {key: value for key, value in tags.items() if key not in _NO_LINEAGE and not key.startswith("mlflow.")}
     lineage = dict(sorted((told | _batches_of(folder)).items()))  # as it is read back
     facts = ModelFacts(
-        version=version, threshold=loaded.threshold, lineage=lineage, holdout_version=holdout.version, holdout_revision=holdout.revision
+        version=version, threshold=loaded.threshold, lineage=lineage, holdout_version=holdout.version, holdout_revision=holdout.revision,
+        package=folder_sha256(folder),
     )  # fmt: skip
     return _Contestant(facts, loaded, _trained_on(folder))
 

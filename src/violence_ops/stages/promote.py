@@ -9,6 +9,7 @@ from typing import Any
 from violence_ops import ledger
 from violence_ops.errors import RefusedByGate, UsageError
 from violence_ops.params import Params
+from violence_ops.registry import PACKAGE_TAG, Registry
 from violence_ops.stages import gate, notify, releases, reports
 from violence_ops.stages.batches import Progress
 from violence_ops.workspace import Workspace
@@ -100,7 +101,7 @@ def run(
 
     Raises RefusedByGate if the gate did not pass that very report under the policy of `params`, `approved_by` is no approver, another
     one has refused it, or the champion is not the
-    one that the report compares with (or not `expected_champion`, where given); LedgerBroken if the ledger does not verify.
+    one that the report compares with (or not `expected_champion`, where given), or another package was judged than is registered; LedgerBroken if the ledger does not verify.
     Nothing moves then. A second run is a no-op, also after a crash in the middle of the first.
     """
     notify.receivers(workspace)  # refuses one that is set up wrongly before anything moves
@@ -116,9 +117,11 @@ def run(
         moves = current != version
         if moves:
             _check_champion(chosen, current, previous, expected_champion)
+            _check_package(registry, chosen)
         if moves and not dry_run:
             decision = _decide(workspace, chosen, "approval", approved_by, {})
             facts = {"report": chosen.files.name, "digest": chosen.digest, "approval": decision.seq}
+            facts |= {"package": chosen.evaluation.candidate.package}
             releases.move(
                 workspace, registry, event="promotion", actor=approved_by, to=version, expected=previous, facts=facts
             )
@@ -195,6 +198,17 @@ def _check_champion(
         raise RefusedByGate(
             f"The champion is version {current or 'none'} by now, but {chosen.files.name} was made against "
             f"{judged_against or 'none'}: run `violence-ops evaluate` and `violence-ops gate` again."
+        )
+
+
+def _check_package(registry: Registry, chosen: reports.Report) -> None:
+    """What was judged is what is released."""
+    candidate = chosen.evaluation.candidate
+    registered = registry.tags(candidate.version).get(PACKAGE_TAG)
+    if candidate.package is None or registered not in (None, candidate.package):
+        raise RefusedByGate(
+            f"{chosen.files.name} does not say that the package of version {candidate.version} was judged as it is registered: run "
+            "`violence-ops evaluate --force` and `violence-ops gate` first."
         )
 
 

@@ -116,6 +116,14 @@ def agreed_champion(workspace: Workspace, registry: Registry) -> str | None:
     return found
 
 
+def released_package(entries: list[ledger.Entry], version: str) -> str | None:
+    """The SHA-256 of a version's package when it was released last; None if it never was, or before November 2026."""
+    lines = [
+        e for e in entries if e.event == "promotion" and e.payload["phase"] == "done" and e.payload["to"] == version
+    ]
+    return lines[-1].payload.get("package") if lines else None
+
+
 def was_rolled_back(entries: list[ledger.Entry], version: str, since: int) -> bool:
     """Whether a version was taken back after line `since`."""
     return any(

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from violence_ops import ledger
 from violence_ops.errors import ServiceUnavailable, UserError
 from violence_ops.files import fingerprint, read_fingerprint, write_json, write_table
 from violence_ops.folders import Batch
@@ -114,11 +115,14 @@ def _load(workspace: Workspace, batch: Batch, champion: str) -> Package:
 
 
 def load_version(workspace: Workspace, version: str) -> Package:
-    """A registered model, downloaded once. Raises ServiceUnavailable if MLflow cannot be reached, UserError if the package is
-    damaged."""
+    """A registered model, downloaded once; its package is the one that was released, or else registered.
+
+    Raises ServiceUnavailable if MLflow cannot be reached, UserError if the package is damaged or another one.
+    """
     from violence_ops.recognition import package
 
-    folder = open_registry(workspace).download(version, workspace.model_package(version))
+    released = releases.released_package(ledger.read(workspace), version)
+    folder = open_registry(workspace).download(version, workspace.model_package(version), released)
     try:
         return package.load(folder)
     except UserError as error:
