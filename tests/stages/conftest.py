@@ -86,7 +86,7 @@ def write_evaluation(released: Workspace) -> Judge:
 
     def write(candidate: str, champion: str | None = None, wrong: int = 0, p95_ms: float = 9.0) -> str:
         name = f"{candidate}-vs-{champion or 'none'}"
-        revision = "ab" * 16
+        revision, gate = "ab" * 16, released.params().gate
         clips = [_clip(i, i < wrong, i % 6 == 5 if champion else None) for i in range(24)]
         time = Latency(p50_ms=4.0, p95_ms=p95_ms, peak_memory_mb=500.0)
 
@@ -104,7 +104,7 @@ def write_evaluation(released: Workspace) -> Judge:
             clips, name=name, holdout=HoldoutFacts(version="v1", revision=revision, batches=()), candidate=model(candidate),
             champion=model(champion) if champion else None, timings=Timings(candidate=time, champion=time if champion else None),
             checks=DataChecks(near_duplicate_bits=0, candidate=Leakage(), champion=Leakage() if champion else None),
-            confidence=0.9, resamples=500,
+            confidence=gate.confidence, resamples=gate.resamples,
         )  # fmt: skip
         write_json(released.report(name).evaluation, made.to_dict())
         released.write_progress("evaluate", {"report": name})

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from typing import Any
 
 import psutil
 import pytest
@@ -148,10 +149,48 @@ def test_an_evaluation_that_does_not_say_which_package_it_judged_releases_nothin
 def test_a_report_changed_after_the_verdict_is_refused(passed: Workspace, params: Params) -> None:
     path = passed.report("2-vs-1").evaluation
     content = json.loads(path.read_text())
-    content["candidate"]["metrics"]["f1"] = 0.999
+    content["timings"]["candidate"]["p95_ms"] = 1.0  # a measurement: nothing to count again
     path.write_text(json.dumps(content))
-    with pytest.raises(RefusedByGate, match="changed since"):
+    with pytest.raises(RefusedByGate, match=r"changed since: run `violence-ops evaluate --force`"):
         promote.run(passed, params, approved_by="admin")
+
+
+def _figure(content: Any, value: float) -> None:
+    content["candidate"]["metrics"] |= {"f1": value, "recall": value}
+
+
+def _slice(content: Any, value: float) -> None:
+    content["slices"][0]["candidate"]["fn"] = int(value)
+
+
+def _interval(content: Any, value: float) -> None:
+    content["difference"]["by_group"]["lower"] = value
+
+
+def _clips_gone(content: Any, _: float) -> None:
+    content["clips"] = content["clips"][2:]
+
+
+def _no_champion(content: Any, _: float) -> None:
+    for clip in content["clips"]:
+        clip["champion"] = None
+
+
+@pytest.mark.parametrize("edit", [_figure, _slice, _interval, _clips_gone, _no_champion])
+def test_figures_that_do_not_follow_from_the_clips_are_judged_by_nobody(
+    passed: Workspace, params: Params, write_evaluation: Judge, edit: Callable[[Any, float], None]
+) -> None:
+    path = passed.report(write_evaluation("3", "1", wrong=14)).evaluation
+    content = json.loads(path.read_text())
+    edit(content, 0.97)
+    path.write_text(json.dumps(content))
+    before = passed.ledger.read_bytes()
+    for act in (lambda: gate.run(passed, params), lambda: promote.run(passed, params, approved_by="admin")):
+        with pytest.raises(
+            WorkspaceError, match=r"reports/3-vs-1/evaluation.json .* clips do not give.*--force --candidate 3"
+        ):
+            act()
+    assert passed.ledger.read_bytes() == before
 
 
 def test_a_dry_run_verdict_releases_nothing(passed: Workspace, params: Params) -> None:

@@ -112,7 +112,7 @@ def run(
 
     Writes `evaluation.json` and `report.html` to `reports/<candidate>-vs-<champion>/`, and adds them to the candidate's MLflow
     run. A second run for the same models, holdout and settings returns the report that is there, unless `force`: it would
-    give the same figures but for the times. Raises WorkspaceError if there is no candidate or holdout, or the holdout was changed.
+    give the same figures but for the times. Raises WorkspaceError if there is no candidate or holdout, or holdout or report were changed.
     """
     registry = releases.open_registry(workspace)
     version = candidate or registry.alias("candidate")
@@ -123,7 +123,7 @@ def run(
     own = _contestant(workspace, registry, version, frozen.facts)
     rival = _contestant(workspace, registry, live, frozen.facts) if live else None
     files = workspace.report(f"{version}-vs-{live or 'none'}")
-    found = reports.read(files).evaluation if files.evaluation.is_file() and not force else None
+    found = reports.read_checked(files).evaluation if files.evaluation.is_file() and not force else None
     reused = found is not None and _is_for(found, own, rival, frozen, params)
     evaluation = found if found and reused else _judge(files.name, own, rival, frozen, params, progress)
     evaluation = _with_staleness(workspace, evaluation, frozen)

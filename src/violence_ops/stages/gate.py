@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from violence_ops import ledger, versioning
+from violence_ops.errors import WorkspaceError
 from violence_ops.evaluation.records import Outcome, Verdict
 from violence_ops.evaluation.report import headline
 from violence_ops.files import fingerprint, write_json
@@ -43,9 +44,10 @@ def run(
     """Judge an evaluation (default: the newest): `gate.json` and the page beside it, and one ledger line per new verdict.
 
     A verdict other than `pass` is a result, not an error. It moves nothing: `promote` does, after an approval. Raises
-    LedgerBroken, writing no line, if the ledger does not verify.
+    WorkspaceError if it was evaluated by other settings, LedgerBroken if the ledger does not verify; nothing is written then.
     """
     chosen = reports.find(workspace, report)
+    _check_settings(chosen, params)
     releases.entries(workspace)  # one that does not verify is told before anything is written
     verdict = reports.write_page(workspace, chosen.files, chosen.evaluation, params)
     found = chosen.evaluation.difference
@@ -82,6 +84,16 @@ def latest(entries: list[ledger.Entry], report: str) -> ledger.Entry | None:
 def policy_digest(params: Params) -> str:
     """A hash of what a verdict depends on in `gate:`; who may approve it, and for how long, is asked when it is released."""
     return fingerprint(params.gate.model_dump(exclude={"approvers", "approval_timeout_h"}))
+
+
+def _check_settings(chosen: reports.Report, params: Params) -> None:
+    """The interval was made by settings of the policy, and a narrow one passes more."""
+    found, wanted = chosen.evaluation.difference, params.gate
+    if found and (found.confidence, found.resamples) != (wanted.confidence, wanted.resamples):
+        raise WorkspaceError(
+            f"{chosen.files.name} was evaluated with gate.confidence {found.confidence:g} and gate.resamples {found.resamples}, but "
+            f"params.yaml says {wanted.confidence:g} and {wanted.resamples}: run `violence-ops evaluate` again."
+        )
 
 
 def _payload(chosen: reports.Report, verdict: Verdict) -> dict[str, Any]:

@@ -144,7 +144,8 @@ def _check_verdict(workspace: Workspace, params: Params, chosen: reports.Report,
     found = judged.payload
     if found["digest"] != chosen.digest:
         raise RefusedByGate(
-            f"{name} is not the evaluation that the gate judged, it was changed since: run `violence-ops gate` again."
+            f"{name} is not the evaluation that the gate judged, it was changed since: run `violence-ops evaluate --force` and "
+            "`violence-ops gate` again."
         )
     if found["verdict"] != "pass":
         reasons = " ".join(found["reasons"])
