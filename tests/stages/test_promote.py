@@ -382,9 +382,13 @@ def test_a_lost_mlflow_is_said_and_nothing_moves(
 ) -> None:
     before = passed.ledger.read_bytes()
     monkeypatch.setenv("VIOLENCE_OPS_MLFLOW_URI", "http://127.0.0.1:9")
+    alone = Workspace(passed.root)
     with pytest.raises(ServiceUnavailable):
-        promote.run(Workspace(passed.root), params, approved_by="admin")
+        promote.run(alone, params, approved_by="admin")
     assert passed.ledger.read_bytes() == before
+    seen = status.run(alone)
+    assert (seen.champion, "cannot be reached" in seen.problems[0]) == ("1", True)
+    assert "was not compared: MLflow" in rollback.verify_ledger(alone).lines()[1]
 
 
 def test_of_two_releases_at_once_one_wins(

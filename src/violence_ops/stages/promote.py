@@ -100,9 +100,9 @@ def run(
     """Make the candidate of a report (default: the newest) the champion.
 
     Raises RefusedByGate if the gate did not pass that very report under the policy of `params`, `approved_by` is no approver, another
-    one has refused it, or the champion is not the
-    one that the report compares with (or not `expected_champion`, where given), or another package was judged than is registered; LedgerBroken if the ledger does not verify.
-    Nothing moves then. A second run is a no-op, also after a crash in the middle of the first.
+    one has refused it, another package was judged than is registered, or the champion is not the one that the report compares with
+    (or not `expected_champion`, where given); LedgerBroken if the ledger does not verify; WorkspaceError if the alias was moved by
+    hand. Nothing moves then. A second run is a no-op, also after a crash in the middle of the first.
     """
     notify.receivers(workspace)  # refuses one that is set up wrongly before anything moves
     with workspace.lock("release"):
@@ -120,8 +120,8 @@ def run(
             _check_package(registry, chosen)
         if moves and not dry_run:
             decision = _decide(workspace, chosen, "approval", approved_by, {})
-            facts = {"report": chosen.files.name, "digest": chosen.digest, "approval": decision.seq}
-            facts |= {"package": chosen.evaluation.candidate.package}
+            package = chosen.evaluation.candidate.package
+            facts = {"report": chosen.files.name, "digest": chosen.digest, "approval": decision.seq, "package": package}
             releases.move(
                 workspace, registry, event="promotion", actor=approved_by, to=version, expected=previous, facts=facts
             )

@@ -28,7 +28,7 @@ def check_ledger(workspace: Workspace) -> list[ledger.Entry]:
     """The ledger's entries; the caller holds the workspace's lock `release`.
 
     Raises LedgerBroken if the chain does not hold, lines at the end that git has are gone, or lines are there that git has
-    not. The last line that was written may miss in git: a crash came between, and the next line is committed with it.
+    not. Only the line that was written last may be missing from git, if a crash came between: it is committed with the next one.
     """
     entries = ledger.read(workspace)
     name = workspace.ledger.relative_to(workspace.root)
@@ -53,7 +53,7 @@ def entries(workspace: Workspace) -> list[ledger.Entry]:
 
 
 def record(workspace: Workspace, *, actor: str, event: ledger.Event, payload: dict[str, Any]) -> ledger.Entry:
-    """Write a line to the ledger and commit it, before anything follows from it. `check_ledger` has found nothing."""
+    """Write a line to the ledger and commit it, before anything follows from it. The caller has asked `check_ledger`."""
     entry = ledger.append(workspace, actor=actor, event=event, payload=payload)
     _commit(workspace, f"Ledger: {event} by {actor}, {described(entry)}")
     return entry
@@ -118,10 +118,8 @@ def agreed_champion(workspace: Workspace, registry: Registry) -> str | None:
 
 def released_package(entries: list[ledger.Entry], version: str) -> str | None:
     """The SHA-256 of a version's package when it was released last; None if it never was, or before November 2026."""
-    lines = [
-        e for e in entries if e.event == "promotion" and e.payload["phase"] == "done" and e.payload["to"] == version
-    ]
-    return lines[-1].payload.get("package") if lines else None
+    done = [e.payload for e in entries if e.event == "promotion" and e.payload["phase"] == "done"]
+    return next((facts.get("package") for facts in reversed(done) if facts["to"] == version), None)
 
 
 def was_rolled_back(entries: list[ledger.Entry], version: str, since: int) -> bool:

@@ -49,7 +49,7 @@ class StatusResult:
         yield f"quarantine  {_counts(self.quarantine)}"
         yield f"labels      {_counts(self.labels)}"
         yield f"holdouts    {', '.join(self.holdouts) or 'none'}"
-        champion = "not known" if self.problems else self.champion or "none"
+        champion = self.champion or ("not known" if self.problems else "none")
         yield f"models      champion {champion}, newest candidate {self.candidate or 'none'}"
         yield f"services    {', '.join(f'{name} {where}' for name, where in self.services.items()) or 'not running'}"
         yield from (f"releases    {receiver}: {state}" for receiver, state in self.told.items())
@@ -71,7 +71,7 @@ class RebuildResult:
 def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
     """Look at everything and change nothing. Raises ServiceUnavailable if the catalog cannot be reached.
 
-    Where the ledger does not verify, or MLflow cannot be asked or has another champion, the champion is None and among the `problems`.
+    Where the ledger does not verify or MLflow has another champion, the champion is None; the `problems` say why.
     """
     with open_catalog(workspace) as catalog:
         counts = catalog.counts()
@@ -106,9 +106,11 @@ def rebuild_catalog(workspace: Workspace) -> RebuildResult:
 
 
 def _champion(workspace: Workspace) -> tuple[str | None, list[str]]:
-    """The champion, and why it is not known."""
+    """The champion, that of the ledger if MLflow cannot be asked for its own; and what is wrong with it."""
     try:
         return releases.champion(workspace), []
+    except ServiceUnavailable as error:
+        return releases.last_champion(releases.entries(workspace)), [str(error)]
     except UserError as error:
         return None, [str(error)]
 
