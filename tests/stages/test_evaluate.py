@@ -122,7 +122,9 @@ def test_a_first_and_a_second_model_are_evaluated_judged_and_released(
     assert evaluate.run(workspace, params).reused
     assert (files.evaluation.read_bytes(), files.page.read_bytes()) == (before, page)
     figures = _untimed(files.evaluation)
-    files.evaluation.write_bytes(before.replace(b'"f1": ', b'"f1": 0.1', 1))
+    edited = json.loads(before)
+    edited["candidate"]["metrics"]["f1"] = 0.123
+    write_json(files.evaluation, edited)
     with pytest.raises(WorkspaceError, match="clips do not give"):
         evaluate.run(workspace, params)
     assert not evaluate.run(workspace, params, force=True).reused
