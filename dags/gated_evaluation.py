@@ -87,7 +87,7 @@ def gated_evaluation():
         else:
             by, reason = (
                 answer["responded_by_user"]["name"],
-                answer["params_input"].get("reason") or "refused in Airflow",
+                (answer["params_input"].get("reason") or "").strip() or "refused in Airflow",
             )
             stage("promote.refuse", report=evaluation["report"], by=by, reason=reason)
             said = f"Refused by {by}: {reason}"

@@ -110,7 +110,7 @@ def test_a_dry_run_of_ingest_leaves_the_inbox_as_it_is(workspace: Workspace) -> 
 def test_every_verb_explains_itself(tmp_path: Path) -> None:
     text = run("--help", cwd=tmp_path).stdout
     for verb in ("ingest", "validate", "extract-poses", "annotate", "score", "seal", "assemble", "train", "evaluate", "gate",
-                 "promote", "rollback", "init", "demo", "up", "down", "status", "doctor", "explain", "predict", "synth", "weights"):  # fmt: skip
+                 "promote", "refuse", "rollback", "init", "demo", "up", "down", "status", "doctor", "explain", "predict", "synth", "weights"):  # fmt: skip
         assert f" {verb} " in text, verb
 
 

@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 
 from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
+from violence_ops.files import folder_sha256
 from violence_ops.params import WindowParams
 from violence_ops.recognition import package, vote
 from violence_ops.recognition.model import Recogniser, Settings
@@ -66,10 +67,12 @@ def test_a_registry_that_was_never_used_has_no_champion_and_costs_no_database(tm
     assert not (tmp_path / "none.db").exists()
 
 
-def test_a_registered_version_carries_its_tags_and_its_run_its_metrics(registry: Registry, version: str) -> None:
+def test_a_registered_version_carries_its_tags_and_its_run_its_metrics(
+    registry: Registry, version: str, package_folder: Path
+) -> None:
     from mlflow.tracking import MlflowClient
 
-    assert registry.tags(version) == {"dataset_revision": "ab" * 16}
+    assert registry.tags(version) == {"dataset_revision": "ab" * 16, "package_sha256": folder_sha256(package_folder)}
     run = MlflowClient(registry.uri).get_run(registry.version(version).run_id)
     assert run.info.status == "FINISHED"
     assert run.info.start_time == BEGAN_MS < run.info.end_time
@@ -145,6 +148,28 @@ def nobody_there() -> Iterator[str]:
 def test_an_mlflow_that_is_down_is_said_at_once_and_in_one_sentence(nobody_there: str, tmp_path: Path) -> None:
     with pytest.raises(ServiceUnavailable, match=r"MLflow at .* cannot be reached .*: start it with `violence-ops up`"):
         Registry(nobody_there, tmp_path).check()
+
+
+def test_a_package_that_was_changed_here_is_fetched_again_and_one_exchanged_in_the_store_is_refused(
+    tmp_path: Path, package_folder: Path
+) -> None:
+    registry = Registry(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+    with registry.start_run("try", {}) as run:
+        version = registry.register(run.run_id, package_folder, {})
+    fetched = registry.download(version, tmp_path / "cache" / version)
+    for name in ("thresholds.json", "training.json"):
+        (fetched / name).write_text('{"threshold": 0.001}')
+        registry.download(version, fetched)
+        assert package.load(fetched).threshold == 0.45
+        assert folder_sha256(fetched) == folder_sha256(package_folder)
+    assert [path.name for path in fetched.parent.iterdir()] == [version]
+
+    for path in (*(tmp_path / "artifacts").rglob("thresholds.json"), fetched / "thresholds.json"):
+        path.write_text('{"threshold": 0.001}')
+    with pytest.raises(
+        WorkspaceError, match=r"package of model version 1 .* was exchanged or is damaged .*: restore the store"
+    ):
+        registry.download(version, fetched)
 
 
 def test_a_version_whose_package_is_lost_is_refused_in_one_sentence(tmp_path: Path, package_folder: Path) -> None:

@@ -125,3 +125,10 @@ def sha256_file(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hex, read in pieces."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def folder_sha256(folder: Path) -> str:
+    """One SHA-256, in hex, of all files in a folder: of their names and bytes, whatever the order they were written in."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    lines = (f"{sha256_file(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+    return hashlib.sha256("".join(lines).encode()).hexdigest()

@@ -1,8 +1,8 @@
 """The ledger of releases: append-only JSON lines, each bound to the one before by its hash.
 
 A line is `{"seq", "at", "actor", "event", "payload", "prev_hash", "hash"}`; `hash` is the SHA-256 of the line's canonical JSON
-without it. A changed, moved or missing line breaks the chain. What the chain alone cannot show, a cut-off tail, git shows:
-the ledger is committed with every release (`releases.check_ledger`).
+without it. A changed, moved or missing line breaks the chain. What the chain alone cannot show, a cut-off tail or a line that
+somebody wrote with a right hash, git shows: every line is committed as soon as it is written (`releases.record`).
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from violence_ops.errors import UserError
-from violence_ops.files import sync_folder
+from violence_ops.files import sync_folder, write_text
 from violence_ops.workspace import Workspace
 
-Event = Literal["verdict", "approval", "refusal", "promotion", "rollback"]
+Event = Literal["verdict", "approval", "refusal", "promotion", "rollback", "reinstatement"]
 
 GENESIS: Final = "0" * 64
 
@@ -77,9 +77,16 @@ def append(workspace: Workspace, *, actor: str, event: Event, payload: dict[str,
         line = body | {"hash": _hash(body)}
         path = workspace.ledger
         path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(workspace.ledger_pending, line["hash"])
         _write_line(path, canonical(line) + b"\n")
         sync_folder(path.parent)
     return Entry(**line)
+
+
+def was_last_written(workspace: Workspace, entry: Entry) -> bool:
+    """Whether `append` wrote this line, and none after it: what a crash keeps from git may be such a line and no other."""
+    pending = workspace.ledger_pending
+    return pending.is_file() and pending.read_text("utf-8") == entry.hash
 
 
 def _write_line(path: Path, line: bytes) -> None:

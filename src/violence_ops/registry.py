@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 from violence_ops import __version__
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
+from violence_ops.files import folder_sha256
 from violence_ops.registry_run import Run
 
 if TYPE_CHECKING:
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 MODEL: Final = "violence-detector"
 EXPERIMENT: Final = "violence-detector"
 POSE_EXPERIMENT: Final = "pose-weights"
+PACKAGE_TAG: Final = "package_sha256"
+"""Tag of a version: the SHA-256 of its package. Those of before November 2026 have none."""
 _SOURCE: Final = {"mlflow.source.name": f"violence-ops {__version__}", "mlflow.source.type": "LOCAL"}
 _REACH_S: Final = 5.0
 _SETTINGS: Final = {
@@ -109,7 +112,7 @@ class Registry:
     ) -> str:
         """Log the package folder as a pyfunc model of the run, then register it; returns the version.
 
-        The version comes into being only after all its files have arrived. It has no alias yet. A model that refuses tables of
+        The version comes into being only after all its files have arrived, with their SHA-256 as a tag. It has no alias yet. A model that refuses tables of
         tracks, because it looks at pictures, has no `example`.
         """
         with self._reached() as client:
@@ -124,7 +127,7 @@ class Registry:
             with _quiet_race():
                 client.create_registered_model(MODEL)
             made = client.create_model_version(
-                MODEL, logged.model_uri, run_id, tags=dict(tags), description=description, model_id=logged.model_id,
+                MODEL, logged.model_uri, run_id, tags={**tags, PACKAGE_TAG: folder_sha256(package)}, description=description, model_id=logged.model_id,
                 await_creation_for=60,
             )  # fmt: skip
             return str(made.version)
@@ -197,14 +200,16 @@ class Registry:
             run.log_metrics([metrics])
             run.log_files(folder, f"evaluation/{folder.name}")
 
-    def download(self, version: str, into: Path) -> Path:
+    def download(self, version: str, into: Path, sha256: str | None = None) -> Path:
         """Fetch the package folder of a version into `into`, which appears only when it is complete; returns it.
 
-        Raises WorkspaceError if the artifact store has lost the package.
+        The package has this SHA-256 (default: that of its tag; a version without one is not checked): a folder that is there and
+        has another is fetched again. Raises WorkspaceError if the artifact store has lost the package, or holds another.
         """
         import tempfile
 
-        if into.is_dir():
+        sha256 = sha256 or self.version(version).tags.get(PACKAGE_TAG)
+        if into.is_dir() and sha256 in (None, folder_sha256(into)):
             return into
         self.version(version)
         into.parent.mkdir(parents=True, exist_ok=True)
@@ -220,6 +225,13 @@ class Registry:
                     f"Version {version} of {MODEL} has no package in MLflow's artifact store: restore the store, or train again."
                 )
             (package,) = packages
+            if sha256 and (found := folder_sha256(package)) != sha256:
+                raise WorkspaceError(
+                    f"The package of model version {version} in MLflow's artifact store was exchanged or is damaged (its SHA-256 is "
+                    f"{found[:12]}…, not {sha256[:12]}…): restore the store, or roll back."
+                )
+            with suppress(FileNotFoundError):
+                into.rename(Path(temporary) / "another")
             try:
                 package.rename(into)
             except OSError:

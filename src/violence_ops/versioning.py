@@ -66,7 +66,7 @@ DVCIGNORE: Final = """\
 /.remote
 """
 _TRACKED: Final = (
-    "dvc.yaml", "dvc.lock", "params.yaml", "data/progress", "data/labels.csv", "data/.gitignore", "reports", "releases", "gx",
+    "dvc.yaml", "dvc.lock", "params.yaml", "data/progress", "data/labels.csv", "data/.gitignore", "reports", "gx",
 )  # fmt: skip
 
 
@@ -170,10 +170,14 @@ def lost_content(workspace: Workspace, path: Path) -> str | None:
     commits = _git(workspace, "log", "--all", "--format=%x00%H", "--numstat", "--", name).split("\0")[1:]
     shortened = [f"{found[0]}^" for found in map(str.split, commits) if len(found) > 2 and found[2] != "0"]
     for commit in ["HEAD", *shortened] if commits else []:
-        held = _git(workspace, "show", f"{commit}:{name}").encode()
-        if not present.startswith(held):
+        if not present.startswith(_content(workspace, commit, name)):
             return _git(workspace, "rev-parse", "--short", commit)
     return None
+
+
+def committed(workspace: Workspace, path: Path) -> bytes:
+    """A text file's content in the last commit, without the space around it; nothing if the file is not in it."""
+    return _content(workspace, "HEAD", str(path.relative_to(workspace.root))) if has_commits(workspace) else b""
 
 
 def code_revision() -> str:
@@ -192,6 +196,11 @@ def inside_repro(workspace: Workspace) -> bool:
     """Whether this process is the command of a stage that `dvc repro` runs in this workspace."""
     root = os.environ.get("DVC_ROOT")
     return bool(os.environ.get("DVC_STAGE") and root and Path(root).resolve() == workspace.root)
+
+
+def _content(workspace: Workspace, commit: str, name: str) -> bytes:
+    held = _git(workspace, "ls-tree", "--name-only", commit, "--", name)
+    return _git(workspace, "show", f"{commit}:{name}").encode() if held else b""
 
 
 def _add(workspace: Workspace, path: Path, message: str, tag: str | None) -> str:

@@ -126,6 +126,11 @@ class Workspace:
     def ledger(self) -> Path:
         return self.root / "releases" / "ledger.jsonl"
 
+    @property
+    def ledger_pending(self) -> Path:
+        """The hash of the line that was written to the ledger last, before it was."""
+        return self.work / "ledger.last"
+
     def told(self, receiver: str) -> Path:
         """`{"told": seq, "problem": why or null}`: up to which line of the ledger a receiver (`webhook`, `hook`) was told."""
         return self.services / f"{receiver}.json"

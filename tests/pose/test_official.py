@@ -115,7 +115,7 @@ def test_pulled_weights_are_the_published_ones_in_half_precision(
     for name, value in again.state_dict().items():
         assert torch.allclose(value.float(), model.state_dict()[name].float(), atol=2e-3, rtol=2e-3), name
     with torch.inference_mode():
-        assert loss.forward(again, torch.zeros(1, 3, 64, 64)).boxes.shape == (1, 20, 4)
+        assert loss.predictions_of(again, again.extract_feat(torch.zeros(1, 3, 64, 64))).boxes.shape == (1, 20, 4)
     asked = len(file_server.requests)
     assert official.pull(checkpoint, folder, source=source) == official.Pulled(found, pulled.checkpoint_sha256, False)
     assert len(file_server.requests) == asked

@@ -106,8 +106,9 @@ def test_an_official_network_is_built_from_mmposes_own_configuration(network: st
     box = Letterbox.of(1280, 720, config.fit(network))
     width, height = box.input_width, box.input_height
     assert (width, height % config.fit(network).multiple) == (long_side, 0)
+    model = config.build(network)
     with torch.inference_mode():
-        found = loss.forward(config.build(network), torch.zeros(2, 3, height, width))
+        found = loss.predictions_of(model, model.extract_feat(torch.zeros(2, 3, height, width)))
     cells = sum(-(-width // stride) * -(-height // stride) for stride in (16, 32))
     assert found.boxes.shape == (2, cells, 4)
     assert found.visible.shape == (2, cells, 17)
@@ -121,4 +122,4 @@ def test_a_pulled_name_is_found_with_a_hyphen_too(tmp_path: Path, monkeypatch: p
     assert weights.find("rtmo_small").path.parent == weights.FOLDER
     model = weights.load(config.build(saved.network), saved)
     with torch.inference_mode():
-        assert loss.forward(model, torch.zeros(1, 3, 64, 64)).scores.shape == (1, 20)
+        assert loss.predictions_of(model, model.extract_feat(torch.zeros(1, 3, 64, 64))).scores.shape == (1, 20)

@@ -19,7 +19,7 @@ from violence_ops.files import sha256_file, write_json, write_table
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, POSES_SCHEMA, PREDICTIONS_SCHEMA, ClipPoses, ClipRecord
 from violence_ops.registry import MODEL, Registry
-from violence_ops.stages import batches
+from violence_ops.stages import batches, releases
 from violence_ops.workspace import Workspace
 
 Judge = Callable[..., str]
@@ -53,6 +53,26 @@ def registry(released: Workspace) -> Registry:
 
 
 @pytest.fixture
+def release() -> Callable[[Workspace, str], None]:
+    """Make a version champion in ledger and registry, as `promote` does once gate and person have agreed."""
+
+    def move(workspace: Workspace, version: str) -> None:
+        with workspace.lock("release"):
+            registry = releases.open_registry(workspace)
+            releases.move(
+                workspace,
+                registry,
+                event="promotion",
+                actor="admin",
+                to=version,
+                expected=registry.alias("champion"),
+                facts={},
+            )
+
+    return move
+
+
+@pytest.fixture
 def params(workspace: Workspace) -> Params:
     return workspace.params()
 
@@ -66,20 +86,25 @@ def write_evaluation(released: Workspace) -> Judge:
 
     def write(candidate: str, champion: str | None = None, wrong: int = 0, p95_ms: float = 9.0) -> str:
         name = f"{candidate}-vs-{champion or 'none'}"
-        revision = "ab" * 16
+        revision, gate = "ab" * 16, released.params().gate
         clips = [_clip(i, i < wrong, i % 6 == 5 if champion else None) for i in range(24)]
         time = Latency(p50_ms=4.0, p95_ms=p95_ms, peak_memory_mb=500.0)
 
         def model(version: str) -> ModelFacts:
             return ModelFacts(
-                version=version, threshold=0.5, lineage={}, holdout_version="v1", holdout_revision=revision
+                version=version,
+                threshold=0.5,
+                lineage={},
+                holdout_version="v1",
+                holdout_revision=revision,
+                package=f"{version:0>64}",
             )
 
         made = judgement.evaluate(
             clips, name=name, holdout=HoldoutFacts(version="v1", revision=revision, batches=()), candidate=model(candidate),
             champion=model(champion) if champion else None, timings=Timings(candidate=time, champion=time if champion else None),
             checks=DataChecks(near_duplicate_bits=0, candidate=Leakage(), champion=Leakage() if champion else None),
-            confidence=0.9, resamples=500,
+            confidence=gate.confidence, resamples=gate.resamples,
         )  # fmt: skip
         write_json(released.report(name).evaluation, made.to_dict())
         released.write_progress("evaluate", {"report": name})

@@ -19,13 +19,14 @@ from violence_ops.workspace import Workspace
 Seal = Callable[..., list[ClipRecord]]
 Trained = Callable[..., None]
 Judge = Callable[..., str]
+Release = Callable[[Workspace, str], None]
 
 
 @pytest.fixture
-def champion(released: Workspace, registry: Registry, seal_whole: Seal, trained: Trained) -> Workspace:
+def champion(released: Workspace, seal_whole: Seal, trained: Trained, release: Release) -> Workspace:
     """A workspace whose champion, version 1, was trained on a sealed batch of 60 clips of 20 groups."""
     trained(released, "1", seal_whole(released, clips=60, seed=1))
-    registry.set_alias("champion", "1", None)
+    release(released, "1")
     return released
 
 
@@ -125,8 +126,8 @@ def test_without_a_champion_or_a_sealed_batch_it_says_so(released: Workspace, se
     assert (found.report, found.retrain, found.to_dict()["verdict"]) == (None, False, "no champion")
 
 
-def test_a_champion_that_does_not_say_what_it_was_trained_on_is_named(champion: Workspace, registry: Registry) -> None:
-    registry.set_alias("champion", "2", "1")
+def test_a_champion_that_does_not_say_what_it_was_trained_on_is_named(champion: Workspace, release: Release) -> None:
+    release(champion, "2")
     champion.model_package("2").mkdir(parents=True)
     with pytest.raises(WorkspaceError, match="Version 2 does not say which clips"):
         drift.run(champion, champion.params())

@@ -11,10 +11,10 @@ import pytest
 
 from violence_ops import ledger, versioning
 from violence_ops.errors import UserError, WorkspaceError
-from violence_ops.files import sha256_file, write_json, write_table
+from violence_ops.files import folder_sha256, sha256_file, write_json, write_table
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord
-from violence_ops.registry import Registry
+from violence_ops.registry import PACKAGE_TAG
 from violence_ops.stages import assemble, evaluate, gate, holdout, labels, promote, releases, score, train
 from violence_ops.workspace import Workspace
 
@@ -82,13 +82,15 @@ def test_an_empty_holdout_is_said(released: Workspace, params: Params, seal_trac
 
 
 def test_a_damaged_model_is_said_and_nothing_is_judged_or_moved(
-    released: Workspace, registry: Registry, params: Params, seal_tracks: Callable[..., list[ClipRecord]]
-) -> None:
+    released: Workspace, params: Params, seal_tracks: Callable[..., list[ClipRecord]],
+    release: Callable[[Workspace, str], None],
+) -> None:  # fmt: skip
     seal_tracks(released)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(holdout, "_seen", lambda _: set())
         holdout.freeze(released, params)
-    registry.set_alias("champion", "1", None)
+    release(released, "1")
+    before = ledger.read(released)
     package = released.model_package("1")
     package.mkdir(parents=True)
     (package / "config.json").write_text("{")
@@ -97,7 +99,7 @@ def test_a_damaged_model_is_said_and_nothing_is_judged_or_moved(
     assert not released.reports.exists() or not any(released.reports.rglob("evaluation.json"))
     with pytest.raises(UserError, match="no usable model package"):
         score.load_version(released, "1")
-    assert ledger.read(released) == []
+    assert ledger.read(released) == before
 
 
 @pytest.mark.slow
@@ -120,6 +122,11 @@ def test_a_first_and_a_second_model_are_evaluated_judged_and_released(
     assert evaluate.run(workspace, params).reused
     assert (files.evaluation.read_bytes(), files.page.read_bytes()) == (before, page)
     figures = _untimed(files.evaluation)
+    edited = json.loads(before)
+    edited["candidate"]["metrics"]["f1"] = 0.123
+    write_json(files.evaluation, edited)
+    with pytest.raises(WorkspaceError, match="clips do not give"):
+        evaluate.run(workspace, params)
     assert not evaluate.run(workspace, params, force=True).reused
     assert _untimed(files.evaluation) == figures
     assert figures["checks"]["candidate"] == {"clip_ids": [], "source_groups": [], "near_duplicates": []}
@@ -159,6 +166,9 @@ def _leaking_training_data_is_refused(workspace: Workspace, params: Params) -> N
     content = json.loads(path.read_text("utf-8"))
     content["clips"].append({"clip_id": held.clip_id, "source_group": held.source_group, "perceptual_hash": None})
     path.write_text(json.dumps(content))
+    releases.open_registry(workspace).set_tag(
+        "2", PACKAGE_TAG, folder_sha256(path.parent)
+    )  # as if it had been registered so
     evaluate.run(workspace, params, force=True)
     result = gate.run(workspace, params)
     assert result.verdict == "refuse"

@@ -72,6 +72,18 @@ def test_another_policy_gives_another_line(released: Workspace, params: Params, 
     assert len(ledger.read(released)) == 3
 
 
+def test_an_interval_made_by_other_settings_than_the_policys_is_not_judged(
+    released: Workspace, params: Params, write_evaluation: Judge
+) -> None:
+    write_evaluation("2", "1")
+    for changed in ({"confidence": 0.5}, {"resamples": 100}):
+        with pytest.raises(
+            WorkspaceError, match=r"2-vs-1 was evaluated with gate\.confidence .*run `violence-ops evaluate` again"
+        ):
+            gate.run(released, _with_gate(params, **changed))
+    assert ledger.read(released) == []
+
+
 def test_a_dry_run_is_recorded_as_one(released: Workspace, params: Params, write_evaluation: Judge) -> None:
     result = gate.run(released, _with_gate(params, mode="dry_run"), report=write_evaluation("1"))
     assert (result.verdict, result.mode) == ("pass", "dry_run")

@@ -19,7 +19,13 @@ Trained = Callable[..., None]
 
 
 @pytest.fixture
-def history(released: Workspace, registry: Registry, seal_whole: Seal, trained: Trained) -> Workspace:
+def history(
+    released: Workspace,
+    registry: Registry,
+    seal_whole: Seal,
+    trained: Trained,
+    release: Callable[[Workspace, str], None],
+) -> Workspace:
     """Two batches; model 1 was trained on the first without its holdout, model 2 (champion) on both, model 3 does not say."""
     first = seal_whole(released, clips=24, seed=1)
     for version in ("1", "2", "3"):
@@ -33,7 +39,7 @@ def history(released: Workspace, registry: Registry, seal_whole: Seal, trained: 
     for version, revision in (("1", "a" * 32), ("2", "b" * 32)):
         registry.set_tag(version, "dataset_revision", revision)
         registry.set_tag(version, "code_revision", f"code of {version}")
-    registry.set_alias("champion", "2", None)
+    release(released, "2")
     return released
 
 

@@ -53,8 +53,9 @@ def test_what_needs_skeletons_alone_refuses_a_family_on_pictures(workspace: Work
 
 @pytest.mark.slow
 def test_it_is_trained_evaluated_and_judges_videos(
-    new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]], tmp_path: Path
-) -> None:
+    new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]], tmp_path: Path,
+    release: Callable[[Workspace, str], None],
+) -> None:  # fmt: skip
     workspace = new_workspace(**FAMILY)
     params = workspace.params()
     film(workspace, seal_tracks(workspace, clips=12))
@@ -63,7 +64,7 @@ def test_it_is_trained_evaluated_and_judges_videos(
     assert open_registry(workspace).tags(version)["family"] == "resnet18_timeseries"
     result = evaluate.run(workspace, params)
     assert Path(result.report_path).is_file()
-    open_registry(workspace).set_alias("champion", version, None)
+    release(workspace, version)
 
     videos = tmp_path / "videos"
     synth.run(videos, clips=1, seed=1, groups=1, with_truth=False, duration_s=1.5)

@@ -15,7 +15,6 @@ from violence_ops.cli.program import app
 from violence_ops.errors import UsageError
 from violence_ops.records import ClipRecord
 from violence_ops.stages import assemble, predict, synth, train
-from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
 
 
@@ -38,13 +37,14 @@ def test_a_table_has_a_row_per_window_and_one_for_a_video_that_cannot_be_used() 
 
 @pytest.mark.slow
 def test_every_video_gets_a_row_and_one_that_is_broken_or_gone_its_reason(
-    new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]], tmp_path: Path
-) -> None:
+    new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]], tmp_path: Path,
+    release: Callable[[Workspace, str], None],
+) -> None:  # fmt: skip
     workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1})
     params = workspace.params()
     seal_tracks(workspace)
     assemble.run(workspace, params)
-    open_registry(workspace).set_alias("champion", train.run(workspace, params).model_version, None)
+    release(workspace, train.run(workspace, params).model_version)
 
     videos = tmp_path / "videos"
     synth.run(videos, clips=2, seed=1, groups=2, with_truth=False, duration_s=1.5)

@@ -1,17 +1,34 @@
 """A release needs a passed report and a person; it is in the ledger before it happens, and can be undone."""
 
+import hashlib
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from typing import Any
 
+import psutil
 import pytest
 
-from violence_ops import ledger
+from violence_ops import ledger, versioning
 from violence_ops.errors import RefusedByGate, ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.params import Params
 from violence_ops.registry import Registry
-from violence_ops.stages import gate, promote, releases, rollback
+from violence_ops.stages import (
+    doctor,
+    evaluate,
+    gate,
+    lineage,
+    predict,
+    promote,
+    reinstate,
+    releases,
+    rollback,
+    score,
+    shadow,
+    status,
+)
 from violence_ops.workspace import Workspace
 
 Judge = Callable[..., str]
@@ -90,8 +107,6 @@ def test_a_refused_candidate_is_never_released(
     gate.run(passed, params, report=write_evaluation("3", "1", wrong=14))
     with pytest.raises(RefusedByGate, match=r"verdict on 3-vs-1 is refuse.*floor"):
         promote.run(passed, params, approved_by="admin")
-    with pytest.raises(RefusedByGate):
-        promote.approve(passed, params, by="admin")
     assert registry.alias("champion") == "1"
 
 
@@ -103,13 +118,79 @@ def test_a_report_that_the_gate_has_not_judged_is_refused(
         promote.run(passed, params, approved_by="admin")
 
 
+def test_the_package_that_was_judged_is_the_one_released_and_the_one_that_judges(
+    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+) -> None:
+    registry.set_tag("2", "package_sha256", "ab" * 32)
+    with pytest.raises(
+        RefusedByGate, match=r"package of version 2 was judged as it is registered: run .*evaluate --force"
+    ):
+        promote.run(passed, params, approved_by="admin")
+    assert registry.alias("champion") == "1"
+    registry.set_tag("2", "package_sha256", f"{2:0>64}")
+    promote.run(passed, params, approved_by="admin")
+    entries = ledger.read(passed)
+    assert releases.released_package(entries, "2") == entries[-1].payload["package"] == f"{2:0>64}"
+
+
+def test_an_evaluation_that_does_not_say_which_package_it_judged_releases_nothing(
+    passed: Workspace, params: Params, registry: Registry
+) -> None:
+    path = passed.report("2-vs-1").evaluation
+    content = json.loads(path.read_text())
+    del content["candidate"]["package"]  # as it was written before November 2026
+    path.write_text(json.dumps(content))
+    gate.run(passed, params)
+    with pytest.raises(RefusedByGate, match="evaluate --force"):
+        promote.run(passed, params, approved_by="admin")
+    assert registry.alias("champion") == "1"
+
+
 def test_a_report_changed_after_the_verdict_is_refused(passed: Workspace, params: Params) -> None:
     path = passed.report("2-vs-1").evaluation
     content = json.loads(path.read_text())
-    content["candidate"]["metrics"]["f1"] = 0.999
+    content["timings"]["candidate"]["p95_ms"] = 1.0  # a measurement: nothing to count again
     path.write_text(json.dumps(content))
-    with pytest.raises(RefusedByGate, match="changed since"):
+    with pytest.raises(RefusedByGate, match=r"changed since: run `violence-ops evaluate --force`"):
         promote.run(passed, params, approved_by="admin")
+
+
+def _figure(content: Any, value: float) -> None:
+    content["candidate"]["metrics"] |= {"f1": value, "recall": value}
+
+
+def _slice(content: Any, value: float) -> None:
+    content["slices"][0]["candidate"]["fn"] = int(value)
+
+
+def _interval(content: Any, value: float) -> None:
+    content["difference"]["by_group"]["lower"] = value
+
+
+def _clips_gone(content: Any, _: float) -> None:
+    content["clips"] = content["clips"][2:]
+
+
+def _no_champion(content: Any, _: float) -> None:
+    for clip in content["clips"]:
+        clip["champion"] = None
+
+
+@pytest.mark.parametrize("edit", [_figure, _slice, _interval, _clips_gone, _no_champion])
+def test_figures_that_do_not_follow_from_the_clips_are_judged_by_nobody(
+    passed: Workspace, params: Params, write_evaluation: Judge, edit: Callable[[Any, float], None]
+) -> None:
+    path = passed.report(write_evaluation("3", "1", wrong=14)).evaluation
+    content = json.loads(path.read_text())
+    edit(content, 0.97)
+    path.write_text(json.dumps(content))
+    before = passed.ledger.read_bytes()
+    for act in (lambda: gate.run(passed, params), lambda: promote.run(passed, params, approved_by="admin")):
+        with pytest.raises(
+            WorkspaceError, match=r"reports/3-vs-1/evaluation.json .* clips do not give.*--force --candidate 3"
+        ):
+            act()
+    assert passed.ledger.read_bytes() == before
 
 
 def test_a_dry_run_verdict_releases_nothing(passed: Workspace, params: Params) -> None:
@@ -182,6 +263,7 @@ def test_verify_says_what_is_wrong_in_one_sentence_and_fails(passed: Workspace) 
         ([lines[0].replace("gate", "ada", 1), *lines[1:]], "line 1 was changed after it was written"),
         ([*lines[:1], *lines[2:]], "so a line was removed or added before it"),
         (lines[:-1], "some were cut off"),
+        ([], "some were cut off"),
         ([*lines[:-1], lines[-1][:40]], "is cut off, as a crash while writing leaves it"),
     ):
         passed.ledger.write_text("".join(broken))
@@ -190,6 +272,80 @@ def test_verify_says_what_is_wrong_in_one_sentence_and_fails(passed: Workspace) 
         assert done.returncode == 1
         assert says in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("left", [-1, 0], ids=["cut", "emptied"])
+def test_a_tail_that_was_cut_off_stops_the_gate_and_is_told_by_status_and_history(
+    passed: Workspace, params: Params, left: int
+) -> None:
+    lines = passed.ledger.read_bytes().splitlines(keepends=True)
+    passed.ledger.write_bytes(b"".join(lines[:left]))
+    before = passed.ledger.read_bytes()
+    for act in (lambda: gate.run(passed, params), lambda: rollback.history(passed)):
+        with pytest.raises(ledger.LedgerBroken, match="cut off"):
+            act()
+    assert passed.ledger.read_bytes() == before
+    command = [sys.executable, "-m", "violence_ops.cli", "status", "--workspace", str(passed.root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "champion not known" in done.stdout
+    assert "PROBLEM     releases/ledger.jsonl ends before lines that were committed" in done.stdout
+
+
+def _forge(workspace: Workspace) -> None:
+    """A promotion with a right hash, as somebody with an editor and this source could add it."""
+    last = ledger.read(workspace)[-1]
+    body = {
+        "seq": last.seq + 1, "at": last.at, "actor": "admin", "event": "promotion", "prev_hash": last.hash,
+        "payload": {"from": "1", "to": "3", "phase": "done", "report": "3-vs-1"},
+    }  # fmt: skip
+    digest = hashlib.sha256(ledger.canonical(body)).hexdigest()
+    with workspace.ledger.open("ab") as file:
+        file.write(ledger.canonical(body | {"hash": digest}) + b"\n")
+
+
+def test_a_line_that_somebody_added_with_a_right_hash_is_told_and_never_committed(
+    passed: Workspace, params: Params, write_evaluation: Judge
+) -> None:
+    whole = passed.ledger.read_bytes()
+    _forge(passed)
+    assert ledger.verify(passed) == []
+    for act in (
+        lambda: rollback.verify_ledger(passed),
+        lambda: rollback.history(passed),
+        lambda: gate.run(passed, params, report=write_evaluation("3", "1")),
+        lambda: promote.run(passed, params, report="2-vs-1", approved_by="admin"),
+        lambda: promote.refuse(passed, params, by="admin", reason="r"),
+        lambda: rollback.run(passed, params, by="ada", reason="r"),
+    ):
+        with pytest.raises(
+            ledger.LedgerBroken, match=r"line 6 \(promotion by admin\) is not committed.*take it out"
+        ) as said:
+            act()
+    assert status.run(passed).problems == [str(said.value)]
+    versioning.commit_stage(passed, [], "Any other stage")
+    assert b'"to":"3"' not in versioning.committed(passed, passed.ledger)
+    remedy = str(said.value).split("`")[1]
+    subprocess.run(remedy.split(), cwd=passed.root, check=True)
+    assert passed.ledger.read_bytes() == whole
+    assert rollback.verify_ledger(passed).entries == 5
+
+
+def test_a_line_that_a_crash_kept_from_git_is_known_as_our_own_and_committed_with_the_next(
+    passed: Workspace, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(releases, "_commit", _die)
+        with pytest.raises(KeyboardInterrupt):
+            promote.refuse(passed, params, by="admin", reason="r")
+    assert rollback.verify_ledger(passed).entries == 6
+    assert len(versioning.committed(passed, passed.ledger).splitlines()) == 5
+    assert promote.run(passed, params, approved_by="admin").moved
+    assert versioning.committed(passed, passed.ledger) == passed.ledger.read_bytes().strip()
+
+
+def _die(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _crash_at(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
@@ -226,9 +382,13 @@ def test_a_lost_mlflow_is_said_and_nothing_moves(
 ) -> None:
     before = passed.ledger.read_bytes()
     monkeypatch.setenv("VIOLENCE_OPS_MLFLOW_URI", "http://127.0.0.1:9")
+    alone = Workspace(passed.root)
     with pytest.raises(ServiceUnavailable):
-        promote.run(Workspace(passed.root), params, approved_by="admin")
+        promote.run(alone, params, approved_by="admin")
     assert passed.ledger.read_bytes() == before
+    seen = status.run(alone)
+    assert (seen.champion, "cannot be reached" in seen.problems[0]) == ("1", True)
+    assert "was not compared: MLflow" in rollback.verify_ledger(alone).lines()[1]
 
 
 def test_of_two_releases_at_once_one_wins(
@@ -249,12 +409,31 @@ def test_of_two_releases_at_once_one_wins(
     assert champion == releases.champions(ledger.read(passed))[-1]
 
 
-def test_decisions_are_written_once_each(passed: Workspace, params: Params) -> None:
-    first = promote.approve(passed, params, by="admin")
-    assert promote.approve(passed, params, by="admin") == first
-    refused = promote.refuse(passed, params, by="release-manager", reason="too many alarms at the door")
-    assert promote.refuse(passed, params, by="release-manager", reason="too many alarms at the door") == refused
-    assert [entry.event for entry in ledger.read(passed)[-2:]] == ["approval", "refusal"]
+def _refuse(
+    workspace: Workspace, by: str, reason: str = "too many alarms at the door"
+) -> subprocess.CompletedProcess[str]:
+    command = ["refuse", "--by", by, "--reason", reason, "--workspace", str(workspace.root)]
+    return subprocess.run(
+        [sys.executable, "-m", "violence_ops.cli", *command], capture_output=True, text=True, check=False
+    )
+
+
+def test_an_approver_refuses_from_the_command_line_once_and_anybody_else_may_not(
+    passed: Workspace, params: Params, registry: Registry
+) -> None:
+    before = passed.ledger.read_bytes()
+    for by, reason, code, says in (("eve", "r", 3, "eve may not decide"), ("admin", " ", 2, "needs a reason")):
+        done = _refuse(passed, by, reason)
+        assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+    assert passed.ledger.read_bytes() == before
+    first = _refuse(passed, "release-manager")
+    assert first.stdout == "Refusal of 2-vs-1 by release-manager: line 6 of the ledger.\n", first.stderr
+    assert _refuse(passed, "release-manager").stdout == first.stdout
+    last = ledger.read(passed)[-1]
+    assert (last.seq, last.event, last.payload["reason"]) == (6, "refusal", "too many alarms at the door")
+    with pytest.raises(RefusedByGate, match="only they can take back"):
+        promote.run(passed, params, approved_by="admin")
+    assert registry.alias("champion") == "1"
 
 
 def test_a_refusal_binds_the_others_until_who_refused_approves_or_it_is_judged_again(
@@ -265,11 +444,8 @@ def test_a_refusal_binds_the_others_until_who_refused_approves_or_it_is_judged_a
         RefusedByGate, match=r"^release-manager refused 2-vs-1 .*too many alarms at the door.*ask again"
     ):
         promote.run(passed, params, approved_by="admin")
-    with pytest.raises(RefusedByGate, match="only they can take back"):
-        promote.approve(passed, params, by="admin")
     assert registry.alias("champion") == "1"
-    promote.approve(passed, params, by="release-manager")
-    assert promote.run(passed, params, approved_by="admin").moved
+    assert promote.run(passed, params, approved_by="release-manager").moved
     gate.run(passed, params, report=write_evaluation("3", "2"))
     promote.refuse(passed, params, by="release-manager", reason="not now")
     gate.run(passed, params, report=write_evaluation("3", "2", p95_ms=10.0))
@@ -334,6 +510,43 @@ def test_rollbacks_go_back_release_by_release_and_stop_at_the_first(
     assert registry.alias("champion") == "1"
 
 
+def _rollback(workspace: Workspace, *options: str) -> list[str]:
+    command = ["rollback", "--by", "ada", "--reason", "r", *options]
+    return [sys.executable, "-m", "violence_ops.cli", *command, "--workspace", str(workspace.root)]
+
+
+def _waits_for_the_lock(pid: int) -> bool:
+    return any(file.path.endswith("release.lock") for file in psutil.Process(pid).open_files())
+
+
+def test_two_people_who_roll_back_at_once_go_one_release_back(
+    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+) -> None:
+    promote.run(passed, params, approved_by="admin")
+    gate.run(passed, params, report=write_evaluation("3", "2"))
+    promote.run(passed, params, approved_by="admin")
+    with passed.lock("release"):
+        racers = [subprocess.Popen(_rollback(passed), stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        while not all(_waits_for_the_lock(racer.pid) for racer in racers):
+            assert all(racer.poll() is None for racer in racers)
+            time.sleep(0.1)
+    said = sorted(racer.communicate(timeout=300)[0] for racer in racers)
+    assert [racer.returncode for racer in racers] == [0, 0]
+    assert said == [
+        "Version 2 is the champion again; version 3 is rolled back.\n",
+        "Version 3 was rolled back to 2 already: nothing moved.\n",
+    ]
+    assert registry.alias("champion") == "2"
+
+
+def test_a_rollback_that_names_its_version_is_refused_where_another_is_champion(
+    passed: Workspace, registry: Registry
+) -> None:
+    done = subprocess.run(_rollback(passed, "--from", "3"), capture_output=True, text=True, check=False)
+    assert (done.returncode, registry.alias("champion")) == (1, "1")
+    assert done.stderr == "The champion is version 1, not 3: nothing was rolled back.\n"
+
+
 def test_where_nothing_was_released_a_rollback_says_so(workspace: Workspace, params: Params) -> None:
     with pytest.raises(WorkspaceError, match="Nothing was released yet"):
         rollback.run(workspace, params, by="ada", reason="r")
@@ -356,8 +569,52 @@ def test_a_rollback_after_a_crash_goes_one_step_only(
 def test_an_alias_moved_by_hand_is_noticed(passed: Workspace, params: Params, registry: Registry) -> None:
     promote.run(passed, params, approved_by="admin")
     registry.set_alias("champion", "3", "2")
-    with pytest.raises(WorkspaceError, match="by hand"):
-        rollback.run(passed, params, by="ada", reason="r")
+    before = passed.ledger.read_bytes()
+    for act in (
+        lambda: rollback.run(passed, params, by="ada", reason="r"),
+        lambda: promote.run(passed, params, approved_by="admin"),
+        lambda: evaluate.run(passed, params, candidate="3"),
+        lambda: score.run(passed, params),
+        lambda: next(predict.run(passed, params, [passed.params_file])),
+        lambda: shadow.start(passed, params, "3"),
+        lambda: lineage.run(passed, "champion"),
+        lambda: rollback.verify_ledger(passed),
+    ):
+        with pytest.raises(
+            WorkspaceError, match=r"champion points to version 3 but the ledger's champion is 2: .* by hand"
+        ):
+            act()
+    assert passed.ledger.read_bytes() == before
+    seen = status.run(passed)
+    assert (seen.champion, "by hand" in seen.problems[0]) == (None, True)
+    assert any("by hand" in finding.remedy for finding in doctor.run(passed.root).findings if not finding.ok)
+
+    command = ["ledger", "reinstate", "--by", "ada", "--workspace", str(passed.root)]
+    done = subprocess.run(
+        [sys.executable, "-m", "violence_ops.cli", *command], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "MLflow's alias champion points to version 2 again, no more to version 3.\n", done.stderr
+    assert (registry.alias("champion"), releases.champion(passed)) == ("2", "2")
+    assert "ada  reinstatement  alias put back from 3 to 2" in rollback.history(passed).lines()[-1]
+    assert rollback.verify_ledger(passed).champion == status.run(passed).champion == "2"
+    assert rollback.run(passed, params, by="ada", reason="r").version == "1"
+
+
+def test_an_alias_that_is_where_the_ledger_says_needs_no_line(passed: Workspace, params: Params) -> None:
+    before = passed.ledger.read_bytes()
+    assert "nothing to put back" in reinstate.run(passed, params, by="ada").lines()[0]
+    assert passed.ledger.read_bytes() == before
+
+
+@pytest.mark.parametrize("where", ["before", "after"])
+def test_a_release_that_a_crash_left_half_done_is_no_alias_moved_by_hand(
+    passed: Workspace, params: Params, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    with monkeypatch.context() as patch:
+        _crash_at(patch, where)
+        with pytest.raises(KeyboardInterrupt):
+            promote.run(passed, params, approved_by="admin")
+    assert releases.champion(passed) == {"before": "1", "after": "2"}[where]
 
 
 @pytest.mark.parametrize(("by", "reason"), [("", "r"), ("ada", " ")], ids=["nobody", "no-reason"])

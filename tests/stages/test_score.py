@@ -12,15 +12,16 @@ import pyarrow.parquet as pq
 import pytest
 
 from violence_ops.errors import UserError, WorkspaceError
-from violence_ops.files import read_fingerprint, write_table
+from violence_ops.files import folder_sha256, read_fingerprint, write_table
 from violence_ops.folders import Batch
 from violence_ops.records import CLIPS_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord
 from violence_ops.registry import MODEL
-from violence_ops.stages import assemble, batches, predict, score, train
+from violence_ops.stages import assemble, batches, predict, releases, rollback, score, train
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
+Release = Callable[[Workspace, str], None]
 
 
 def reopen(workspace: Workspace, records: list[ClipRecord]) -> Batch:
@@ -56,14 +57,14 @@ def test_without_a_champion_nothing_is_judged_and_it_says_so(workspace: Workspac
 
 
 def test_the_champion_judges_each_clip_once_and_again_when_it_or_the_tracks_change(
-    new_workspace: Callable[..., Workspace], seal_tracks: Seal
+    new_workspace: Callable[..., Workspace], seal_tracks: Seal, release: Release
 ) -> None:
     workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 4, "train.learning_rate": 0.03})
     params = workspace.params()
     seal_tracks(workspace)
     assemble.run(workspace, params)
     version = train.run(workspace, params).model_version
-    open_registry(workspace).set_alias("champion", version, None)
+    release(workspace, version)
 
     records = seal_tracks(workspace, clips=6, seed=5)
     batch = reopen(workspace, records)
@@ -106,6 +107,24 @@ def two_champions(
     return workspace, reopen(workspace, records), [clip_ids[:3], clip_ids[3:]]
 
 
+def test_a_champion_exchanged_behind_its_release_does_not_judge(
+    two_champions: tuple[Workspace, Batch, list[list[str]]],
+) -> None:
+    workspace, _, _ = two_champions
+    folder, registered = workspace.model_package("1"), score.load_version(workspace, "1").threshold
+    (folder / "thresholds.json").write_text('{"threshold": 0.001}')
+    assert score.load_version(workspace, "1").threshold == registered  # it has a tag: fetched again
+
+    with workspace.lock("release"):  # version 2 has none, as one of before November 2026, but was released after it
+        facts = {"package": folder_sha256(folder)}
+        registry = releases.open_registry(workspace)
+        releases.move(workspace, registry, event="promotion", actor="admin", to="2", expected=None, facts=facts)
+    assert score.load_version(workspace, "2").threshold == registered
+    (workspace.model_package("2") / "thresholds.json").write_text('{"threshold": 0.001}')
+    with pytest.raises(UserError, match=r"Version 2 .* restore the store"):
+        score.load_version(workspace, "2")
+
+
 def judged_by(batch: Batch, champion: str | None) -> int:
     """How many clips have predictions of their tracks and this version."""
     return sum(
@@ -115,40 +134,40 @@ def judged_by(batch: Batch, champion: str | None) -> int:
 
 
 def test_all_shards_have_one_champion_whatever_is_promoted_or_rolled_back_between_them(
-    two_champions: tuple[Workspace, Batch, list[list[str]]],
+    two_champions: tuple[Workspace, Batch, list[list[str]]], release: Release
 ) -> None:
     workspace, batch, shards = two_champions
-    registry, params = open_registry(workspace), workspace.params()
+    params = workspace.params()
 
     def judge(shard: list[str] | None) -> tuple[str | None, int]:
         result = score.run(workspace, params, batch_id=batch.batch_id, clip_ids=shard)
         return result.champion, result.scored
 
     assert judge(shards[0]) == (None, 0)
-    registry.set_alias("champion", "1", None)  # the first champion, in mid-night
+    release(workspace, "1")  # the first champion, in mid-night
     assert judge(shards[1]) == (None, 0)
     assert judged_by(batch, None) == 6
     assert judge(None) == ("1", 6)
     assert judged_by(batch, "1") == 6
 
-    registry.set_alias("champion", "2", "1")
+    release(workspace, "2")
     score.unpin_champion(workspace, params, batch_id=batch.batch_id)  # the night is run again as a whole
     assert judge(shards[0]) == ("2", 3)
-    registry.set_alias("champion", "1", "2")  # a rollback in mid-night
+    rollback.run(workspace, params, by="ada", reason="false alarms in mid-night")
     assert judge(shards[1]) == ("2", 3)
     assert judged_by(batch, "2") == 6
     assert judge(None) == ("1", 6)
 
 
 def test_a_champion_damaged_between_two_shards_stops_the_night_until_another_one_judges_all_of_it(
-    two_champions: tuple[Workspace, Batch, list[list[str]]],
+    two_champions: tuple[Workspace, Batch, list[list[str]]], release: Release
 ) -> None:
     workspace, batch, shards = two_champions
-    registry, params = open_registry(workspace), workspace.params()
-    registry.set_alias("champion", "2", None)
+    params = workspace.params()
+    release(workspace, "2")
     score.run(workspace, params, batch_id=batch.batch_id, clip_ids=shards[0])
     (workspace.model_package("2") / "config.json").write_text("{")
-    registry.set_alias("champion", "1", "2")
+    release(workspace, "1")
     with pytest.raises(
         UserError, match=rf"version 2 is damaged: .* until `violence-ops score --batch {batch.batch_id}`"
     ):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -19,21 +20,22 @@ from violence_ops.params import Params
 from violence_ops.recognition.predict import predict_clip
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import assemble, batches, score, shadow, train
-from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
 
 
 @pytest.fixture
-def two_models(new_workspace: Callable[..., Workspace], seal_tracks: Seal) -> tuple[Workspace, Batch]:
+def two_models(
+    new_workspace: Callable[..., Workspace], seal_tracks: Seal, release: Callable[[Workspace, str], None]
+) -> tuple[Workspace, Batch]:
     """Version 1 is champion and has judged a sealed night; version 2 is the candidate."""
     workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 2, "train.learning_rate": 0.03})
     params = workspace.params()
     seal_tracks(workspace)
     assemble.run(workspace, params)
     train.run(workspace, params)
-    open_registry(workspace).set_alias("champion", "1", None)
+    release(workspace, "1")
     train.run(workspace, params.model_copy(update={"train": params.train.model_copy(update={"seed": 1})}))
     records = seal_tracks(workspace, clips=6, seed=5, night="2026-02-01")
     batch, package = workspace.batch(records[0].batch_id), score.load_version(workspace, "1")
@@ -84,8 +86,10 @@ def _a_damaged_package_fails_the_shadow_and_not_the_night(workspace: Workspace) 
         subprocess.run(["git", "tag", f"batch/{batch.batch_id}"], cwd=workspace.root, check=True)
     shadow.start(workspace, params, "2")
     workspace.shadow("2", "2026-02-01-00000005").unlink()
-    (workspace.model_package("2") / "model.safetensors").write_bytes(b"damaged")
-    with pytest.raises(UserError, match="no usable model package"):
+    shutil.rmtree(workspace.model_package("2"))
+    for weights in workspace.mlflow_artifacts.rglob("model.safetensors"):
+        weights.write_bytes(b"damaged")
+    with pytest.raises(UserError, match="was exchanged or is damaged"):
         shadow.run(workspace, params)
     command = [sys.executable, "-m", "violence_ops.cli", "night", "--workspace", str(workspace.root)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

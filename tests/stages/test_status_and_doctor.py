@@ -79,7 +79,7 @@ def test_a_workspace_that_may_not_be_written_is_a_fault_and_is_said_by_status(
     ("file", "what", "remedy"),
     [
         ("catalog.db", "catalog", "`violence-ops catalog rebuild`"),
-        ("mlflow.db", "registry", "backup"),
+        ("mlflow.db", "champion", "backup"),
         (".services/addresses.json", "services", "`violence-ops up`"),
     ],
 )

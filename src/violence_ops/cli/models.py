@@ -142,18 +142,42 @@ def promote(
 
 
 @app.command()
+def refuse(
+    reason: Annotated[str, typer.Option(help="Why; it is written to the ledger.")],
+    workspace: WorkspaceOption = None,
+    by: ByOption = None,
+    report: ReportOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Refuse to release a candidate. Binds the other approvers until who refused approves, or it is evaluated again."""
+    from violence_ops.stages import promote as stage
+    from violence_ops.stages.who import named
+
+    opened, params = open_workspace(workspace)
+    show(stage.refuse(opened, params, report, by=named(by), reason=reason), as_json)
+
+
+@app.command()
 def rollback(
     reason: Annotated[str, typer.Option(help="Why; it is written to the ledger.")],
     workspace: WorkspaceOption = None,
     by: ByOption = None,
+    version: Annotated[
+        str | None,
+        typer.Option("--from", help="The version to take back; default: the champion when the command starts."),
+    ] = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Put the previous champion back."""
+    """Put the previous champion back. Anybody may, at once and without an approval; the ledger keeps who did."""
     from violence_ops.stages import rollback as stage
+    from violence_ops.stages.who import named
 
     opened, params = open_workspace(workspace)
-    show(stage.run(opened, params, by=by, reason=reason, dry_run=dry_run), as_json)
+    by = named(by)
+    # read before the lock is waited for: of two people who roll back at once, the second goes no release further back
+    expected = version or stage.live(opened, params)
+    show(stage.run(opened, params, by=by, reason=reason, expected_champion=expected, dry_run=dry_run), as_json)
 
 
 ledger_app = typer.Typer(help="Who released what and when.", no_args_is_help=True)
@@ -170,10 +194,19 @@ def ledger_show(workspace: WorkspaceOption = None, as_json: JsonOption = False) 
 
 @ledger_app.command("verify")
 def ledger_verify(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Check the hash chain of the ledger."""
+    """Check the hash chain of the ledger, its end against git, and its champion against MLflow's."""
     from violence_ops.stages import rollback as stage
 
     show(stage.verify_ledger(Workspace.open(workspace)), as_json)
+
+
+@ledger_app.command("reinstate")
+def ledger_reinstate(workspace: WorkspaceOption = None, by: ByOption = None, as_json: JsonOption = False) -> None:
+    """Point MLflow's alias `champion` to the ledger's champion again, after somebody moved it by hand."""
+    from violence_ops.stages import reinstate as stage
+
+    opened, params = open_workspace(workspace)
+    show(stage.run(opened, params, by=by), as_json)
 
 
 @ledger_app.command("notify")

@@ -68,11 +68,14 @@ def status(
     unlabelled: Annotated[bool, typer.Option("--unlabelled", help="List the clips that wait for a label.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Batches, quarantine, labels, models and services at a glance."""
+    """Batches, quarantine, labels, models and services at a glance. Exit code 1 if the champion is not known for certain."""
     from violence_ops.stages import status as stage
 
     opened, _ = open_workspace(workspace)
-    show(stage.run(opened, unlabelled=unlabelled), as_json)
+    result = stage.run(opened, unlabelled=unlabelled)
+    show(result, as_json)
+    if result.problems:
+        raise typer.Exit(1)
 
 
 @app.command()

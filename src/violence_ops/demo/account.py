@@ -70,7 +70,7 @@ def night(workspace: Workspace, date: str, drop: Drop, approver: str | None) -> 
         verdict=verdict["verdict"],
         reasons=verdict["reasons"],
         approved_by=approver,
-        champion_now=releases.open_registry(workspace).alias(releases.CHAMPION),
+        champion_now=releases.champion(workspace),
     )
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any, Final
 
 import numpy as np
 
@@ -25,6 +27,9 @@ from violence_ops.evaluation.records import (
 )
 from violence_ops.evaluation.slices import cut
 from violence_ops.records import Label
+
+_DIGITS: Final = 1e-9
+"""How far figures computed from the same clips may lie apart."""
 
 
 def evaluate(
@@ -55,6 +60,22 @@ def evaluate(
         clips=ordered,
         timings=timings,
     )
+
+
+def follows(evaluation: Evaluation) -> bool:
+    """Whether the figures of an evaluation that was read back are those that its clips give.
+
+    Its last digits may differ, as those of two machines do. Facts, checks and times come from elsewhere and are not looked at.
+    """
+    found, judged = evaluation.difference, evaluation.champion is not None
+    if (found is not None) != judged or any((clip.champion is not None) != judged for clip in evaluation.clips):
+        return False
+    again = evaluate(
+        evaluation.clips, name=evaluation.name, holdout=evaluation.holdout, candidate=_facts(evaluation.candidate),
+        champion=_facts(evaluation.champion) if evaluation.champion else None, checks=evaluation.checks, timings=evaluation.timings,
+        confidence=found.confidence if found else 0.0, resamples=found.resamples if found else 0,
+    )  # fmt: skip
+    return _close(evaluation.to_dict(), again.to_dict())
 
 
 def difference(clips: tuple[JudgedClip, ...], *, confidence: float, resamples: int) -> Difference:
@@ -125,6 +146,21 @@ def _judged(model: ModelFacts, clips: tuple[JudgedClip, ...], made: list[Predict
     probabilities = np.array([one.probability for one in made], float)
     figures = metrics(labels, probabilities, _fights(one.verdict for one in made))
     return JudgedModel(**model.to_dict(), metrics=figures)
+
+
+def _facts(model: JudgedModel) -> ModelFacts:
+    return ModelFacts(**model.model_dump(exclude={"metrics"}))
+
+
+def _close(one: Any, other: Any) -> bool:
+    """Whether two JSON-able values are equal but for the last digits of their numbers."""
+    if isinstance(one, dict) and isinstance(other, dict):
+        return one.keys() == other.keys() and all(_close(value, other[key]) for key, value in one.items())
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_close, one, other))
+    if isinstance(one, float) and isinstance(other, float):
+        return math.isclose(one, other, rel_tol=_DIGITS, abs_tol=_DIGITS)
+    return bool(one == other)
 
 
 def _fights(values: Iterable[str]) -> BoolArray:

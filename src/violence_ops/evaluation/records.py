@@ -100,13 +100,17 @@ class Metrics(_Record):
 
 
 class ModelFacts(_Record):
-    """A registered version, where it comes from (`lineage`: tag to value), and which holdout it was judged on."""
+    """A registered version, where it comes from (`lineage`: tag to value), and which holdout it was judged on.
+
+    `package` is the SHA-256 of the package that was judged; None in evaluations of before November 2026.
+    """
 
     version: str
     threshold: float
     lineage: dict[str, str]
     holdout_version: str
     holdout_revision: str
+    package: str | None = None
 
 
 class JudgedModel(ModelFacts):

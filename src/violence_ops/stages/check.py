@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from violence_ops import ledger
 from violence_ops.errors import UnknownBatch
 from violence_ops.folders import Batch
 from violence_ops.params import Params
@@ -59,8 +58,8 @@ def run(
     `content` reads every sealed video's bytes, not only its size. `as_sealed` accepts that sealed batches were made with other
     parameters or weights. Raises UnknownBatch, WeightsError if the weights in use are not there.
     """
-    released = releases.champions(ledger.read(workspace))
-    recipe = Recipe(params, extract_poses.source_sha256(params.pose), released[-1] if released else None)
+    released = releases.last_champion(releases.entries(workspace))
+    recipe = Recipe(params, extract_poses.source_sha256(params.pose), released)
     chosen = _chosen(workspace, batch_id)
     overlays = Overlays(workspace, params)
     findings: list[Finding] = []

@@ -16,8 +16,7 @@ from typing import Any, Final
 from violence_ops import services
 from violence_ops.catalog import Catalog, is_unborn
 from violence_ops.errors import UserError
-from violence_ops.stages import notify
-from violence_ops.stages.releases import CHAMPION, open_registry
+from violence_ops.stages import notify, releases
 from violence_ops.workspace import Workspace
 
 _LEAST_DISK_GIB: Final = 5.0
@@ -59,7 +58,7 @@ def run(workspace: Path | None = None) -> DoctorResult:
     findings = [_python(), _packages(), _ffmpeg(), _device(), _weights(), _git(), _memory()]
     try:
         opened = Workspace.open(workspace)
-        findings += [_writable(opened), _params(opened), _disk(opened.root), _catalog(opened), _registry(opened)]
+        findings += [_writable(opened), _params(opened), _disk(opened.root), _catalog(opened), _champion(opened)]
         findings += [_told(opened), *_services(opened)]
     except UserError as error:
         findings += [_disk(Path.cwd()), Finding("workspace", "none here", workspace is None, str(error))]
@@ -160,16 +159,16 @@ def _catalog(workspace: Workspace) -> Finding:
     return _finding("catalog", look)
 
 
-def _registry(workspace: Workspace) -> Finding:
-    return _finding("registry", lambda: f"champion is {open_registry(workspace).alias(CHAMPION) or 'nobody yet'}")
-
-
 def _params(workspace: Workspace) -> Finding:
     return _finding("params.yaml", lambda: f"valid, {workspace.params().schedule.nightly} is the nightly schedule")
 
 
 def _told(workspace: Workspace) -> Finding:
     return _finding("told of releases", lambda: ", ".join(one.name for one in notify.receivers(workspace)) or "nobody")
+
+
+def _champion(workspace: Workspace) -> Finding:
+    return _finding("champion", lambda: f"{releases.champion(workspace) or 'none'}, in the ledger as in MLflow")
 
 
 def _services(workspace: Workspace) -> Iterator[Finding]:

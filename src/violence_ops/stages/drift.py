@@ -52,7 +52,7 @@ def run(workspace: Workspace, params: Params, *, batch_id: str | None = None) ->
     from violence_ops.evaluation.drift import DriftReport, compare
 
     batch = _sealed(workspace, batch_id)
-    version = releases.open_registry(workspace).alias(releases.CHAMPION)
+    version = releases.champion(workspace)
     if version is None:
         return DriftResult(batch.batch_id, None, None, False)
     reference = _reference(workspace, version)
@@ -71,7 +71,7 @@ def write_page(workspace: Workspace, path: Path) -> Path:
     """Write the comparisons with the champion as one HTML page. Raises WorkspaceError if there is none."""
     from violence_ops.evaluation import drift_page
 
-    version = releases.open_registry(workspace).alias(releases.CHAMPION)
+    version = releases.champion(workspace)
     found = drift_summary(workspace, version) if version else []
     if not found:
         raise WorkspaceError("No night was compared with the champion yet: run `violence-ops drift` first.")

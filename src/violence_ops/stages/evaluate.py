@@ -29,10 +29,10 @@ from violence_ops.evaluation.records import (
 )
 from violence_ops.evaluation.report import headline
 from violence_ops.evaluation.slices import slices_of
-from violence_ops.files import load_table, sha256_file, write_json
+from violence_ops.files import folder_sha256, load_table, sha256_file, write_json
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord, ClipTracks, Label
-from violence_ops.registry import Registry
+from violence_ops.registry import PACKAGE_TAG, Registry
 from violence_ops.stages import pictures, releases, reports, trained_on
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.capacity import peak_memory
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from violence_ops.recognition.package import Package
     from violence_ops.recognition.pictures import Look
 
-_NO_LINEAGE: Final = (releases.REPORT_TAG, "attempt", "threshold")
-"""Tags that say nothing of where a version comes from, or that the report shows elsewhere."""
+_NO_LINEAGE: Final = (releases.REPORT_TAG, PACKAGE_TAG, "attempt", "threshold")
+"""Tags that say nothing of where a version comes from, or that the evaluation holds elsewhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,18 +112,18 @@ def run(
 
     Writes `evaluation.json` and `report.html` to `reports/<candidate>-vs-<champion>/`, and adds them to the candidate's MLflow
     run. A second run for the same models, holdout and settings returns the report that is there, unless `force`: it would
-    give the same figures but for the times. Raises WorkspaceError if there is no candidate or holdout, or the holdout was changed.
+    give the same figures but for the times. Raises WorkspaceError if there is no candidate or holdout, or holdout or report were changed.
     """
     registry = releases.open_registry(workspace)
     version = candidate or registry.alias("candidate")
     if version is None:
         raise WorkspaceError("There is no candidate to evaluate: run `violence-ops train` first.")
+    live = releases.champion(workspace)
     frozen = _read_holdout(workspace, holdout)
     own = _contestant(workspace, registry, version, frozen.facts)
-    live = registry.alias(releases.CHAMPION)
     rival = _contestant(workspace, registry, live, frozen.facts) if live else None
     files = workspace.report(f"{version}-vs-{live or 'none'}")
-    found = reports.read(files).evaluation if files.evaluation.is_file() and not force else None
+    found = reports.read_checked(files).evaluation if files.evaluation.is_file() and not force else None
     reused = found is not None and _is_for(found, own, rival, frozen, params)
     evaluation = found if found and reused else _judge(files.name, own, rival, frozen, params, progress)
     evaluation = _with_staleness(workspace, evaluation, frozen)
@@ -188,7 +188,8 @@ def _contestant(workspace: Workspace, registry: Registry, version: str, holdout:
     told = {key: value for key, value in tags.items() if key not in _NO_LINEAGE and not key.startswith("mlflow.")}
     lineage = dict(sorted((told | _batches_of(folder)).items()))  # as it is read back
     facts = ModelFacts(
-        version=version, threshold=loaded.threshold, lineage=lineage, holdout_version=holdout.version, holdout_revision=holdout.revision
+        version=version, threshold=loaded.threshold, lineage=lineage, holdout_version=holdout.version, holdout_revision=holdout.revision,
+        package=folder_sha256(folder),
     )  # fmt: skip
     return _Contestant(facts, loaded, _trained_on(folder))
 

@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from violence_ops import ledger, versioning
+from violence_ops.errors import WorkspaceError
 from violence_ops.evaluation.records import Outcome, Verdict
 from violence_ops.evaluation.report import headline
 from violence_ops.files import fingerprint, write_json
 from violence_ops.params import Params
-from violence_ops.stages import reports
+from violence_ops.stages import releases, reports
 from violence_ops.stages.batches import Progress
 from violence_ops.workspace import Workspace
 
@@ -42,23 +43,26 @@ def run(
 ) -> GateResult:
     """Judge an evaluation (default: the newest): `gate.json` and the page beside it, and one ledger line per new verdict.
 
-    A verdict other than `pass` is a result, not an error. It moves nothing: `promote` does, after an approval.
+    A verdict other than `pass` is a result, not an error. It moves nothing: `promote` does, after an approval. Raises
+    WorkspaceError if it was evaluated by other settings, LedgerBroken if the ledger does not verify; nothing is written then.
     """
     chosen = reports.find(workspace, report)
+    _check_settings(chosen, params)
+    releases.entries(workspace)  # one that does not verify is told before anything is written
     verdict = reports.write_page(workspace, chosen.files, chosen.evaluation, params)
     found = chosen.evaluation.difference
     difference = found.to_dict() if found else None
     write_json(chosen.files.gate, {"evaluation": chosen.digest, "difference": difference, **verdict.to_dict()})
     payload = _payload(chosen, verdict) | {"policy": policy_digest(params)}
-    with workspace.lock("gate"):
-        last = latest(ledger.read(workspace), chosen.files.name)
+    with workspace.lock("release"):
+        last = latest(releases.check_ledger(workspace), chosen.files.name)
         if last is None or last.payload != payload:
-            ledger.append(workspace, actor="gate", event="verdict", payload=payload)
+            releases.record(workspace, actor="gate", event="verdict", payload=payload)
     workspace.write_progress("gate", {"report": chosen.files.name, "verdict": verdict.verdict, "mode": verdict.mode})
     message = f"Gate: {chosen.files.name} {verdict.verdict}"
     versioning.commit_stage(workspace, ["gate"], message, params)
-    # inside `dvc repro` the line above leaves everything to DVC, which knows nothing of the ledger
-    versioning.git_commit(workspace, [workspace.ledger, chosen.files.folder], message)
+    # inside `dvc repro` the line above leaves everything to DVC, which knows nothing of the reports
+    versioning.git_commit(workspace, [chosen.files.folder], message)
     evaluation = chosen.evaluation
     return GateResult(
         verdict=verdict.verdict,
@@ -80,6 +84,16 @@ def latest(entries: list[ledger.Entry], report: str) -> ledger.Entry | None:
 def policy_digest(params: Params) -> str:
     """A hash of what a verdict depends on in `gate:`; who may approve it, and for how long, is asked when it is released."""
     return fingerprint(params.gate.model_dump(exclude={"approvers", "approval_timeout_h"}))
+
+
+def _check_settings(chosen: reports.Report, params: Params) -> None:
+    """The interval was made by settings of the policy, and a narrow one passes more."""
+    found, wanted = chosen.evaluation.difference, params.gate
+    if found and (found.confidence, found.resamples) != (wanted.confidence, wanted.resamples):
+        raise WorkspaceError(
+            f"{chosen.files.name} was evaluated with gate.confidence {found.confidence:g} and gate.resamples {found.resamples}, but "
+            f"params.yaml says {wanted.confidence:g} and {wanted.resamples}: run `violence-ops evaluate` again."
+        )
 
 
 def _payload(chosen: reports.Report, verdict: Verdict) -> dict[str, Any]:

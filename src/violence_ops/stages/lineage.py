@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from violence_ops.errors import UsageError
 from violence_ops.files import load_table
 from violence_ops.folders import Batch
-from violence_ops.stages import batches, clip_names, tombstones, traces, trained_on
+from violence_ops.stages import batches, clip_names, releases, tombstones, traces, trained_on
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels import effective_labels
 from violence_ops.stages.lineage_records import BatchLineage, ClipLineage, ForgottenLineage, ModelLineage, Redo
@@ -93,7 +93,7 @@ def _called(workspace: Workspace, name: str) -> Iterator[tuple[str, str, str]]:
 def _models_and_batches(workspace: Workspace, name: str) -> Iterator[tuple[str, str]]:
     registry = open_registry(workspace)
     if name in (traces.CHAMPION, traces.CANDIDATE):
-        version = registry.alias(name)
+        version = releases.champion(workspace) if name == traces.CHAMPION else registry.alias(name)
         if version is None:
             raise UsageError(f"There is no {name} yet: `violence-ops status` shows what there is.")
         yield "model", version

@@ -98,7 +98,7 @@ def state(workspace: Workspace) -> dict[str, str]:
 
 def _untold(workspace: Workspace, receiver: Receiver) -> tuple[list[ledger.Entry], int]:
     """The changes that a receiver has not taken, and the last line before them."""
-    changes = [entry for entry in ledger.read(workspace) if _is_change(entry)]
+    changes = [entry for entry in releases.entries(workspace) if _is_change(entry)]
     last = _remembered(workspace, receiver).get("told")
     if last is None:
         # one that is new is not told of the past, but a first delivery that fails is not lost either

@@ -12,9 +12,8 @@ from violence_ops.files import sha256_file
 from violence_ops.folders import clip_id_of
 from violence_ops.params import Params
 from violence_ops.records import ClipPoses, ClipRecord, ClipTracks, sampled_frames
-from violence_ops.stages import pictures
+from violence_ops.stages import pictures, releases
 from violence_ops.stages.batches import Progress
-from violence_ops.stages.releases import CHAMPION, open_registry
 from violence_ops.stages.score import load_version
 from violence_ops.workspace import Workspace
 
@@ -49,7 +48,7 @@ def run(
     from violence_ops.video.sandbox import Sandbox
 
     files = _files(sources, listed)
-    champion = open_registry(workspace).alias(CHAMPION)
+    champion = releases.champion(workspace)
     if champion is None:
         raise WorkspaceError("There is no champion to judge videos: train a candidate and promote it first.")
     package = load_version(workspace, champion)

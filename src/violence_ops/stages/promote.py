@@ -9,6 +9,7 @@ from typing import Any
 from violence_ops import ledger
 from violence_ops.errors import RefusedByGate, UsageError
 from violence_ops.params import Params
+from violence_ops.registry import PACKAGE_TAG, Registry
 from violence_ops.stages import gate, notify, releases, reports
 from violence_ops.stages.batches import Progress
 from violence_ops.workspace import Workspace
@@ -65,31 +66,25 @@ class DecisionResult:
         return [f"{self.decision.capitalize()} of {self.report} by {self.by}: line {self.seq} of the ledger."]
 
 
-def approve(workspace: Workspace, params: Params, report: Path | str | None = None, *, by: str) -> DecisionResult:
-    """Write a person's approval of a passed report to the ledger, once. Moves nothing. Raises RefusedByGate as `run` does."""
-    with workspace.lock("release"):
-        chosen = reports.find(workspace, report)
-        _check_verdict(workspace, params, chosen, by)
-        return _decide(workspace, params, chosen, "approval", by, {})
-
-
 def refuse(
     workspace: Workspace, params: Params, report: Path | str | None = None, *, by: str, reason: str
 ) -> DecisionResult:
-    """Write a person's refusal of a report to the ledger, once. Raises RefusedByGate if the person is no approver."""
+    """Write a person's refusal of a report (default: the newest) to the ledger, once.
+
+    Raises RefusedByGate if the person is no approver, UsageError without a reason.
+    """
+    if not reason.strip():
+        raise UsageError("A refusal needs a reason: it is written to the ledger.")
+    _check_approver(params, by)
     with workspace.lock("release"):
-        result = _decide(workspace, params, reports.find(workspace, report), "refusal", by, {"reason": reason})
-        releases.commit(workspace, f"Refusal of {result.report} by {by}")
-        return result
+        return _decide(workspace, reports.find(workspace, report), "refusal", by, {"reason": reason})
 
 
 def lapse(workspace: Workspace, params: Params, report: Path | str | None = None) -> DecisionResult:
     """Write to the ledger, once, that nobody answered in time, which is a refusal."""
     with workspace.lock("release"):
         reason = f"nobody answered within {params.gate.approval_timeout_h:g} h"
-        result = _write_decision(workspace, reports.find(workspace, report), "refusal", _NOBODY, {"reason": reason})
-        releases.commit(workspace, f"Refusal of {result.report}: {reason}")
-        return result
+        return _decide(workspace, reports.find(workspace, report), "refusal", _NOBODY, {"reason": reason})
 
 
 def run(
@@ -105,9 +100,9 @@ def run(
     """Make the candidate of a report (default: the newest) the champion.
 
     Raises RefusedByGate if the gate did not pass that very report under the policy of `params`, `approved_by` is no approver, another
-    one has refused it, or the champion is not the
-    one that the report compares with (or not `expected_champion`, where given); LedgerBroken if the ledger does not verify.
-    Nothing moves then. A second run is a no-op, also after a crash in the middle of the first.
+    one has refused it, another package was judged than is registered, or the champion is not the one that the report compares with
+    (or not `expected_champion`, where given); LedgerBroken if the ledger does not verify; WorkspaceError if the alias was moved by
+    hand. Nothing moves then. A second run is a no-op, also after a crash in the middle of the first.
     """
     notify.receivers(workspace)  # refuses one that is set up wrongly before anything moves
     with workspace.lock("release"):
@@ -118,18 +113,18 @@ def run(
         if not dry_run:
             releases.recover(workspace, registry)
         version, previous = chosen.evaluation.candidate.version, _champion_of(chosen)
-        current = registry.alias(releases.CHAMPION)
+        current = releases.agreed_champion(workspace, registry)
         moves = current != version
         if moves:
             _check_champion(chosen, current, previous, expected_champion)
+            _check_package(registry, chosen)
         if moves and not dry_run:
-            decision = _decide(workspace, params, chosen, "approval", approved_by, {})
-            facts = {"report": chosen.files.name, "digest": chosen.digest, "approval": decision.seq}
+            decision = _decide(workspace, chosen, "approval", approved_by, {})
+            package = chosen.evaluation.candidate.package
+            facts = {"report": chosen.files.name, "digest": chosen.digest, "approval": decision.seq, "package": package}
             releases.move(
                 workspace, registry, event="promotion", actor=approved_by, to=version, expected=previous, facts=facts
             )
-        if not dry_run:
-            releases.commit(workspace, f"Release: version {version} is champion, approved by {approved_by}")
     return PromoteResult(
         version=version, previous=previous, approved_by=approved_by, report=chosen.files.name,
         moved=moves and not dry_run, dry_run=dry_run, untold=None if dry_run else notify.run(workspace).problem,
@@ -149,7 +144,8 @@ def _check_verdict(workspace: Workspace, params: Params, chosen: reports.Report,
     found = judged.payload
     if found["digest"] != chosen.digest:
         raise RefusedByGate(
-            f"{name} is not the evaluation that the gate judged, it was changed since: run `violence-ops gate` again."
+            f"{name} is not the evaluation that the gate judged, it was changed since: run `violence-ops evaluate --force` and "
+            "`violence-ops gate` again."
         )
     if found["verdict"] != "pass":
         reasons = " ".join(found["reasons"])
@@ -206,15 +202,18 @@ def _check_champion(
         )
 
 
+def _check_package(registry: Registry, chosen: reports.Report) -> None:
+    """What was judged is what is released."""
+    candidate = chosen.evaluation.candidate
+    registered = registry.tags(candidate.version).get(PACKAGE_TAG)
+    if candidate.package is None or registered not in (None, candidate.package):
+        raise RefusedByGate(
+            f"{chosen.files.name} does not say that the package of version {candidate.version} was judged as it is registered: run "
+            "`violence-ops evaluate --force` and `violence-ops gate` first."
+        )
+
+
 def _decide(
-    workspace: Workspace, params: Params, chosen: reports.Report, decision: ledger.Event, by: str, facts: dict[str, Any]
-) -> DecisionResult:
-    """An approver's decision. Raises RefusedByGate if the person is none."""
-    _check_approver(params, by)
-    return _write_decision(workspace, chosen, decision, by, facts)
-
-
-def _write_decision(
     workspace: Workspace, chosen: reports.Report, decision: ledger.Event, by: str, facts: dict[str, Any]
 ) -> DecisionResult:
     """Write it unless the last one on this report says the same."""
@@ -225,10 +224,10 @@ def _write_decision(
     } | facts
     earlier = [
         entry
-        for entry in ledger.read(workspace)
+        for entry in releases.check_ledger(workspace)
         if entry.event in _DECISIONS and entry.payload.get("report") == chosen.files.name
     ]
     last = earlier[-1] if earlier else None
     if last is None or (last.event, last.actor, last.payload) != (decision, by, payload):
-        last = ledger.append(workspace, actor=by, event=decision, payload=payload)
+        last = releases.record(workspace, actor=by, event=decision, payload=payload)
     return DecisionResult(report=chosen.files.name, decision=decision, by=by, seq=last.seq)

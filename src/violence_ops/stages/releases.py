@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, Final, Literal
 
 from violence_ops import ledger, versioning
+from violence_ops.errors import WorkspaceError
 from violence_ops.registry import Registry
 from violence_ops.workspace import Workspace
 
@@ -24,14 +25,53 @@ def open_registry(workspace: Workspace) -> Registry:
 
 
 def check_ledger(workspace: Workspace) -> list[ledger.Entry]:
-    """The ledger's entries. Raises LedgerBroken if the chain does not hold, or lines at the end that git has are gone."""
+    """The ledger's entries; the caller holds the workspace's lock `release`.
+
+    Raises LedgerBroken if the chain does not hold, lines at the end that git has are gone, or lines are there that git has
+    not. Only the line that was written last may be missing from git, if a crash came between: it is committed with the next one.
+    """
     entries = ledger.read(workspace)
+    name = workspace.ledger.relative_to(workspace.root)
     if commit := versioning.lost_content(workspace, workspace.ledger):
-        name = workspace.ledger.relative_to(workspace.root)
         raise ledger.LedgerBroken(
             f"{name} ends before lines that were committed, so some were cut off: put them back with `git checkout {commit} -- {name}`."
         )
+    known = len(versioning.committed(workspace, workspace.ledger).splitlines())
+    for entry in entries[known:]:
+        if not ledger.was_last_written(workspace, entry):
+            raise ledger.LedgerBroken(
+                f"{name} line {entry.seq} ({entry.event} by {entry.actor}) is not committed, and it is not known who wrote it: take it "
+                f"out with `git checkout -- {name}`, or commit the file in your name if the line is true."
+            )
     return entries
+
+
+def entries(workspace: Workspace) -> list[ledger.Entry]:
+    """The same for who does not hold the lock: a release that is under way is waited for."""
+    with workspace.lock("release"):
+        return check_ledger(workspace)
+
+
+def record(workspace: Workspace, *, actor: str, event: ledger.Event, payload: dict[str, Any]) -> ledger.Entry:
+    """Write a line to the ledger and commit it, before anything follows from it. The caller has asked `check_ledger`."""
+    entry = ledger.append(workspace, actor=actor, event=event, payload=payload)
+    _commit(workspace, f"Ledger: {event} by {actor}, {described(entry)}")
+    return entry
+
+
+def described(entry: ledger.Entry) -> str:
+    """What a line says, in words."""
+    facts = entry.payload
+    match entry.event:
+        case "verdict":
+            return f"{facts['verdict']} ({facts['mode']}) on {facts['report']}"
+        case "approval" | "refusal":
+            return f"{facts['report']} {facts.get('reason', '')}".rstrip()
+        case "reinstatement":
+            return f"alias put back from {facts['from'] or 'none'} to {facts['to'] or 'none'}"
+        case _:
+            reason = f": {facts['reason']}" if "reason" in facts else ""
+            return f"champion {facts['from'] or 'none'} to {facts['to']}, {facts['phase']}{reason}"
 
 
 def champions(entries: list[ledger.Entry]) -> list[str]:
@@ -45,6 +85,41 @@ def champions(entries: list[ledger.Entry]) -> list[str]:
         elif entry.event == "rollback":
             stack.pop()
     return stack
+
+
+def last_champion(entries: list[ledger.Entry]) -> str | None:
+    """The ledger's champion; None if nothing was released."""
+    released = champions(entries)
+    return released[-1] if released else None
+
+
+def champion(workspace: Workspace) -> str | None:
+    """The version that judges; None if nothing was released. A release that is under way is waited for.
+
+    Raises WorkspaceError if MLflow's alias is not where the ledger's last movement left it, LedgerBroken if the ledger does not
+    verify, ServiceUnavailable if MLflow cannot be reached.
+    """
+    with workspace.lock("release"):
+        return agreed_champion(workspace, open_registry(workspace))
+
+
+def agreed_champion(workspace: Workspace, registry: Registry) -> str | None:
+    """The same for who holds the lock. Where a crash left a movement open, the alias may be before or after it."""
+    entries = check_ledger(workspace)
+    found, released, last = registry.alias(CHAMPION), last_champion(entries), last_movement(entries)
+    half_done = last is not None and last.payload["phase"] == "intent" and found == last.payload["to"]
+    if found != released and not half_done:
+        raise WorkspaceError(
+            f"MLflow's alias champion points to version {found or 'none'} but the ledger's champion is {released or 'none'}: somebody "
+            "moved the alias by hand; `violence-ops ledger reinstate --by NAME` puts it back."
+        )
+    return found
+
+
+def released_package(entries: list[ledger.Entry], version: str) -> str | None:
+    """The SHA-256 of a version's package when it was released last; None if it never was, or before November 2026."""
+    done = [e.payload for e in entries if e.event == "promotion" and e.payload["phase"] == "done"]
+    return next((facts.get("package") for facts in reversed(done) if facts["to"] == version), None)
 
 
 def was_rolled_back(entries: list[ledger.Entry], version: str, since: int) -> bool:
@@ -63,14 +138,15 @@ def last_movement(entries: list[ledger.Entry]) -> ledger.Entry | None:
 def recover(workspace: Workspace, registry: Registry) -> ledger.Entry | None:
     """Close a movement that a crash left as an intent: `done` if the alias had been moved, else `abandoned`.
 
-    Returns the line it wrote, or None if nothing was open.
+    Returns the line it wrote, or None if nothing was open. A line that a crash kept from git is committed.
     """
+    _commit(workspace, "Ledger: a line that was not committed")
     found = last_movement(ledger.read(workspace))
     if found is None or found.payload["phase"] != "intent":
         return None
     moved = registry.alias(CHAMPION) == found.payload["to"]
     payload = found.payload | {"phase": "done" if moved else "abandoned"}
-    return ledger.append(workspace, actor=found.actor, event=found.event, payload=payload)
+    return record(workspace, actor=found.actor, event=found.event, payload=payload)
 
 
 def move(
@@ -88,7 +164,7 @@ def move(
     Raises WorkspaceError, leaving the alias and an abandoned intent, if `champion` is not `expected` any more.
     """
     payload = facts | {"from": expected, "to": to}
-    ledger.append(workspace, actor=actor, event=event, payload=payload | {"phase": "intent"})
+    record(workspace, actor=actor, event=event, payload=payload | {"phase": "intent"})
     try:
         registry.set_alias(CHAMPION, to, expected)
     finally:
@@ -97,6 +173,6 @@ def move(
     return closed
 
 
-def commit(workspace: Workspace, message: str) -> None:
+def _commit(workspace: Workspace, message: str) -> None:
     """Commit the ledger to the workspace's git; a no-op if it is there already."""
     versioning.git_commit(workspace, [workspace.ledger], message)

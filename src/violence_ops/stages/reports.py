@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from violence_ops.errors import UsageError, WorkspaceError
-from violence_ops.evaluation import policy, report
+from violence_ops.evaluation import judgement, policy, report
 from violence_ops.evaluation.records import Evaluation, Verdict
 from violence_ops.files import write_text
 from violence_ops.folders import ReportFolder
@@ -27,13 +27,25 @@ class Report:
 
 
 def find(workspace: Workspace, chosen: Path | str | None) -> Report:
-    """The report of that name or folder, else the newest. Raises a UserError if there is none, or it is unreadable."""
+    """The report of that name or folder, else the newest. Raises a UserError if there is none, it is unreadable, or its figures
+    are not those that its clips give."""
     name = Path(chosen).name if chosen else workspace.read_progress("evaluate").get("report")
     if name is None:
         raise WorkspaceError("There is no evaluation yet: run `violence-ops evaluate` first.")
     if chosen and len(Path(chosen).parts) > 1 and not _is_report(workspace, Path(chosen)):
         raise UsageError(f"{chosen} is not in {workspace.reports}: name one of the folders there.")
-    return read(workspace.report(name))
+    return read_checked(workspace.report(name))
+
+
+def read_checked(files: ReportFolder) -> Report:
+    """Read `evaluation.json`, and count again. Raises WorkspaceError as `read` does, or if a figure does not follow from the clips."""
+    found = read(files)
+    if not judgement.follows(found.evaluation):
+        raise WorkspaceError(
+            f"reports/{files.name}/{files.evaluation.name} holds figures that its clips do not give, so it was changed or made by an "
+            f"older version: make it anew with `violence-ops evaluate --force --candidate {found.evaluation.candidate.version}`."
+        )
+    return found
 
 
 def read(files: ReportFolder) -> Report:

@@ -12,10 +12,9 @@ from violence_ops.evaluation.records import Evaluation
 from violence_ops.files import load_table
 from violence_ops.folders import Batch
 from violence_ops.records import ClipRecord, Label
-from violence_ops.stages import batches, pictures, reports
+from violence_ops.stages import batches, pictures, releases, reports
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.labels import effective_labels
-from violence_ops.stages.releases import CHAMPION, open_registry
 from violence_ops.stages.score import load_version
 from violence_ops.workspace import Workspace
 
@@ -79,7 +78,7 @@ def _judge(
     workspace: Workspace, unjudged: list[tuple[Batch, ClipRecord]], progress: Progress | None
 ) -> dict[str, Verdict]:
     """What the present champion says of clips that nobody has judged; nothing if there is no champion."""
-    champion = open_registry(workspace).alias(CHAMPION) if unjudged else None
+    champion = releases.champion(workspace) if unjudged else None
     if champion is None:
         return {}
     from violence_ops.recognition.predict import predict_clip

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from violence_ops import ledger
-from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.params import Params
 from violence_ops.stages import notify, releases
 from violence_ops.stages.batches import Progress
@@ -33,6 +33,8 @@ class RollbackResult:
 
     def lines(self) -> list[str]:
         """What a person reads."""
+        if not self.moved and not self.dry_run:
+            return [f"Version {self.rolled_back} was rolled back to {self.version} already: nothing moved."]
         would = "would be" if self.dry_run else "is"
         told = [self.untold] if self.untold else []
         return [
@@ -58,9 +60,11 @@ class LedgerResult:
 
 @dataclass(frozen=True, slots=True)
 class VerifyResult:
-    """How many lines hold."""
+    """How many lines hold, and the champion; `unasked` is why MLflow could not be asked for its own, if it could not."""
 
     entries: int
+    champion: str | None
+    unasked: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-able values."""
@@ -68,7 +72,8 @@ class VerifyResult:
 
     def lines(self) -> list[str]:
         """What a person reads."""
-        return [f"The ledger holds: {self.entries} lines, each bound to the one before."]
+        held = f"The ledger holds: {self.entries} lines, each bound to the one before and in git."
+        return [held, self.unasked or f"MLflow has the same champion: {self.champion or 'none'}."]
 
 
 def run(
@@ -95,10 +100,10 @@ def run(
         registry = releases.open_registry(workspace)
         releases.check_ledger(workspace)
         closed = None if dry_run else releases.recover(workspace, registry)
-        entries = ledger.read(workspace)
+        entries, current = ledger.read(workspace), releases.agreed_champion(workspace, registry)
         done = _already(entries, closed, expected_champion)
         if done is None:
-            version, present = _step(entries, registry.alias(releases.CHAMPION), expected_champion)
+            version, present = _step(entries, current, expected_champion)
             registry.version(version)
             if not dry_run:
                 facts = {"reason": reason}
@@ -107,8 +112,6 @@ def run(
                 )
         else:
             version, present = done.payload["to"], done.payload["from"]
-        if not dry_run:
-            releases.commit(workspace, f"Rollback to version {version} by {by}")
     return RollbackResult(
         version=version, rolled_back=present, by=by, reason=reason, moved=done is None and not dry_run, dry_run=dry_run,
         untold=None if dry_run else notify.run(workspace).problem,
@@ -116,23 +119,33 @@ def run(
 
 
 def live(workspace: Workspace, params: Params) -> str:
-    """The version that is champion now. Raises WorkspaceError if there is none."""
-    version = releases.open_registry(workspace).alias(releases.CHAMPION)
+    """The ledger's champion, read without waiting for a rollback that is under way. Raises WorkspaceError if there is none.
+
+    The ledger's end is not looked at: `run` does it.
+    """
+    version = releases.last_champion(ledger.read(workspace))
     if version is None:
-        raise WorkspaceError("There is no champion, so there is nothing to roll back.")
+        raise WorkspaceError("Nothing was released yet, so there is nothing to roll back.")
     return version
 
 
 def history(workspace: Workspace) -> LedgerResult:
-    """Every line of the ledger. Raises LedgerBroken if the chain does not hold."""
-    return LedgerResult(ledger.read(workspace))
+    """Every line of the ledger. Raises LedgerBroken if it does not verify."""
+    return LedgerResult(releases.entries(workspace))
 
 
 def verify_ledger(workspace: Workspace) -> VerifyResult:
-    """Check the hash chain, and its end against git. Raises LedgerBroken with every problem found."""
+    """Check the hash chain, its end against git, and its champion against MLflow's alias.
+
+    Raises LedgerBroken with every problem found, WorkspaceError if the alias points elsewhere.
+    """
     if problems := ledger.verify(workspace):
         raise ledger.LedgerBroken(" ".join(problems))
-    return VerifyResult(len(releases.check_ledger(workspace)))
+    entries = releases.entries(workspace)
+    try:
+        return VerifyResult(len(entries), releases.champion(workspace))
+    except ServiceUnavailable as error:
+        return VerifyResult(len(entries), releases.last_champion(entries), f"Its champion was not compared: {error}")
 
 
 def _already(entries: list[ledger.Entry], closed: ledger.Entry | None, expected: str | None) -> ledger.Entry | None:
@@ -146,13 +159,8 @@ def _already(entries: list[ledger.Entry], closed: ledger.Entry | None, expected:
 def _step(entries: list[ledger.Entry], current: str | None, expected: str | None) -> tuple[str, str]:
     """The version to go back to, and the one to leave."""
     stack = releases.champions(entries)
-    if not stack and current is None:
+    if not stack:
         raise WorkspaceError("Nothing was released yet, so there is nothing to roll back.")
-    if not stack or current != stack[-1]:
-        raise WorkspaceError(
-            f"The registry's champion is version {current or 'none'} but the ledger says {stack[-1] if stack else 'none'}: somebody "
-            "moved the alias by hand; put it back in MLflow first."
-        )
     if expected is not None and expected != current:
         raise WorkspaceError(f"The champion is version {current}, not {expected}: nothing was rolled back.")
     if len(stack) < 2:
@@ -161,13 +169,4 @@ def _step(entries: list[ledger.Entry], current: str | None, expected: str | None
 
 
 def _line(entry: ledger.Entry) -> str:
-    facts = entry.payload
-    match entry.event:
-        case "verdict":
-            text = f"{facts['verdict']} ({facts['mode']}) on {facts['report']}"
-        case "approval" | "refusal":
-            text = f"{facts['report']} {facts.get('reason', '')}".rstrip()
-        case _:
-            reason = f": {facts['reason']}" if "reason" in facts else ""
-            text = f"champion {facts['from'] or 'none'} to {facts['to']}, {facts['phase']}{reason}"
-    return f"{entry.seq:>4}  {entry.at}  {entry.actor}  {entry.event}  {text}"
+    return f"{entry.seq:>4}  {entry.at}  {entry.actor}  {entry.event}  {releases.described(entry)}"

@@ -6,15 +6,16 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from violence_ops import ledger
 from violence_ops.errors import ServiceUnavailable, UserError
 from violence_ops.files import fingerprint, read_fingerprint, read_json, write_json, write_table
 from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
-from violence_ops.stages import batches, pictures
+from violence_ops.stages import batches, pictures, releases
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.parts import record_progress
-from violence_ops.stages.releases import CHAMPION, open_registry
+from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def run(
     tracks of a clip are missing, or its video and the champion looks at pictures.
     """
     wanted = None if clip_ids is None else list(clip_ids)
-    champion = present = open_registry(workspace).alias(CHAMPION)
+    champion = present = releases.champion(workspace)
     scored, skipped, fights = 0, 0, 0
     for batch in batches.chosen_batches(workspace, batch_id):
         if batch.is_sealed:
@@ -117,11 +118,14 @@ def _load(workspace: Workspace, batch: Batch, champion: str) -> Package:
 
 
 def load_version(workspace: Workspace, version: str) -> Package:
-    """A registered model, downloaded once. Raises ServiceUnavailable if MLflow cannot be reached, UserError if the package is
-    damaged."""
+    """A registered model, downloaded once; its package is the one that was released, or else registered.
+
+    Raises ServiceUnavailable if MLflow cannot be reached, UserError if the package is damaged or another one.
+    """
     from violence_ops.recognition import package
 
-    folder = open_registry(workspace).download(version, workspace.model_package(version))
+    released = releases.released_package(ledger.read(workspace), version)
+    folder = open_registry(workspace).download(version, workspace.model_package(version), released)
     try:
         return package.load(folder)
     except UserError as error:

@@ -21,9 +21,9 @@ from violence_ops.files import fingerprint, load_table, read_fingerprint, write_
 from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA
-from violence_ops.stages import batches, labels, pictures
+from violence_ops.stages import batches, labels, pictures, releases
 from violence_ops.stages.batches import Progress
-from violence_ops.stages.releases import CHAMPION, open_registry
+from violence_ops.stages.releases import open_registry
 from violence_ops.stages.score import load_version
 from violence_ops.workspace import Workspace
 
@@ -78,7 +78,7 @@ def start(workspace: Workspace, params: Params, version: str | None = None) -> S
         if chosen is None:
             raise WorkspaceError("There is no candidate to put in shadow: run `violence-ops train` first.")
         registry.version(chosen)
-        if chosen == registry.alias(CHAMPION):
+        if chosen == releases.agreed_champion(workspace, registry):
             raise UsageError(f"Version {chosen} is the champion, which judges every night anyway: name another one.")
         registry.set_alias(SHADOW, chosen, registry.alias(SHADOW))
     return ShadowResult(chosen)
@@ -100,7 +100,7 @@ def run(workspace: Workspace, params: Params, *, progress: Progress | None = Non
     """
     registry = open_registry(workspace)
     version = registry.alias(SHADOW)
-    if version is None or version == registry.alias(CHAMPION):
+    if version is None or version == releases.champion(workspace):
         return ShadowResult(None)
     due = [batch for batch in workspace.sealed_batches() if _is_due(workspace, batch, version)]
     done = 0

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from violence_ops import ledger, services
-from violence_ops.errors import ServiceUnavailable, UsageError
+from violence_ops.errors import ServiceUnavailable, UsageError, UserError
 from violence_ops.stages import batches, inbox, notify, releases
 from violence_ops.stages.index import open_catalog, rebuild
 from violence_ops.workspace import Workspace
@@ -15,7 +15,8 @@ from violence_ops.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class StatusResult:
-    """Numbers of clips by status, reason and label, and what is released. `inbox` counts the files that no batch has claimed yet; `waiting` is filled on demand only."""
+    """Numbers of clips by status, reason and label, and what is released. `inbox` counts the files that no batch has claimed yet;
+    `waiting` is filled on demand only; `problems` are what keeps models from being released or judging, a sentence each."""
 
     workspace: str
     inbox: int
@@ -31,6 +32,7 @@ class StatusResult:
     told: dict[str, str] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
     waiting: list[dict[str, str | None]] | None = None
+    problems: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -47,10 +49,12 @@ class StatusResult:
         yield f"quarantine  {_counts(self.quarantine)}"
         yield f"labels      {_counts(self.labels)}"
         yield f"holdouts    {', '.join(self.holdouts) or 'none'}"
-        yield f"models      champion {self.champion or 'none'}, newest candidate {self.candidate or 'none'}"
+        champion = self.champion or ("not known" if self.problems else "none")
+        yield f"models      champion {champion}, newest candidate {self.candidate or 'none'}"
         yield f"services    {', '.join(f'{name} {where}' for name, where in self.services.items()) or 'not running'}"
         yield from (f"releases    {receiver}: {state}" for receiver, state in self.told.items())
         yield from (f"last run    {dag}: {run}" for dag, run in self.runs.items())
+        yield from (f"PROBLEM     {problem}" for problem in self.problems)
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,11 +69,14 @@ class RebuildResult:
 
 
 def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
-    """Look at everything and change nothing. Raises ServiceUnavailable if the catalog cannot be reached."""
+    """Look at everything and change nothing. Raises ServiceUnavailable if the catalog cannot be reached.
+
+    Where the ledger does not verify or MLflow has another champion, the champion is None; the `problems` say why.
+    """
     with open_catalog(workspace) as catalog:
         counts = catalog.counts()
         waiting = [_clip(clip) for clip in catalog.unlabelled()] if unlabelled else None
-    released = releases.champions(ledger.read(workspace))
+    champion, problems = _champion(workspace)
     state = services.inspect(workspace)
     return StatusResult(
         workspace=str(workspace.root),
@@ -79,13 +86,14 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
         clips=counts["status"],
         quarantine=counts["reason"],
         labels=counts["label"],
-        champion=released[-1] if released else None,
+        champion=champion,
         candidate=workspace.read_progress("train").get("model_version"),
         holdouts=workspace.holdout_versions(),
         services=_services(state),
         told=_told(workspace),
         runs=_last_runs(workspace) if state.is_up else {},
         waiting=waiting,
+        problems=problems,
     )
 
 
@@ -95,6 +103,16 @@ def rebuild_catalog(workspace: Workspace) -> RebuildResult:
         rebuild(workspace, catalog)
         counts = catalog.counts()
     return RebuildResult(counts["batches"], counts["status"])
+
+
+def _champion(workspace: Workspace) -> tuple[str | None, list[str]]:
+    """The champion, that of the ledger if MLflow cannot be asked for its own; and what is wrong with it."""
+    try:
+        return releases.champion(workspace), []
+    except ServiceUnavailable as error:
+        return releases.last_champion(releases.entries(workspace)), [str(error)]
+    except UserError as error:
+        return None, [str(error)]
 
 
 def _files_in(workspace: Workspace) -> int:
@@ -114,7 +132,7 @@ def _services(state: services.State) -> dict[str, str]:
 def _told(workspace: Workspace) -> dict[str, str]:
     try:
         return notify.state(workspace)
-    except UsageError as error:
+    except (UsageError, ledger.LedgerBroken) as error:
         return {"nobody": str(error)}
 
 
