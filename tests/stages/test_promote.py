@@ -497,12 +497,16 @@ def test_a_rolled_back_version_needs_a_new_verdict(
     assert registry.alias("champion") == "2"
 
 
-def test_rollbacks_go_back_release_by_release_and_stop_at_the_first(
-    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
-) -> None:
+def _release_2_and_3(passed: Workspace, params: Params, write_evaluation: Judge) -> None:
     promote.run(passed, params, approved_by="admin")
     gate.run(passed, params, report=write_evaluation("3", "2"))
     promote.run(passed, params, approved_by="admin")
+
+
+def test_rollbacks_go_back_release_by_release_and_stop_at_the_first(
+    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+) -> None:
+    _release_2_and_3(passed, params, write_evaluation)
     assert rollback.run(passed, params, by="ada", reason="r").version == "2"
     assert rollback.run(passed, params, by="ada", reason="r").version == "1"
     with pytest.raises(WorkspaceError, match="first champion"):
@@ -522,9 +526,7 @@ def _waits_for_the_lock(pid: int) -> bool:
 def test_two_people_who_roll_back_at_once_go_one_release_back(
     passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
 ) -> None:
-    promote.run(passed, params, approved_by="admin")
-    gate.run(passed, params, report=write_evaluation("3", "2"))
-    promote.run(passed, params, approved_by="admin")
+    _release_2_and_3(passed, params, write_evaluation)
     with passed.lock("release"):
         racers = [subprocess.Popen(_rollback(passed), stdout=subprocess.PIPE, text=True) for _ in range(2)]
         while not all(_waits_for_the_lock(racer.pid) for racer in racers):
@@ -555,9 +557,7 @@ def test_where_nothing_was_released_a_rollback_says_so(workspace: Workspace, par
 def test_a_rollback_after_a_crash_goes_one_step_only(
     passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    promote.run(passed, params, approved_by="admin")
-    gate.run(passed, params, report=write_evaluation("3", "2"))
-    promote.run(passed, params, approved_by="admin")
+    _release_2_and_3(passed, params, write_evaluation)
     with monkeypatch.context() as patch:
         _crash_at(patch, "after")
         with pytest.raises(KeyboardInterrupt):

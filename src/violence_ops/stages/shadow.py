@@ -23,7 +23,6 @@ from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA
 from violence_ops.stages import batches, labels, pictures, releases
 from violence_ops.stages.batches import Progress
-from violence_ops.stages.releases import open_registry
 from violence_ops.stages.score import load_version
 from violence_ops.workspace import Workspace
 
@@ -73,7 +72,7 @@ def start(workspace: Workspace, params: Params, version: str | None = None) -> S
     """Put a version (default: the candidate) in shadow, instead of the one there. Raises UserError if there is none such, or
     it is the champion."""
     with workspace.lock("release"):
-        registry = open_registry(workspace)
+        registry = releases.open_registry(workspace)
         chosen = version or registry.alias("candidate")
         if chosen is None:
             raise WorkspaceError("There is no candidate to put in shadow: run `violence-ops train` first.")
@@ -87,7 +86,7 @@ def start(workspace: Workspace, params: Params, version: str | None = None) -> S
 def stop(workspace: Workspace) -> ShadowResult:
     """Take the version out of shadow; what it said stays."""
     with workspace.lock("release"):
-        registry = open_registry(workspace)
+        registry = releases.open_registry(workspace)
         registry.set_alias(SHADOW, None, registry.alias(SHADOW))
     return ShadowResult(None)
 
@@ -98,7 +97,7 @@ def run(workspace: Workspace, params: Params, *, progress: Progress | None = Non
     Raises ServiceUnavailable if MLflow cannot be reached, UserError if the version's package is damaged; the batches that are
     done stay.
     """
-    registry = open_registry(workspace)
+    registry = releases.open_registry(workspace)
     version = registry.alias(SHADOW)
     if version is None or version == releases.champion(workspace):
         return ShadowResult(None)
@@ -114,7 +113,7 @@ def run(workspace: Workspace, params: Params, *, progress: Progress | None = Non
 
 def show(workspace: Workspace, version: str | None = None) -> ComparisonResult:
     """Where a version (default: the one in shadow) and the champion disagreed. Raises WorkspaceError if there is nothing."""
-    in_shadow = open_registry(workspace).alias(SHADOW)
+    in_shadow = releases.open_registry(workspace).alias(SHADOW)
     chosen = version or in_shadow
     if chosen is None:
         raise WorkspaceError("No version is in shadow: `violence-ops shadow start VERSION` puts one there.")
