@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NoReturn, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from violence_ops.errors import WorkspaceError
 
 _FINGERPRINT: Final = b"violence_ops.fingerprint"
+Made = TypeVar("Made")
 
 
 @contextmanager
@@ -57,18 +58,39 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
 
 
-def read_json(path: Path, remedy: str = "`violence-ops check` says what brings it back") -> dict[str, Any]:
+class Document(dict[str, Any]):
+    """A JSON object of a file. What it lacks is the file's damage: asking for that raises WorkspaceError."""
+
+    def __init__(self, content: dict[str, Any], path: Path, remedy: str) -> None:
+        super().__init__(content)
+        self._path, self._remedy = path, remedy
+
+    def __missing__(self, key: str) -> NoReturn:
+        raise self._damaged(f"it lacks {key!r}")
+
+    def to(self, make: Callable[[dict[str, Any]], Made]) -> Made:
+        """What `make` makes of the object. Raises WorkspaceError if it lacks a field or has one too many."""
+        try:
+            return make(self)
+        except TypeError as error:
+            raise self._damaged(str(error)) from None
+
+    def _damaged(self, fault: str) -> WorkspaceError:
+        return WorkspaceError(f"{self._path} is damaged ({fault}): {self._remedy}.")
+
+
+def read_json(path: Path, remedy: str = "`violence-ops check` says what brings it back") -> Document:
     """Read a JSON object. `remedy` says, as the end of a sentence, what to do about one that cannot be read.
 
-    Raises WorkspaceError if it is missing or damaged.
+    Raises WorkspaceError if it is missing or damaged; so do the objects in it when they are asked for what they lack.
     """
     try:
-        content = json.loads(path.read_bytes())
+        content = json.loads(path.read_bytes(), object_hook=lambda found: Document(found, path, remedy))
     except FileNotFoundError:
         raise WorkspaceError(f"{path} is missing: {remedy}.") from None
     except (ValueError, RecursionError) as error:
         raise WorkspaceError(f"{path} is damaged ({error}): {remedy}.") from None
-    if not isinstance(content, dict):
+    if not isinstance(content, Document):
         raise WorkspaceError(f"{path} is damaged (it holds no JSON object): {remedy}.")
     return content
 

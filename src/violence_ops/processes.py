@@ -84,11 +84,8 @@ def start(folder: Path, name: str, command: Sequence[str], environment: Mapping[
 def recorded(folder: Path, names: Iterable[str]) -> list[Service]:
     """What was started and not stopped, alive or not."""
     files = (folder / f"{name}.json" for name in names)
-    return [
-        Service(**read_json(file, "end what it names by hand, if that runs still, and remove it"))
-        for file in files
-        if file.is_file()
-    ]
+    remedy = "end what it names by hand, if that runs still, and remove it"
+    return [read_json(file, remedy).to(lambda content: Service(**content)) for file in files if file.is_file()]
 
 
 def stop(folder: Path, services: Sequence[Service], *, workspace: Path, patience_s: float) -> int:

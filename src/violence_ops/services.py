@@ -90,10 +90,9 @@ def inspect(workspace: Workspace) -> State:
     services = processes.recorded(workspace.services, NAMES)
     alive = tuple(service.name for service in services if service.is_alive)
     dead = tuple(service.name for service in services if service.name not in alive)
-    file = workspace.service_addresses
-    return State(
-        Addresses(**read_json(file, "remove it and run `violence-ops up`")) if file.is_file() else None, alive, dead
-    )
+    file, remedy = workspace.service_addresses, "remove it and run `violence-ops up`"
+    addresses = read_json(file, remedy).to(lambda content: Addresses(**content)) if file.is_file() else None
+    return State(addresses, alive, dead)
 
 
 def up(workspace: Workspace, *, airflow_port: int, mlflow_port: int) -> Addresses:

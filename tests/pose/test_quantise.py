@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from violence_ops import synthetic
+from violence_ops.errors import WorkspaceError
 from violence_ops.letterbox import Letterbox
 from violence_ops.pose import quantise, weights
 from violence_ops.pose.agreement import Labelled, agreement
@@ -98,6 +99,20 @@ def test_a_damaged_network_is_refused_in_a_sentence(calibrated: Calibration) -> 
             estimator("int8")
     finally:
         network.write_bytes(content)
+
+
+@pytest.mark.parametrize("content", ["{", "{}"], ids=["no JSON", "lacks what it should say"])
+def test_a_damaged_description_is_refused_in_a_sentence(content: str, calibrated: Calibration) -> None:
+    card = calibrated.network(*SIZE).with_name("calibration.json")
+    before = card.read_text("utf-8")
+    card.write_text(content, "utf-8")
+    try:
+        with pytest.raises(
+            WorkspaceError, match=r"calibration.json is damaged .*: run `violence-ops weights calibrate`"
+        ):
+            estimator("int8")
+    finally:
+        card.write_text(before, "utf-8")
 
 
 def test_without_a_calibration_int8_is_refused_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -341,6 +341,7 @@ def test_a_clip_that_was_dropped_again_goes_from_an_ingestion_that_was_killed(
     (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 1, 1)).batch_ids
     (clip,) = batches.read_manifest(workspace.batch(batch_id)).clips
     half_done({"again.mp4": b"person", "new.mp4": b"new"}, *how_far)
+    assert forget.run(workspace, workspace.params(), clip.clip_id, dry_run=True).removed["claimed files"] == 1
     assert forget.run(workspace, workspace.params(), clip.clip_id, **WHO).removed["claimed files"] == 1
     check_it_goes_on_without(workspace, clip.clip_id, {b"new"})
 
@@ -353,6 +354,7 @@ def test_a_new_clip_goes_from_an_ingestion_that_was_killed(
 ) -> None:
     clip_id = hashlib.sha256(b"person").hexdigest()[:20]
     half_done({"a.mp4": b"person", "..a.mp4": b"person", "new.mp4": b"new"}, *how_far)
+    assert forget.run(workspace, workspace.params(), clip_id, dry_run=True).removed["claimed files"] == 2
     assert forget.run(workspace, workspace.params(), clip_id, **WHO).removed["claimed files"] == 2
     check_it_goes_on_without(workspace, clip_id, {b"new"})
 

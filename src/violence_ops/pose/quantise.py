@@ -7,7 +7,6 @@ calibration writes its own files first and then replaces that one file.
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import sys
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from violence_ops.files import read_json, write_json
 from violence_ops.pose.weights import Weights, WeightsError, file_sha256
 
 _CARD = "calibration.json"
@@ -77,18 +77,16 @@ def calibration(weights: Weights) -> Calibration:
 
     Raises:
         WeightsError: there is none, or its files are damaged.
+        WorkspaceError: what describes it is damaged.
     """
-    remedy = "run `violence-ops weights calibrate`, or set pose.precision to fp32."
+    remedy = "run `violence-ops weights calibrate`, or set pose.precision to fp32"
     folder = _folder(weights)
-    try:
-        facts = json.loads((folder / _CARD).read_text("utf-8"))
-    except FileNotFoundError:
-        raise WeightsError(f"{weights.path.stem} has no INT8 networks on this machine yet: {remedy}") from None
-    except ValueError as error:
-        raise WeightsError(f"{folder / _CARD} is not readable as JSON ({error}): {remedy}") from None
+    if not (folder / _CARD).is_file():
+        raise WeightsError(f"{weights.path.stem} has no INT8 networks on this machine yet: {remedy}.")
+    facts = read_json(folder / _CARD, remedy)
     for name, digest in facts["files"].items():
         if not (folder / name).is_file() or file_sha256(folder / name) != digest:
-            raise WeightsError(f"{folder / name} is missing or damaged: {remedy}")
+            raise WeightsError(f"{folder / name} is missing or damaged: {remedy}.")
     networks = {(width, height): folder / name for width, height, name, _ in facts["networks"]}
     return Calibration(weights, facts["sha256"], networks)
 
@@ -162,14 +160,10 @@ def _nncf() -> Iterator[Any]:
 
 def _publish(folder: Path, card: dict[str, Any]) -> None:
     """Make these networks the ones that count, and remove those that no longer do."""
-    old = folder / _CARD
-    before = json.loads(old.read_text("utf-8"))["files"] if old.is_file() else {}
-    with tempfile.NamedTemporaryFile("w", dir=folder, prefix=".card.", delete=False, encoding="utf-8") as fresh:
-        json.dump(card, fresh, indent=2, ensure_ascii=False)
-    _sync(Path(fresh.name))
-    Path(fresh.name).replace(old)
-    for name in before.keys() - card["files"].keys():
-        (folder / name).unlink(missing_ok=True)
+    write_json(folder / _CARD, card)
+    for path in folder.glob("int8_*"):
+        if path.name not in card["files"]:
+            path.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

@@ -52,7 +52,7 @@ def read_manifest(batch: Batch) -> Manifest:
         raise UnknownBatch(batch.batch_id)
     content = read_json(batch.manifest)
     facts = {key: value for key, value in content.items() if key not in ("batch_id", "night", "clips")}
-    clips = tuple(ClipRecord.from_dict(row) for row in content.get("clips", ()))
+    clips = tuple(row.to(ClipRecord.from_dict) for row in content.get("clips", ()))
     return Manifest(content["batch_id"], content["night"], clips, facts)
 
 

@@ -18,7 +18,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -119,6 +119,13 @@ def _new(workspace: Workspace, night: str, locks: ExitStack) -> Claim:
     return Claim(folder, night, {})
 
 
+def seen(workspace: Workspace) -> Iterator[Claim]:
+    """The claims of all runs as they lie there now, only to be looked at: their files may go at any time."""
+    for plan in sorted(workspace.claims.glob("*/plan.json")):
+        with suppress(FileNotFoundError):  # its run has ended
+            yield _planned(plan)
+
+
 def _adopt(folder: Path, locks: ExitStack) -> Claim | None:
     """The claim in `folder` if nobody holds it; an empty one is removed."""
     if folder.name.startswith(".done-"):
@@ -131,9 +138,14 @@ def _adopt(folder: Path, locks: ExitStack) -> Claim | None:
         shutil.rmtree(folder)
         lock.close()
         return None
-    content = read_json(plan, _remedy(folder))
-    drops = {int(number): Drop(**drop) for number, drop in content["drops"].items()}
-    claim = Claim(folder, content["night"], drops)
+    return _planned(plan)
+
+
+def _planned(plan: Path) -> Claim:
+    """The claim of that plan, with the files that lie in it."""
+    content = read_json(plan, _remedy(plan.parent))
+    drops = {int(number): row.to(lambda drop: Drop(**drop)) for number, row in content["drops"].items()}
+    claim = Claim(plan.parent, content["night"], drops)
     claim.drops = {number: drop for number, drop in drops.items() if os.path.lexists(claim.file(number))}
     return claim
 

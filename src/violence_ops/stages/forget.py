@@ -261,6 +261,7 @@ def _inventory(workspace: Workspace, stone: dict[str, Any]) -> dict[str, Any]:
     rows = lineage.rows_of(batch, [stone["clip_id"]]) if batch else {}
     loose = _loose(workspace, stone["clip_id"])
     found = {
+        "claimed files": ingest.half_taken(workspace, stone["clip_id"]),
         "rows": rows,
         "holdouts": list(traces.holdouts_with(workspace, [stone["clip_id"]])),
         "datasets": stone["dataset_revisions"],

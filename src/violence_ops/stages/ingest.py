@@ -97,6 +97,11 @@ def forget(workspace: Workspace, clip_id: str) -> int:
     return removed
 
 
+def half_taken(workspace: Workspace, clip_id: str) -> int:
+    """How many files in the claims of killed runs, and of runs under way, are that clip: what `forget` would take out."""
+    return sum(len(_numbers_of(claim, clip_id)) for claim in claims.seen(workspace))
+
+
 def _wait_for_runs(workspace: Workspace) -> None:
     with workspace.lock("claims"):
         locks = sorted(workspace.claims.glob("*/lock"))
@@ -107,8 +112,7 @@ def _wait_for_runs(workspace: Workspace) -> None:
 
 def _take_out(claim: Claim, clip_id: str) -> int:
     """Can be repeated after a crash at any point."""
-    drops = claim.drops.items()
-    found = [number for number, drop in drops if _look_at(claim.file(number), drop)[0].clip_id == clip_id]
+    found = _numbers_of(claim, clip_id)
     for number in found:
         claim.file(number).unlink()
     shutil.rmtree(claim.folder / "batch", ignore_errors=True)
@@ -116,6 +120,16 @@ def _take_out(claim: Claim, clip_id: str) -> int:
     if decision := claim.decision():
         claim.decide(_without(decision, [clip_id]))
     return len(found)
+
+
+def _numbers_of(claim: Claim, clip_id: str) -> list[int]:
+    """Which of a claim's files are that clip."""
+    found = []
+    for number, drop in claim.drops.items():
+        with suppress(FileNotFoundError):  # a run under way has put it elsewhere
+            if _look_at(claim.file(number), drop)[0].clip_id == clip_id:
+                found.append(number)
+    return found
 
 
 def _without(decision: dict[str, Any], forgotten: Collection[str]) -> dict[str, Any]:

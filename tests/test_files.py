@@ -1,0 +1,44 @@
+"""Whatever a small file of a workspace lacks is one sentence that names the file and what to do."""
+
+from pathlib import Path
+
+import pytest
+
+from violence_ops.errors import WorkspaceError
+from violence_ops.files import read_json
+from violence_ops.processes import Service, recorded
+
+REMEDY = "remove it and begin again"
+
+
+def written(path: Path, content: str) -> Path:
+    path.write_text(content, "utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("content", "fault"),
+    [("[1]", "it holds no JSON object"), ("{", "Expecting property name"), ("[" * 9999, "recursion")],
+)
+def test_what_is_no_object_is_damaged(content: str, fault: str, tmp_path: Path) -> None:
+    path = written(tmp_path / "state.json", content)
+    with pytest.raises(WorkspaceError, match=rf"state.json is damaged \(.*{fault}.*\): {REMEDY}\."):
+        read_json(path, REMEDY)
+
+
+def test_an_object_that_lacks_what_is_asked_for_is_damaged(tmp_path: Path) -> None:
+    document = read_json(written(tmp_path / "state.json", '{"clips": [{"name": "a"}]}'), REMEDY)
+    assert document["clips"][0]["name"] == "a"
+    assert document.get("night") is None
+    for wrong in (lambda: document["night"], lambda: document["clips"][0]["label"]):
+        with pytest.raises(WorkspaceError, match=rf"state.json is damaged \(it lacks '(night|label)'\): {REMEDY}\."):
+            wrong()
+
+
+def test_a_record_of_a_damaged_file_names_the_file(tmp_path: Path) -> None:
+    written(tmp_path / "mlflow.json", '{"name": "mlflow", "pid": 1}')
+    with pytest.raises(WorkspaceError, match=r"mlflow.json is damaged \(.*'created'\): end what it names by hand"):
+        recorded(tmp_path, ["mlflow"])
+    whole = '{"name": "mlflow", "pid": 1, "created": 2.5}'
+    written(tmp_path / "mlflow.json", whole)
+    assert recorded(tmp_path, ["mlflow"]) == [Service("mlflow", 1, 2.5)]
