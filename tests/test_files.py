@@ -1,6 +1,9 @@
 """Whatever a small file of a workspace lacks is one sentence that names the file and what to do."""
 
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,6 +36,20 @@ def test_an_object_that_lacks_what_is_asked_for_is_damaged(tmp_path: Path) -> No
     for wrong in (lambda: document["night"], lambda: document["clips"][0]["label"]):
         with pytest.raises(WorkspaceError, match=rf"state.json is damaged \(it lacks '(night|label)'\): {REMEDY}\."):
             wrong()
+
+
+@dataclass(frozen=True)
+class Result:
+    facts: dict[str, Any]
+
+
+def test_what_was_read_can_be_part_of_a_result(tmp_path: Path) -> None:
+    document = read_json(written(tmp_path / "state.json", '{"clips": {"a": {"frames": 3}}}'))
+    told = asdict(Result(document))
+    assert told == {"facts": {"clips": {"a": {"frames": 3}}}}
+    assert json.loads(json.dumps(told)) == told
+    with pytest.raises(KeyError, match="night"):
+        told["facts"]["night"]
 
 
 def test_a_record_of_a_damaged_file_names_the_file(tmp_path: Path) -> None:

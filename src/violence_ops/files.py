@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from violence_ops.errors import WorkspaceError
 
 _FINGERPRINT: Final = b"violence_ops.fingerprint"
-Made = TypeVar("Made")
+_Made = TypeVar("_Made")
 
 
 @contextmanager
@@ -59,21 +59,26 @@ def write_json(path: Path, content: Any) -> None:
 
 
 class Document(dict[str, Any]):
-    """A JSON object of a file. What it lacks is the file's damage: asking for that raises WorkspaceError."""
+    """A JSON object of a file. What it lacks is the file's damage: asking for that raises WorkspaceError.
 
-    def __init__(self, content: dict[str, Any], path: Path, remedy: str) -> None:
+    A copy that `dataclasses.asdict` makes knows of no file and raises KeyError, as any other dict.
+    """
+
+    def __init__(
+        self, content: Mapping[str, Any] | Iterable[Any] = (), path: Path | None = None, remedy: str = ""
+    ) -> None:
         super().__init__(content)
         self._path, self._remedy = path, remedy
 
     def __missing__(self, key: str) -> NoReturn:
-        raise self._damaged(f"it lacks {key!r}")
+        raise KeyError(key) if self._path is None else self._damaged(f"it lacks {key!r}")
 
-    def to(self, make: Callable[[dict[str, Any]], Made]) -> Made:
+    def to(self, make: Callable[[dict[str, Any]], _Made]) -> _Made:
         """What `make` makes of the object. Raises WorkspaceError if it lacks a field or has one too many."""
         try:
             return make(self)
         except TypeError as error:
-            raise self._damaged(str(error)) from None
+            raise self._damaged(str(error)) from error
 
     def _damaged(self, fault: str) -> WorkspaceError:
         return WorkspaceError(f"{self._path} is damaged ({fault}): {self._remedy}.")

@@ -45,7 +45,8 @@ def test_an_ignored_person_is_neither_wanted_nor_wrong() -> None:
 
 @pytest.mark.parametrize("count", [0, 3])
 def test_every_level_gives_maps_of_one_size(count: int) -> None:
-    maps = JointMaps(8, (16, 32))([torch.zeros(2, 8, 6, 10), torch.zeros(2, 8, 3, 5)])
-    assert [tuple(level.shape) for level in maps] == [(2, 17, 12, 20)] * 2
+    levels = [torch.zeros(2, 8, 6, 10), torch.zeros(2, 8, 3, 5), torch.zeros(2, 4, 12, 20)]
+    maps = JointMaps([(8, 16), (8, 32), (4, 8)])(levels)
+    assert [tuple(level.shape) for level in maps] == [(2, 17, 12, 20)] * 3
     empty = Targets(torch.zeros(count, 17, 2), torch.zeros(count, 17), torch.zeros(count, 4), torch.zeros(count) > 0)
     assert map_loss(maps, [empty, empty]) >= 0

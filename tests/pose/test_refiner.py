@@ -1,11 +1,13 @@
 """The refiner samples what lies where a joint is, moves joints to what it has learnt to look for, and knows one picture from another."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from violence_ops.errors import UsageError
@@ -39,7 +41,7 @@ def moving(seed: int = 3) -> Refiner:
     torch.manual_seed(seed)
     refiner = Refiner().eval()
     for parameter in refiner.parameters():
-        torch.nn.init.normal_(parameter, std=0.2)
+        torch.nn.init.normal_(parameter, std=0.1)
     return refiner
 
 
@@ -51,10 +53,10 @@ def test_samples_are_bilinear_and_the_edge_goes_on_outside() -> None:
     wanted = functional.grid_sample(
         fine.permute(0, 3, 1, 2)[picture], grid, padding_mode="border", align_corners=False
     ).permute(0, 2, 3, 1)
-    near, shares = neighbours(fine, picture, places[..., 0], places[..., 1])
-    sampled = (near.reshape(6, 17, 4, 9, 5) * shares[..., None]).sum(dim=2)
+    near, bilinear = neighbours(fine, picture, places[..., 0], places[..., 1])
+    sampled = (near.reshape(6, 17, 4, 9, 5) * bilinear[..., None]).sum(dim=2)
     assert torch.allclose(sampled, wanted, atol=1e-4)
-    assert torch.allclose(shares.sum(dim=2), torch.ones(6, 17, 9), atol=1e-6)
+    assert torch.allclose(bilinear.sum(dim=2), torch.ones(6, 17, 9), atol=1e-6)
 
 
 def test_a_person_is_refined_the_same_whoever_else_is_asked_for() -> None:
@@ -132,6 +134,34 @@ def test_the_refiner_comes_and_goes_with_the_weights(tmp_path: Path) -> None:
     assert torch.allclose(again.rounds[0].joint, model.refiner.rounds[0].joint, atol=1e-3)
     model.refiner = None
     assert refiner_of(weights.load(model, weights.save(model, tmp_path / "without.safetensors"))) is None
+
+
+def test_a_refiner_of_before_it_grew_moves_joints_as_it_did(tmp_path: Path) -> None:
+    """Its weights lack the residual blocks and the hidden state, and call the first fine block by another name."""
+    model = weights.load(config.build(), weights.find("rtmo_small"))
+    model.refiner = moving()
+    kept = {}
+    for name, module in model.refiner.named_modules():
+        if hasattr(module, "convolution") or name.endswith("earlier"):
+            kept |= {f"refiner.{name}.{part}": torch.zeros_like(value) for part, value in module.state_dict().items()}
+    model.load_state_dict(model.state_dict() | {name: value for name, value in kept.items() if "running" not in name})
+    written = weights.save(model, tmp_path / "now.safetensors")
+    old = {
+        name.replace("fine_features.fine.0.", "fine_features.fine."): value
+        for name, value in load_file(written.path).items()
+        if name not in kept
+    }
+    save_file(old, tmp_path / "before.safetensors")
+    before = replace(written, path=tmp_path / "before.safetensors")
+    early, levels = [torch.rand(1, 32, 16, 24), torch.rand(1, 64, 8, 12)], torch.rand(1, 128, 4, 6)
+    now, then = (refiner_of(weights.load(config.build(), each).eval()) for each in (written, before))
+    assert now is not None
+    assert then is not None
+    (fine, _), (wanted, _) = now.fine_features(*early, levels), then.fine_features(*early, levels)
+    assert torch.allclose(fine, wanted, atol=1e-4)
+    picture, joints, frames, poses = persons(3)
+    places = [each(fine, picture * 0, joints, frames, poses)[-1].joints for each in (now, then)]
+    assert torch.allclose(*places, atol=1e-3)
 
 
 def test_a_refiner_without_a_network_is_refused(tmp_path: Path) -> None:

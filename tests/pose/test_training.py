@@ -93,6 +93,17 @@ def test_a_network_and_its_refiner_learn_together(tmp_path: Path) -> None:
     assert {"score", "refined_oks"} <= set(json.loads((tmp_path / "log.jsonl").read_text()))
 
 
+def test_the_refiner_beside_a_network_takes_the_larger_steps(tmp_path: Path) -> None:
+    """Adam's first step is as long as the learning rate, whatever the gradient."""
+    model = weights.load(config.build(), weights.find("rtmo_small"))
+    before = {name: parameter.clone() for name, parameter in model.named_parameters()}
+    settings = training.TrainingSettings(steps=1, size=4, warm_up=1, weight_decay=0.0)
+    average = training.train(model, stills, settings, tmp_path)
+    moved = {name: float((value - before[name]).abs().max()) for name, value in average.named_parameters()}
+    longest = {part: max(moved[name] for name in moved if name.startswith(part)) for part in ("backbone", "refiner")}
+    assert longest["refiner"] == pytest.approx(4 * longest["backbone"], rel=0.05)
+
+
 def test_the_refiner_teaches_the_features_that_it_reads() -> None:
     model = weights.load(config.build(), weights.find("rtmo_small"))
     images, targets = training.collate(next(samples.mini_batches(stills, seed=2, size=4)))

@@ -39,6 +39,23 @@ def test_the_exported_network_gives_torchs_probabilities_for_any_number_of_windo
         np.testing.assert_allclose(found, made.probabilities(inputs), rtol=0, atol=exported.TOLERANCE)
 
 
+def test_batches_side_by_side_give_what_they_give_one_after_another(tmp_path: Path) -> None:
+    made = recogniser("stgcnpp")
+    exported.export(made, tmp_path / "model.onnx")
+    session = exported.Session(tmp_path / "model.onnx")
+    inputs = torch.rand(11, *made.shape, generator=torch.Generator().manual_seed(4))
+    found = []
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            found.append(session.probabilities(inputs))
+    finally:
+        torch.set_num_threads(threads)
+    np.testing.assert_array_equal(*found)
+    np.testing.assert_array_equal(found[0][4:8], session.probabilities(inputs[4:8]))
+
+
 def test_a_network_that_onnx_would_change_is_not_exported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(exported, "TOLERANCE", -1.0)
     with pytest.raises(UserError, match=r"model.onnx gives probabilities that differ from the network's by"):

@@ -25,7 +25,7 @@ class Lessons:
 
     draw: Callable[[np.random.Generator], list[Sample]]
     real: Sequence[Print] = ()
-    scenes: int = 6000
+    scenes: int = 2000
     seed: int = 0
     _made: dict[int, list[Print]] = field(default_factory=dict, repr=False)
 

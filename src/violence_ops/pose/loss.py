@@ -22,7 +22,7 @@ WEIGHTS = {"score": 1.0, "box": 5.0, "visible": 1.0, "bins": 1.0, "joint": 6.0, 
 _CANDIDATES = 10  # cells considered for a person
 _SOFTENING = 2.5  # of the OKS deviations
 _UNKNOWN_POSE = 0.7  # assumed similarity where the pose is not compared
-_POSED_CELLS = 96  # of a mini-batch whose joints are compared
+_POSED_CELLS = 48  # of a mini-batch whose joints are compared
 WEIGHT_OF_VISIBILITY = torch.tensor([0.0, 0.5, 1.0])  # outside, occluded, visible
 
 

@@ -1,8 +1,8 @@
 """Joint maps: what makes a small RTMO's features learn joints sooner.
 
-RTMO's joints come out of one vector a person, so each picture says little about its features. While it learns, a
-1 x 1 convolution beside the head also asks each level's features for a map of every joint, which every visible joint of
-every person answers (DirectPose, Tian et al. 2019, trains its features so). The shipped weights know nothing of it.
+RTMO's joints come out of one vector a person, so each picture says little about its features. While it learns, 1 x 1
+convolutions also ask the head's features, and the refiner's, for a map of every joint, which every visible joint of every
+person answers (DirectPose, Tian et al. 2019, trains its features so). The shipped weights know nothing of it.
 """
 
 from __future__ import annotations
@@ -25,12 +25,18 @@ _LIKELY = 0.01  # a map's value before anything is learnt
 
 
 class JointMaps(nn.Module):
-    """Logits (B, 17, H / 8, W / 8) of where each joint is, a level, from features (B, channels, H / stride, W / stride)."""
+    """Logits (B, 17, H / 8, W / 8) of where each joint is, a level, from features (B, channels, H / stride, W / stride).
 
-    def __init__(self, channels: int, strides: Sequence[int], joints: int = 17) -> None:
+    `levels` are the channels and the stride (px, 8 or more) of each.
+    """
+
+    def __init__(self, levels: Sequence[tuple[int, int]], joints: int = 17) -> None:
         super().__init__()
-        self.finer = [stride // STRIDE for stride in strides]
-        self.convolutions = nn.ModuleList(_unsure(nn.Conv2d(channels, joints * finer**2, 1)) for finer in self.finer)
+        self.finer = [stride // STRIDE for _, stride in levels]
+        self.convolutions = nn.ModuleList(
+            _unsure(nn.Conv2d(channels, joints * finer**2, 1))
+            for (channels, _), finer in zip(levels, self.finer, strict=True)
+        )
 
     def forward(self, features: Sequence[Tensor]) -> list[Tensor]:
         """The maps of the levels' features."""

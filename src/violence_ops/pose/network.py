@@ -38,10 +38,12 @@ def features(model: Any, images: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     return early, list(model.neck(tuple(early[place] for place in model.backbone.out_indices)))
 
 
-def fine_features(refiner: Refiner, early: list[Tensor], levels: list[Tensor]) -> Tensor:
-    """What the refiner looks at, (B, H / 4, W / 4, C), from what `features` gave."""
+def fine_features(refiner: Refiner, early: list[Tensor], levels: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """What the refiner looks at, (B, H / 4, W / 4, C), and the blend it is drawn from, (B, 64, H / 8, W / 8), from what
+    `features` gave.
+    """
     pose_features = levels[0].chunk(2, dim=1)[1]  # the other half is for the scores
-    return cast(Tensor, refiner.fine_features(early[1], early[2], pose_features))
+    return cast(tuple[Tensor, Tensor], refiner.fine_features(early[1], early[2], pose_features))
 
 
 class Dense(nn.Module):
@@ -70,7 +72,7 @@ class Dense(nn.Module):
         corners = torch.cat([centres - half, centres + half], dim=-1)
         found = flat[0].squeeze(1).sigmoid(), corners, flat[2].transpose(1, 2).sigmoid(), flat[3].transpose(1, 2)
         refiner = refiner_of(self.model)
-        return found if refiner is None else (*found, fine_features(refiner, early, levels))
+        return found if refiner is None else (*found, fine_features(refiner, early, levels)[0])
 
 
 class Joints(nn.Module):

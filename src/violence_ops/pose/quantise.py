@@ -6,6 +6,7 @@ calibration writes its own files first and then replaces that one file.
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import os
@@ -98,6 +99,15 @@ def calibrate(weights: Weights, pictures: Mapping[Size, Sequence[np.ndarray]], *
     """
     folder = _folder(weights)
     folder.mkdir(parents=True, exist_ok=True)
+    with (folder / "calibration.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)  # another one would remove what this one has not named yet
+        _calibrate(weights, pictures, folder, facts)
+    return calibration(weights)
+
+
+def _calibrate(
+    weights: Weights, pictures: Mapping[Size, Sequence[np.ndarray]], folder: Path, facts: dict[str, Any]
+) -> None:
     networks, files = [], {}
     for (width, height), given in sorted(pictures.items()):
         with tempfile.TemporaryDirectory(prefix=".int8.", dir=folder) as fresh:
@@ -112,7 +122,6 @@ def calibrate(weights: Weights, pictures: Mapping[Size, Sequence[np.ndarray]], *
     numbers = sorted(digest for name, digest in files.items() if name.endswith(".bin"))
     digest = hashlib.sha256(" ".join(numbers).encode()).hexdigest()
     _publish(folder, {"sha256": digest, "networks": networks, "files": files, **facts})
-    return calibration(weights)
 
 
 def _folder(weights: Weights) -> Path:

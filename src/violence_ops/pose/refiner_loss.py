@@ -18,8 +18,8 @@ from violence_ops.pose.refiner import Look, size_of
 from violence_ops.pose.rtmo import FRAME_PADDING
 
 WEIGHTS = {"joint": 3.0, "oks": 2.0, "sample": 1.0}
-_ANSWERS = 3  # of the network's to each person, the strongest
-_LOOKS = 128  # persons of a mini-batch
+_ANSWERS = 2  # of the network's to each person, the strongest
+_LOOKS = 64  # persons of a mini-batch; each costs as much as a tenth of a picture
 _SOFTENING = 1.2  # of the OKS deviations
 _BLUR = 0.6  # of the distance between two samples: how sharply the right one is asked for
 
@@ -82,7 +82,7 @@ def _terms(look: Look, person: Targets, frames: Tensor) -> dict[str, Tensor]:
 def _right_samples(look: Look, person: Targets, frames: Tensor) -> tuple[Tensor, Tensor]:
     """What the samples' softmax should be (N, 17, S), and whether the joint lies on the grid at all (N, 17)."""
     wanted = (person.keypoints - look.start) / size_of(frames)
-    pace = look.steps[1, 1] - look.steps[0, 1]
-    squared = ((look.steps - wanted[:, :, None]) ** 2).sum(dim=-1)
-    on_grid = wanted.abs().amax(dim=-1) < look.steps.max() + pace / 2
-    return (-squared / (2 * (_BLUR * pace) ** 2)).softmax(dim=-1), on_grid.float()
+    distance = look.offsets[1, 1] - look.offsets[0, 1]
+    squared = ((look.offsets - wanted[:, :, None]) ** 2).sum(dim=-1)
+    on_grid = wanted.abs().amax(dim=-1) < look.offsets.max() + distance / 2
+    return (-squared / (2 * (_BLUR * distance) ** 2)).softmax(dim=-1), on_grid.float()

@@ -27,6 +27,8 @@ from violence_ops.pose.loss import Targets
 from violence_ops.pose.objective import Objective, refiner_alone, whole
 from violence_ops.pose.samples import Draw, Sample, mini_batches
 
+_QUICK = 4.0  # learning rate of an objective's quick part, in units of the others'
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingSettings:
@@ -108,15 +110,16 @@ def train(
     average = copy.deepcopy(model).eval()
     objective = refiner_alone(model) if settings.refiner else whole(model, device)
     learner = objective.learner
-    optimizer = torch.optim.AdamW(_groups(learner, settings.weight_decay), lr=settings.learning_rate)
+    groups = _groups(objective, settings.weight_decay)
+    optimizer = torch.optim.AdamW([group for _, group in groups], lr=settings.learning_rate)
     start = _resume(folder / "state.pt", objective, average, optimizer)
     batches = DataLoader(
         _Batches(draw, settings, start), batch_size=None, num_workers=1, prefetch_factor=6, persistent_workers=True
     )
     began, sums, summed = time.monotonic(), dict[str, float](), 0
     for step, (images, targets) in zip(range(start, settings.steps), batches, strict=False):
-        for group in optimizer.param_groups:
-            group["lr"] = rate(step, settings)
+        for (factor, _), group in zip(groups, optimizer.param_groups, strict=True):
+            group["lr"] = factor * rate(step, settings)
         pictures = images.to(device, memory_format=torch.channels_last).float()
         terms = objective.terms(pictures, [Targets(*(v.to(device) for v in vars(t).values())) for t in targets])
         if terms:
@@ -157,12 +160,16 @@ def follow(average: nn.Module, model: nn.Module, decay: float) -> None:
             kept.copy_(new)
 
 
-def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    parameters = [p for p in model.parameters() if p.requires_grad]
-    return [
-        {"params": [p for p in parameters if p.ndim > 1], "weight_decay": decay},
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+def _groups(objective: Objective, decay: float) -> list[tuple[float, dict[str, Any]]]:
+    """The learner's parameters for the optimiser, each group with the factor of its learning rate; vectors do not decay."""
+    quick = set(objective.quick.parameters()) if objective.quick else set()
+    learning = [parameter for parameter in objective.learner.parameters() if parameter.requires_grad]
+    found = []
+    for factor, members in ((1.0, set(learning) - quick), (_QUICK, quick)):
+        for matrices in (True, False):
+            some = [p for p in learning if p in members and (p.ndim > 1) == matrices]
+            found.append((factor, {"params": some, "weight_decay": decay if matrices else 0.0}))
+    return [(factor, group) for factor, group in found if group["params"]]
 
 
 def steps_done(folder: Path) -> int:
@@ -181,11 +188,11 @@ def _resume(path: Path, objective: Objective, average: nn.Module, optimizer: tor
     try:
         objective.learner.load_state_dict(state["learner"])
         average.load_state_dict(state["average"])
-    except RuntimeError as error:
+        optimizer.load_state_dict(state["optimizer"])
+    except (RuntimeError, ValueError) as error:
         raise other from error
     if any(not torch.equal(state["average"][name], value.cpu()) for name, value in objective.fixed.items()):
         raise other
-    optimizer.load_state_dict(state["optimizer"])
     return int(state["step"])
 
 

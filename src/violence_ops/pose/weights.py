@@ -143,9 +143,9 @@ def load(model: Any, weights: Weights) -> Any:
     """
     from safetensors.torch import load_file
 
-    from violence_ops.pose.refiner import Refiner
+    from violence_ops.pose.refiner import Refiner, grown
 
-    state = {name: value.float() for name, value in load_file(weights.path).items()}
+    state = grown({name: value.float() for name, value in load_file(weights.path).items()})
     model.refiner = Refiner().eval() if any(name.startswith(_REFINER) for name in state) else None
     counters = {name for name in model.state_dict() if name.endswith("num_batches_tracked")}
     unfit = f"{weights.path} does not fit the network {weights.network}"

@@ -168,7 +168,7 @@ class Network(ABC):
     limits = (-1.0, 1.0)
     """What inputs lie between, most of them."""
     chunk = 16
-    """Windows of one forward pass at most, so that the length of a clip does not decide the memory."""
+    """Windows of one forward pass of torch at most, so that the length of a clip does not decide the memory."""
 
     def __init__(self, settings: Settings, state: dict[str, Tensor] | None = None) -> None:
         """Build the network of `settings`, with the weights `state` or MMAction2's random start."""
@@ -204,11 +204,11 @@ class Network(ABC):
     @torch.inference_mode()
     def probabilities(self, inputs: Tensor) -> FloatArray:
         """Probability of Fight `(W,)` for the inputs of W windows."""
-        parts = inputs.split(self.chunk)
         if self.session:
-            return np.concatenate([self.session.probabilities(part.float()) for part in parts])
+            return self.session.probabilities(inputs)
         where = device()
         with bounded_threads():
+            parts = inputs.split(self.chunk)
             found = [self.scores(part.to(where, torch.float32)).softmax(dim=-1)[:, 1].cpu() for part in parts]
         return torch.cat(found).numpy()
 

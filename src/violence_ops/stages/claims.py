@@ -18,7 +18,7 @@ import secrets
 import shutil
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -119,11 +119,10 @@ def _new(workspace: Workspace, night: str, locks: ExitStack) -> Claim:
     return Claim(folder, night, {})
 
 
-def seen(workspace: Workspace) -> Iterator[Claim]:
+def seen(workspace: Workspace) -> list[Claim]:
     """The claims of all runs as they lie there now, only to be looked at: their files may go at any time."""
-    for plan in sorted(workspace.claims.glob("*/plan.json")):
-        with suppress(FileNotFoundError):  # its run has ended
-            yield _planned(plan)
+    with workspace.lock("claims"):
+        return [_planned(plan) for plan in sorted(workspace.claims.glob("[!.]*/plan.json"))]
 
 
 def _adopt(folder: Path, locks: ExitStack) -> Claim | None:

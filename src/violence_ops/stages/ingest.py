@@ -98,7 +98,7 @@ def forget(workspace: Workspace, clip_id: str) -> int:
 
 
 def half_taken(workspace: Workspace, clip_id: str) -> int:
-    """How many files in the claims of killed runs, and of runs under way, are that clip: what `forget` would take out."""
+    """How many files in the claims of killed runs, and of runs under way, are that clip."""
     return sum(len(_numbers_of(claim, clip_id)) for claim in claims.seen(workspace))
 
 
