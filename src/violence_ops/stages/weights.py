@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from violence_ops.pose.weights import Weights
 
 LOWEST_SCORE = 0.05  # of what average precision is over
-_RATE, _REFINERS_RATE = 1e-3, 2.5e-3  # peak learning rates
+_RATES = {"scratch": 1e-3, "whole": 4e-4, "refiner": 2.5e-3}  # peak learning rates
 _SHOWN_EVERY = 1000  # steps between pictures of what the weights find
 _VIDEOS = {".mp4", ".avi", ".mov", ".mkv"}
 _LABELLED_EVERY, _LABELLED_AT_MOST = 5, 40  # frames of a real clip
@@ -72,7 +72,7 @@ def train(
     settings = training.TrainingSettings(
         steps=steps,
         size=size,
-        learning_rate=learning_rate or (_REFINERS_RATE if refiner else _RATE),
+        learning_rate=learning_rate or _RATES["refiner" if refiner else "whole" if start else "scratch"],
         seed=seed,
         refiner=refiner,
     )
