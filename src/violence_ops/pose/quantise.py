@@ -108,6 +108,7 @@ def calibrate(weights: Weights, pictures: Mapping[Size, Sequence[np.ndarray]], *
 def _calibrate(
     weights: Weights, pictures: Mapping[Size, Sequence[np.ndarray]], folder: Path, facts: dict[str, Any]
 ) -> None:
+    """Quantise each size and publish all of them; by one process at a time."""
     networks, files = [], {}
     for (width, height), given in sorted(pictures.items()):
         with tempfile.TemporaryDirectory(prefix=".int8.", dir=folder) as fresh:

@@ -82,7 +82,7 @@ def _terms(look: Look, person: Targets, frames: Tensor) -> dict[str, Tensor]:
 def _right_samples(look: Look, person: Targets, frames: Tensor) -> tuple[Tensor, Tensor]:
     """What the samples' softmax should be (N, 17, S), and whether the joint lies on the grid at all (N, 17)."""
     wanted = (person.keypoints - look.start) / size_of(frames)
-    distance = look.offsets[1, 1] - look.offsets[0, 1]
+    spacing = look.offsets[1, 1] - look.offsets[0, 1]
     squared = ((look.offsets - wanted[:, :, None]) ** 2).sum(dim=-1)
-    on_grid = wanted.abs().amax(dim=-1) < look.offsets.max() + distance / 2
-    return (-squared / (2 * (_BLUR * distance) ** 2)).softmax(dim=-1), on_grid.float()
+    on_grid = wanted.abs().amax(dim=-1) < look.offsets.max() + spacing / 2
+    return (-squared / (2 * (_BLUR * spacing) ** 2)).softmax(dim=-1), on_grid.float()
