@@ -48,7 +48,7 @@ def test_a_missing_video_is_named(
 def test_what_needs_skeletons_alone_refuses_a_family_on_pictures(workspace: Workspace, tmp_path: Path) -> None:
     params = workspace.params(FAMILY)
     with pytest.raises(UsageError, match="resnet18_timeseries is not of networks on skeletons"):
-        pretrain.run(params, out=tmp_path / "start.safetensors", clips=8, measured=8)
+        pretrain.run(params, out=tmp_path / "start.safetensors", clips=8, validation=8)
 
 
 @pytest.mark.slow

@@ -5,20 +5,22 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from violence_ops.errors import UsageError
 from violence_ops.params import load_params
 from violence_ops.recognition import starts
 from violence_ops.stages import pretrain
+from violence_ops.stages.drawn import World
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
 
 @pytest.mark.slow
-def test_a_start_is_made_from_clips_that_were_never_drawn_and_names_its_recipe(tmp_path: Path) -> None:
+def test_a_start_is_made_from_drawn_clips_and_names_its_recipe(tmp_path: Path) -> None:
     params = load_params(PARAMS, {"train.epochs": 1, "train.base_channels": 8})
-    result = pretrain.run(params, out=tmp_path / "own.safetensors", clips=8, measured=8)
+    result = pretrain.run(params, out=tmp_path / "own.safetensors", clips=8, validation=8)
     start = starts.find(result.path)
     assert (start.sha256, start.base_channels) == (result.sha256, 8)
     facts = json.loads((tmp_path / "own.json").read_text())
@@ -26,6 +28,24 @@ def test_a_start_is_made_from_clips_that_were_never_drawn_and_names_its_recipe(t
     assert facts["pose_weights"] == params.pose.weights
     figures = pretrain.evaluate(params, start=result.path, clips=4)
     assert 0 <= figures["auc"] <= 1
+
+
+def test_clips_are_drawn_and_looked_at_once(tmp_path: Path) -> None:
+    params, world = load_params(PARAMS), World(world=3, seed=0, folder=tmp_path)
+    first = list(world.look(params, 2))
+    written = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    again = list(world.look(params, 3))
+    assert [record.label for record, _ in again] == ["Fight", "NonFight", "Fight"]
+    assert [record for record, _ in again[:2]] == [record for record, _ in first]
+    assert all(np.array_equal(one.keypoints, two.keypoints) for (_, one), (_, two) in zip(first, again, strict=False))
+    assert all(path.stat().st_mtime_ns == when for path, when in written.items())
+
+
+def test_other_pose_parameters_look_again(tmp_path: Path) -> None:
+    world = World(world=3, seed=0, folder=tmp_path)
+    ((_, some),) = world.look(load_params(PARAMS), 1)
+    ((_, fewer),) = world.look(load_params(PARAMS, {"pose.score_threshold": 0.6}), 1)
+    assert len(fewer) < len(some)
 
 
 def test_too_few_clips_or_another_kind_of_file_are_refused(tmp_path: Path) -> None:

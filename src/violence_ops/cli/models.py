@@ -62,21 +62,21 @@ _learning_command("train", "Train a candidate and register it.")
 @app.command()
 def pretrain(
     out: Annotated[Path, typer.Argument(help="The .safetensors to write, for train.start.")],
-    clips: Annotated[int, typer.Option(min=8, help="Synthetic clips to train on; they are never drawn.")] = 1500,
-    measured: Annotated[
-        int, typer.Option(min=8, help="Clips that are drawn, to measure what the pose weights do.")
-    ] = 80,
+    clips: Annotated[
+        int, typer.Option(min=8, help="Synthetic clips to train on; half a second each to look at.")
+    ] = 1500,
+    validation: Annotated[int, typer.Option(min=8, help="Further clips, which choose the epoch.")] = 200,
     seed: int = 0,
     workspace: WorkspaceOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a start for `train` on synthetic skeletons as coarse as the pose weights in use find them."""
+    """Train a start for `train` on synthetic clips, as the pose weights in use find people in them."""
     from violence_ops.stages import pretrain as stage
 
     _, params = open_workspace(workspace, settings)
     with progress_bar() as progress:
-        result = stage.run(params, out=out, clips=clips, measured=measured, seed=seed, progress=progress)
+        result = stage.run(params, out=out, clips=clips, validation=validation, seed=seed, progress=progress)
     show(result, as_json)
 
 

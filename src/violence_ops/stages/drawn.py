@@ -1,0 +1,92 @@
+"""Drawn clips of a world, with the people that the pose weights find in them.
+
+They are encoded, decoded and looked at like the clips of a night, so that what learns from them sees people as it will find
+them. What was found is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
+
+from violence_ops.files import load_table, read_fingerprint, read_json, write_json, write_table
+from violence_ops.params import Params
+from violence_ops.records import LABELS, ClipPoses, ClipRecord, sampled_frames
+from violence_ops.stages.batches import Progress
+from violence_ops.stages.extract_poses import Video, expected, open_source, pose_stream, source_sha256
+
+if TYPE_CHECKING:
+    from violence_ops.stages.extract_poses import Source
+
+_CLIPS_PER_GROUP = 4
+_AT_ONCE = 48  # clips whose videos lie in the temporary folder together
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The scenes and people of `world`, and what `seed` lets them do; poses that were found in it lie in `folder`."""
+
+    world: int
+    seed: int
+    folder: Path
+
+    def look(
+        self, params: Params, count: int, progress: Progress | None = None
+    ) -> Iterator[tuple[ClipRecord, ClipPoses]]:
+        """The first `count` clips in their order, both labels in turn, four of a source group.
+
+        Only what these pose weights and parameters have not found before is drawn and looked at.
+        """
+        weights, source = source_sha256(params.pose), None
+        for start in range(0, count, _AT_ONCE):
+            numbers = range(start, min(start + _AT_ONCE, count))
+            marks = {number: expected(self._unseen(number), weights, params.pose) for number in numbers}
+            due = {number: mark for number, mark in marks.items() if read_fingerprint(self._file(number)) != mark}
+            if due:
+                source = source or open_source(params.pose)
+                self._extract(due, source, params)
+            for number in numbers:
+                yield self._kept(number)
+                if progress:
+                    progress("extract", number + 1, count)
+
+    def _extract(self, marks: dict[int, str], source: Source, params: Params) -> None:
+        with TemporaryDirectory() as videos, pose_stream(source, params) as stream:
+            drawn = [self._draw(number, Path(videos)) for number in marks]
+            wanted: list[Video] = [
+                (path, sampled_frames(record, params.pose.max_frames_per_second)) for record, path in drawn
+            ]
+            for (number, mark), (record, _), found in zip(marks.items(), drawn, stream.over(wanted), strict=True):
+                poses = ClipPoses.from_frames(record, found.video[1], list(found))
+                write_json(self._file(number).with_suffix(".json"), record.to_dict())
+                write_table(self._file(number), poses.to_table(), mark)
+
+    def _draw(self, number: int, folder: Path) -> tuple[ClipRecord, Path]:
+        from violence_ops import synthetic
+
+        motion = 2**31 + self.seed * 1_000_003 + number  # the clips of `synth` are drawn with seeds below 2^31
+        label = LABELS[1 - number % 2]
+        clip = synthetic.clip(motion, label, group=number // _CLIPS_PER_GROUP, world=self.world)
+        path = folder / f"{number}.{clip.scene.container}"
+        synthetic.write_clip(clip, path)
+        record = self._unseen(number).with_(
+            label=label, source_group=clip.source_group, width=clip.width, height=clip.height, fps=clip.fps,
+            frame_count=clip.frame_count,
+        )  # fmt: skip
+        return record, path
+
+    def _kept(self, number: int) -> tuple[ClipRecord, ClipPoses]:
+        path = self._file(number)
+        record = read_json(path.with_suffix(".json"), "remove it, and its clip is drawn again").to(ClipRecord.from_dict)
+        return record, ClipPoses.from_table(load_table(path), record)
+
+    def _unseen(self, number: int) -> ClipRecord:
+        """A clip of which the number alone is known, which says all: the same number gives the same bytes."""
+        name = f"{self.world}-{self.seed}-{number:06d}"
+        return ClipRecord(clip_id=name, sha256=name, batch_id="", source_path="", source_group="")
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{self._unseen(number).clip_id}.parquet"
