@@ -26,7 +26,7 @@ import torch
 
 from violence_ops.params import Params, load_params
 from violence_ops.recognition.model import Settings, bounded_threads, load_config
-from violence_ops.recognition.skeleton import Skeleton, windows
+from violence_ops.recognition.skeleton import Skeleton, to_train_on, windows
 from violence_ops.recognition.train import fit
 from violence_ops.records import LABELS
 
@@ -64,10 +64,9 @@ def mmaction2(clips: list[Skeleton], held: int, params: Params, folder: Path, wo
     labels = {clip.clip_id: LABELS[i % 2] for i, clip in enumerate(clips)}
 
     def loader(part: list[Skeleton], pipeline: Any, train: bool) -> dict[str, Any]:
-        data = {
-            "type": "WindowDataset", "skeletons": part, "labels": labels, "params": params.windows,
-            "max_windows_per_clip": config.max_windows_per_clip, "pipeline": pipeline,
-        }  # fmt: skip
+        most = config.max_windows_per_clip
+        stretches = [(clip, *cut) for clip in part for cut in to_train_on(clip, params.windows, most)]
+        data = {"type": "WindowDataset", "stretches": stretches, "labels": labels, "pipeline": pipeline}
         return {
             "batch_size": params.train.mini_batch, "num_workers": workers, "persistent_workers": workers > 0,
             "sampler": {"type": "DefaultSampler", "shuffle": train}, "dataset": data,

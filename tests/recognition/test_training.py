@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from violence_ops.errors import ParamsError, UserError
 from violence_ops.params import Params, load_params
 from violence_ops.recognition import package, plots
 from violence_ops.recognition.export import annotation, pose_dataset
+from violence_ops.recognition.model import Recogniser, Settings
 from violence_ops.recognition.predict import predict_skeleton
 from violence_ops.recognition.skeleton import Skeleton
 from violence_ops.recognition.train import Trained, fit
@@ -64,6 +66,25 @@ def loaded(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> packag
 def test_it_learns_what_separates_the_toy_motions(trained: Trained) -> None:
     assert trained.history[-1].train_loss < trained.history[0].train_loss
     assert trained.history[trained.best_epoch - 1].val.f1 >= 0.8
+
+
+@pytest.mark.parametrize(("persons", "leaves_at"), [(2, 36), (3, 36), (3, 20), (4, 36)])
+def test_it_learns_from_the_windows_and_pairs_that_a_verdict_looks_at(persons: int, leaves_at: int) -> None:
+    """Three persons are there, of whom the third leaves at a frame: before the second of two windows, or never."""
+    one = clip(0, fighting=True)
+    shape = (persons, *one.keypoints.shape[1:])
+    points, scores = np.zeros(shape, np.float32), np.zeros(shape[:-1], np.float32)
+    present = min(persons, 3)
+    points[:present] = one.keypoints[[0, 1, 0][:present]] + np.arange(present)[:, None, None, None] * 40
+    scores[:present] = 0.75
+    points[2:, leaves_at:], scores[2:, leaves_at:] = 0.0, 0.0
+    crowd = replace(one, keypoints=points, keypoint_scores=scores)
+    chosen = params(windows__persons=persons, windows__size=16, windows__stride=16)
+    network = Recogniser(Settings.of(chosen.train, chosen.windows))
+    taught = network.training_windows([crowd], {crowd.clip_id: "Fight"})
+    looked_at = network.windows(crowd).inputs.flatten(2).any(dim=-1)
+    assert taught is not None
+    assert len(taught.labels) == int(looked_at.sum())
 
 
 def test_the_same_seed_gives_the_same_model_bit_for_bit_and_another_one_another(trained: Trained) -> None:

@@ -12,9 +12,8 @@ from typing import Any
 import numpy as np
 
 import violence_ops.openmmlab  # noqa: F401
-from violence_ops.params import WindowParams
 from violence_ops.recognition.export import Annotation, annotation
-from violence_ops.recognition.skeleton import Skeleton, to_train_on
+from violence_ops.recognition.skeleton import Stretch
 
 # isort: split
 from mmaction.datasets import PoseDataset
@@ -24,24 +23,10 @@ from mmcv.transforms import BaseTransform
 
 @DATASETS.register_module()
 class WindowDataset(PoseDataset):
-    """MMAction2's PoseDataset over the windows of clips in memory, each with the label of its clip.
+    """MMAction2's PoseDataset over stretches of clips in memory, each with the label of its clip."""
 
-    Of a clip with more than `max_windows_per_clip` windows, that many are taken, spread evenly.
-    """
-
-    def __init__(
-        self,
-        *,
-        skeletons: Sequence[Skeleton],
-        labels: Mapping[str, str],
-        params: WindowParams,
-        max_windows_per_clip: int,
-        pipeline: list[Any],
-    ) -> None:
-        self._items = []
-        for skeleton in skeletons:
-            cuts = to_train_on(skeleton, params, max_windows_per_clip)
-            self._items += [annotation(skeleton, labels[skeleton.clip_id], *cut) for cut in cuts]
+    def __init__(self, *, stretches: Sequence[Stretch], labels: Mapping[str, str], pipeline: list[Any]) -> None:
+        self._items = [annotation(skeleton, labels[skeleton.clip_id], *cut) for skeleton, *cut in stretches]
         super().__init__(ann_file="", pipeline=pipeline, serialize_data=False)
 
     def load_data_list(self) -> list[Annotation]:

@@ -10,10 +10,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from violence_ops.params import WindowParams
 from violence_ops.recognition import vectorised
 from violence_ops.recognition.dataset import WindowDataset
-from violence_ops.recognition.skeleton import Skeleton, to_train_on
+from violence_ops.recognition.skeleton import Stretch
 from violence_ops.records import LABELS
 
 
@@ -27,28 +26,19 @@ class TrainingWindows(Protocol):
 
 
 def training_windows(
-    skeletons: Sequence[Skeleton],
-    labels: Mapping[str, str],
-    params: WindowParams,
-    at_most: int,
-    pipeline: Sequence[Any],
+    stretches: Sequence[Stretch], labels: Mapping[str, str], pipeline: Sequence[Any]
 ) -> TrainingWindows | None:
-    """The windows of clips that show somebody, at most `at_most` of a clip, spread evenly; None if there are none.
+    """The stretches through a training pipeline; None if there are none.
 
     A pipeline that `vectorised` knows runs there, another one in MMAction2, window by window.
     """
+    if not stretches:
+        return None
     known = vectorised.read(pipeline)
     if known is None:
-        data = WindowDataset(
-            skeletons=skeletons, labels=labels, params=params, max_windows_per_clip=at_most, pipeline=list(pipeline)
-        )  # fmt: skip
-        return _PerWindow(data) if len(data) else None
-    pieces, found = [], []
-    for skeleton in skeletons:
-        for start, end in to_train_on(skeleton, params, at_most):
-            pieces.append(vectorised.piece(skeleton, start, end))
-            found.append(LABELS.index(labels[skeleton.clip_id]))
-    return _Together(known, vectorised.gathered(pieces), np.array(found)) if pieces else None
+        return _PerWindow(WindowDataset(stretches=stretches, labels=labels, pipeline=list(pipeline)))
+    found = np.array([LABELS.index(labels[skeleton.clip_id]) for skeleton, *_ in stretches])
+    return _Together(known, vectorised.gathered([vectorised.piece(*one) for one in stretches]), found)
 
 
 class _Together:

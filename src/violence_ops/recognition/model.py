@@ -25,7 +25,7 @@ from violence_ops.params import TrainParams, WindowParams
 from violence_ops.recognition import channels_first, vectorised
 from violence_ops.recognition.export import annotation
 from violence_ops.recognition.inputs import TrainingWindows, training_windows
-from violence_ops.recognition.skeleton import Skeleton, blank, presence, windows
+from violence_ops.recognition.skeleton import Skeleton, Stretch, blank, presence, to_train_on, windows
 from violence_ops.records import FloatArray
 
 # isort: split
@@ -250,11 +250,16 @@ class Recogniser(Network):
         return np.asarray(found.sum(axis=1) / rows.sum(axis=1), np.float32)
 
     def training_windows(self, clips: Sequence[Skeleton], labels: Mapping[str, str]) -> TrainingWindows | None:
-        """The windows of clips that show somebody, in the family's training pipeline: the most involved persons alone."""
-        config, clips = self.config, [clip.only(self._views[0]) for clip in clips]
-        return training_windows(
-            clips, labels, self.settings.windows, config.max_windows_per_clip, config.train_pipeline
-        )
+        """The windows of clips that show somebody, in the family's training pipeline: every view that a verdict looks at."""
+        shown: list[Stretch] = []
+        for clip in clips:
+            cuts = to_train_on(clip, self.settings.windows, self.config.max_windows_per_clip)
+            for row, view in np.argwhere(self._there(clip, cuts)):
+                start, end = cuts[row]
+                pair = clip.only(self._views[view])
+                if pair.keypoint_scores[:, start:end].any():
+                    shown.append((pair, start, end))
+        return training_windows(shown, labels, self.config.train_pipeline)
 
     def _there(self, skeleton: Skeleton, cuts: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
         """Which views `(W, views)` show all their persons; the first one is taken as it is."""

@@ -62,6 +62,10 @@ class Skeleton:
         return self.only(range(persons))
 
 
+Stretch = tuple[Skeleton, int, int]
+"""The frames `[start, end)` of a clip."""
+
+
 def blank(params: WindowParams) -> Skeleton:
     """A window without anybody in it, to see what shape a classifier's inputs have."""
     shape = (params.persons, params.size, JOINTS)
