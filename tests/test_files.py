@@ -21,7 +21,7 @@ def written(path: Path, content: str) -> Path:
 
 @pytest.mark.parametrize(
     ("content", "fault"),
-    [("[1]", "it holds no JSON object"), ("{", "Expecting property name"), ("[" * 9999, "recursion")],
+    [("[1]", "Input should be an object"), ("{", "Expecting property name"), ("[" * 9999, "recursion")],
 )
 def test_what_is_no_object_is_damaged(content: str, fault: str, tmp_path: Path) -> None:
     path = written(tmp_path / "state.json", content)

@@ -8,11 +8,13 @@ import os
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter, ValidationError
 
 from violence_ops.errors import WorkspaceError
 
@@ -84,20 +86,33 @@ class Document(dict[str, Any]):
         return WorkspaceError(f"{self._path} is damaged ({fault}): {self._remedy}.")
 
 
-def read_json(path: Path, remedy: str = "`violence-ops check` says what brings it back") -> Document:
-    """Read a JSON object. `remedy` says, as the end of a sentence, what to do about one that cannot be read.
+def read_json(
+    path: Path, remedy: str = "`violence-ops check` says what brings it back", shape: Any = dict[str, Any]
+) -> Document:
+    """Read a JSON object. `remedy` says, as the end of a sentence, what to do about one that cannot be read; `shape` is a
+    TypedDict of what must be in it, and of which kind: what it does not name may be anything.
 
     Raises WorkspaceError if it is missing or damaged; so do the objects in it when they are asked for what they lack.
     """
     try:
-        content = json.loads(path.read_bytes(), object_hook=lambda found: Document(found, path, remedy))
+        raw = path.read_bytes()
+        content = json.loads(raw, object_hook=lambda found: Document(found, path, remedy))
+        _adapter(shape).validate_json(raw, strict=True)
     except FileNotFoundError:
         raise WorkspaceError(f"{path} is missing: {remedy}.") from None
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]
+        place = ".".join(map(str, fault["loc"]))
+        raise WorkspaceError(f"{path} is damaged ({place + ': ' if place else ''}{fault['msg']}): {remedy}.") from None
     except (ValueError, RecursionError) as error:
         raise WorkspaceError(f"{path} is damaged ({error}): {remedy}.") from None
-    if not isinstance(content, Document):
-        raise WorkspaceError(f"{path} is damaged (it holds no JSON object): {remedy}.")
+    assert isinstance(content, Document)
     return content
+
+
+@cache
+def _adapter(shape: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(shape)
 
 
 @contextmanager
@@ -138,7 +153,7 @@ def read_fingerprint(path: Path) -> str | None:
     """The fingerprint that `write_table` stored, or None if the file is missing, damaged or has none: to be made again."""
     try:
         value = (pq.read_schema(path).metadata or {}).get(_FINGERPRINT)
-    except (FileNotFoundError, pa.ArrowInvalid):
+    except (OSError, pa.ArrowInvalid):  # a damaged footer is an OSError
         return None
     return value.decode() if value else None
 
