@@ -5,7 +5,6 @@ Drawing and extraction are kept in the temporary folder, by the hash of what mad
 
 from __future__ import annotations
 
-import hashlib
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -58,7 +57,7 @@ def with_extracted_poses(count: int, world: int, params: Params) -> list[Fight]:
     found, source = [], None
     folder, mark = kept.folder("involvement"), kept.found_by(params)
     for number, (seed, clip, arrays) in enumerate(_truths(count, world, params)):
-        path = folder / f"{_drawn_by()}-{mark}-{world}-{seed}.npz"
+        path = folder / f"{synthetic.code_sha256()[:12]}-{mark}-{world}-{seed}.npz"
         if not path.is_file():
             source = source or open_source(params.pose)
             frames = arrays["sampled"]
@@ -75,7 +74,10 @@ def _truths(count: int, world: int, params: Params) -> Iterator[tuple[int, ClipR
     """Seed, record and truth of the clips that count."""
     seed = found = 0
     while found < count:
-        path = kept.folder("involvement") / f"{_drawn_by()}-{params.pose.max_frames_per_second:g}-{world}-{seed}.npz"
+        path = (
+            kept.folder("involvement")
+            / f"{synthetic.code_sha256()[:12]}-{params.pose.max_frames_per_second:g}-{world}-{seed}.npz"
+        )
         if not path.is_file():
             kept.save(path, _truth(seed, world, params))
         arrays = kept.load(path)
@@ -146,9 +148,3 @@ def _followed(seed: int, clip: ClipRecord, truth: dict[str, Any], rows: dict[str
     owner = np.where(votes.max(axis=1) > 0, votes.argmax(axis=1), 0)
     first, second = (frozenset(np.flatnonzero(owner == one).tolist()) for one in truth["fighters"])
     return Fight(seed, tracks, frames, (first, second), tuple(map(str, truth["actions"])))
-
-
-def _drawn_by() -> str:
-    """Hash of the code that draws the clips."""
-    files = sorted(Path(synthetic.__file__).parent.glob("*.py"))
-    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:12]

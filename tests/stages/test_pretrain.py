@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from violence_ops.errors import UsageError
+from violence_ops.errors import UsageError, UserError
 from violence_ops.params import load_params
 from violence_ops.recognition import starts
 from violence_ops.stages import pretrain
@@ -48,9 +48,46 @@ def test_other_pose_parameters_look_again(tmp_path: Path) -> None:
     assert len(fewer) < len(some)
 
 
+@pytest.mark.parametrize("suffix", [".json", ".parquet"])
+def test_a_clip_whose_files_are_damaged_or_gone_is_drawn_again(tmp_path: Path, suffix: str) -> None:
+    params, world = load_params(PARAMS), World(world=3, seed=0, folder=tmp_path)
+    ((record, poses),) = world.look(params, 1)
+    (kept,) = tmp_path.glob(f"*{suffix}")
+    for damage in (lambda: kept.write_bytes(kept.read_bytes()[:-9] + b"damaged!!"), kept.unlink):
+        damage()
+        ((again, found),) = world.look(params, 1)
+        assert again == record
+        assert np.array_equal(found.keypoints, poses.keypoints)
+
+
+def test_validation_is_of_whole_scenes_that_training_does_not_see(tmp_path: Path) -> None:
+    params = load_params(PARAMS, {"train.epochs": 1, "train.base_channels": 8})
+    result = pretrain.run(params, out=tmp_path / "own.safetensors", clips=8, validation=9)
+    assert result.validated_on == 12
+    assert not list(tmp_path.glob("own.run/*.pt"))
+
+
+@pytest.mark.parametrize(
+    ("override", "wanted"),
+    [
+        ({"train.start": "nothing"}, "nothing"),
+        ({"train.precision": "fp16"}, "GPU"),
+        ({"train.family": "feature_line"}, "skeletons"),
+    ],
+)
+def test_what_cannot_be_trained_is_refused_before_anything_is_drawn(
+    tmp_path: Path, override: dict[str, str], wanted: str
+) -> None:
+    with pytest.raises(UserError, match=wanted):
+        pretrain.run(load_params(PARAMS, override), out=tmp_path / "own.safetensors", clips=8)
+    assert not list(tmp_path.iterdir())
+
+
 def test_too_few_clips_or_another_kind_of_file_are_refused(tmp_path: Path) -> None:
     params = load_params(PARAMS)
     with pytest.raises(UsageError, match="at least 8"):
         pretrain.run(params, out=tmp_path / "own.safetensors", clips=2)
     with pytest.raises(UsageError, match=r"\.safetensors"):
         pretrain.run(params, out=tmp_path / "own.pth", clips=8)
+    with pytest.raises(UsageError, match="seed"):
+        pretrain.run(params, out=tmp_path / "own.safetensors", clips=8, seed=-1)

@@ -36,19 +36,32 @@ def fit(
     Members of an ensemble have seeds of their own; those that `params.start` fits begin with it. Raises ParamsError if it fits
     nobody.
     """
+    check(params, cut)
     settings = Settings.of(params, cut)
     own = ensemble.members(settings)
     if list(own) == [settings.family]:
         return _fit_one(settings, side, val, labels, params, on_epoch, checkpoint)
-    start = starts.find(params.start) if params.start else None
-    if start and not any(start.part(one) for one in own.values()):
-        raise ParamsError(f"train.start {start.name} fits no member of {settings.family}: set train.start to null.")
     found = {}
     for number, (name, one) in enumerate(own.items()):
         kept = checkpoint.with_name(f"{checkpoint.stem}-{name}{checkpoint.suffix}") if checkpoint else None
         chosen = _of_member(params, one, number)
         found[name] = _fit_one(one, side, val, labels, chosen, on_epoch, kept)
     return _together(settings, found, val, labels)
+
+
+def check(params: TrainParams, cut: WindowParams) -> None:
+    """Raise ParamsError if `params.start` fits nobody, or `params.precision` wants a GPU: before anything is looked at."""
+    train.check_precision(params)
+    settings = Settings.of(params, cut)
+    own = ensemble.members(settings)
+    start = starts.find(params.start) if params.start else None
+    if start is None or any(start.part(one) for one in own.values()):
+        return
+    if list(own) == [settings.family]:
+        if "model" not in load_config(settings):
+            raise ParamsError(f"train.family {settings.family} begins with nothing: set train.start to null.")
+        raise ParamsError(start.misfit(settings))
+    raise ParamsError(f"train.start {start.name} fits no member of {settings.family}: set train.start to null.")
 
 
 def _of_member(params: TrainParams, settings: Settings, number: int) -> TrainParams:
@@ -63,8 +76,6 @@ def _fit_one(
 ) -> Trained:  # fmt: skip
     config = load_config(settings)
     if "model" not in config:
-        if params.start:
-            raise ParamsError(f"train.family {settings.family} begins with nothing: set train.start to null.")
         return _fit_by_features(settings, side, val, labels, params, on_epoch)
     return train.fit(side, val, labels, params, settings.windows, on_epoch, checkpoint)
 

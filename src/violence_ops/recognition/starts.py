@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_ops.errors import ParamsError, UserError
+from violence_ops.files import atomic_path, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -120,11 +121,10 @@ def save(state: Mapping[str, Tensor], settings: Settings, path: Path, **facts: A
 
     from violence_ops.recognition import ensemble
 
-    path.parent.mkdir(parents=True, exist_ok=True)
     halves = {n: (v.half() if v.is_floating_point() else v).cpu().contiguous() for n, v in state.items()}
-    temporary = path.with_suffix(".tmp")
-    save_file(halves, temporary, metadata={"format": "pt"})
-    digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+    with atomic_path(path) as temporary:
+        save_file(halves, temporary, metadata={"format": "pt"})
+        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
     networks = {
         "" if name == settings.family else name: {"family": one.family, "streams": list(one.streams)}
         for name, one in ensemble.members(settings).items()
@@ -133,6 +133,5 @@ def save(state: Mapping[str, Tensor], settings: Settings, path: Path, **facts: A
         "sha256": digest, "base_channels": settings.base_channels, "window_size": settings.windows.size, "networks": networks,
         "persons": settings.windows.persons, **facts,
     }  # fmt: skip
-    path.with_suffix(".json").write_text(json.dumps(content, indent=2) + "\n", "utf-8")
-    temporary.replace(path)
+    write_json(path.with_suffix(".json"), content)
     return find(path)

@@ -91,8 +91,7 @@ def fit(
     Raises ParamsError if the start does not fit or `params.precision` wants a GPU, UserError if the loss stops being a number or
     if no clip of the training side shows a person.
     """
-    if params.precision != "fp32" and device().type != "cuda":
-        raise ParamsError(f"train.precision is {params.precision}, which needs a GPU: set it to fp32.")
+    check_precision(params)
     settings = Settings.of(params, windows)
     start = starts.load(starts.find(params.start), settings) if params.start else None
     with _reproducible(params.seed):
@@ -101,6 +100,12 @@ def fit(
         if data is None:
             raise UserError(NOBODY)
         return _Training(recogniser, data, _Validation(recogniser, val, labels), params, checkpoint).run(on_epoch)
+
+
+def check_precision(params: TrainParams) -> None:
+    """Raise ParamsError for a precision that wants a GPU where there is none."""
+    if params.precision != "fp32" and device().type != "cuda":
+        raise ParamsError(f"train.precision is {params.precision}, which needs a GPU: set it to fp32.")
 
 
 class _Validation:

@@ -6,6 +6,7 @@ scenes, people and motions are those of a world of its own.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -44,47 +45,72 @@ def run(
 ) -> PretrainResult:
     """Train on `clips` drawn clips and write the start `out` (.safetensors, its JSON beside it).
 
-    `validation` further clips, of other scenes, choose the epoch. What `pose.weights` finds is kept in `<out>.run/`, so that a
-    run that was ended goes on, and one with more clips looks at the new ones alone. `train` and `windows` of `params` say how;
-    `train.start` may go on from another start.
+    `validation` further clips, rounded up to whole scenes that training does not see, choose the epoch. What `pose.weights`
+    finds, and each epoch, is kept in `<out>.run/`, so that a run that was ended goes on, and one with more clips looks at the
+    new ones alone. `train` and `windows` of `params` say how; `train.start` may go on from another start.
 
-    Raises UsageError if there are too few clips, `out` is no .safetensors path, or the family cannot begin with a start.
+    Raises UsageError if there are too few clips, `out` is no .safetensors path, or the family cannot begin with a start;
+    ParamsError if `train.start` or `train.precision` does not fit. Nothing is drawn then.
     """
-    if clips < 8 or validation < 8 or out.suffix != ".safetensors":
-        raise UsageError("pretrain needs an OUT that ends in .safetensors, and at least 8 clips and 8 of validation.")
-    from violence_ops.recognition import ensemble, starts
+    _check(params, out, clips, validation, seed)
+    from violence_ops.recognition import starts
     from violence_ops.recognition.families import fit
-    from violence_ops.recognition.model import Settings, load_config
-    from violence_ops.stages.drawn import World
+    from violence_ops.stages.drawn import CLIPS_PER_SCENE, World
     from violence_ops.stages.extract_poses import source_sha256
+
+    held = -(-validation // CLIPS_PER_SCENE) * CLIPS_PER_SCENE  # whole scenes
+    world = World(WORLD, seed, out.with_suffix(".run"))
+    labels, skeletons = {}, []
+    for record, poses in world.look(params, held + clips, progress):
+        labels[record.clip_id] = str(record.label)
+        skeletons.append(_skeleton(record, poses, params))
+    train = [one for one in skeletons[held:] if not one.is_empty]
+
+    def on_epoch(epoch: Epoch) -> None:
+        if progress:
+            progress("pretrain", epoch.epoch, params.train.epochs)
+
+    facts: dict[str, Any] = {"clips": clips, "validation": held, "seed": seed, "world": WORLD}
+    facts |= {"pose_weights": params.pose.weights, "pose_weights_sha256": source_sha256(params.pose)}
+    facts |= {name: getattr(params, name).model_dump(mode="json") for name in ("train", "windows")}
+    checkpoint = world.folder / f"{_digest(skeletons, facts)}.pt"
+    trained = fit(train, skeletons[:held], labels, params.train, params.windows, on_epoch, checkpoint)
+    best = trained.history[trained.best_epoch - 1]
+    start = starts.save(trained.state, trained.settings, out, **facts)
+    for path in world.folder.glob(f"{checkpoint.stem}*.pt"):
+        path.unlink()
+    return PretrainResult(
+        str(start.path), start.sha256, len(train), held, best.epoch, round(best.val.f1, 4), round(best.val_loss, 4)
+    )  # fmt: skip
+
+
+def _check(params: Params, out: Path, clips: int, validation: int, seed: int) -> None:
+    if clips < 8 or validation < 8 or seed < 0 or out.suffix != ".safetensors" or out.is_dir():
+        raise UsageError(
+            "pretrain needs an OUT that ends in .safetensors and is no folder, at least 8 clips and 8 of validation, and a seed >= 0."
+        )
+    from violence_ops.recognition import ensemble, families
+    from violence_ops.recognition.model import Settings, load_config
 
     members = ensemble.members(Settings.of(params.train, params.windows)).values()
     if not all("train_pipeline" in load_config(one) for one in members):
         raise UsageError(
             f"train.family {params.train.family} is not of networks on skeletons, which alone can begin with a start."
         )
-    labels, skeletons = {}, []
-    world = World(WORLD, seed, out.with_suffix(".run"))
-    for record, poses in world.look(params, validation + clips, progress):
-        labels[record.clip_id] = str(record.label)
-        skeletons.append(_skeleton(record, poses, params))
-    val, train = (
-        [one for one in side if not one.is_empty] for side in (skeletons[:validation], skeletons[validation:])
-    )
+    families.check(params.train, params.windows)
 
-    def on_epoch(epoch: Epoch) -> None:
-        if progress:
-            progress("pretrain", epoch.epoch, params.train.epochs)
 
-    trained = fit(train, val, labels, params.train, params.windows, on_epoch)
-    best = trained.history[trained.best_epoch - 1]
-    facts = {"clips": clips, "validation": validation, "seed": seed, "world": WORLD}
-    used = {"pose_weights": params.pose.weights, "pose_weights_sha256": source_sha256(params.pose)}
-    recipe = {"train": params.train.model_dump(mode="json"), "windows": params.windows.model_dump(mode="json")}
-    start = starts.save(trained.state, trained.settings, out, **facts, **used, **recipe)
-    return PretrainResult(
-        str(start.path), start.sha256, len(train), len(val), best.epoch, round(best.val.f1, 4), round(best.val_loss, 4)
-    )  # fmt: skip
+def _digest(skeletons: Sequence[Skeleton], facts: dict[str, Any]) -> str:
+    """Of all that a training follows from: one of other clips or settings does not go on from its epochs."""
+    import hashlib
+
+    from violence_ops.files import fingerprint
+
+    seen = hashlib.sha256()
+    for one in skeletons:
+        seen.update(one.keypoints.tobytes())
+        seen.update(one.keypoint_scores.tobytes())
+    return fingerprint(seen.hexdigest(), facts)
 
 
 def evaluate(params: Params, *, start: str, clips: int = 120, seed: int = 0, threshold: float = 0.4) -> dict[str, Any]:

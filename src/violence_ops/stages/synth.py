@@ -39,9 +39,9 @@ def run(
 
     from violence_ops import synthetic
 
-    if clips < 0 or unlabelled < 0 or groups < 1:
+    if min(clips, unlabelled, seed) < 0 or groups < 1:
         raise UsageError(
-            f"synth needs clips >= 0, unlabelled >= 0 and groups >= 1, not {clips}, {unlabelled}, {groups}."
+            f"synth needs clips, unlabelled and seed >= 0 and groups >= 1, not {clips}, {unlabelled}, {seed} and {groups}."
         )
     out.mkdir(parents=True, exist_ok=True)
     if any(not path.name.startswith(".") for path in out.iterdir()):
