@@ -75,6 +75,11 @@ class Document(dict[str, Any]):
     def __missing__(self, key: str) -> NoReturn:
         raise KeyError(key) if self._path is None else self._damaged(f"it lacks {key!r}")
 
+    def without(self, *keys: str) -> Document:
+        """The rest of the object."""
+        rest = {key: value for key, value in self.items() if key not in keys}
+        return Document(rest, self._path, self._remedy)
+
     def to(self, make: Callable[[dict[str, Any]], _Made]) -> _Made:
         """What `make` makes of the object. Raises WorkspaceError if it lacks a field or has one too many."""
         try:

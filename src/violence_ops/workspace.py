@@ -15,6 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
+from typing_extensions import TypedDict
+
 from violence_ops.deployment import Deployment
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.files import fingerprint, read_json, write_json
@@ -24,6 +26,13 @@ from violence_ops.params import Params, load_params
 _BATCH_ID: Final = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
 _REPORT: Final = re.compile(r"[0-9]+-vs-([0-9]+|none)")
 _REVIEW: Final = re.compile(r"[0-9a-f]{12}")
+
+
+class _Progress(TypedDict, total=False):
+    report: str
+    revision: str
+    dataset_revision: str
+    model_version: str
 
 
 def version_order(name: str) -> list[int | str]:
@@ -312,7 +321,7 @@ class Workspace:
     def read_progress(self, stage: str) -> dict[str, Any]:
         """What `write_progress` recorded; empty if the stage never ran."""
         path = self.progress / f"{stage}.json"
-        return read_json(path, f"remove it and run `violence-ops {stage}` again") if path.is_file() else {}
+        return read_json(path, f"remove it and run `violence-ops {stage}` again", _Progress) if path.is_file() else {}
 
     @contextmanager
     def lock(self, name: str) -> Iterator[None]:

@@ -122,6 +122,7 @@ def test_an_empty_holdout(site: Workspace) -> None:
     write_table(empty, CLIPS_SCHEMA.empty_table())
     content = json.loads(facts.read_text("utf-8"))
     content["sha256"]["clips.parquet"] = sha256_file(empty)
+    content["revision"] = sha256_file(empty)[:16] + content["revision"][16:]
     with replaced(table, empty.read_bytes()), replaced(facts, json.dumps(content).encode()):
         assert "Holdout v1 holds no clip: freeze another" in refused(site, "evaluate")
 

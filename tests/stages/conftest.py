@@ -19,7 +19,7 @@ from violence_ops.files import sha256_file, write_json, write_table
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, POSES_SCHEMA, PREDICTIONS_SCHEMA, ClipPoses, ClipRecord
 from violence_ops.registry import MODEL, Registry
-from violence_ops.stages import batches, releases
+from violence_ops.stages import batches, labels_file, releases
 from violence_ops.workspace import Workspace
 
 Judge = Callable[..., str]
@@ -125,6 +125,19 @@ def _clip(number: int, own_wrong: bool, other_wrong: bool | None) -> JudgedClip:
         source_path=f"inbox/{number}.mp4", slices={"camera": "door"}, candidate=made(own_wrong),
         champion=None if other_wrong is None else made(other_wrong),
     )  # fmt: skip
+
+
+@pytest.fixture
+def go_stale() -> Callable[[Workspace, str], None]:
+    """Make the holdout of `write_evaluation` stale: by a label of its first clip that was `corrected`, or a `newer` holdout."""
+
+    def happen(workspace: Workspace, what: str) -> None:
+        if what == "corrected":
+            labels_file.record(workspace, {f"{0:020x}": "NonFight"}, "ada")
+        else:
+            workspace.holdout("v2").mkdir(parents=True)
+
+    return happen
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from violence_ops import ledger
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.params import Params
 from violence_ops.registry import Registry
-from violence_ops.stages import gate
+from violence_ops.stages import gate, reports
 from violence_ops.workspace import Workspace
 
 Judge = Callable[..., str]
@@ -82,6 +82,30 @@ def test_an_interval_made_by_other_settings_than_the_policys_is_not_judged(
         ):
             gate.run(released, _with_gate(params, **changed))
     assert ledger.read(released) == []
+
+
+@pytest.mark.parametrize(
+    ("what", "change"),
+    [("corrected", "Labels in holdout v1 were corrected"), ("newer", "Holdout v2 became the newest")],
+)
+def test_an_evaluation_whose_holdout_went_stale_since_is_not_judged(
+    released: Workspace,
+    params: Params,
+    write_evaluation: Judge,
+    go_stale: Callable[[Workspace, str], None],
+    what: str,
+    change: str,
+) -> None:
+    name = write_evaluation("2", "1")
+    go_stale(released, what)
+    with pytest.raises(
+        WorkspaceError, match=f"{change} after {name} .*run `violence-ops evaluate --candidate 2` again"
+    ):
+        gate.run(released, params)
+    assert ledger.read(released) == []
+    path = released.report(name).evaluation
+    path.write_text(json.dumps(reports.as_of_now(released, reports.read(released.report(name)).evaluation).to_dict()))
+    assert gate.run(released, params).verdict == "undecided"
 
 
 def test_a_dry_run_is_recorded_as_one(released: Workspace, params: Params, write_evaluation: Judge) -> None:

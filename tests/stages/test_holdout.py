@@ -6,13 +6,14 @@ import json
 from collections.abc import Callable
 from types import SimpleNamespace
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from violence_ops import versioning
-from violence_ops.errors import UsageError, UserError
-from violence_ops.files import sha256_file
-from violence_ops.records import LABELS, ClipRecord
+from violence_ops.errors import UsageError, UserError, WorkspaceError
+from violence_ops.files import sha256_file, write_json
+from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord
 from violence_ops.stages import assemble, holdout
 from violence_ops.workspace import Workspace
 
@@ -90,6 +91,31 @@ def test_a_frozen_version_is_never_changed(workspace: Workspace, seal_tracks: Se
         holdout.freeze(workspace, workspace.params(), version="../mine")
     with pytest.raises(UsageError, match="between 0 and 1"):
         holdout.freeze(workspace, workspace.params(), share=1.0)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"sha256": {}}, {"sha256": "x"}, {"sha256": ["x"]}, {"sha256": None}, {"sha256": {"clips.parquet": 7, "tracks.parquet": "x"}},
+        {"revision": ["x"]}, {"revision": "ab" * 16}, {"batches": 7}, {"clips": "x"}, {"groups": None}, {"replaces": 7},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_facts_of_the_wrong_kind_are_one_sentence(
+    workspace: Workspace, seal_tracks: Seal, damage: dict[str, object]
+) -> None:
+    records = seal_tracks(workspace)
+    clips = pa.Table.from_pylist([record.to_dict() for record in records], CLIPS_SCHEMA)
+    folder = workspace.holdout("v1")
+    holdout.write_frozen(folder, "v1", clips, CLIPS_SCHEMA.empty_table(), {})
+    revision = holdout.read(workspace, "v1").revision
+    assert revision[:16] == sha256_file(folder / "clips.parquet")[:16]
+    content = json.loads((folder / "holdout.json").read_text())
+    write_json(folder / "holdout.json", content | damage)
+    with pytest.raises(
+        WorkspaceError, match=r"holdout\.json is damaged \(.*\): restore it with `dvc checkout .*v1\.dvc`"
+    ):
+        holdout.read(workspace, "v1")
 
 
 def test_a_name_that_would_count_as_older_than_the_newest_is_refused(workspace: Workspace, seal_tracks: Seal) -> None:

@@ -84,6 +84,28 @@ def test_a_pass_under_another_policy_releases_nothing_but_who_may_approve_can_ch
     assert promote.run(passed, changed(approvers=("grace",)), approved_by="grace").moved
 
 
+@pytest.mark.parametrize("what", ["corrected", "newer"])
+def test_a_pass_on_a_holdout_that_went_stale_since_releases_nothing(
+    passed: Workspace, params: Params, registry: Registry, go_stale: Callable[[Workspace, str], None], what: str
+) -> None:
+    go_stale(passed, what)
+    for dry_run in (True, False):
+        with pytest.raises(
+            RefusedByGate, match=r"after 2-vs-1 was made: run `violence-ops evaluate --candidate 2` and"
+        ):
+            promote.run(passed, params, approved_by="admin", dry_run=dry_run)
+    assert registry.alias("champion") == "1"
+    assert _events(passed)[-1] == ("verdict", None)
+
+
+def test_a_second_run_is_a_no_op_though_the_holdout_went_stale_after_the_release(
+    passed: Workspace, params: Params, go_stale: Callable[[Workspace, str], None]
+) -> None:
+    promote.run(passed, params, approved_by="admin")
+    go_stale(passed, "corrected")
+    assert promote.run(passed, params, approved_by="admin").moved is False
+
+
 def test_a_dry_run_changes_nothing(passed: Workspace, params: Params, registry: Registry) -> None:
     before = passed.ledger.read_bytes()
     result = promote.run(passed, params, approved_by="admin", dry_run=True)
@@ -495,6 +517,18 @@ def test_a_rolled_back_version_needs_a_new_verdict(
     gate.run(passed, params, report=write_evaluation("2", "1", p95_ms=10.0))
     assert promote.run(passed, params, approved_by="admin").moved
     assert registry.alias("champion") == "2"
+
+
+def test_a_verdict_under_another_policy_takes_no_rollback_away(
+    passed: Workspace, params: Params, registry: Registry
+) -> None:
+    promote.run(passed, params, approved_by="admin")
+    rollback.run(passed, params, by="ada", reason="false alarms")
+    changed = params.model_copy(update={"gate": params.gate.model_copy(update={"min_f1": 0.7})})
+    assert gate.run(passed, changed).verdict == "pass"
+    with pytest.raises(RefusedByGate, match=r"Version 2 was rolled back .*evaluate --force"):
+        promote.run(passed, changed, approved_by="admin")
+    assert registry.alias("champion") == "1"
 
 
 def _release_2_and_3(passed: Workspace, params: Params, write_evaluation: Judge) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 
 from violence_ops.errors import UserError, WorkspaceError
+from violence_ops.files import fingerprint, write_json
 from violence_ops.records import ClipRecord
 from violence_ops.stages import assemble, holdout, train
 from violence_ops.stages.releases import open_registry
@@ -56,6 +57,26 @@ def test_a_dataset_of_which_a_part_is_another_is_not_trained_on(workspace: Works
         train.run(workspace, workspace.params())
     workspace.write_progress("train", {"dataset_revision": "x"})
     assert "run `violence-ops assemble` again" in train.worth_while(workspace, workspace.params()).reason
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        {"sha256": {}}, {"sha256": "x"}, {"sha256": ["x"]}, {"sha256": None}, {"sha256": {"train.parquet": 7}},
+        {"revision": ["x"]}, {"revision": "ab" * 16}, {"clips": "x"}, {"clips": {"train": 7}}, {"labels_version": "x"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_split_of_the_wrong_kind_is_one_sentence(workspace: Workspace, damage: dict[str, object]) -> None:
+    hashes = dict.fromkeys(assemble.TABLES, "ab" * 32)
+    good = {"revision": fingerprint(hashes), "clips": {"train": {}, "val": {}}, "sha256": hashes}
+    path = workspace.dataset / "split.json"
+    write_json(path, good)
+    with pytest.raises(WorkspaceError, match=r"train\.parquet is not what split\.json describes"):
+        train.run(workspace, workspace.params())
+    write_json(path, good | damage)
+    with pytest.raises(WorkspaceError, match=r"split\.json is damaged \(.*\): run `violence-ops assemble` again"):
+        train.run(workspace, workspace.params())
 
 
 @pytest.mark.slow

@@ -27,6 +27,7 @@ _SCHEMA = pa.schema(
     ]
 )  # fmt: skip
 TABLES = ("train.parquet", "val.parquet", "skeletons.parquet")
+"""The tables that the revision is a hash over."""
 
 
 @dataclass(frozen=True, slots=True)

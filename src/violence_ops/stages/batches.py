@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NotRequired
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from typing_extensions import TypedDict
 
 from violence_ops.errors import UnknownBatch, WorkspaceError
 from violence_ops.files import load_table, read_json, write_json
@@ -28,6 +29,26 @@ _SUFFIXES: Final = frozenset(
         ".3gp", ".dav", ".h264", ".h265", ".hevc", ".mjpeg", ".mjpg", ".ogv", ".mxf",
     }
 )  # fmt: skip
+
+
+class _Weights(TypedDict):
+    name: str
+    sha256: str
+
+
+class _Table(TypedDict):
+    rows: int
+    sha256: str
+
+
+class _Content(TypedDict):
+    batch_id: str
+    night: str
+    clips: NotRequired[list[ClipRecord]]
+    tables: NotRequired[dict[str, _Table]]
+    params: NotRequired[dict[str, Any]]
+    pose_weights: NotRequired[_Weights]
+    run: NotRequired[dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +71,8 @@ def read_manifest(batch: Batch) -> Manifest:
     """Read `batch.json`. Raises UnknownBatch."""
     if not batch.manifest.is_file():
         raise UnknownBatch(batch.batch_id)
-    content = read_json(batch.manifest)
-    facts = {key: value for key, value in content.items() if key not in ("batch_id", "night", "clips")}
+    content = read_json(batch.manifest, shape=_Content)
+    facts = content.without("batch_id", "night", "clips")
     clips = tuple(row.to(ClipRecord.from_dict) for row in content.get("clips", ()))
     return Manifest(content["batch_id"], content["night"], clips, facts)
 

@@ -23,11 +23,41 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from typing_extensions import TypedDict
+
 from violence_ops.catalog import Catalog
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import atomic_path, read_json, sync_folder, write_json
+from violence_ops.records import ClipRecord
 from violence_ops.stages.inbox import Drop
 from violence_ops.workspace import Workspace
+
+
+class _Plan(TypedDict):
+    night: str
+    drops: dict[int, Drop]
+
+
+class _Taken(TypedDict):
+    number: int
+    clip: ClipRecord
+
+
+class _Refused(_Taken):
+    message: str
+
+
+class _Notice(TypedDict):
+    clip_id: str
+    message: str
+
+
+class _Decision(TypedDict):
+    batch_id: str | None
+    refused: list[_Refused]
+    duplicates: list[ClipRecord]
+    notices: list[_Notice]
+    clips: list[_Taken]
 
 
 @dataclass(slots=True)
@@ -80,7 +110,7 @@ class Claim:
     def decision(self) -> dict[str, Any] | None:
         """What was decided about the files, if the deciding was finished."""
         path = self.folder / "decision.json"
-        return read_json(path, _remedy(self.folder)) if path.is_file() else None
+        return read_json(path, _remedy(self.folder), _Decision) if path.is_file() else None
 
     def decide(self, decision: dict[str, Any]) -> None:
         """Write the decision down: from here on it is carried out, whoever adopts the claim."""
@@ -142,7 +172,7 @@ def _adopt(folder: Path, locks: ExitStack) -> Claim | None:
 
 def _planned(plan: Path) -> Claim:
     """The claim of that plan, with the files that lie in it."""
-    content = read_json(plan, _remedy(plan.parent))
+    content = read_json(plan, _remedy(plan.parent), _Plan)
     drops = {int(number): row.to(lambda drop: Drop(**drop)) for number, row in content["drops"].items()}
     claim = Claim(plan.parent, content["night"], drops)
     claim.drops = {number: drop for number, drop in drops.items() if os.path.lexists(claim.file(number))}

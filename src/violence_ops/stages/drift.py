@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import TypedDict
+
 from violence_ops import versioning
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import read_json, write_json, write_text
@@ -21,6 +23,17 @@ from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.evaluation.drift import ClipValues, DriftReport
+
+
+class _Clip(TypedDict):
+    group: str
+    values: dict[str, float]
+
+
+class _Measured(TypedDict):
+    dataset_revision: str
+    pose_weights: list[str]
+    clips: list[_Clip]
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +121,7 @@ def _reference(workspace: Workspace, version: str) -> _Reference:
     path = workspace.drift_reference(version)
     if not path.is_file():
         write_json(path, _measured_reference(workspace, version))
-    content = read_json(path, "remove it, and it is made again")
+    content = read_json(path, "remove it, and it is made again", _Measured)
     clips = [ClipValues(one["group"], one["values"]) for one in content["clips"]]
     # last, and never kept: which evaluation is the newest may change
     clips += _probabilities(workspace, version)

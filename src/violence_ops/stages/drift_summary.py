@@ -21,7 +21,7 @@ def drift_summary(workspace: Workspace, version: str) -> list[DriftReport]:
     paths = sorted(workspace.drift_reports.glob("*.json"), reverse=True) if workspace.drift_reports.is_dir() else []
     found: list[DriftReport] = []
     for path in paths:
-        content = read_json(path, "run `violence-ops drift` again, or remove it")
+        content = read_json(path, "run `violence-ops drift` again, or remove it", DriftReport)
         if content["model_version"] == version and len(found) < _SHOWN:
             found.append(DriftReport.from_dict(content))
     return found[::-1]

@@ -36,8 +36,7 @@ from violence_ops.registry import PACKAGE_TAG, Registry
 from violence_ops.stages import pictures, releases, reports, trained_on
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.capacity import peak_memory
-from violence_ops.stages.holdout import read_facts
-from violence_ops.stages.labels import effective_labels
+from violence_ops.stages.holdout import TABLES, read_facts
 from violence_ops.stages.score import load_version
 from violence_ops.workspace import Workspace
 
@@ -126,7 +125,7 @@ def run(
     found = reports.read_checked(files).evaluation if files.evaluation.is_file() and not force else None
     reused = found is not None and _is_for(found, own, rival, frozen, params)
     evaluation = found if found and reused else _judge(files.name, own, rival, frozen, params, progress)
-    evaluation = _with_staleness(workspace, evaluation, frozen)
+    evaluation = reports.as_of_now(workspace, evaluation)
     if evaluation != found:
         write_json(files.evaluation, evaluation.to_dict())
     if not reused or registry.tags(version).get(releases.REPORT_TAG) != files.name:
@@ -151,8 +150,8 @@ def _read_holdout(workspace: Workspace, version: str | None) -> _Holdout:
         raise WorkspaceError(f"There is no {wanted} yet: make one with `violence-ops holdout freeze`.")
     folder = workspace.holdout(name)
     content = read_facts(workspace, name)
-    for table, frozen in content["sha256"].items():
-        if not (folder / table).is_file() or sha256_file(folder / table) != frozen:
+    for table in TABLES:
+        if not (folder / table).is_file() or sha256_file(folder / table) != content["sha256"][table]:
             raise WorkspaceError(
                 f"{folder / table} is not what was frozen: restore it with `dvc checkout {folder}.dvc`."
             )
@@ -168,17 +167,6 @@ def _read_holdout(workspace: Workspace, version: str | None) -> _Holdout:
                 f"Clip {clip.clip_id} of holdout {name} has no label: freeze another one with `violence-ops holdout freeze`."
             )
     return _Holdout(workspace, facts, clips, load_table(folder / "tracks.parquet"))
-
-
-def _with_staleness(workspace: Workspace, evaluation: Evaluation, holdout: _Holdout) -> Evaluation:
-    """What has happened to the holdout since it was frozen."""
-    versions, now = workspace.holdout_versions(), effective_labels(workspace)
-    newer = versions[-1] if versions[-1] != holdout.facts.version else None
-    relabelled = tuple(
-        clip.clip_id for clip in holdout.clips if now.get(clip.clip_id, (clip.label, ""))[0] != clip.label
-    )
-    checks = evaluation.checks.model_copy(update={"newer_holdout": newer, "relabelled": relabelled})
-    return evaluation.model_copy(update={"checks": checks})
 
 
 def _contestant(workspace: Workspace, registry: Registry, version: str, holdout: HoldoutFacts) -> _Contestant:

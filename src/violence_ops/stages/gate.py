@@ -44,11 +44,13 @@ def run(
     """Judge an evaluation (default: the newest): `gate.json` and the page beside it, and one ledger line per new verdict.
 
     A verdict other than `pass` is a result, not an error. It moves nothing: `promote` does, after an approval. Raises
-    WorkspaceError if it was evaluated by other settings, LedgerBroken if the ledger does not verify; nothing is written then.
+    WorkspaceError if it was evaluated by other settings, or its holdout went stale since, LedgerBroken if the ledger does not
+    verify; nothing is written then.
     """
     chosen = reports.find(workspace, report)
-    _check_settings(chosen, params)
     releases.entries(workspace)  # one that does not verify is told before anything is written
+    _check_settings(chosen, params)
+    _check_holdout(workspace, chosen)
     verdict = reports.write_page(workspace, chosen.files, chosen.evaluation, params)
     found = chosen.evaluation.difference
     difference = found.to_dict() if found else None
@@ -93,6 +95,14 @@ def _check_settings(chosen: reports.Report, params: Params) -> None:
         raise WorkspaceError(
             f"{chosen.files.name} was evaluated with gate.confidence {found.confidence:g} and gate.resamples {found.resamples}, but "
             f"params.yaml says {wanted.confidence:g} and {wanted.resamples}: run `violence-ops evaluate` again."
+        )
+
+
+def _check_holdout(workspace: Workspace, chosen: reports.Report) -> None:
+    """The policy asks the evaluation whether its holdout is stale."""
+    if change := reports.outdated(workspace, chosen):
+        raise WorkspaceError(
+            f"{change}: run `violence-ops evaluate --candidate {chosen.evaluation.candidate.version}` again."
         )
 
 

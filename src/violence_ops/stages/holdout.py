@@ -9,9 +9,10 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final, NotRequired
 
 import pyarrow as pa
+from typing_extensions import TypedDict
 
 from violence_ops import versioning
 from violence_ops.errors import UsageError, UserError, WorkspaceError
@@ -22,6 +23,19 @@ from violence_ops.stages import trained_on
 from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, track_rows
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace, version_order
+
+TABLES: Final = ("clips.parquet", "tracks.parquet")
+
+
+class _Facts(TypedDict):
+    """What is read of holdout.json."""
+
+    revision: str
+    groups: list[str]
+    clips: dict[str, int]
+    batches: list[str]
+    sha256: dict[str, str]
+    replaces: NotRequired[list[str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +98,13 @@ def read(workspace: Workspace, version: str) -> HoldoutResult:
 
 
 def read_facts(workspace: Workspace, version: str) -> dict[str, Any]:
-    """The `holdout.json` of a version that there is. Raises WorkspaceError if it is damaged."""
+    """The `holdout.json` of a version that there is. Raises WorkspaceError if it is damaged, or names another revision than its hashes."""
     folder = workspace.holdout(version)
-    return read_json(folder / "holdout.json", f"restore it with `dvc checkout {folder}.dvc`")
+    path, remedy = folder / "holdout.json", f"restore it with `dvc checkout {folder}.dvc`"
+    facts = read_json(path, remedy, _Facts)
+    if facts["revision"] != _revision(facts["sha256"]):
+        raise WorkspaceError(f"{path} is damaged (its revision is not that of its tables): {remedy}.")
+    return facts
 
 
 def held_out(workspace: Workspace) -> list[ClipRecord]:
@@ -147,12 +165,12 @@ def write_frozen(folder: Path, version: str, clips: pa.Table, tracks: pa.Table, 
     folder.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".freeze-", dir=folder.parent))
     try:
-        for name, table in (("clips.parquet", clips), ("tracks.parquet", tracks)):
+        for name, table in zip(TABLES, (clips, tracks), strict=True):
             write_table(temporary / name, table)
-        hashes = {name: sha256_file(temporary / name) for name in ("clips.parquet", "tracks.parquet")}
+        hashes = {name: sha256_file(temporary / name) for name in TABLES}
         rows = clips.select(["source_group", "label", "batch_id"]).to_pylist()
         content = {
-            "version": version, "revision": hashes["clips.parquet"][:16] + hashes["tracks.parquet"][:16],
+            "version": version, "revision": _revision(hashes),
             "groups": sorted({row["source_group"] for row in rows}),
             "clips": dict(sorted(Counter(row["label"] for row in rows).items())),
             "batches": sorted({row["batch_id"] for row in rows}),
@@ -164,6 +182,10 @@ def write_frozen(folder: Path, version: str, clips: pa.Table, tracks: pa.Table, 
         sync_folder(folder.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _revision(hashes: Mapping[str, str]) -> str:
+    return "".join(hashes[name][:16] for name in TABLES)
 
 
 def publish(workspace: Workspace, version: str) -> HoldoutResult:

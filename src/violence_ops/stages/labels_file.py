@@ -97,7 +97,7 @@ def _row(line: dict[str, str | None], where: str) -> LabelRow:
     # lines from before there was a source name `ingest` as who labelled
     given = line.get("source") or ("inbox" if by == "ingest" else "review")
     source: LabelSource = "inbox" if given == "inbox" else "review"
-    if not version.isdecimal():
+    if not (version.isdecimal() and len(version) < 10):
         raise UsageError(f"{where}: {version!r} is no version's number: restore the file with git.")
     label = checked_label(line.get("label"), where)
     return LabelRow(

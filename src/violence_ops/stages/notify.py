@@ -6,6 +6,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from typing_extensions import TypedDict
+
 from violence_ops import ledger
 from violence_ops.errors import ServiceUnavailable
 from violence_ops.files import read_json, write_json
@@ -14,6 +16,11 @@ from violence_ops.registry import MODEL
 from violence_ops.stages import releases
 from violence_ops.webhook import Webhook
 from violence_ops.workspace import Workspace
+
+
+class _Told(TypedDict):
+    told: int
+    problem: str | None
 
 
 class Receiver(Protocol):
@@ -112,7 +119,7 @@ def _is_change(entry: ledger.Entry) -> bool:
 
 def _remembered(workspace: Workspace, receiver: Receiver) -> dict[str, Any]:
     path = workspace.told(receiver.name)
-    return read_json(path, "remove it; the newest change is told again then") if path.is_file() else {}
+    return read_json(path, "remove it; the newest change is told again then", _Told) if path.is_file() else {}
 
 
 def _remember(workspace: Workspace, receiver: Receiver, last: int, problem: str | None = None) -> None:

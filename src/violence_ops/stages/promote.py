@@ -100,8 +100,8 @@ def run(
     """Make the candidate of a report (default: the newest) the champion.
 
     Raises RefusedByGate if the gate did not pass that very report under the policy of `params`, `approved_by` is no approver, another
-    one has refused it, another package was judged than is registered, or the champion is not the one that the report compares with
-    (or not `expected_champion`, where given); LedgerBroken if the ledger does not verify; WorkspaceError if the alias was moved by
+    one has refused it, another package was judged than is registered, the holdout went stale since, or the champion is not the one that the
+    report compares with (or not `expected_champion`, where given); LedgerBroken if the ledger does not verify; WorkspaceError if the alias was moved by
     hand. Nothing moves then. A second run is a no-op, also after a crash in the middle of the first.
     """
     notify.receivers(workspace)  # refuses one that is set up wrongly before anything moves
@@ -118,6 +118,7 @@ def run(
         if moves:
             _check_champion(chosen, current, previous, expected_champion)
             _check_package(registry, chosen)
+            _check_holdout(workspace, chosen)
         if moves and not dry_run:
             decision = _decide(workspace, chosen, "approval", approved_by, {})
             package = chosen.evaluation.candidate.package
@@ -158,9 +159,9 @@ def _check_verdict(workspace: Workspace, params: Params, chosen: reports.Report,
         raise RefusedByGate(
             f"The gate judged {name} by another policy than `gate:` in params.yaml is now: run `violence-ops gate` again."
         )
-    if releases.was_rolled_back(entries, found["candidate"], since=judged.seq):
+    if releases.was_rolled_back(entries, found["candidate"], since=_first_judged(entries, chosen.digest)):
         raise RefusedByGate(
-            f"Version {found['candidate']} was rolled back after the gate's verdict on {name}: to release it again, run "
+            f"Version {found['candidate']} was rolled back after the gate had judged {name}: to release it again, run "
             "`violence-ops evaluate --force` and `violence-ops gate` first."
         )
     if refused := _refused_by_another(entries, chosen.digest, by):
@@ -168,6 +169,11 @@ def _check_verdict(workspace: Workspace, params: Params, chosen: reports.Report,
             f"{refused.actor} refused {name} (line {refused.seq} of the ledger: {refused.payload['reason']}), which only they can "
             "take back: to ask again, run `violence-ops evaluate --force` and `violence-ops gate` first."
         )
+
+
+def _first_judged(entries: list[ledger.Entry], digest: str) -> int:
+    """The line of the first verdict on an evaluation: a later one, under another policy, takes no rollback away."""
+    return min(entry.seq for entry in entries if entry.event == "verdict" and entry.payload.get("digest") == digest)
 
 
 def _refused_by_another(entries: list[ledger.Entry], digest: str, by: str) -> ledger.Entry | None:
@@ -210,6 +216,14 @@ def _check_package(registry: Registry, chosen: reports.Report) -> None:
         raise RefusedByGate(
             f"{chosen.files.name} does not say that the package of version {candidate.version} was judged as it is registered: run "
             "`violence-ops evaluate --force` and `violence-ops gate` first."
+        )
+
+
+def _check_holdout(workspace: Workspace, chosen: reports.Report) -> None:
+    """An approval may be days younger than the verdict."""
+    if change := reports.outdated(workspace, chosen):
+        raise RefusedByGate(
+            f"{change}: run `violence-ops evaluate --candidate {chosen.evaluation.candidate.version}` and `violence-ops gate` again."
         )
 
 

@@ -5,11 +5,33 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
 
 from violence_ops.files import read_json, write_json
-from violence_ops.records import ClipRecord
+from violence_ops.records import ClipRecord, Label
 from violence_ops.workspace import Workspace
+
+
+class _Occurrence(TypedDict):
+    night: str
+    source_path: str
+
+
+class _Reason(TypedDict):
+    clip_id: str
+    reason: str
+    message: str
+    source_path: str
+    sha256: str
+    source_group: str
+    size_bytes: NotRequired[int]
+    batch_id: NotRequired[str | None]
+    label: NotRequired[Label | None]
+    camera_id: NotRequired[str | None]
+    original: NotRequired[str | None]
+    occurrences: NotRequired[list[_Occurrence]]
 
 
 def put(
@@ -56,7 +78,7 @@ def read(folder: Path) -> dict[str, Any] | None:
     """The `reason.json` of a quarantine folder, or None."""
     path = folder / "reason.json"
     remedy = f"put the original beside it back into the inbox, remove {folder} and run `violence-ops catalog rebuild`"
-    return read_json(path, remedy) if path.is_file() else None
+    return read_json(path, remedy, _Reason) if path.is_file() else None
 
 
 def entries(workspace: Workspace) -> Iterator[dict[str, Any]]:

@@ -14,7 +14,8 @@ from violence_ops.folders import ReportFolder
 from violence_ops.params import Params
 from violence_ops.stages import shadow, thumbnails
 from violence_ops.stages.drift_summary import drift_summary
-from violence_ops.workspace import Workspace
+from violence_ops.stages.labels import effective_labels
+from violence_ops.workspace import Workspace, version_order
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,28 @@ def read(files: ReportFolder) -> Report:
     content = files.evaluation.read_bytes()
     evaluation = Evaluation.from_json(content, f"reports/{files.name}/{files.evaluation.name}")
     return Report(files, evaluation, hashlib.sha256(content).hexdigest())
+
+
+def as_of_now(workspace: Workspace, evaluation: Evaluation) -> Evaluation:
+    """The evaluation with what has happened to its holdout since that was frozen."""
+    own, now = evaluation.holdout.version, effective_labels(workspace)
+    newest = max([own, *workspace.holdout_versions()], key=version_order)
+    relabelled = tuple(
+        clip.clip_id for clip in evaluation.clips if now.get(clip.clip_id, (clip.label, ""))[0] != clip.label
+    )
+    stale = {"newer_holdout": newest if newest != own else None, "relabelled": relabelled}
+    return evaluation.model_copy(update={"checks": evaluation.checks.model_copy(update=stale)})
+
+
+def outdated(workspace: Workspace, chosen: Report) -> str | None:
+    """What happened to the holdout after the report was made, in a clause; None if the report says it all."""
+    before, now = chosen.evaluation.checks, as_of_now(workspace, chosen.evaluation).checks
+    if now == before:
+        return None
+    version = chosen.evaluation.holdout.version
+    if now.newer_holdout != before.newer_holdout:
+        return f"Holdout {now.newer_holdout or version} became the newest after {chosen.files.name} was made"
+    return f"Labels in holdout {version} were corrected after {chosen.files.name} was made"
 
 
 def write_page(

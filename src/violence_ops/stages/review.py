@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 from urllib.parse import quote
 
+from typing_extensions import TypedDict
+
 from violence_ops import versioning
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.exchange import cvat, label_studio
@@ -24,6 +26,16 @@ from violence_ops.workspace import Workspace
 Format = Literal["label-studio", "cvat"]
 MANIFEST: Final = "manifest.json"
 _BROWSERS_PLAY: Final = {(".mp4", "h264"), (".m4v", "h264"), (".webm", "vp8"), (".webm", "vp9")}
+
+
+class _Clip(TypedDict):
+    clip_id: str
+    sha256: str
+
+
+class _Asked(TypedDict):
+    review: str
+    clips: list[_Clip]
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +112,7 @@ def read_manifest(workspace: Workspace, review: str) -> dict[str, Any]:
     path = workspace.review(review)
     if not path.is_file():
         raise UsageError(f"This workspace has asked no review {review}: import it into the workspace that exported it.")
-    return read_json(path, f"restore it with `git checkout -- {path.relative_to(workspace.root)}`")
+    return read_json(path, f"restore it with `git checkout -- {path.relative_to(workspace.root)}`", _Asked)
 
 
 def _entry(one: Chosen) -> dict[str, Any]:

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NotRequired
+
+from typing_extensions import TypedDict
 
 from violence_ops.files import read_json, write_json
 from violence_ops.workspace import Workspace
+
+
+class _Stone(TypedDict):
+    clip_id: str
+    by: str
+    reason: str
+    at: str
+    batch_id: str | None
+    models: list[str]
+    silent_models: NotRequired[list[str]]
+    dataset_revisions: NotRequired[list[str]]
+    holdouts: NotRequired[list[str]]
+    evaluations: NotRequired[list[str]]
 
 
 def write(workspace: Workspace, content: dict[str, Any]) -> None:
@@ -17,7 +32,7 @@ def find(workspace: Workspace, clip_id: str) -> dict[str, Any] | None:
     """The tombstone of a clip, or None."""
     path = workspace.tombstone(clip_id)
     return (
-        read_json(path, f"restore it with `git checkout -- {path.relative_to(workspace.root)}`")
+        read_json(path, f"restore it with `git checkout -- {path.relative_to(workspace.root)}`", _Stone)
         if path.is_file()
         else None
     )

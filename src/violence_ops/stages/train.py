@@ -13,9 +13,10 @@ import uuid
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired
 
 import pyarrow as pa
+from typing_extensions import TypedDict
 
 from violence_ops import versioning
 from violence_ops.errors import WorkspaceError
@@ -23,7 +24,7 @@ from violence_ops.files import fingerprint, load_table, read_json, sha256_file, 
 from violence_ops.params import Params
 from violence_ops.registry import MODEL, Registry, Run
 from violence_ops.stages import holdout, pictures, training_tables
-from violence_ops.stages.assemble import obstacle, trainable
+from violence_ops.stages.assemble import TABLES, obstacle, trainable
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.extract_poses import source_sha256
 from violence_ops.stages.labelled import labelled_clips
@@ -114,6 +115,15 @@ def worth_while(workspace: Workspace, params: Params, *, drifted: bool = False) 
     return Worth(new >= least, f"{new} labelled clips are new since the last training; {least} make it worth while.")
 
 
+class _Split(TypedDict):
+    """What is read of split.json."""
+
+    revision: str
+    clips: dict[str, dict[str, int]]
+    sha256: dict[str, str]
+    labels_version: NotRequired[int]
+
+
 @dataclass(frozen=True, slots=True)
 class Dataset:
     """The assembled dataset's tables."""
@@ -133,12 +143,14 @@ class Dataset:
         path = workspace.dataset / "split.json"
         if not path.is_file():
             raise WorkspaceError(f"{workspace.dataset} holds no dataset: run `violence-ops assemble` first.")
-        split = read_json(path, "run `violence-ops assemble` again")
-        for name, expected in split["sha256"].items():
+        remedy = "run `violence-ops assemble` again"
+        split = read_json(path, remedy, _Split)
+        hashes = {name: split["sha256"][name] for name in TABLES}
+        if split["revision"] != fingerprint(hashes):
+            raise WorkspaceError(f"{path} is damaged (its revision is not that of its tables): {remedy}.")
+        for name, expected in hashes.items():
             if not (workspace.dataset / name).is_file() or sha256_file(workspace.dataset / name) != expected:
-                raise WorkspaceError(
-                    f"{workspace.dataset / name} is not what split.json describes: run `violence-ops assemble` again."
-                )
+                raise WorkspaceError(f"{workspace.dataset / name} is not what split.json describes: {remedy}.")
         train, val = (load_table(workspace.dataset / name) for name in ("train.parquet", "val.parquet"))
         return cls(workspace, split["revision"], train, val, split)
 
