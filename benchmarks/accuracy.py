@@ -49,7 +49,7 @@ from violence_ops.recognition.split import families as kept_together
 
 FOLDS, SEED, RESAMPLES = 5, 0, 2000
 _STARTED: dict[str, Any] = {
-    "start": "synthetic_fights", "epochs": 8, "min_epochs": 6, "lr_steps": (6,), "learning_rate": 0.001,
+    "start": "synthetic_fights", "epochs": 4, "min_epochs": 3, "lr_steps": (3,), "learning_rate": 0.001,
 }  # fmt: skip
 FAMILIES: dict[str, dict[str, Any]] = {
     "feature_line": {},

@@ -7,14 +7,14 @@ import pwd
 import shutil
 import socket
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
-from violence_ops.catalog import Catalog
-from violence_ops.errors import ServiceUnavailable
+from violence_ops.catalog import Catalog, is_unborn, move_damaged
+from violence_ops.errors import ServiceUnavailable, UsageError
 from violence_ops.records import ClipRecord
 
 
@@ -205,6 +205,26 @@ def test_counts_and_lists(url: str) -> None:
             "label": {"Fight": 1, "NonFight": 1}, "batches": {"sealed": 1},
         }  # fmt: skip
         assert catalog.find_paths(["2.mp4", "9.mp4"]) == {"2.mp4": clip(2).clip_id}
+
+
+@pytest.mark.parametrize("use", [Catalog, is_unborn, move_damaged])
+@pytest.mark.parametrize(
+    "written",
+    [
+        "secret",
+        "postgresql://u:secret@h:abc/db",
+        "postgresql+secret://u@h/db",
+        "secret://u@h/db",
+        "mysql+pymysql://u:secret@h/db",
+        "sqlite+aiosqlite:///secret.db",
+    ],
+)
+def test_a_url_that_is_none_of_a_catalog_is_refused_by_its_variable_without_being_shown(
+    use: Callable[[str], object], written: str
+) -> None:
+    with pytest.raises(UsageError, match="VIOLENCE_OPS_CATALOG_URL is no address") as refusal:
+        use(written)
+    assert "secret" not in str(refusal.value)
 
 
 def test_a_database_that_is_not_there_is_said_in_one_sentence_without_its_password() -> None:

@@ -1,10 +1,12 @@
 """The ledger keeps who released what, and says so when somebody changed it."""
 
+import hashlib
 import json
 import multiprocessing
 import resource
 import signal
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,6 +14,8 @@ from hypothesis import strategies as st
 
 from violence_ops import ledger
 from violence_ops.workspace import Workspace
+
+VERDICT = {"report": "1-vs-none", "digest": "d1", "candidate": "1", "verdict": "pass", "mode": "enabled", "reasons": []}
 
 
 @pytest.fixture
@@ -21,18 +25,18 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def _fill(workspace: Workspace, count: int) -> None:
     for number in range(count):
-        ledger.append(workspace, actor="ada", event="verdict", payload={"candidate": str(number)})
+        ledger.append(workspace, actor="ada", event="verdict", payload=VERDICT | {"candidate": str(number)})
 
 
 def test_what_was_appended_is_read_back_in_order(workspace: Workspace) -> None:
-    ledger.append(workspace, actor="ada", event="approval", payload={"note": "schön\nzwei Zeilen"})
-    ledger.append(workspace, actor="gate", event="verdict", payload={"verdict": "pass"})
+    ledger.append(workspace, actor="ada", event="approval", payload={"report": "schön\nzwei Zeilen"})
+    ledger.append(workspace, actor="gate", event="verdict", payload=VERDICT)
     entries = ledger.read(workspace)
     assert [(entry.seq, entry.actor, entry.event) for entry in entries] == [
         (1, "ada", "approval"),
         (2, "gate", "verdict"),
     ]
-    assert entries[0].payload["note"] == "schön\nzwei Zeilen"
+    assert entries[0].payload["report"] == "schön\nzwei Zeilen"
     assert entries[1].prev_hash == entries[0].hash
     assert ledger.verify(workspace) == []
 
@@ -61,11 +65,44 @@ def test_a_broken_chain_is_named_by_its_line_and_refuses_more(workspace: Workspa
     assert workspace.ledger.read_text("utf-8") == broken
 
 
+def _hashed(line: dict[str, Any]) -> dict[str, Any]:
+    """The line with the hash that it should have."""
+    body = {key: value for key, value in line.items() if key != "hash"}
+    return body | {"hash": hashlib.sha256(ledger.canonical(body)).hexdigest()}
+
+
+@pytest.mark.parametrize(
+    "forged",
+    [
+        pytest.param({"event": "promotion", "payload": {"to": "2"}}, id="promotion-without-phase"),
+        pytest.param({"event": "rollback", "payload": {"to": "2", "phase": "done"}}, id="rollback-from-nowhere"),
+        pytest.param({"event": "reinstatement", "payload": {}}, id="reinstatement-of-nothing"),
+        pytest.param({"event": "verdict", "payload": {"report": "1-vs-none"}}, id="verdict-without-verdict"),
+        pytest.param({"event": "refusal", "payload": {"report": "1-vs-none"}}, id="refusal-without-reason"),
+        pytest.param({"event": "coup", "payload": {"to": "2"}}, id="unknown-event"),
+        pytest.param({"payload": ["1"]}, id="payload-is-a-list"),
+    ],
+)
+def test_a_line_that_says_too_little_of_its_event_is_no_entry_whatever_its_hash(
+    workspace: Workspace, forged: dict[str, Any]
+) -> None:
+    _fill(workspace, 1)
+    line = _hashed(json.loads(workspace.ledger.read_text("utf-8")) | forged)
+    workspace.ledger.write_text(json.dumps(line) + "\n", "utf-8")
+    (problem,) = ledger.verify(workspace)
+    assert "line 1 is no ledger entry: restore the file from git" in problem
+
+
+def test_a_line_with_a_character_that_cannot_be_written_is_no_entry(workspace: Workspace) -> None:
+    _fill(workspace, 1)
+    workspace.ledger.write_text(workspace.ledger.read_text("utf-8").replace("ada", "\\ud800"), "utf-8")
+    assert "line 1 is no ledger entry" in ledger.verify(workspace)[0]
+
+
 def test_a_rehashed_forgery_still_breaks_the_next_link(workspace: Workspace) -> None:
     _fill(workspace, 2)
     first, second = map(json.loads, workspace.ledger.read_text("utf-8").splitlines())
-    first["payload"] = {"candidate": "forged"}
-    first["hash"] = ledger._hash({key: value for key, value in first.items() if key != "hash"})
+    first = _hashed(first | {"payload": VERDICT | {"candidate": "forged"}})
     workspace.ledger.write_text(json.dumps(first) + "\n" + json.dumps(second) + "\n", "utf-8")
     assert "line 2 does not continue" in ledger.verify(workspace)[0]
 
@@ -96,7 +133,7 @@ def test_two_processes_append_at_once_without_losing_a_line(workspace: Workspace
 
 
 def test_a_full_disk_leaves_no_half_line(workspace: Workspace) -> None:
-    ledger.append(workspace, actor="gate", event="verdict", payload={"report": "1-vs-none"})
+    ledger.append(workspace, actor="gate", event="verdict", payload=VERDICT)
     before = workspace.ledger.read_bytes()
     ignored, limits = signal.signal(signal.SIGXFSZ, signal.SIG_IGN), resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(
@@ -104,10 +141,10 @@ def test_a_full_disk_leaves_no_half_line(workspace: Workspace) -> None:
     )  # as on a full disk, a part of a write lands
     try:
         with pytest.raises(OSError, match="No space left"):
-            ledger.append(workspace, actor="gate", event="verdict", payload={"report": "2-vs-1"})
+            ledger.append(workspace, actor="gate", event="verdict", payload=VERDICT | {"report": "2-vs-1"})
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, ignored)
     assert workspace.ledger.read_bytes() == before
-    ledger.append(workspace, actor="gate", event="verdict", payload={"report": "2-vs-1"})
+    ledger.append(workspace, actor="gate", event="verdict", payload=VERDICT | {"report": "2-vs-1"})
     assert [entry.payload["report"] for entry in ledger.read(workspace)] == ["1-vs-none", "2-vs-1"]

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
+from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.files import folder_sha256
 from violence_ops.params import WindowParams
 from violence_ops.recognition import package, vote
@@ -65,6 +65,26 @@ def test_a_registry_that_was_never_used_has_no_champion_and_costs_no_database(tm
     assert unused.alias("champion") is None
     assert unused.versions() == []
     assert not (tmp_path / "none.db").exists()
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "http://u:secret@h:abc",
+        "http://secret:99999",
+        "http://[::secret",
+        "http://",
+        "sqlite://",
+        "sqlite:///",
+        "secret",
+    ],
+)
+def test_an_address_that_is_none_of_mlflow_is_refused_by_its_variable_without_being_shown(written: str) -> None:
+    with pytest.raises(UsageError, match="VIOLENCE_OPS_MLFLOW_URI is no address of MLflow") as refusal:
+        Registry(written, None)
+    assert "secret" not in str(refusal.value)
+    with pytest.raises(UsageError, match="is no address of MLflow"):
+        Registry.at(written)
 
 
 def test_a_registered_version_carries_its_tags_and_its_run_its_metrics(

@@ -17,7 +17,7 @@ from typing import Any, Final, Literal, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
-from violence_ops.errors import ServiceUnavailable, WorkspaceError
+from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.records import ClipRecord
 
 BatchState = Literal["open", "sealed"]
@@ -69,17 +69,18 @@ class Catalog:
     """The tables `clips` and `batches` behind a database URL. Safe to use from many processes at once.
 
     Every method raises ServiceUnavailable, in one sentence, when the database cannot be reached, stays locked or may not be
-    written, and WorkspaceError when its file is damaged.
+    written, and WorkspaceError when its file is damaged. Making one raises UsageError for a URL of another kind.
     """
 
     def __init__(self, url: str) -> None:
-        self._shown = sa.make_url(url).render_as_string(hide_password=True)
+        parsed = _parsed(url)
+        self._shown = parsed.render_as_string(hide_password=True)
         options: dict[str, Any] = {"pool_pre_ping": True}
-        if url.startswith("sqlite"):
+        if parsed.get_backend_name() == "sqlite":
             options["connect_args"] = {"timeout": _WAIT_S}
         else:
             options["connect_args"] = {"connect_timeout": 10}
-        self._engine = sa.create_engine(url, **options)
+        self._engine = sa.create_engine(parsed, **options)
         if self._engine.dialect.name == "sqlite":
             sa.event.listen(self._engine, "connect", _use_wal)
         with self._transaction() as connection:
@@ -295,7 +296,7 @@ class Catalog:
 
 def is_unborn(url: str) -> bool:
     """Whether it is a SQLite database that was not made yet."""
-    file = _file(sa.make_url(url))
+    file = _file(_parsed(url))
     return file is not None and not file.exists()
 
 
@@ -304,7 +305,7 @@ def move_damaged(url: str) -> Path | None:
 
     None if it is sound, or not there. Raises ServiceUnavailable if it cannot be looked at.
     """
-    file = _file(sa.make_url(url))
+    file = _file(_parsed(url))
     if file is None or not file.is_file() or not _is_damaged(file):
         return None
     aside = file.with_name(f"{file.name}.damaged")
@@ -312,6 +313,21 @@ def move_damaged(url: str) -> Path | None:
     for journal in ("-wal", "-shm"):
         file.with_name(f"{file.name}{journal}").unlink(missing_ok=True)
     return aside
+
+
+def _parsed(url: str) -> sa.URL:
+    """The URL of a database that a catalog can be in. Raises UsageError, which does not show it, if there is none such."""
+    try:
+        parsed = sa.make_url(url)
+        dialect = parsed.get_dialect()
+        dialect.import_dbapi()
+        if dialect.name in ("sqlite", "postgresql") and not dialect.is_async:
+            return parsed
+    except (sa.exc.ArgumentError, ValueError, ImportError):  # the last for a driver that is not installed
+        pass
+    raise UsageError(
+        "VIOLENCE_OPS_CATALOG_URL is no address of a catalog: write postgresql+psycopg2://USER@HOST/DATABASE or sqlite:///FILE."
+    )
 
 
 def _file(url: sa.URL) -> Path | None:

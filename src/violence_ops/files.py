@@ -154,6 +154,23 @@ def load_table(path: Path, columns: Sequence[str] | None = None, filters: Any = 
     raise WorkspaceError(f"{path} {fault}: `violence-ops check` says what brings it back.")
 
 
+@contextmanager
+def open_table(path: Path) -> Iterator[pq.ParquetFile]:
+    """A Parquet file to be read in pieces.
+
+    Raises WorkspaceError if it is missing or damaged, also where only reading it in the block shows that.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            yield file
+        return
+    except FileNotFoundError:
+        fault = "is missing"
+    except (pa.ArrowInvalid, OSError):
+        fault = "is damaged"
+    raise WorkspaceError(f"{path} {fault}: `violence-ops check` says what brings it back.")
+
+
 def read_fingerprint(path: Path) -> str | None:
     """The fingerprint that `write_table` stored, or None if the file is missing, damaged or has none: to be made again."""
     try:

@@ -23,6 +23,16 @@ from violence_ops.workspace import Workspace
 Event = Literal["verdict", "approval", "refusal", "promotion", "rollback", "reinstatement"]
 
 GENESIS: Final = "0" * 64
+_MOVED: Final = frozenset({"from", "to", "phase"})
+_NEEDED: Final[dict[Event, frozenset[str]]] = {
+    "verdict": frozenset({"report", "digest", "candidate", "verdict", "mode", "reasons"}),
+    "approval": frozenset({"report"}),
+    "refusal": frozenset({"report", "reason"}),
+    "promotion": _MOVED,
+    "rollback": _MOVED,
+    "reinstatement": frozenset({"from", "to"}),
+}
+"""What the payload of each event says at least."""
 
 
 class LedgerBroken(UserError):
@@ -129,9 +139,12 @@ def _parse(workspace: Workspace) -> tuple[list[Entry], list[str]]:
 
 
 def _entry(line: bytes) -> Entry | None:
+    """The entry of a line; None if it is none, says too little of its event, or holds what cannot be written."""
     try:
-        return Entry(**json.loads(line))
-    except (ValueError, TypeError):
+        entry = Entry(**json.loads(line))
+        canonical(entry.to_dict())
+        return entry if entry.payload.keys() >= _NEEDED[entry.event] else None
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
 
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
 from violence_ops import __version__
+from violence_ops.deployment import is_http
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.files import folder_sha256
 from violence_ops.registry_run import Run
@@ -41,6 +42,7 @@ _SETTINGS: Final = {
     "MLFLOW_RECORD_ENV_VARS_IN_MODEL_LOGGING": "false",
     "GIT_PYTHON_REFRESH": "quiet",
 }
+_DATABASE: Final = "sqlite:///"
 _LOADER: Final = Path(__file__).with_name("registry_model.py")
 
 
@@ -59,8 +61,12 @@ class Registry:
     def __init__(self, uri: str, artifacts: Path | None) -> None:
         """`artifacts` is the folder of the files if MLflow runs on this machine; a remote server keeps its own.
 
-        None leaves them to the server.
+        None leaves them to the server. Raises UsageError if the address is neither a server nor a SQLite file.
         """
+        if not _is_address(uri):
+            raise UsageError(
+                "VIOLENCE_OPS_MLFLOW_URI is no address of MLflow: write http(s)://HOST:PORT or sqlite:///FILE."
+            )
         os.environ.update({key: value for key, value in _SETTINGS.items() if key not in os.environ})
         self.uri = uri.rstrip("/")
         self._artifacts = artifacts
@@ -68,12 +74,10 @@ class Registry:
     @classmethod
     def at(cls, uri: str) -> Self:
         """MLflow at an address that belongs to no workspace. Raises UsageError if it is neither a server nor a SQLite file."""
-        scheme, _, path = uri.partition("://")
-        if scheme == "sqlite" and len(path) > 1:
-            return cls(uri, Path(path[1:]).parent / "mlartifacts")
-        if scheme in ("http", "https") and path:
-            return cls(uri, None)
-        raise UsageError(f"{uri!r} is no address of MLflow: give http(s)://HOST:PORT or sqlite:///FILE.")
+        if not _is_address(uri):
+            raise UsageError(f"{uri!r} is no address of MLflow: give http(s)://HOST:PORT or sqlite:///FILE.")
+        _, _, file = uri.partition(_DATABASE)
+        return cls(uri, Path(file).parent / "mlartifacts" if file else None)
 
     def check(self) -> None:
         """Raise ServiceUnavailable unless MLflow answers."""
@@ -256,8 +260,8 @@ class Registry:
     @property
     def _is_unborn(self) -> bool:
         """Whether nothing was ever written to the database: asking it would cost seconds to make its tables."""
-        scheme, _, path = self.uri.partition(":///")
-        return scheme == "sqlite" and not Path(path).exists()
+        _, _, file = self.uri.partition(_DATABASE)
+        return bool(file) and not Path(file).exists()
 
     def _url(self, experiment_id: str, run_id: str) -> str:
         return (
@@ -334,6 +338,10 @@ class Registry:
             if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
                 raise self._unavailable(error) from error
             raise UserError(f"MLflow at {self.uri} refused: {str(error).splitlines()[0]}") from error
+
+
+def _is_address(uri: str) -> bool:
+    return is_http(uri) or (uri.startswith(_DATABASE) and len(uri.rstrip("/")) > len(_DATABASE))
 
 
 def _version(found: Any) -> Version:

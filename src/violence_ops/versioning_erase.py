@@ -14,13 +14,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+from violence_ops.errors import WorkspaceError
 from violence_ops.versioning import _commit, _dvc, _git, _push, _translated, revision
 from violence_ops.workspace import Workspace
 
 _ADDED: Final = re.compile(r"\+.*\bmd5: ([0-9a-f]{32}\.dir)")
 
-Holds = Callable[[str, Callable[[], IO[bytes]] | None], bool]
-"""Whether a file of a version has what is to be erased: its name, and what opens it if it is still there."""
+Holds = Callable[[str, Callable[[], IO[bytes]] | None], bool | None]
+"""Whether a file of a version has what is to be erased, None if it cannot be read: its name, and what opens it if it is still
+there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,18 @@ class _Tree:
     oid: str
     pointer: str
     files: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where an object lies."""
+
+    files: Any
+    path: str
+
+    def open(self) -> IO[bytes]:
+        opened: IO[bytes] = self.files.open(self.path, "rb")
+        return opened
 
 
 def replace(workspace: Workspace, folder: Path, message: str, tag: str) -> str:
@@ -79,10 +93,12 @@ def erase(workspace: Workspace, pointers: Collection[str], holds: Holds) -> Eras
 def _erase(workspace: Workspace, repo: Any, pointers: Collection[str], holds: Holds) -> Erased:
     stores = {"cache": repo.cache.local, "remote": repo.cloud.get_remote_odb()}
     left: list[str] = []
-    reached = {name: store for name, store in stores.items() if _is_reached(name, store, left)}
-    trees = list(_trees(workspace, list(reached.values())))
+    reached = [store for name, store in stores.items() if _is_reached(name, store, left)]
+    trees = list(_trees(workspace, reached))
     known = {
-        tree.oid: found for tree in trees if tree.pointer in pointers and (found := _witness(tree, reached, holds))
+        tree.oid: found
+        for tree in trees
+        if tree.pointer in pointers and (found := _witness(tree, reached, holds, left))
     }
     needed = {oid for tree in trees if tree.oid not in known for oid in tree.files.values()}
     objects: set[str] = set()
@@ -90,9 +106,9 @@ def _erase(workspace: Workspace, repo: Any, pointers: Collection[str], holds: Ho
         if witness := known.get(tree.oid):
             rest = [oid for oid in tree.files.values() if oid != witness]
             doomed = [oid for oid in (*rest, witness) if oid not in needed]
-            for store in reached.values():
+            for store in reached:
                 objects |= _delete(store, [*doomed, tree.oid])
-    return Erased(len(known), len(objects), tuple(left))
+    return Erased(len(known), len(objects), tuple(dict.fromkeys(left)))
 
 
 def _is_reached(name: str, store: Any, left: list[str]) -> bool:
@@ -131,24 +147,45 @@ def _trees(workspace: Workspace, stores: list[Any]) -> Iterator[_Tree]:
         elif match := _ADDED.match(line):
             found.setdefault(match[1], pointer)
     for oid, named_by in found.items():
-        if opener := _opener(stores, oid):
-            with opener() as file:
-                yield _Tree(oid, named_by, {entry["relpath"]: entry["md5"] for entry in json.load(file)})
+        if place := _place(stores, oid):
+            yield _Tree(oid, named_by, _files_in(place))
 
 
-def _witness(tree: _Tree, stores: dict[str, Any], holds: Holds) -> str | None:
-    """The object of a file by which a version is known to have what is to be erased."""
+def _files_in(place: _Place) -> dict[str, str]:
+    """The objects of a version's files by name. Raises WorkspaceError if the list is damaged: it may name what others need."""
+    try:
+        with place.open() as file:
+            return {entry["relpath"]: entry["md5"] for entry in json.load(file)}
+    except (ValueError, KeyError, TypeError):
+        raise WorkspaceError(
+            f"{place.path}, which lists the files of a stored version, is damaged: bring it back from a backup or delete it, then "
+            "run this again."
+        ) from None
+
+
+def _witness(tree: _Tree, stores: Collection[Any], holds: Holds, left: list[str]) -> str | None:
+    """The object of a file by which a version is known to have what is to be erased.
+
+    If there is none, a sentence is added about each file that could not be asked.
+    """
+    unread = []
     for name, oid in tree.files.items():
-        if holds(name, _opener(list(stores.values()), oid)):
+        place = _place(stores, oid)
+        found = holds(name, place.open if place else None)
+        if found:
             return oid
+        if place and found is None:
+            unread.append(
+                f"{place.path}, the {name} of a version that {tree.pointer} named, cannot be read: delete that "
+                "file if it is damaged, then run this again."
+            )
+    left += unread
     return None
 
 
-def _opener(stores: list[Any], oid: str) -> Callable[[], IO[bytes]] | None:
-    for store in stores:
-        if store.exists(oid):
-            return lambda: store.fs.open(store.oid_to_path(oid), "rb")
-    return None
+def _place(stores: Collection[Any], oid: str) -> _Place | None:
+    """Where the first store that has an object keeps it."""
+    return next((_Place(store.fs, store.oid_to_path(oid)) for store in stores if store.exists(oid)), None)
 
 
 def _delete(store: Any, oids: list[str]) -> set[str]:

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from violence_ops.deployment import is_http
 from violence_ops.errors import ServiceUnavailable, UsageError
 
 SIGNATURE: Final = "X-Violence-Ops-Signature"
@@ -36,8 +37,7 @@ class Webhook:
 
     def __post_init__(self) -> None:
         """Raise UsageError if nothing could be delivered safely."""
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        if not is_http(self.url):
             raise UsageError("VIOLENCE_OPS_WEBHOOK_URL is no address: write https://HOST/PATH.")
         if not self.secret:
             raise UsageError(

@@ -11,6 +11,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import date
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from moto.server import ThreadedMotoServer
@@ -18,12 +19,13 @@ from s3fs import S3FileSystem
 
 from violence_ops import versioning
 from violence_ops.catalog import Catalog
-from violence_ops.errors import ServiceUnavailable, UsageError
-from violence_ops.files import sha256_file, write_text
+from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
+from violence_ops.files import sha256_file, write_json, write_table, write_text
 from violence_ops.records import ClipRecord
 from violence_ops.stages import (
     assemble,
     batches,
+    check,
     forget,
     holdout,
     ingest,
@@ -31,6 +33,7 @@ from violence_ops.stages import (
     labels,
     lineage,
     quarantine,
+    status,
     tombstones,
 )
 from violence_ops.stages.index import open_catalog
@@ -397,3 +400,90 @@ def test_an_ingestion_under_way_is_waited_for_and_what_it_takes_in_is_forgotten(
     assert forgetting.result().batch_id == batch_id
     assert len(batches.read_manifest(workspace.batch(batch_id)).clips) == 1
     assert list(remnants(workspace, clip_id)) == []
+
+
+@pytest.fixture
+def person(workspace: Workspace) -> str:
+    """A clip of an open batch."""
+    (workspace.inbox / "a.mp4").write_bytes(b"person")
+    ingest.run(workspace, workspace.params(), night=date(2026, 1, 1))
+    return hashlib.sha256(b"person").hexdigest()[:20]
+
+
+def test_what_cannot_be_read_in_the_cache_goes_too(workspace: Workspace, person: str) -> None:
+    damaged = [workspace.cache / name for name in ("garbage.parquet", "cut.parquet", "page.html")]
+    write_table(damaged[1], pa.table({"clip_id": ["another"] * 100}))
+    for path, content in zip(
+        damaged, (b"garbage", damaged[1].read_bytes()[:-20], b"\xff" + person.encode()), strict=True
+    ):
+        path.write_bytes(content)
+    sound = workspace.cache / "sound.parquet"
+    write_table(sound, pa.table({"clip_id": ["another"]}))
+    planned = forget.run(workspace, workspace.params(), person, dry_run=True)
+    assert set(planned.removed["files"]) == {str(path.relative_to(workspace.root)) for path in damaged}
+    forget.run(workspace, workspace.params(), person, **WHO)
+    assert [path.exists() for path in (*damaged, sound)] == [False, False, False, True]
+    assert tombstones.is_finished(workspace, person)
+
+
+def unfinished(workspace: Workspace) -> list[tuple[str, str]]:
+    """What `check` says of clips that are not wholly forgotten: its kind and what to do."""
+    found = check.run(workspace, workspace.params(), as_sealed=True).findings
+    return [(one.kind, one.remedy) for one in found if one.what in ("forgotten clip", "tombstone")]
+
+
+def test_a_damaged_table_stops_it_before_any_is_changed_and_check_says_how_to_finish_it(
+    workspace: Workspace, seal_whole: Seal
+) -> None:
+    """In a batch that was sealed before costs were recorded."""
+    records = seal_whole(workspace, clips=3)
+    clip_id, batch = records[0].clip_id, workspace.batch(records[0].batch_id)
+    content = json.loads(batch.manifest.read_text())
+    del content["run"]["pose_costs"]
+    write_json(batch.manifest, content)
+    versioning.add_batch(workspace, batch)
+    tracks = batch.table("tracks")
+    sound = tracks.read_bytes()
+    tracks.unlink()
+    tracks.write_bytes(sound[:-200])
+    before = {path: sha256_file(path) for path in batch.sealed.iterdir() if path.is_file()}
+    for _ in range(2):
+        with pytest.raises(WorkspaceError, match=r"tracks.parquet is damaged: `violence-ops check`"):
+            forget.run(workspace, workspace.params(), clip_id, **WHO)
+    with pytest.raises(WorkspaceError, match=r"tracks.parquet is damaged"):
+        lineage.run(workspace, batch.batch_id)
+    assert {path: sha256_file(path) for path in batch.sealed.iterdir() if path.is_file()} == before
+    assert unfinished(workspace) == [("orphaned", f"violence-ops forget {clip_id}")]
+    assert any(f"`violence-ops forget {clip_id}`" in line for line in status.run(workspace).lines())
+
+    tracks.write_bytes(sound)
+    forget.run(workspace, workspace.params(), clip_id)
+    assert unfinished(workspace) == []
+    assert status.run(workspace).half_forgotten == []
+    assert list(remnants(workspace, clip_id)) == []
+    assert len(batches.accepted_clips(batch)) == 2
+    assert "pose_costs" not in json.loads(batch.manifest.read_text())["run"]
+
+    workspace.tombstone(clip_id).write_text("garbage")
+    ((kind, remedy),) = unfinished(workspace)
+    assert (kind, remedy) == ("damaged", f"git checkout -- data/forgotten/{clip_id}.json")
+
+
+def test_a_stored_table_that_cannot_be_read_is_named_until_it_is_gone(
+    workspace: Workspace, seal_whole: Seal, person: str
+) -> None:
+    records = seal_whole(workspace, clips=16, per_group=2, seed=1)
+    versioning.add_batch(workspace, workspace.batch(records[0].batch_id))
+    workspace.write_progress("seal", {})  # without it, DVC keeps no dataset
+    assemble.run(workspace, workspace.params())
+    train = workspace.dataset / "train.parquet"
+    digest = hashlib.md5(train.read_bytes(), usedforsecurity=False).hexdigest()
+    stored = workspace.root / ".dvc" / "cache" / "files" / "md5" / digest[:2] / digest[2:]
+    stored.unlink()
+    stored.write_bytes(b"PAR1 and no more")
+    (sentence,) = forget.run(workspace, workspace.params(), person, **WHO).left
+    assert sentence.startswith(f"{stored}, the train.parquet of a version that dvc.lock named, cannot be read")
+    assert not tombstones.is_finished(workspace, person)
+    stored.unlink()
+    assert forget.run(workspace, workspace.params(), person).left == ()
+    assert tombstones.is_finished(workspace, person)

@@ -9,6 +9,7 @@ import pytest
 
 from violence_ops import ledger
 from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.files import write_json
 from violence_ops.params import Params
 from violence_ops.registry import Registry
 from violence_ops.stages import gate, reports
@@ -51,6 +52,15 @@ def test_a_refusal_is_one_json_document_on_stdout_and_a_sentence_on_stderr(
     assert done.returncode == 3
     assert json.loads(done.stdout)["verdict"] == "refuse"
     assert done.stderr.startswith("The gate says refuse: ")
+
+
+def test_a_holdout_that_has_judged_many_candidates_is_told(
+    released: Workspace, params: Params, write_evaluation: Judge
+) -> None:
+    results = [gate.run(released, params, report=write_evaluation(str(number))) for number in range(1, 11)]
+    assert not any(result.notices for result in results[:9])
+    assert "has judged 10 candidates" in results[9].notices[0]
+    assert results[9].verdict == "pass"
 
 
 def test_the_same_report_gets_the_same_verdict_and_no_second_line(
@@ -103,8 +113,8 @@ def test_an_evaluation_whose_holdout_went_stale_since_is_not_judged(
     ):
         gate.run(released, params)
     assert ledger.read(released) == []
-    path = released.report(name).evaluation
-    path.write_text(json.dumps(reports.as_of_now(released, reports.read(released.report(name)).evaluation).to_dict()))
+    files = released.report(name)
+    write_json(files.evaluation, reports.as_of_now(released, reports.read(files).evaluation).to_dict())
     assert gate.run(released, params).verdict == "undecided"
 
 

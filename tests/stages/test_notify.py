@@ -149,3 +149,14 @@ def test_an_answer_without_an_end_is_taken_at_its_status() -> None:
         finally:
             over.set()
             thread.join()
+
+
+@pytest.mark.parametrize("written", ["https://[t0ken", "https://h:t0ken/", "https://h:99999/t0ken", "https:///t0ken"])
+def test_an_address_that_is_none_is_refused_by_its_variable_without_being_shown(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, written: str
+) -> None:
+    monkeypatch.setenv("VIOLENCE_OPS_WEBHOOK_URL", written)
+    monkeypatch.setenv("VIOLENCE_OPS_WEBHOOK_SECRET", SECRET)
+    with pytest.raises(UsageError, match="VIOLENCE_OPS_WEBHOOK_URL is no address") as refusal:
+        notify.receivers(Workspace(workspace.root))
+    assert "t0ken" not in str(refusal.value)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import date
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -20,6 +21,7 @@ from violence_ops.params import Params
 from violence_ops.recognition.predict import predict_clip
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import assemble, batches, score, shadow, train
+from violence_ops.stages import night as whole_night
 from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
@@ -78,6 +80,18 @@ def test_it_judges_a_champions_night_once_beside_it_and_says_where_they_differ(
     with pytest.raises(UserError, match="no version 9"):
         shadow.start(workspace, params, "9")
     _a_damaged_package_fails_the_shadow_and_not_the_night(workspace)
+
+
+def test_a_damaged_table_fails_the_shadow_and_not_the_night(
+    released: Workspace, release: Callable[[Workspace, str], None], seal_whole: Seal
+) -> None:
+    release(released, "1")
+    shadow.start(released, released.params(), "2")
+    predictions = released.batch(seal_whole(released, clips=2, judged_by="1")[0].batch_id).table("predictions")
+    predictions.write_bytes(predictions.read_bytes()[:-20])
+    found = whole_night.run(released, released.params(), night=date(2026, 2, 1))
+    assert found.shadow is None
+    assert f"{predictions} is damaged" in (found.shadow_problem or "")
 
 
 def _a_damaged_package_fails_the_shadow_and_not_the_night(workspace: Workspace) -> None:

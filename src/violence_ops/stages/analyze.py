@@ -118,6 +118,8 @@ def _add(survey: Survey, batch: Batch, params: Params, labels: dict[str, Any]) -
                 clip.clip_id, found, label=labels.get(clip.clip_id, clip.label), camera=clip.camera_id,
                 source=clip.source_group, seconds=clip.duration_s or 0.0,
             )  # fmt: skip
+    except WorkspaceError:
+        raise
     except DAMAGED as error:
         raise WorkspaceError(
             f"A table of batch {batch.batch_id} cannot be read ({error}): `violence-ops check --batch {batch.batch_id}` says which."

@@ -10,11 +10,10 @@ from typing import Any, Final, NotRequired
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from typing_extensions import TypedDict
 
 from violence_ops.errors import UnknownBatch, WorkspaceError
-from violence_ops.files import load_table, read_json, write_json
+from violence_ops.files import load_table, open_table, read_json, write_json
 from violence_ops.folders import Batch
 from violence_ops.records import CLIPS_SCHEMA, ClipPoses, ClipRecord, ClipTracks
 from violence_ops.workspace import Workspace
@@ -172,10 +171,16 @@ def iterate_tracks(batch: Batch, clips: Iterable[ClipRecord]) -> Iterator[ClipTr
         yield read_tracks(batch, clip)
 
 
+def row_count(path: Path) -> int:
+    """How many rows a table has, as its end says."""
+    with open_table(path) as file:
+        return int(file.metadata.num_rows)
+
+
 def rows_by_clip(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
     """The rows of each clip of a sealed table (`clip_id` and `columns`), in the table's order, a row group at a time."""
     pending: pa.Table | None = None
-    with pq.ParquetFile(path) as file:
+    with open_table(path) as file:
         for number in range(file.num_row_groups):
             group = file.read_row_group(number, columns=["clip_id", *columns])
             group = group if pending is None else pa.concat_tables([pending, group])

@@ -13,11 +13,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 
 from violence_ops import versioning, versioning_erase
 from violence_ops.catalog import CatalogClip
-from violence_ops.errors import UsageError, UserError
+from violence_ops.errors import UsageError, UserError, WorkspaceError
+from violence_ops.files import open_table
 from violence_ops.folders import Batch, ReportFolder, check_clip_id
 from violence_ops.params import Params
 from violence_ops.stages import (
@@ -274,27 +276,34 @@ def _loose(workspace: Workspace, clip_id: str) -> list[Path]:
     """Files and folders outside batches that are called after the clip, and what in the cache holds its rows or its name."""
     folders = (workspace.overlay(clip_id, "").parent, workspace.cache)
     called = (path for folder in folders for path in sorted(folder.rglob(f"*{clip_id}*")))
-    tables = (path for path in sorted(workspace.cache.rglob("*.parquet")) if _has_rows(path, clip_id))
-    pages = (path for path in sorted(workspace.cache.glob("*.html")) if clip_id in path.read_text("utf-8"))
+    tables = (path for path in sorted(workspace.cache.rglob("*.parquet")) if _may_have_rows(path, clip_id))
+    pages = (path for path in sorted(workspace.cache.glob("*.html")) if clip_id.encode() in path.read_bytes())
     catalogs = workspace.root.glob("catalog.db*.damaged")  # may hold its row, and cannot be asked
     return [path for path in (workspace.quarantined(clip_id), *called, *tables, *pages, *catalogs) if path.exists()]
 
 
-def _has_rows(path: Path, clip_id: str) -> bool:
-    with pq.ParquetFile(path) as file:
-        return rewrite.has_rows(file, clip_id)
+def _may_have_rows(path: Path, clip_id: str) -> bool:
+    """Whether a table has rows of a clip, or cannot be asked."""
+    try:
+        with open_table(path) as file:
+            return rewrite.has_rows(file, clip_id)
+    except WorkspaceError:
+        return True
 
 
 def _holds(clip_id: str) -> versioning_erase.Holds:
     """Whether a file of a stored version is called after the clip, or is a table with its rows."""
 
-    def holds(name: str, opened: Callable[[], IO[bytes]] | None) -> bool:
+    def holds(name: str, opened: Callable[[], IO[bytes]] | None) -> bool | None:
         if clip_id in name:
             return True
         if opened is None or not name.endswith(".parquet"):
             return False
         with opened() as file:
-            return rewrite.has_rows(pq.ParquetFile(file), clip_id)
+            try:
+                return rewrite.has_rows(pq.ParquetFile(file), clip_id)
+            except (pa.ArrowInvalid, OSError):
+                return None
 
     return holds
 

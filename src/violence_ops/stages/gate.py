@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from violence_ops import ledger, versioning
 from violence_ops.errors import WorkspaceError
@@ -16,10 +17,14 @@ from violence_ops.stages import releases, reports
 from violence_ops.stages.batches import Progress
 from violence_ops.workspace import Workspace
 
+_WORN: Final = 10
+"""Candidates judged on one holdout, from which on people are told: each equal one has its chance to pass."""
+
 
 @dataclass(frozen=True, slots=True)
 class GateResult:
-    """The verdict: `pass`, `refuse` or `undecided`, and the sentences that made it. `report` is the page to read."""
+    """The verdict: `pass`, `refuse` or `undecided`, the sentences that made it, and `notices`, which decide nothing. `report`
+    is the page to read."""
 
     verdict: Outcome
     mode: str
@@ -28,6 +33,7 @@ class GateResult:
     candidate: str
     champion: str | None
     report: str
+    notices: list[str]
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-able values."""
@@ -35,7 +41,8 @@ class GateResult:
 
     def lines(self) -> list[str]:
         """What a person reads."""
-        return [self.headline, *(f"- {reason}" for reason in self.reasons), f"Report: {self.report}"]
+        said = (f"- {sentence}" for sentence in (*self.reasons, *self.notices))
+        return [self.headline, *said, f"Report: {self.report}"]
 
 
 def run(
@@ -57,9 +64,10 @@ def run(
     write_json(chosen.files.gate, {"evaluation": chosen.digest, "difference": difference, **verdict.to_dict()})
     payload = _payload(chosen, verdict) | {"policy": policy_digest(params)}
     with workspace.lock("release"):
-        last = latest(releases.check_ledger(workspace), chosen.files.name)
+        entries = releases.check_ledger(workspace)
+        last = latest(entries, chosen.files.name)
         if last is None or last.payload != payload:
-            releases.record(workspace, actor="gate", event="verdict", payload=payload)
+            entries.append(releases.record(workspace, actor="gate", event="verdict", payload=payload))
     workspace.write_progress("gate", {"report": chosen.files.name, "verdict": verdict.verdict, "mode": verdict.mode})
     message = f"Gate: {chosen.files.name} {verdict.verdict}"
     versioning.commit_stage(workspace, ["gate"], message, params)
@@ -74,7 +82,19 @@ def run(
         candidate=evaluation.candidate.version,
         champion=evaluation.champion.version if evaluation.champion else None,
         report=str(chosen.files.page),
+        notices=list(_wear(entries, payload["holdout"])),
     )
+
+
+def _wear(entries: list[ledger.Entry], holdout: str) -> Iterator[str]:
+    """That a holdout has judged many candidates: the best of many equal ones looks better than it is."""
+    verdicts = (entry.payload for entry in entries if entry.event == "verdict")
+    judged = {found["candidate"] for found in verdicts if found.get("holdout") == holdout}
+    if len(judged) >= _WORN:
+        yield (
+            f"This holdout has judged {len(judged)} candidates, and one in about twenty of those that are no better passes by chance: "
+            "freeze another with `violence-ops holdout freeze`."
+        )
 
 
 def latest(entries: list[ledger.Entry], report: str) -> ledger.Entry | None:

@@ -98,7 +98,8 @@ def read(workspace: Workspace, version: str) -> HoldoutResult:
 
 
 def read_facts(workspace: Workspace, version: str) -> dict[str, Any]:
-    """The `holdout.json` of a version that there is. Raises WorkspaceError if it is damaged, or names another revision than its hashes."""
+    """The `holdout.json` of a version that there is. Raises WorkspaceError if it is damaged, or its revision is not that of its
+    tables' hashes."""
     folder = workspace.holdout(version)
     path, remedy = folder / "holdout.json", f"restore it with `dvc checkout {folder}.dvc`"
     facts = read_json(path, remedy, _Facts)

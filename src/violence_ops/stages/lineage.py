@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any, Final
 
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from violence_ops.errors import UsageError
 from violence_ops.files import load_table
@@ -63,7 +62,7 @@ def rows_of(batch: Batch, clip_ids: Collection[str] | None = None) -> dict[str, 
     if not batch.is_sealed:
         return {}
     if clip_ids is None:
-        return {name: pq.read_metadata(batch.table(name)).num_rows for name in _TABLES}
+        return {name: batches.row_count(batch.table(name)) for name in _TABLES}
     chosen = [("clip_id", "in", list(clip_ids))]
     return {name: load_table(batch.table(name), columns=["clip_id"], filters=chosen).num_rows for name in _TABLES}
 

@@ -99,10 +99,11 @@ def run(
 ) -> PromoteResult:
     """Make the candidate of a report (default: the newest) the champion.
 
-    Raises RefusedByGate if the gate did not pass that very report under the policy of `params`, `approved_by` is no approver, another
-    one has refused it, another package was judged than is registered, the holdout went stale since, or the champion is not the one that the
-    report compares with (or not `expected_champion`, where given); LedgerBroken if the ledger does not verify; WorkspaceError if the alias was moved by
-    hand. Nothing moves then. A second run is a no-op, also after a crash in the middle of the first.
+    Raises RefusedByGate if the gate did not pass that very report under the policy of `params`, `approved_by` is no approver,
+    another one has refused it, another package was judged than is registered, the holdout went stale since, or the champion is
+    not the one that the report compares with (or not `expected_champion`, where given); LedgerBroken if the ledger does not
+    verify; WorkspaceError if the alias was moved by hand. Nothing moves then. A second run is a no-op, also after a crash in the
+    middle of the first.
     """
     notify.receivers(workspace)  # refuses one that is set up wrongly before anything moves
     with workspace.lock("release"):
@@ -222,8 +223,9 @@ def _check_package(registry: Registry, chosen: reports.Report) -> None:
 def _check_holdout(workspace: Workspace, chosen: reports.Report) -> None:
     """An approval may be days younger than the verdict."""
     if change := reports.outdated(workspace, chosen):
+        version = chosen.evaluation.candidate.version
         raise RefusedByGate(
-            f"{change}: run `violence-ops evaluate --candidate {chosen.evaluation.candidate.version}` and `violence-ops gate` again."
+            f"{change}: run `violence-ops evaluate --candidate {version}` and `violence-ops gate` again."
         )
 
 

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired
 
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from typing_extensions import TypedDict
 
-from violence_ops.files import load_table, read_json, sha256_file, table_writer, write_json, write_table
+from violence_ops.files import load_table, open_table, read_json, sha256_file, table_writer, write_json, write_table
 from violence_ops.folders import Batch
 from violence_ops.stages import batches
+
+
+class _Costs(TypedDict):
+    clips: dict[str, Any]
+
+
+class _Run(TypedDict):
+    pose_costs: NotRequired[_Costs]
+
+
+class _Sealed(TypedDict):
+    tables: dict[str, Any]
+    run: _Run
 
 
 def open_without(batch: Batch, clip_id: str) -> None:
@@ -28,22 +43,24 @@ def open_without(batch: Batch, clip_id: str) -> None:
 def sealed_without(batch: Batch, clip_id: str) -> dict[str, Any]:
     """Take a clip out of a sealed batch: rows, video, and what batch.json says of it. Returns what went; can be repeated.
 
-    Every file is replaced at once, and batch.json last, as it names the others' hashes.
+    All tables are read before the first is replaced. Every file is replaced at once, and batch.json last, as it names the
+    others' hashes. Raises WorkspaceError if one is missing or damaged.
     """
     if not batch.is_sealed:
         return {}
-    by_clip = [name for name in batches.read_manifest(batch).facts["tables"] if name != "clips"]
-    removed: dict[str, Any] = {"rows": {name: _rows_without(batch.table(name), clip_id) for name in by_clip}}
+    content = read_json(batch.manifest, shape=_Sealed)
     clips = load_table(batch.table("clips"))
     kept = clips.filter(pc.not_equal(clips.column("clip_id"), clip_id))
-    removed["rows"]["clips"] = len(clips) - len(kept)
+    with ExitStack() as written:
+        by_clip = [name for name in content["tables"] if name != "clips"]
+        rows = {name: _rows_without(batch.table(name), clip_id, written) for name in by_clip}
     if len(kept) < len(clips):
         write_table(batch.table("clips"), kept)
     videos = sorted(batch.videos.glob(f"{clip_id}*"))
     for video in videos:
         video.unlink()
-    _describe(batch, clip_id, kept)
-    return removed | {"videos": len(videos)}
+    _describe(batch, content, clip_id, kept)
+    return {"rows": rows | {"clips": len(clips) - len(kept)}, "videos": len(videos)}
 
 
 def has_rows(file: pq.ParquetFile, clip_id: str) -> bool:
@@ -61,33 +78,37 @@ def has_rows(file: pq.ParquetFile, clip_id: str) -> bool:
     return False
 
 
-def _rows_without(path: Path, clip_id: str) -> int:
-    """Write a table without a clip's rows, a row group a clip as before; returns how many there were."""
-    with pq.ParquetFile(path) as file:
+def _rows_without(path: Path, clip_id: str, written: ExitStack) -> int:
+    """Write a table without a clip's rows, a row group a clip as before; returns how many there were.
+
+    The file is replaced when `written` is left.
+    """
+    with open_table(path) as file:
         if not has_rows(file, clip_id):
             return 0
         schema: pa.Schema = file.schema_arrow
     removed = 0
-    with table_writer(path, schema) as append:
-        for name, rows in batches.rows_by_clip(path, [column for column in schema.names if column != "clip_id"]):
-            if name == clip_id:
-                removed += len(rows)
-            else:
-                append(rows)
+    append = written.enter_context(table_writer(path, schema))
+    for name, rows in batches.rows_by_clip(path, [column for column in schema.names if column != "clip_id"]):
+        if name == clip_id:
+            removed += len(rows)
+        else:
+            append(rows)
     return removed
 
 
-def _describe(batch: Batch, clip_id: str, clips: pa.Table) -> None:
-    """Bring batch.json in line with the tables."""
-    content = read_json(batch.manifest)
+def _describe(batch: Batch, content: dict[str, Any], clip_id: str, clips: pa.Table) -> None:
+    """Bring batch.json, which has this `content`, in line with the tables."""
     tables = {
-        name: {"rows": pq.read_metadata(batch.table(name)).num_rows, "sha256": sha256_file(batch.table(name))}
+        name: {"rows": batches.row_count(batch.table(name)), "sha256": sha256_file(batch.table(name))}
         for name in content["tables"]
     }
     refused = clips.filter(pc.equal(clips.column("status"), "quarantined"))
     by_reason = {row["values"]: row["counts"] for row in pc.value_counts(refused.column("reason")).to_pylist()}
-    costs = content["run"]["pose_costs"]
-    costs["clips"].pop(clip_id, None)
-    facts = {"tables": tables, "accepted": len(clips) - len(refused), "quarantined": by_reason}
+    run = content["run"]
+    if costs := run.get("pose_costs"):  # older batches have none
+        rest = {name: cost for name, cost in costs["clips"].items() if name != clip_id}
+        run = run | {"pose_costs": costs | {"clips": rest}}
+    facts = {"tables": tables, "run": run, "accepted": len(clips) - len(refused), "quarantined": by_reason}
     if content != (changed := content | facts):
         write_json(batch.manifest, changed)

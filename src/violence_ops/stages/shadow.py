@@ -11,7 +11,6 @@ from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.evaluation import shadow as engine
@@ -147,7 +146,7 @@ def _is_due(workspace: Workspace, batch: Batch, version: str) -> bool:
 
 
 def _is_judged(batch: Batch) -> bool:
-    return bool(pq.read_metadata(batch.table("predictions")).num_rows)
+    return bool(batches.row_count(batch.table("predictions")))
 
 
 def _mark(batch: Batch, version: str) -> str:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from violence_ops import ledger, services
-from violence_ops.errors import ServiceUnavailable, UsageError, UserError
-from violence_ops.stages import batches, inbox, notify, releases
+from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
+from violence_ops.stages import batches, inbox, notify, releases, tombstones
 from violence_ops.stages.index import open_catalog, rebuild
 from violence_ops.workspace import Workspace
 
@@ -16,7 +16,8 @@ from violence_ops.workspace import Workspace
 @dataclass(frozen=True, slots=True)
 class StatusResult:
     """Numbers of clips by status, reason and label, and what is released. `inbox` counts the files that no batch has claimed yet;
-    `waiting` is filled on demand only; `problems` are what keeps models from being released or judging, a sentence each."""
+    `waiting` is filled on demand only; `half_forgotten` are clips whose forgetting did not come to its end, and `problems` are what
+    keeps models from being released or judging, a sentence each."""
 
     workspace: str
     inbox: int
@@ -32,6 +33,7 @@ class StatusResult:
     told: dict[str, str] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
     waiting: list[dict[str, str | None]] | None = None
+    half_forgotten: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -54,6 +56,7 @@ class StatusResult:
         yield f"services    {', '.join(f'{name} {where}' for name, where in self.services.items()) or 'not running'}"
         yield from (f"releases    {receiver}: {state}" for receiver, state in self.told.items())
         yield from (f"last run    {dag}: {run}" for dag, run in self.runs.items())
+        yield from (f"PROBLEM     {sentence}" for sentence in self.half_forgotten)
         yield from (f"PROBLEM     {problem}" for problem in self.problems)
 
 
@@ -93,6 +96,7 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
         told=_told(workspace),
         runs=_last_runs(workspace) if state.is_up else {},
         waiting=waiting,
+        half_forgotten=_half_forgotten(workspace),
         problems=problems,
     )
 
@@ -113,6 +117,14 @@ def _champion(workspace: Workspace) -> tuple[str | None, list[str]]:
         return releases.last_champion(releases.entries(workspace)), [str(error)]
     except UserError as error:
         return None, [str(error)]
+
+
+def _half_forgotten(workspace: Workspace) -> list[str]:
+    try:
+        gone = [one for one in tombstones.all_of(workspace) if not tombstones.is_finished(workspace, one)]
+    except WorkspaceError as error:
+        return [str(error)]
+    return [f"The forgetting of clip {one} was not finished: run `violence-ops forget {one}`." for one in gone]
 
 
 def _files_in(workspace: Workspace) -> int:

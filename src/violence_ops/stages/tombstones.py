@@ -15,7 +15,7 @@ class _Stone(TypedDict):
     by: str
     reason: str
     at: str
-    batch_id: str | None
+    batch_id: NotRequired[str | None]
     models: list[str]
     silent_models: NotRequired[list[str]]
     dataset_revisions: NotRequired[list[str]]
@@ -47,4 +47,9 @@ def read(workspace: Workspace, clip_id: str) -> dict[str, Any]:
 
 def all_of(workspace: Workspace) -> list[str]:
     """The forgotten clips, in clip_id order."""
-    return sorted(path.stem for path in workspace.tombstones.glob("[0-9a-f]*.json"))
+    return sorted(path.stem for path in workspace.tombstones.glob("[0-9a-f]" * 20 + ".json"))
+
+
+def is_finished(workspace: Workspace, clip_id: str) -> bool:
+    """Whether all of a forgotten clip that could be removed is gone. Raises WorkspaceError if its tombstone is damaged."""
+    return read(workspace, clip_id).get("done") is True
