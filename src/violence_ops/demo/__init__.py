@@ -28,10 +28,10 @@ QUICK: Final = {
     "ingest.settle_s": 0.0,
     "train.family": "stgcnpp_two_streams",
     "train.start": "synthetic_fights",
-    "train.epochs": 8,
-    "train.min_epochs": 4,
+    "train.epochs": 4,
+    "train.min_epochs": 3,
     "train.learning_rate": 0.001,
-    "train.lr_steps": [6],
+    "train.lr_steps": [3],
     "gate.min_recall": 0.5,
 }
 """The demo's parameters: its few clips fine-tune a pretrained recogniser; ten Fight clips make recall a coarse figure."""
