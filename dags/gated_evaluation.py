@@ -27,7 +27,7 @@ APPROVE, REJECT = "Approve", "Reject"
 QUESTION = """\
 {%- set verdict = ti.xcom_pull('gate', key='verdict') -%}
 {{ verdict['headline'] }}
-{% for reason in verdict['reasons'] + verdict['notices'] %}
+{% for reason in verdict['reasons'] + verdict.get('notices', []) %}
 - {{ reason }}
 {%- endfor %}
 

@@ -182,13 +182,14 @@ def test_the_question_names_the_version_and_says_what_the_report_says(dags: dict
         "candidate": "7",
         "headline": "Better by 0.1.",
         "reasons": ["F1 is 0.9.", "AUC is 0.8."],
+        "notices": ["This holdout is worn."],
         "report": "/r/report.html",
     }
     approve = dags["gated_evaluation"].get_task("approve")
     asked = [approve.render_template(text, {"ti": _Run(verdict=verdict)}) for text in (approve.subject, approve.body)]
     assert asked == [
         "Release version 7?",
-        "Better by 0.1.\n\n- F1 is 0.9.\n- AUC is 0.8.\n\nReport, to be read before: `/r/report.html`",
+        "Better by 0.1.\n\n- F1 is 0.9.\n- AUC is 0.8.\n- This holdout is worn.\n\nReport, to be read before: `/r/report.html`",
     ]
 
 
