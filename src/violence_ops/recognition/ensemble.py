@@ -68,6 +68,16 @@ def members(settings: Settings) -> dict[str, Settings]:
     }
 
 
+def streams(settings: Settings) -> list[str]:
+    """What the graph networks of a family are shown, each stream once; nothing for families that see something else."""
+    shown: dict[str, None] = {}
+    for one in members(settings).values():
+        config = load_config(one)
+        if "streams" not in config and any(step.type == "GenSkeFeat" for step in config.get("train_pipeline", ())):
+            shown |= dict.fromkeys(one.streams)
+    return list(shown)
+
+
 def joined(states: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
     """The members' weights as one."""
     return {f"{member}/{name}": value for member, state in states.items() for name, value in state.items()}

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from violence_ops.errors import UserError
 from violence_ops.recognition import exported
-from violence_ops.recognition.ensemble import build, pictures
+from violence_ops.recognition.ensemble import build, pictures, streams
 from violence_ops.recognition.model import Classifier, Settings
 from violence_ops.recognition.pictures import Asked
 
@@ -90,12 +90,13 @@ def _card(trained: Trained, facts: dict[str, Any]) -> str:
     asked = pictures(settings)
     seen = f"pictures of {asked.size} px around" if asked else "the skeletons of"
     persons = asked.persons if asked else windows.persons
-    streams = "" if asked else f"streams {', '.join(settings.streams)}, "
+    shown = streams(settings)
+    named = f"streams {', '.join(shown)}, " if shown else ""
     lines = [
         "# violence-detector",
         "",
         f"Fight or NonFight from {seen} the {persons} most involved persons of a clip ({settings.family}, "
-        f"{settings.base_channels} base channels, {streams}windows of {windows.size} frames every {windows.stride}).",
+        f"{settings.base_channels} base channels, {named}windows of {windows.size} frames every {windows.stride}).",
         "",
         "| fact | value |",
         "|---|---|",

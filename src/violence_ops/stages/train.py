@@ -289,6 +289,9 @@ def _register(
     registry: Registry, params: Params, dataset: Dataset, folder: Path, facts: dict[str, str]
 ) -> tuple[str, str]:
     """Log the run and register its model, unless an attempt that was cut off did so; returns run id and version."""
+    from violence_ops.recognition import ensemble
+    from violence_ops.recognition.model import Settings
+
     record = read_json(folder / "record.json", _again(folder))
     for known in registry.versions():
         if known.tags.get("attempt") == record["attempt"]:
@@ -299,7 +302,8 @@ def _register(
         f"at threshold {record['metrics']['threshold']}."
     )
     named = {"mlflow.note.content": description, "mlflow.source.git.commit": facts["code_revision"]}
-    name = f"{facts['family']} {'+'.join(params.train.streams)} {dataset.revision[:8]}"
+    shown = "+".join(ensemble.streams(Settings.of(params.train, params.windows)))
+    name = " ".join(part for part in (facts["family"], shown, dataset.revision[:8]) if part)
     with registry.start_run(name, tags | named, record["began_ms"]) as run:
         _log(run, params, dataset, record)
         for part in ("plots", "tables", "environment"):
