@@ -9,6 +9,7 @@ from pathlib import Path
 from playwright.sync_api import Page, sync_playwright
 
 from violence_ops import services
+from violence_ops.airflow_api import AirflowApi
 from violence_ops.stages import releases, reports
 from violence_ops.workspace import Workspace
 
@@ -29,9 +30,9 @@ def main(root: Path, out: Path) -> None:
     addresses = services.inspect(workspace).addresses
     assert addresses, "run `violence-ops up` first"
     password = json.loads(services.password_file(workspace).read_text())["admin"]
-    night, asked = (
-        services.api(workspace).runs(dag)[-1]["dag_run_id"] for dag in ("nightly_ingestion", "gated_evaluation")
-    )
+    api = services.api(workspace)
+    night = api.runs("nightly_ingestion")[-1]["dag_run_id"]
+    asked = [run["dag_run_id"] for run in api.runs("gated_evaluation") if was_asked(api, run["dag_run_id"])][-1]
     registry = releases.open_registry(workspace)
     run_url = registry.run_url(registry.version(registry.alias("candidate") or "1").run_id)
     report = reports.find(workspace, None).files.page
@@ -55,6 +56,12 @@ def main(root: Path, out: Path) -> None:
         take(page, report.as_uri(), out / "report.png", 1000)
         take(page, workspace.data_docs.as_uri(), out / "data-docs.png", 1500)
         browser.close()
+
+
+def was_asked(api: AirflowApi, run_id: str) -> bool:
+    """Whether an evaluation came to the question to a release manager."""
+    states = {task["task_id"]: task["state"] for task in api.tasks("gated_evaluation", run_id)}
+    return states["approve"] == "success"
 
 
 def take(page: Page, address: str, path: Path, wait_ms: int, width: int | None = None) -> None:

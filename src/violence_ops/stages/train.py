@@ -302,8 +302,9 @@ def _register(
         f"at threshold {record['metrics']['threshold']}."
     )
     named = {"mlflow.note.content": description, "mlflow.source.git.commit": facts["code_revision"]}
-    shown = "+".join(ensemble.streams(Settings.of(params.train, params.windows)))
-    name = " ".join(part for part in (facts["family"], shown, dataset.revision[:8]) if part)
+    asked = list(params.train.streams)
+    chosen = ensemble.streams(Settings.of(params.train, params.windows)) == asked  # else the family has its own
+    name = " ".join([facts["family"], *(["+".join(asked)] if chosen else []), dataset.revision[:8]])
     with registry.start_run(name, tags | named, record["began_ms"]) as run:
         _log(run, params, dataset, record)
         for part in ("plots", "tables", "environment"):
