@@ -145,13 +145,8 @@ def load_table(path: Path, columns: Sequence[str] | None = None, filters: Any = 
 
     Raises WorkspaceError if it is missing or damaged.
     """
-    try:
+    with _readable(path):
         return pq.read_table(path, columns=None if columns is None else list(columns), filters=filters)
-    except FileNotFoundError:
-        fault = "is missing"
-    except (pa.ArrowInvalid, OSError):
-        fault = "is damaged"
-    raise WorkspaceError(f"{path} {fault}: `violence-ops check` says what brings it back.")
 
 
 @contextmanager
@@ -160,9 +155,15 @@ def open_table(path: Path) -> Iterator[pq.ParquetFile]:
 
     Raises WorkspaceError if it is missing or damaged, also where only reading it in the block shows that.
     """
+    with _readable(path), pq.ParquetFile(path) as file:
+        yield file
+
+
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """What a Parquet file's reader cannot read becomes a WorkspaceError that names the file."""
     try:
-        with pq.ParquetFile(path) as file:
-            yield file
+        yield
         return
     except FileNotFoundError:
         fault = "is missing"

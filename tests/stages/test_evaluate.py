@@ -41,19 +41,25 @@ def test_without_a_holdout_it_says_what_to_run(released: Workspace, params: Para
         evaluate.run(released, params, candidate="1")
 
 
-def test_a_held_out_clip_without_a_label_is_refused_not_guessed(
+@pytest.fixture
+def frozen(
     workspace: Workspace, registry_template: Path, params: Params, seal_tracks: Callable[..., object]
-) -> None:
+) -> Workspace:
+    """Registered versions and a holdout of sealed clips."""
     seal_tracks(workspace)
     holdout.freeze(workspace, params)
     shutil.copy(registry_template, workspace.root / "mlflow.db")
-    clips = pq.read_table(workspace.holdout("v1") / "clips.parquet")
+    return workspace
+
+
+def test_a_held_out_clip_without_a_label_is_refused_not_guessed(frozen: Workspace, params: Params) -> None:
+    clips = pq.read_table(frozen.holdout("v1") / "clips.parquet")
     unlabelled = clips.set_column(
         clips.schema.get_field_index("label"), "label", pa.nulls(len(clips), clips.schema.field("label").type)
     )
-    _replace_clips(workspace, unlabelled)
+    _replace_clips(frozen, unlabelled)
     with pytest.raises(WorkspaceError, match="has no label: freeze another"):
-        evaluate.run(workspace, params, candidate="1")
+        evaluate.run(frozen, params, candidate="1")
 
 
 def _replace_clips(workspace: Workspace, clips: pa.Table) -> None:
@@ -64,23 +70,18 @@ def _replace_clips(workspace: Workspace, clips: pa.Table) -> None:
     holdout.write_frozen(folder, "v1", clips, tracks, {})
 
 
-def test_a_holdout_with_another_table_than_was_frozen_is_refused(
-    workspace: Workspace, registry_template: Path, params: Params, seal_tracks: Callable[..., object]
-) -> None:
-    seal_tracks(workspace)
-    holdout.freeze(workspace, params)
-    shutil.copy(registry_template, workspace.root / "mlflow.db")
-    table, facts = (workspace.holdout("v1") / name for name in ("clips.parquet", "holdout.json"))
+def test_a_holdout_with_another_table_than_was_frozen_is_refused(frozen: Workspace, params: Params) -> None:
+    table, facts = (frozen.holdout("v1") / name for name in ("clips.parquet", "holdout.json"))
     table.unlink()  # it may be a link into DVC's cache
     write_table(table, CLIPS_SCHEMA.empty_table())
     with pytest.raises(WorkspaceError, match=r"clips\.parquet is not what was frozen: restore it with `dvc checkout"):
-        evaluate.run(workspace, params, candidate="1")
+        evaluate.run(frozen, params, candidate="1")
     content = json.loads(facts.read_text("utf-8"))
     content["sha256"]["clips.parquet"] = sha256_file(table)
     for hashes in ({}, content["sha256"]):
         write_json(facts, content | {"sha256": hashes})
         with pytest.raises(WorkspaceError, match=r"holdout\.json is damaged .*: restore it with `dvc checkout"):
-            evaluate.run(workspace, params, candidate="1")
+            evaluate.run(frozen, params, candidate="1")
 
 
 def test_an_empty_holdout_is_said(released: Workspace, params: Params, seal_tracks: Callable[..., object]) -> None:

@@ -56,6 +56,7 @@ class World:
                     progress("extract", number + 1, count)
 
     def _extract(self, marks: dict[int, str], source: Source, params: Params) -> dict[int, _Seen]:
+        """Draw the clips of these numbers, look at them, and keep what was found under its mark."""
         seen: dict[int, _Seen] = {}
         with TemporaryDirectory() as videos, pose_stream(source, params) as stream:
             drawn = [self._draw(number, Path(videos)) for number in marks]
@@ -70,6 +71,7 @@ class World:
         return seen
 
     def _draw(self, number: int, folder: Path) -> tuple[ClipRecord, Path]:
+        """The clip of that number and its video, encoded into `folder`."""
         from violence_ops import synthetic
 
         motion = 2**31 + self.seed * 1_000_003 + number  # the clips of `synth` are drawn with seeds below 2^31
