@@ -28,8 +28,8 @@ class ChannelsFirstSTGCN(STGCN):
     """MMAction2's `STGCN` with `gcn_adaptive="init"`, `gcn_with_res=True`, `tcn_type="mstcn"`: that is STGCN++."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features `(N, M, C, T', V)` of inputs `(N, M, T, V, C)`. For ONNX and on a GPU it is MMAction2's own way."""
-        if torch.onnx.is_in_onnx_export() or x.is_cuda:
+        """Features `(N, M, C, T', V)` of inputs `(N, M, T, V, C)`. On a GPU it is MMAction2's own way, for ONNX there is `folded`."""
+        if x.is_cuda:
             found: Tensor = super().forward(x)
             return found
         count, persons, frames, joints, channels = x.shape

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor, nn
 
 from violence_ops.errors import UserError
+from violence_ops.recognition.channels_first import ChannelsFirstSTGCN
 from violence_ops.recognition.ensemble import Ensemble
+from violence_ops.recognition.folded import Folded
 from violence_ops.recognition.model import Classifier, Network, device
 from violence_ops.records import FloatArray
 
@@ -117,7 +119,15 @@ class _Network(nn.Module):
     def __init__(self, recogniser: Network) -> None:
         super().__init__()
         self.network: Any = recogniser.network
-        self._scores = recogniser.scores
+        self._scores = _folded(recogniser) or recogniser.scores
 
     def forward(self, windows: Tensor) -> Tensor:
         return self._scores(windows).softmax(dim=-1)[:, 1]
+
+
+def _folded(recogniser: Network) -> Folded | None:
+    """The network in the form that costs least to look with, where it has one."""
+    if not isinstance(recogniser.network.backbone, ChannelsFirstSTGCN):
+        return None
+    _, persons, frames, *_ = recogniser.shape
+    return Folded(recogniser.network.cpu(), persons, frames)
