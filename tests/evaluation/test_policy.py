@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from violence_ops.evaluation.policy import judge
 from violence_ops.evaluation.records import DataChecks, Evaluation, Leakage, Verdict
+from violence_ops.evaluation.report import headline
 from violence_ops.params import GateParams
 
 Make = Callable[..., Evaluation]
@@ -145,6 +146,37 @@ def test_a_slice_counts_as_far_as_chance_does_not_explain_it(
     own = [1 - value if i % 3 == 0 and i < 3 * lost else value for i, value in enumerate(sure)]  # all of them cam-0's
     policy = _policy(gate_params, max_slice_loss=0.1)
     assert _outcome(judge(make_evaluation(labels, own, sure), policy), "slices") == outcome
+
+
+GROUPS_OF_EIGHT = [f"g{i // 8}" for i in range(40)]
+
+
+@pytest.mark.parametrize(
+    "changes", [{"max_interval_loss": 0.04}, {"min_f1_difference": 0.01}], ids=["no-pass", "no-refusal"]
+)
+def test_a_gain_and_a_loss_that_cancel_in_a_group_prove_nothing(
+    make_evaluation: Make, gate_params: GateParams, changes: dict[str, float]
+) -> None:
+    sure = RIGHT * 2
+    own, other = ([1 - value if i in wrong else value for i, value in enumerate(sure)] for wrong in ((0, 16), (2, 18)))
+    evaluation = make_evaluation(LABELS * 2, own, other, GROUPS_OF_EIGHT)
+    assert evaluation.difference
+    assert evaluation.difference.by_group.upper == evaluation.difference.by_group.lower == 0
+    assert _outcome(judge(evaluation, _policy(gate_params, **changes)), "F1 difference") == "undecided"
+
+
+def test_a_gain_in_every_group_that_its_clips_do_not_prove_is_undecided_in_verdict_and_headline(
+    make_evaluation: Make, gate_params: GateParams
+) -> None:
+    sure = RIGHT * 2
+    own = [1 - value if i % 8 == 0 else value for i, value in enumerate(sure)]
+    other = [1 - value if i % 8 in (2, 5) else value for i, value in enumerate(sure)]
+    evaluation = make_evaluation(LABELS * 2, own, other, GROUPS_OF_EIGHT)
+    assert evaluation.difference
+    assert evaluation.difference.by_group.lower > 0
+    verdict = judge(evaluation, gate_params)
+    assert _outcome(verdict, "F1 difference") == "undecided"
+    assert headline(evaluation, verdict).startswith("It is undecided whether candidate 2 is better")
 
 
 def test_few_source_groups_cannot_carry_a_comparison(make_evaluation: Make, gate_params: GateParams) -> None:

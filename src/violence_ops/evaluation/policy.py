@@ -131,18 +131,19 @@ def _ceiling(name: str, what: str, value: float, limit: float, unit: str, key: s
 
 
 def _difference(evaluation: Evaluation, policy: GateParams) -> Check:
-    """The interval over source groups decides, with m = min_f1_difference and t = max_interval_loss.
+    """The interval decides (`Difference.interval`), with m = min_f1_difference and t = max_interval_loss.
 
     refuse: upper < m, even the best of the plausible differences is too small. pass: the difference itself is >= m and
     lower > m - t, so that (with t = 0) hardly any model passes that is not better by m. Everything between: undecided.
     """
     assert evaluation.difference
-    found, interval = evaluation.difference, evaluation.difference.by_group
+    found, interval = evaluation.difference, evaluation.difference.interval
     wanted, worst = policy.min_f1_difference, policy.min_f1_difference - policy.max_interval_loss
     figures = (
         f"The F1 difference to the champion is {found.f1:+.3f} ({found.confidence:.0%} interval {interval.lower:+.3f} to "
-        f"{interval.upper:+.3f} over {interval.units} source groups; clips that only the candidate has right: "
-        f"{found.only_candidate_right}, only the champion: {found.only_champion_right}, McNemar p = {found.mcnemar_p:.3f})"
+        f"{interval.upper:+.3f}, the wider at each end of one over {interval.units} source groups and one over "
+        f"{found.by_clip.units} clips; clips that only the candidate has right: {found.only_candidate_right}, only the champion: "
+        f"{found.only_champion_right}, McNemar p = {found.mcnemar_p:.3f})"
     )
     outcome: Outcome
     if interval.upper < wanted - _ROUNDING:

@@ -137,6 +137,16 @@ class Difference(_Record):
     only_champion_right: int
     mcnemar_p: float
 
+    @property
+    def interval(self) -> Interval:
+        """What is judged by: from the lower of both lower ends to the higher of both upper ends; units are the source groups.
+
+        Where clips of a group resemble each other, the truth is the wider interval over groups; where they do not, both should be
+        as wide. One over groups that is narrower only says that gains and losses met in the same groups, by chance if these are few.
+        """
+        group, clip = self.by_group, self.by_clip
+        return Interval(lower=min(group.lower, clip.lower), upper=max(group.upper, clip.upper), units=group.units)
+
 
 class Slice(_Record):
     """The clips that share one trait, e.g. dimension `camera`, value `cam-1`; how many of them only one model has right (None in

@@ -107,7 +107,7 @@ def _comparison(evaluation: Evaluation) -> str:
             f"Candidate {own.version} would be the first champion: F1 {own.metrics.f1:.3f} and recall {own.metrics.recall:.3f} {where}, "
             "with nothing to compare it to."
         )
-    interval = found.by_group
+    interval = found.interval
     figures = (
         f"F1 {own.metrics.f1:.3f} against {champion.metrics.f1:.3f} ({found.f1:+.3f}, {found.confidence:.0%} interval "
         f"{interval.lower:+.3f} to {interval.upper:+.3f}) {where}."

@@ -288,8 +288,8 @@ def _logged(evaluation: Evaluation) -> dict[str, float]:
     if evaluation.difference:
         numbers |= {
             "f1_difference": evaluation.difference.f1,
-            "f1_difference_lower": evaluation.difference.by_group.lower,
-            "f1_difference_upper": evaluation.difference.by_group.upper,
+            "f1_difference_lower": evaluation.difference.interval.lower,
+            "f1_difference_upper": evaluation.difference.interval.upper,
         }
     return numbers | {"latency_p95_ms": evaluation.timings.candidate.p95_ms}
 
