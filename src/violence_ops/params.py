@@ -200,6 +200,7 @@ class TrainParams(_Section):
     family: str
     streams: Annotated[tuple[Literal["joint", "bone", "joint_motion", "bone_motion"], ...], Field(min_length=1)]
     start: Annotated[str, Field(min_length=1)] | None
+    start_share: Annotated[float, Field(ge=0, lt=1)]
     epochs: Count
     mini_batch: Count
     learning_rate: Positive

@@ -118,3 +118,17 @@ def test_a_damaged_start_is_refused(trained_start: starts.Start, tmp_path: Path)
     path.with_suffix(".json").write_text(json.dumps({"sha256": "0"}))
     with pytest.raises(ParamsError, match="does not describe a start"):
         starts.find(path)
+
+
+def test_what_is_kept_of_a_fine_tuned_network_holds_the_asked_share_of_its_start(trained_start: starts.Start) -> None:
+    path = str(trained_start.path)
+
+    def tuned(share: float) -> dict[str, torch.Tensor]:
+        chosen = params(train__start=path, train__base_channels=8, train__start_share=share)
+        return fit(CLIPS[:14], CLIPS[14:], LABELS, chosen.train, chosen.windows).state
+
+    settings = Settings.of(params(train__base_channels=8).train, params().windows)
+    start, learnt, both = starts.load(trained_start, settings), tuned(0.0), tuned(0.25)
+    for name, value in both.items():
+        if value.is_floating_point():
+            torch.testing.assert_close(value, 0.25 * start[name] + 0.75 * learnt[name])

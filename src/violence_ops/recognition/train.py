@@ -86,8 +86,9 @@ def fit(
 ) -> Trained:
     """Train on `train`, choose epoch and threshold on `val`; `labels` maps clip_id to Fight or NonFight.
 
-    The network begins with the weights `params.start`, or with random ones when that is None. With a `checkpoint` file each
-    epoch is kept there, and a training that was killed goes on from it; the caller sees to it that data and params are the same.
+    The network begins with the weights `params.start`, or with random ones when that is None; of a start, what is returned holds
+    the share `params.start_share`. With a `checkpoint` file each epoch is kept there, and a training that was killed goes on from
+    it; the caller sees to it that data and params are the same.
     Raises ParamsError if the start does not fit or `params.precision` wants a GPU, UserError if the loss stops being a number or
     if no clip of the training side shows a person.
     """
@@ -147,7 +148,7 @@ class _Progress:
             self.last_gain = epoch.epoch
         if self.best is None or _rank(epoch) > _rank(self.best):
             self.best, self.probabilities = epoch, probabilities
-            self.state = {name: value.detach().cpu().clone() for name, value in network.state_dict().items()}
+            self.state = {name: value.cpu() for name, value in _copied(network).items()}
 
     def is_over(self, params: TrainParams) -> bool:
         done = len(self.history)
@@ -175,6 +176,8 @@ class _Training:
             fused=device().type == "cpu",  # elsewhere GradScaler has to skip whole steps
         )  # fmt: skip
         self.scaler = torch.amp.GradScaler(device().type, enabled=params.precision == "fp16")
+        self.start_share = params.start_share if params.start else 0.0
+        self.begun = _copied(self.network)
         if checkpoint and checkpoint.is_file():
             self._resume(checkpoint)
 
@@ -200,11 +203,32 @@ class _Training:
             group["lr"] = rate
         loss = self._pass(number)
         self.network.eval()
-        probabilities = self.validation.probabilities()
-        scores = vote.chosen(probabilities, self.validation.labels == 1)
-        epoch = Epoch(number, rate, loss, self.validation.loss(probabilities), scores)
-        self.progress.add(epoch, self.network, probabilities)
+        with self._start_kept():
+            probabilities = self.validation.probabilities()
+            scores = vote.chosen(probabilities, self.validation.labels == 1)
+            epoch = Epoch(number, rate, loss, self.validation.loss(probabilities), scores)
+            self.progress.add(epoch, self.network, probabilities)
         return epoch
+
+    @contextmanager
+    def _start_kept(self) -> Iterator[None]:
+        """The network as it is judged: `start_share` of what it began with, the rest of what it has learnt since.
+
+        Fine-tuning on few clips forgets some of what the start knows; averaged weights have both (Wortsman et al. 2022).
+        """
+        if not self.start_share:
+            yield
+            return
+        learnt = _copied(self.network)
+        mixed = {
+            name: torch.lerp(value, self.begun[name], self.start_share) if value.is_floating_point() else value
+            for name, value in learnt.items()
+        }
+        self.network.load_state_dict(mixed)
+        try:
+            yield
+        finally:
+            self.network.load_state_dict(learnt)
 
     def _pass(self, number: int) -> float:
         """One pass over the windows in random order; returns the mean loss.
@@ -280,6 +304,10 @@ class _Training:
         state = {name: value.cpu() for name, value in content["state"].items()}
         probabilities = np.array(content["probabilities"], np.float32)
         self.progress = _Progress(history, content["last_gain"], history[content["best"] - 1], state, probabilities)
+
+
+def _copied(network: nn.Module) -> dict[str, Tensor]:
+    return {name: value.detach().clone() for name, value in network.state_dict().items()}
 
 
 def learning_rate(params: TrainParams, epoch: int) -> float:

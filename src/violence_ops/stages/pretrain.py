@@ -74,7 +74,9 @@ def run(
     facts |= {"pose_weights": params.pose.weights, "pose_weights_sha256": source_sha256(params.pose)}
     facts |= {name: getattr(params, name).model_dump(mode="json") for name in ("train", "windows")}
     checkpoint = world.folder / f"{_digest(skeletons, facts)}.pt"
-    trained = fit(train, skeletons[:held], labels, params.train, params.windows, on_epoch, checkpoint)
+    # clips without end make a start forget nothing that is worth keeping
+    settings = params.train.model_copy(update={"start_share": 0.0})
+    trained = fit(train, skeletons[:held], labels, settings, params.windows, on_epoch, checkpoint)
     best = trained.history[trained.best_epoch - 1]
     start = starts.save(trained.state, trained.settings, out, **facts)
     for path in world.folder.glob(f"{checkpoint.stem}*.pt"):
