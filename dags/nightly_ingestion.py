@@ -5,7 +5,8 @@
 |---|---|
 | **ingest** | claims the inbox; every file exactly once, known bytes and unusable files go to quarantine |
 | **validate** | decodes every clip of a shard in a process that can be killed; bad ones go to quarantine |
-| **checkpoint** | the clips table must meet the expectations (Great Expectations); the data docs show the result |
+| **checkpoint** | a batch's clips table must meet the expectations (Great Expectations); the data docs show the result |
+| **passed** | the shards of the batches that do go on; **all_passed** fails the run where one does not |
 | **extract_poses** | finds the people in every frame (RTMO); one shard at a time on the device |
 | **annotate** | follows them and ranks who is most involved |
 | **score** | the champion judges every clip, once there is a champion; all shards have the one that the first shard found |
@@ -13,15 +14,15 @@
 
 Every task can be run again at any time: what is done already is skipped, and the sealed batch is the same, byte for byte.
 A night without new clips ends green with everything after *ingest* skipped. What a killed run of another night has taken in and
-not made a batch of, this one makes a batch of and finishes. A batch that an expectation stops stays open: mend the cause, then
-clear the failed task.
+not made a batch of, this one makes a batch of and finishes. A batch that an expectation stops stays open and stops no other: mend
+the cause, then clear its failed checkpoint.
 
 Trigger it by hand for a night of your choice (field *night*), or backfill: `violence-ops airflow backfill create --dag-id nightly_ingestion …`.
 """
 
 from datetime import date, timedelta
 
-from airflow.sdk import CronTriggerTimetable, Param, dag, task, task_group
+from airflow.sdk import CronTriggerTimetable, Param, TriggerRule, dag, task, task_group
 
 from violence_ops.orchestration import (
     BATCHES,
@@ -56,11 +57,24 @@ def nightly_ingestion():
         stage("validate", **shard)
 
     @task
-    def checkpoint(shards):
-        for batch_id in sorted({shard["batch_id"] for shard in shards}):
-            stage("validate.checkpoint", batch_id=batch_id)
-            # a night that is run again as a whole is judged by the champion of now
-            stage("score.unpin_champion", batch_id=batch_id)
+    def batches(shards):
+        return sorted({shard["batch_id"] for shard in shards})
+
+    @task
+    def checkpoint(batch_id):
+        stage("validate.checkpoint", batch_id=batch_id)
+        # a night that is run again as a whole is judged by the champion of now
+        stage("score.unpin_champion", batch_id=batch_id)
+        return batch_id
+
+    @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
+    def passed(shards, batch_ids):
+        going_on = set(batch_ids)
+        return [shard for shard in shards if shard["batch_id"] in going_on]
+
+    @task
+    def all_passed():
+        """A leaf: without it, a night would look well of which one batch was stopped."""
 
     @task_group
     def shard(shard):
@@ -86,7 +100,12 @@ def nightly_ingestion():
         outlet_events[BATCHES].extra = {"batches": batch_ids}
 
     shards = ingest()
-    validate.expand(shard=shards) >> checkpoint(shards) >> shard.expand(shard=shards) >> seal(shards)
+    batch_ids = batches(shards)
+    validate.expand(shard=shards) >> batch_ids
+    checked = checkpoint.expand(batch_id=batch_ids)
+    checked >> all_passed()
+    going_on = passed(shards, checked)
+    shard.expand(shard=going_on) >> seal(going_on)
 
 
 nightly_ingestion()

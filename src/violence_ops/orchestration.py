@@ -128,12 +128,12 @@ class LogProgress:
 
 
 def say_what_failed(context: Mapping[str, Any]) -> None:
-    """Callback: one line with the DAG, the task, the shard, its clips, and the error's sentence."""
+    """Callback: one line with the DAG, the task, the shard and its clips or the batch, and the error's sentence."""
     task = context["ti"]
-    shard = getattr(context.get("task"), "op_kwargs", {}).get("shard") or {}
+    arguments = getattr(context.get("task"), "op_kwargs", {})
     where = f"{task.dag_id} / {task.task_id}"
-    if task.map_index >= 0:
-        where += f" / shard {task.map_index}"
-    if shard:
-        where += f" of batch {shard['batch_id']} (clips {', '.join(shard['clip_ids'])})"
+    if shard := arguments.get("shard"):
+        where += f" / shard {task.map_index} of batch {shard['batch_id']} (clips {', '.join(shard['clip_ids'])})"
+    elif batch_id := arguments.get("batch_id"):
+        where += f" / batch {batch_id}"
     log.error("%s failed in try %d: %s", where, task.try_number, context.get("exception"))

@@ -75,10 +75,12 @@ def test_a_task_that_hangs_is_ended_but_waiting_for_a_person_is_not(dags: dict[s
 
 def test_a_shard_goes_from_poses_to_score_on_its_own(dags: dict[str, Any]) -> None:
     dag = dags["nightly_ingestion"]
-    order = ["ingest", "validate", "checkpoint", "shard.extract_poses", "shard.annotate", "shard.score", "seal"]
-    assert set(dag.task_ids) == set(order)
-    assert dag.get_task("checkpoint").upstream_task_ids >= {"validate"}
-    mapped_over = {"ingest"}
+    per_batch = {"batches", "checkpoint", "passed", "all_passed"}
+    per_shard = {"validate", "shard.extract_poses", "shard.annotate", "shard.score"}
+    assert set(dag.task_ids) == {"ingest", "seal"} | per_batch | per_shard
+    assert dag.get_task("batches").upstream_task_ids >= {"validate"}
+    assert dag.get_task("checkpoint").upstream_task_ids == {"batches"}
+    mapped_over = {"passed"}
     assert dag.get_task("shard.annotate").upstream_task_ids - mapped_over == {"shard.extract_poses"}
     assert dag.get_task("shard.score").upstream_task_ids - mapped_over == {"shard.annotate"}
     assert dag.get_task("seal").upstream_task_ids >= {"shard.score"}

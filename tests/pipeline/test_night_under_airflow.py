@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ import pytest
 from violence_ops import ledger, services, versioning
 from violence_ops.airflow_api import AirflowApi
 from violence_ops.errors import ServiceUnavailable, UserError
-from violence_ops.stages import init, status, synth
+from violence_ops.stages import ingest, init, status, synth
 from violence_ops.stages import services as stage
 from violence_ops.video import decode
 from violence_ops.video.write import VideoWriter
@@ -182,6 +183,23 @@ def test_a_night_that_drifted_starts_a_retraining_that_its_clips_alone_would_not
     assert by_night["tasks"] == {"enough_new": "success", "assemble": "skipped", "train": "skipped"}
     assert by_drift["tasks"] == {"enough_new": "success", "assemble": "success", "train": "success"}
     assert status.run(night.workspace).candidate == "2"
+
+
+def test_a_batch_that_is_stopped_fails_the_night_and_stops_no_other(night: Night, tmp_path: Path) -> None:
+    workspace, before = night.workspace, status.run(night.workspace).sealed
+    (workspace.inbox / "broken_again.mp4").write_text("no video either")
+    ingest.run(workspace, workspace.params(), night=date(2026, 2, 3))
+    synth.run(workspace.inbox, 2, seed=78, groups=2, with_truth=False, duration_s=1.5)
+    run_id = night.api.trigger("nightly_ingestion", {"night": "2026-02-03"})
+    assert night.api.wait("nightly_ingestion", run_id, timeout_s=_LIMIT_S) == "failed"
+    tasks = night.api.tasks("nightly_ingestion", run_id)
+    states = [(task["task_id"], task["state"]) for task in tasks]
+    assert sorted(state for name, state in states if name == "checkpoint") == ["failed", "success"]
+    assert dict(states)["seal"] == "success"
+    assert dict(states)["all_passed"] == "upstream_failed"
+    seen = status.run(workspace)
+    assert len(seen.sealed) == len(before) + 1
+    assert len(seen.open) == 1
 
 
 def _drop_far_away_people(folder: Path, inbox: Path) -> None:
