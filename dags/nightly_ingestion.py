@@ -17,7 +17,7 @@ A night without new clips ends green with everything after *ingest* skipped. Wha
 not made a batch of, this one makes a batch of and finishes. A batch that an expectation stops stays open and stops no other: mend
 the cause, then clear its failed checkpoint.
 
-Trigger it by hand for a night of your choice (field *night*), or backfill: `violence-ops airflow backfill create --dag-id nightly_ingestion …`.
+Trigger it by hand for a night of your choice (field *night*).
 """
 
 from datetime import date, timedelta

@@ -45,6 +45,17 @@ def test_errors_are_json_when_json_was_asked_for(tmp_path: Path) -> None:
     assert "is not a workspace" in error["error"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+def test_a_folder_whose_name_is_no_text_is_printed_so_that_it_can_be_found(tmp_path: Path, encoding: str) -> None:
+    folder = os.fsdecode(b"caf\xe9 \xc3\xa9")
+    done = run("synth", folder, "--clips", "2", "--groups", "1", "--json", cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["out"] == folder
+    again = run("synth", folder, cwd=tmp_path, PYTHONIOENCODING=encoding)
+    assert "caf\\udce9" in again.stderr
+    assert "Traceback" not in again.stderr
+
+
 @pytest.mark.parametrize("verb", ["check", "analyze", "validate", "drift"])
 def test_an_unknown_batch_is_wrong_usage_whatever_the_verb(verb: str, workspace: Workspace) -> None:
     done = run(verb, "--batch", "2026-03-03-00000000", cwd=workspace.root)
@@ -92,6 +103,25 @@ def test_a_release_needs_a_name_and_an_approval(workspace: Workspace) -> None:
     assert "needs an approval" in run("promote", "--by", "ann", cwd=workspace.root).stderr
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["promote", "--approve", "--by", "ann\udcff"],
+        ["refuse", "--by", "ann\udcff", "--reason", "r"],
+        ["refuse", "--by", "admin", "--reason", "r\udcff"],
+        ["rollback", "--by", "ann\udcff", "--reason", "r"],
+        ["label", "--from", "labels.csv", "--by", "ann\udcff"],
+        ["ledger", "reinstate", "--by", "ann\udcff"],
+    ],
+)
+def test_a_name_or_a_reason_in_bytes_that_are_no_text_is_wrong_usage(command: list[str], workspace: Workspace) -> None:
+    done = run(*command, cwd=workspace.root)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "holds bytes that are no text in UTF-8" in done.stderr
+    assert not workspace.ledger.exists()
+
+
 def test_ingest_of_an_empty_inbox_is_no_error_and_says_so_in_json(workspace: Workspace) -> None:
     done = run("ingest", "--json", cwd=workspace.root)
     assert done.returncode == 0, done.stderr
@@ -109,7 +139,7 @@ def test_a_dry_run_of_ingest_leaves_the_inbox_as_it_is(workspace: Workspace) -> 
 
 def test_every_verb_explains_itself(tmp_path: Path) -> None:
     text = run("--help", cwd=tmp_path).stdout
-    for verb in ("ingest", "validate", "extract-poses", "annotate", "score", "seal", "assemble", "train", "evaluate", "gate",
+    for verb in ("ingest", "validate", "extract-poses", "annotate", "score", "seal", "retry", "assemble", "train", "evaluate", "gate",
                  "promote", "refuse", "rollback", "init", "demo", "up", "down", "status", "doctor", "explain", "predict", "synth", "weights"):  # fmt: skip
         assert f" {verb} " in text, verb
 

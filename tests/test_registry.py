@@ -16,19 +16,18 @@ from violence_ops.params import WindowParams
 from violence_ops.recognition import package, vote
 from violence_ops.recognition.model import Recogniser, Settings
 from violence_ops.recognition.train import Epoch, Trained
-from violence_ops.registry import MODEL, Registry
+from violence_ops.registry import MODEL, Registry, _example
 
 BEGAN_MS = 1_700_000_000_000
 
 
-@pytest.fixture(scope="module")
-def package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def write_package(folder: Path, frames_per_second: float | None = None) -> Path:
     """An untrained classifier's package."""
     settings = Settings(
         family="stgcnpp",
         base_channels=8,
         dropout=0.0,
-        windows=WindowParams(mode="fixed", size=30, stride=10, persons=2),
+        windows=WindowParams(mode="fixed", size=30, stride=10, persons=2, frames_per_second=frames_per_second),
     )
     scores = vote.Scores(0.5, 1.0, 1.0, 1.0, 1.0)
     trained = Trained(
@@ -36,9 +35,19 @@ def package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         history=[Epoch(1, 0.1, 0.5, 0.5, scores)], sweep=[scores], val_clips=["a"], val_probabilities=np.ones(1, np.float32),
         val_labels=np.ones(1, np.int64), class_weights=(1.0, 1.0),
     )  # fmt: skip
-    folder = tmp_path_factory.mktemp("made") / "package"
     package.save(trained, folder, {"dataset_revision": "abc"})
     return folder
+
+
+@pytest.fixture(scope="module")
+def package_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_package(tmp_path_factory.mktemp("made") / "package")
+
+
+@pytest.fixture(scope="module")
+def paced_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One that brings every clip to 10 frames a second."""
+    return write_package(tmp_path_factory.mktemp("paced") / "package", 10.0)
 
 
 @pytest.fixture(scope="module")
@@ -118,6 +127,21 @@ def test_the_download_is_the_package_that_was_registered(
     assert package.load(fetched).threshold == 0.45
 
 
+def table(**facts: float) -> pd.DataFrame:
+    """A request: two clips with two persons in 40 frames."""
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "clip_id": clip, "width": 640, "height": 360, "frame_count": 40, "frame": frame, "rank": rank, "movement": 0.5,
+            "keypoints": (100 + 100 * rng.random(34)).tolist(), "keypoint_scores": [0.9] * 17, **facts,
+        }
+        for clip in ("a" * 20, "b" * 20)
+        for frame in range(40)
+        for rank in (1, 2)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def test_mlflow_loads_the_model_with_unpickling_forbidden(
     registry: Registry, version: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,20 +150,39 @@ def test_mlflow_loads_the_model_with_unpickling_forbidden(
     monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
     mlflow.set_tracking_uri(registry.uri)
     model = mlflow.pyfunc.load_model(f"models:/{MODEL}/{version}")
-    rng = np.random.default_rng(0)
-    rows = [
-        {
-            "clip_id": clip, "width": 640, "height": 360, "frame_count": 40, "frame": frame, "rank": rank, "movement": 0.5,
-            "keypoints": (100 + 100 * rng.random(34)).tolist(), "keypoint_scores": [0.9] * 17,
-        }
-        for clip in ("a" * 20, "b" * 20)
-        for frame in range(40)
-        for rank in (1, 2)
-    ]  # fmt: skip
-    found = model.predict(pd.DataFrame(rows))
+    found = model.predict(table())  # this model needs no frame rate
     assert list(found["clip_id"]) == ["a" * 20, "b" * 20]
     assert found["probability"].between(0, 1).all()
     assert set(found["verdict"]) <= {"Fight", "NonFight"}
+
+
+def test_a_model_that_brings_clips_to_one_rate_is_served_with_theirs_and_says_so_without(
+    registry: Registry, paced_folder: Path
+) -> None:
+    import mlflow
+    from mlflow.exceptions import MlflowException
+
+    with registry.start_run("paced", {}) as run:
+        version = registry.register(run.run_id, paced_folder, {})
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}/{version}")
+    fast, slow = (model.predict(table(fps=fps))["probability"].tolist() for fps in (30.0, 15.0))
+    assert fast != slow
+    with pytest.raises(MlflowException, match=r"Clip a{20} has no frame rate, .*: give it as `fps`"):
+        model.predict(table())
+
+
+def test_a_model_that_cannot_answer_its_own_example_is_not_registered(
+    registry: Registry, version: str, paced_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = registry.versions()
+    example = _example().drop(columns="fps")
+    monkeypatch.setattr("violence_ops.registry._example", lambda: example)
+    with (
+        pytest.raises(UserError, match=r"cannot answer its own example of a request, .*: Clip 0{20} has no frame rate"),
+        registry.start_run("unfit", {}) as run,
+    ):
+        registry.register(run.run_id, paced_folder, {})
+    assert registry.versions() == before
 
 
 def test_an_alias_moves_only_from_where_it_is_expected_to_be(registry: Registry, version: str) -> None:

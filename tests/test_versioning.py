@@ -144,3 +144,29 @@ def test_the_code_revision_names_a_commit_of_this_checkout() -> None:
     if not (root / ".git").exists():
         pytest.skip("not run from a checkout")
     assert versioning.code_revision().removesuffix("-dirty") == git(root, "rev-parse", "HEAD")
+
+
+def test_a_code_revision_that_is_given_counts_whatever_git_says(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIOLENCE_OPS_CODE_REVISION", "0123abc")
+    assert versioning.code_revision() == "0123abc"
+
+
+def test_without_git_the_code_revision_changes_with_the_code_and_with_nothing_else(tmp_path: Path) -> None:
+    package = Path(versioning.__file__).parent
+    asked = "from violence_ops import versioning; print(versioning.code_revision())"
+
+    def installed(name: str, change: str | None = None) -> str:
+        ignored = shutil.ignore_patterns("*.safetensors", "__pycache__")
+        shutil.copytree(package, tmp_path / name / package.name, ignore=ignored)
+        if change:
+            (tmp_path / name / package.name / "__init__.py").write_text(change)
+        environment = os.environ | {"PYTHONPATH": str(tmp_path / name), "GIT_CEILING_DIRECTORIES": str(tmp_path)}
+        done = subprocess.run(
+            [sys.executable, "-c", asked], env=environment, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    one, same, other = installed("one"), installed("same"), installed("other", '"""Changed."""\n')
+    assert one == same != other
+    assert one.startswith("violence-ops 0.")
+    assert "sha256:" in one

@@ -6,6 +6,8 @@ import os
 from dataclasses import dataclass, field, fields
 from urllib.parse import urlsplit
 
+from violence_ops.errors import UsageError, UserError
+
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
@@ -15,6 +17,8 @@ class Deployment:
     mlflow_uri: str | None = None
     remote_url: str | None = None
     user: str | None = None
+    code_revision: str | None = None
+    device: str | None = None
     webhook_url: str | None = field(default=None, repr=False)
     webhook_secret: str | None = field(default=None, repr=False)
     hook_command: str | None = field(default=None, repr=False)
@@ -23,6 +27,25 @@ class Deployment:
     def from_environment(cls) -> Deployment:
         """Read `VIOLENCE_OPS_` and the field's name in capitals; unset or empty means the workspace's own default, or none."""
         return cls(**{each.name: os.environ.get(f"VIOLENCE_OPS_{each.name.upper()}") or None for each in fields(cls)})
+
+
+def compute_device(wanted: str = "auto") -> str:
+    """`cuda` or `cpu`; `auto` is `$VIOLENCE_OPS_DEVICE`, else the GPU if this process sees one.
+
+    Raises UserError if the GPU is asked for and there is none, UsageError if the environment names another device.
+    """
+    import torch
+
+    asked = (Deployment.from_environment().device or "auto") if wanted == "auto" else wanted
+    if asked not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"VIOLENCE_OPS_DEVICE is {asked!r}: write cpu or cuda, or leave it unset.")
+    seen = asked != "cpu" and torch.cuda.is_available()
+    if asked == "cuda" and not seen:
+        raise UserError(
+            "This process sees no GPU, and it is to use one: look at `nvidia-smi`, CUDA_VISIBLE_DEVICES and the container's devices, or "
+            f"set {'VIOLENCE_OPS_DEVICE' if wanted == 'auto' else 'pose.device'} to cpu."
+        )
+    return "cuda" if seen else "cpu"
 
 
 def is_http(address: str) -> bool:

@@ -46,6 +46,17 @@ class WorkspaceError(UserError):
     """The folder is no workspace, or is not in the state that the step needs."""
 
 
+class Forgotten(WorkspaceError):
+    """A clip was forgotten while somebody worked on it."""
+
+    def __init__(self, clip_id: str) -> None:
+        super().__init__(f"Clip {clip_id} was forgotten meanwhile: nothing is written of it any more.")
+        self.clip_id = clip_id
+
+    def __reduce__(self) -> tuple[type["Forgotten"], tuple[str]]:
+        return type(self), (self.clip_id,)
+
+
 class ServiceUnavailable(UserError):
     """An outside system (MLflow, the catalog's database, the DVC remote) cannot be reached; a retry may succeed."""
 

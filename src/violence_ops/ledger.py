@@ -11,6 +11,7 @@ import errno
 import hashlib
 import json
 import os
+from collections import Counter
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -122,7 +123,7 @@ def _parse(workspace: Workspace) -> tuple[list[Entry], list[str]]:
     problems: list[str] = []
     for number, line in enumerate(lines, start=1):
         entry = _entry(line)
-        problem = "is no ledger entry" if entry is None else _mismatch(entry, number, entries[-1] if entries else None)
+        problem = "is no ledger entry" if entry is None else _mismatch(entry, number, entries)
         if problem:
             problems.append(
                 f"{name} line {number} {problem}: restore the file from git (`git log -p {name}` shows who changed it)."
@@ -148,15 +149,24 @@ def _entry(line: bytes) -> Entry | None:
         return None
 
 
-def _mismatch(entry: Entry, number: int, previous: Entry | None) -> str | None:
+def _mismatch(entry: Entry, number: int, before: list[Entry]) -> str | None:
+    """What keeps an entry from being line `number` after those `before` it, as a predicate; None if nothing does."""
     body = entry.to_dict()
     if body.pop("hash") != _hash(body):
         return "was changed after it was written (its hash does not match)"
     if entry.seq != number:
         return f"has the number {entry.seq}, so a line was removed or added before it"
-    if entry.prev_hash != (previous.hash if previous else GENESIS):
+    if entry.prev_hash != (before[-1].hash if before else GENESIS):
         return "does not continue the line before it (prev_hash differs)"
+    if entry.event == "rollback" and _released(before) < 2:
+        return "rolls back although no earlier champion was there to go back to"
     return None
+
+
+def _released(entries: list[Entry]) -> int:
+    """How many champions are not rolled back."""
+    done = Counter(entry.event for entry in entries if entry.payload.get("phase") == "done")
+    return done["promotion"] - done["rollback"]
 
 
 def _hash(body: dict[str, Any]) -> str:

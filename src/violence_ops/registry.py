@@ -117,7 +117,7 @@ class Registry:
         """Log the package folder as a pyfunc model of the run, then register it; returns the version.
 
         The version comes into being only after all its files have arrived, with their SHA-256 as a tag. It has no alias yet. A model that refuses tables of
-        tracks, because it looks at pictures, has no `example`.
+        tracks, because it looks at pictures, has no `example`. Raises UserError if the model cannot answer the one it has.
         """
         with self._reached() as client:
             import mlflow
@@ -128,6 +128,8 @@ class Registry:
                     signature=_signature(), input_example=_example() if example else None,
                     pip_requirements=[f"violence-ops=={__version__}"],
                 )  # fmt: skip
+            if example:
+                _try_out(mlflow.pyfunc.load_model(logged.model_uri))
             with _quiet_race():
                 client.create_registered_model(MODEL)
             made = client.create_model_version(
@@ -374,7 +376,7 @@ def _signature() -> Any:
     numbers = Array(DataType.double)
     inputs = [
         ColSpec("string", "clip_id"), ColSpec("long", "width"), ColSpec("long", "height"), ColSpec("long", "frame_count"),
-        ColSpec("long", "frame"), ColSpec("long", "rank"), ColSpec("double", "movement"),
+        ColSpec("double", "fps", required=False), ColSpec("long", "frame"), ColSpec("long", "rank"), ColSpec("double", "movement"),
         ColSpec(numbers, "keypoints"), ColSpec(numbers, "keypoint_scores"),
     ]  # fmt: skip
     outputs = [
@@ -383,13 +385,24 @@ def _signature() -> Any:
     return ModelSignature(Schema(inputs), Schema(outputs))
 
 
+def _try_out(model: Any) -> None:
+    """Raise UserError if a logged model does not answer its input example, of which MLflow itself only warns."""
+    try:
+        model.predict(_example())
+    except Exception as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise UserError(
+            f"The model cannot answer its own example of a request, so it is not registered: {reason}"
+        ) from error
+
+
 def _example() -> Any:
     """Two persons standing still in two frames."""
     import pandas as pd
 
     rows = [
         {
-            "clip_id": "0" * 20, "width": 640, "height": 360, "frame_count": 2, "frame": frame, "rank": rank, "movement": 0.0,
+            "clip_id": "0" * 20, "width": 640, "height": 360, "frame_count": 2, "fps": 15.0, "frame": frame, "rank": rank, "movement": 0.0,
             "keypoints": [float(80 * rank + 5 * axis + 3 * joint) for joint in range(17) for axis in range(2)],
             "keypoint_scores": [0.9] * 17,
         }

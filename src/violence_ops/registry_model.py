@@ -14,9 +14,10 @@ import pandas as pd
 
 
 class ViolenceDetector(mlflow.pyfunc.PythonModel):
-    """Input: one row per person and frame, columns as in `registry.EXAMPLE`. Output: one row per clip.
+    """Input: one row per person and frame, columns as in the model's signature and input example. Output: one row per clip.
 
-    A family that looks at pictures refuses with a sentence, because no table brings it any.
+    A family that looks at pictures refuses with a sentence, because no table brings it any; so does one that needs the clips'
+    frame rate if `fps` is not given.
     """
 
     def load_context(self, context: Any) -> None:
@@ -26,12 +27,19 @@ class ViolenceDetector(mlflow.pyfunc.PythonModel):
         self._package = package.load(Path(context.artifacts["package"]))
 
     def predict(self, context: Any, model_input: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        """Probability of Fight, threshold and verdict of every clip_id in the table."""
+        """Probability of Fight, threshold and verdict of every clip_id in the table.
+
+        A refusal is a MlflowException: of no other does a server tell what it says.
+        """
+        from violence_ops.errors import UserError
         from violence_ops.recognition.predict import predict_clip
 
         rows = []
         for clip_id, table in model_input.groupby("clip_id", sort=True):
-            prediction = predict_clip(self._package, _tracks(str(clip_id), table))
+            try:
+                prediction = predict_clip(self._package, _tracks(str(clip_id), table))
+            except UserError as refusal:
+                raise mlflow.MlflowException.invalid_parameter_value(str(refusal)) from refusal
             rows.append(
                 {
                     "clip_id": prediction.clip_id, "probability": prediction.probability,
@@ -50,7 +58,8 @@ def _tracks(clip_id: str, table: pd.DataFrame) -> Any:
     components[:, COMPONENTS.index("movement")] = table["movement"]
     first = table.iloc[0]
     return ClipTracks(
-        clip_id=clip_id, width=int(first["width"]), height=int(first["height"]), frame_count=int(first["frame_count"]), fps=0.0,
+        clip_id=clip_id, width=int(first["width"]), height=int(first["height"]), frame_count=int(first["frame_count"]),
+        fps=float(first.get("fps", 0.0)),
         frame=table["frame"].to_numpy(np.int32), bboxes=np.zeros((count, 4), np.float32), scores=np.zeros(count, np.float32),
         keypoints=np.array(table["keypoints"].tolist(), np.float32).reshape(-1, JOINTS, 2),
         keypoint_scores=np.array(table["keypoint_scores"].tolist(), np.float32), track_id=table["rank"].to_numpy(np.int32),

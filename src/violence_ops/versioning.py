@@ -5,19 +5,22 @@ One writer at a time: whatever changes the repository holds the workspace's lock
 
 from __future__ import annotations
 
+import hashlib
 import importlib.metadata
 import logging
 import os
 import stat
 import subprocess
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
+from violence_ops.deployment import Deployment
 from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.files import write_text
 from violence_ops.folders import Batch
@@ -90,7 +93,8 @@ def init(workspace: Workspace, *, remote_url: str | None = None, remote_endpoint
 def add_batch(workspace: Workspace, batch: Batch) -> str:
     """Put a sealed batch under version control: `dvc add`, git commit, tag `batch/<id>`, push to the default remote.
 
-    Returns the commit. Can be repeated after a crash. Raises ServiceUnavailable if the remote cannot be reached.
+    Returns the commit. Can be repeated after a crash. Raises ServiceUnavailable if the remote cannot be reached, WorkspaceError
+    if git is on no branch.
     """
     return _add(workspace, batch.sealed, f"Batch {batch.batch_id}", f"batch/{batch.batch_id}")
 
@@ -111,10 +115,12 @@ def commit_stage(workspace: Workspace, names: Iterable[str], message: str, param
     Afterwards `status` has nothing to say of them. A stage that never ran, or one before it, stays as it is to DVC.
     Inside `dvc repro` nothing is done: DVC records the stage itself. Returns the revision.
     If the stages ran with other `params` than params.yaml's, which DVC would record, it is told nothing of them.
+    Raises WorkspaceError if git is on no branch.
     """
     if inside_repro(workspace):
         return revision(workspace)
     with _dvc(workspace) as repo:
+        check_branch(workspace)
         for name in names if params in (None, workspace.params()) else ():
             if name == "ingest":
                 _refuse_special_files(workspace)
@@ -151,10 +157,34 @@ def revision(workspace: Workspace) -> str:
     return _git(workspace, "rev-parse", "HEAD")
 
 
-def git_commit(workspace: Workspace, paths: Iterable[Path], message: str) -> str:
-    """Commit these files or folders, and nothing else, to the workspace's git; a no-op if nothing changed."""
+def check_branch(workspace: Workspace) -> None:
+    """Raise WorkspaceError if git is on no branch, where a commit is lost as soon as somebody goes back to one."""
+    if not _git(workspace, "branch", "--show-current"):
+        newest = [*_branches(workspace), "BRANCH"][0]
+        raise WorkspaceError(
+            f"{workspace.root} is {_standing(workspace)}, where what is written is lost: if `dvc exp run` runs there let it end, else "
+            f"`git switch {newest}`, then run this again."
+        )
+
+
+@contextmanager
+def writing(workspace: Workspace) -> Iterator[Callable[[Iterable[Path], str], None]]:
+    """Hold the writer's lock to change files and commit them; yields what commits files or folders, and nothing else.
+
+    Raises WorkspaceError if git is on no branch.
+    """
     with workspace.lock("versioning"):
-        _commit(workspace, paths, message)
+        check_branch(workspace)
+        yield partial(_commit, workspace)
+
+
+def git_commit(workspace: Workspace, paths: Iterable[Path], message: str) -> str:
+    """Commit these files or folders, and nothing else, to the workspace's git; a no-op if nothing changed.
+
+    Raises WorkspaceError if git is on no branch.
+    """
+    with writing(workspace) as commit:
+        commit(paths, message)
     return revision(workspace)
 
 
@@ -175,27 +205,73 @@ def lost_content(workspace: Workspace, path: Path) -> str | None:
     return None
 
 
+def goes_on_elsewhere(workspace: Workspace, path: Path) -> str | None:
+    """Where an append-only text file has content that it lacks here, and what brings it back, in words; None if nowhere.
+
+    Looks at every other branch: an earlier commit that was checked out lacks what came after it, and so may a branch.
+    """
+    name, present = str(path.relative_to(workspace.root)), path.read_bytes() if path.is_file() else b""
+    here = _git(workspace, "branch", "--show-current")
+    for branch in _branches(workspace):
+        if branch != here and not present.startswith(_content(workspace, f"refs/heads/{branch}", name)):
+            return (
+                f"branch {branch} holds lines of {name} that are not here, because {workspace.root} is {_standing(workspace)}: "
+                f"`git switch {branch} && violence-ops dvc checkout` goes back to it."
+            )
+    return None
+
+
 def committed(workspace: Workspace, path: Path) -> bytes:
     """A text file's content in the last commit, without the space around it; nothing if the file is not in it."""
     return _content(workspace, "HEAD", str(path.relative_to(workspace.root))) if has_commits(workspace) else b""
 
 
 def code_revision() -> str:
-    """The commit of the project's checkout, with `-dirty` if files differ from it; the package's version if installed."""
+    """What the code is: `$VIOLENCE_OPS_CODE_REVISION` (an image's), else the commit of the project's checkout, with `-dirty` if
+    files differ from it, else the package's version with a hash of its sources."""
+    if given := Deployment.from_environment().code_revision:
+        return given
     here = Path(__file__).resolve()
     found = subprocess.run(
         ["git", "-C", str(here.parent), "ls-files", "--error-unmatch", here.name], capture_output=True, check=False
     )
     if found.returncode:
-        return f"violence-ops {importlib.metadata.version('violence-ops')}"
+        return f"violence-ops {importlib.metadata.version('violence-ops')} sha256:{_sources_sha256(here.parent)}"
     described = ["git", "-C", str(here.parent), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     return subprocess.run(described, capture_output=True, text=True, check=True).stdout.strip()
+
+
+@cache
+def _sources_sha256(package: Path) -> str:
+    """One SHA-256 over the names and bytes of the package's programs and default parameters, 16 hex digits of it."""
+    digest = hashlib.sha256()
+    for path in sorted(one for kind in ("*.py", "*.yaml") for one in package.rglob(kind)):
+        content = hashlib.sha256(path.read_bytes()).hexdigest()
+        digest.update(f"{path.relative_to(package)} {content}\n".encode())
+    return digest.hexdigest()[:16]
 
 
 def inside_repro(workspace: Workspace) -> bool:
     """Whether this process is the command of a stage that `dvc repro` runs in this workspace."""
     root = os.environ.get("DVC_ROOT")
     return bool(os.environ.get("DVC_STAGE") and root and Path(root).resolve() == workspace.root)
+
+
+def _branches(workspace: Workspace) -> list[str]:
+    """The branches, the one that was committed to last before the others."""
+    return _git(
+        workspace, "for-each-ref", "--sort=-committerdate", "--format=%(refname:lstrip=2)", "refs/heads"
+    ).splitlines()
+
+
+def _standing(workspace: Workspace) -> str:
+    """Where git is, in words."""
+    branch = _git(workspace, "branch", "--show-current")
+    return (
+        f"on branch {branch}"
+        if branch
+        else f"on no branch (HEAD is detached at {_git(workspace, 'rev-parse', '--short', 'HEAD')})"
+    )
 
 
 def _content(workspace: Workspace, commit: str, name: str) -> bytes:
@@ -206,6 +282,7 @@ def _content(workspace: Workspace, commit: str, name: str) -> bytes:
 def _add(workspace: Workspace, path: Path, message: str, tag: str | None) -> str:
     pointer = path.with_name(f"{path.name}.dvc")
     with _dvc(workspace) as repo:
+        check_branch(workspace)
         _translated(workspace, lambda: repo.add(str(path)))
         _commit(workspace, [pointer], message)
         _push(workspace, repo, [pointer])

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from violence_ops.errors import WorkspaceError
-from violence_ops.versioning import _commit, _dvc, _git, _push, _translated, revision
+from violence_ops.versioning import _commit, _dvc, _git, _push, _translated, check_branch, revision
 from violence_ops.workspace import Workspace
 
 _ADDED: Final = re.compile(r"\+.*\bmd5: ([0-9a-f]{32}\.dir)")
@@ -58,10 +58,12 @@ class _Place:
 def replace(workspace: Workspace, folder: Path, message: str, tag: str) -> str:
     """Put the changed content of a versioned folder under version control, push it, and move its tag. Returns the commit.
 
-    Can be repeated after a crash. Raises ServiceUnavailable if the remote cannot be reached.
+    Can be repeated after a crash. Raises ServiceUnavailable if the remote cannot be reached, WorkspaceError if git is on no
+    branch.
     """
     pointer = folder.with_name(f"{folder.name}.dvc")
     with _dvc(workspace) as repo:
+        check_branch(workspace)
         _translated(workspace, lambda: repo.add(str(folder)))
         _commit(workspace, [pointer], message)
         _push(workspace, repo, [pointer])
@@ -70,10 +72,14 @@ def replace(workspace: Workspace, folder: Path, message: str, tag: str) -> str:
 
 
 def remove(workspace: Workspace, folder: Path, message: str) -> None:
-    """Take a versioned folder out of the workspace, with its pointer. Can be repeated after a crash."""
+    """Take a versioned folder out of the workspace, with its pointer. Can be repeated after a crash.
+
+    Raises WorkspaceError if git is on no branch.
+    """
     pointer = folder.with_name(f"{folder.name}.dvc")
     name = str(pointer.relative_to(workspace.root))
     with workspace.lock("versioning"):
+        check_branch(workspace)
         shutil.rmtree(folder, ignore_errors=True)
         _git(workspace, "rm", "--quiet", "--force", "--ignore-unmatch", "--", name)
         if _git(workspace, "diff", "--cached", "--name-only", "--", name):

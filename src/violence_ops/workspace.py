@@ -98,6 +98,11 @@ class Workspace:
         return self.work / "claims"
 
     @property
+    def retrying(self) -> Path:
+        """Where `retry` puts files together before the inbox gets them at once."""
+        return self.work / "retry"
+
+    @property
     def data(self) -> Path:
         return self.root / "data"
 
@@ -161,6 +166,11 @@ class Workspace:
     def cache(self) -> Path:
         """Can be deleted at any time: downloaded model packages, exported engines."""
         return self.root / ".cache"
+
+    @property
+    def experiment(self) -> Path:
+        """The copy of the workspace in which an experiment runs; gone when it ends."""
+        return self.cache / "experiment"
 
     @property
     def airflow_home(self) -> Path:
@@ -290,7 +300,11 @@ class Workspace:
             raise UsageError(
                 f"{review_id[:80]!r} is not a review's id: it has 12 hex digits; `data/reviews/` holds them."
             )
-        return self.data / "reviews" / f"{review_id}.json"
+        return self.reviews / f"{review_id}.json"
+
+    @property
+    def reviews(self) -> Path:
+        return self.data / "reviews"
 
     # one evaluation, one model
     def report(self, name: str) -> ReportFolder:
@@ -305,7 +319,11 @@ class Workspace:
 
     def shadow(self, version: str, batch_id: str) -> Path:
         """What a version said of a batch's clips without effect; it can be made again at any time."""
-        return self.cache / "shadow" / fingerprint(self.mlflow_uri, version)[:16] / f"{batch_id}.parquet"
+        return self.shadows / fingerprint(self.mlflow_uri, version)[:16] / f"{batch_id}.parquet"
+
+    @property
+    def shadows(self) -> Path:
+        return self.cache / "shadow"
 
     def thumbnail(self, clip_id: str) -> Path:
         """A clip's small picture for reports; it can be made again at any time."""
@@ -324,10 +342,11 @@ class Workspace:
         return read_json(path, f"remove it and run `violence-ops {stage}` again", _Progress) if path.is_file() else {}
 
     @contextmanager
-    def lock(self, name: str) -> Iterator[None]:
-        """Wait for, then hold, an exclusive lock of this workspace; the system frees it if the holder dies."""
+    def lock(self, name: str, *, shared: bool = False) -> Iterator[None]:
+        """Wait for, then hold, a lock of this workspace, alone or with others that share it; the system frees it if the holder
+        dies."""
         path = self.work / "locks" / f"{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
             yield

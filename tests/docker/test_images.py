@@ -16,6 +16,7 @@ ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
 COMPOSE: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text("utf-8"))
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
+MACHINES: dict[str, Any] = yaml.safe_load((DOCKER / "machines.yaml").read_text("utf-8"))
 INSTRUCTIONS = [
     line.split(maxsplit=1)
     for line in (DOCKER / "Dockerfile").read_text("utf-8").replace("\\\n", " ").splitlines()
@@ -78,7 +79,7 @@ def test_what_tells_of_releases_reaches_the_workers_that_release_and_nobody_else
 
 
 def test_every_variable_of_the_compose_file_is_in_the_example_and_empty_there() -> None:
-    wanted = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", _file("compose.yaml")))
+    wanted = set(re.findall(r"(?<!\$)\$\{([A-Z_]+)", _file("compose.yaml") + _file("machines.yaml")))
     lines = [line for line in _file(".env.example").splitlines() if line and not line.startswith("#")]
     example = dict(line.split("=", 1) for line in lines)
     assert set(example) == wanted
@@ -108,6 +109,53 @@ def test_each_queue_of_the_dags_has_a_worker() -> None:
     served = {service["command"][4] for name, service in SERVICES.items() if name.startswith("worker-")}
     default = _environment(SERVICES["scheduler"])["AIRFLOW__OPERATORS__DEFAULT_QUEUE"]
     assert served == {"gpu", default}
+
+
+def test_a_gpu_worker_has_the_device_that_is_named_and_computes_on_no_other() -> None:
+    reserved = SERVICES["worker-gpu"]["deploy"]["resources"]["reservations"]["devices"]
+    assert reserved == [{"driver": "nvidia", "device_ids": ["${GPU:-0}"], "capabilities": ["gpu"]}]
+    stage = [text for name, text in INSTRUCTIONS if name == "ENV" and "NVIDIA_VISIBLE_DEVICES" in text]
+    assert "VIOLENCE_OPS_DEVICE=cuda" in stage[0].split()
+    assert sum("VIOLENCE_OPS_DEVICE" in text for _, text in INSTRUCTIONS) == 1
+
+
+def test_further_machines_reach_every_service_at_the_address_that_was_named() -> None:
+    changed = MACHINES["services"]
+    assert set(changed) <= set(SERVICES)
+    ports = {port for name in changed for port in changed[name].get("ports", ())}
+    assert all(re.fullmatch(r"\$\{ADDRESS:\?\}:(\d+):\1", port) for port in ports)
+    base, own = _environment(SERVICES["worker-gpu"]), _environment(changed["worker-gpu"])
+    assert set(own) <= set(base)
+    for key, value in (base | own).items():
+        named = {name for name in SERVICES if re.search(rf"(//|@){name}\b", value)}
+        assert not named, f"{key} names {named}, which only the first machine's containers can look up"
+    for name in ("postgres", "redis", "minio", "mlflow", "api-server"):
+        inside = {key: value for key, value in base.items() if re.search(rf"(//|@){name}\b", value)}
+        for key, value in inside.items():
+            assert re.sub(rf"((//|@)){name}\b", r"\1${ADDRESS:?}", value) == own[key]
+        used = {found[1] for value in inside.values() if (found := re.search(rf"{name}:(\d+)", value))} or {"5432"}
+        assert {port.rpartition(":")[2] for port in changed[name]["ports"]} == used
+    whole, start = changed["mlflow"]["command"], SERVICES["mlflow"]["command"]
+    assert whole == [*start[:-1], start[-1] + ",${ADDRESS:?}:5000"]
+    assert set(MACHINES["volumes"]) == {"workspace"}
+
+
+def test_every_image_says_which_code_it_holds() -> None:
+    for name, service in SERVICES.items():
+        if "build" in service:
+            assert service["build"]["args"] == {"CODE_REVISION": "${CODE_REVISION-}"}, name
+    for target in ("orchestrator", "gpu-worker"):
+        start = INSTRUCTIONS.index(
+            ["FROM", next(t for n, t in INSTRUCTIONS if n == "FROM" and t.endswith(f" {target}"))]
+        )
+        stage = INSTRUCTIONS[start + 1 :]
+        stage = stage[: next((i for i, (n, _) in enumerate(stage) if n == "FROM"), None)]
+        assert ["ARG", 'CODE_REVISION=""'] in stage
+        given = [
+            i for i, (name, text) in enumerate(stage) if "VIOLENCE_OPS_CODE_REVISION=$CODE_REVISION" in text.split()
+        ]
+        assert given
+        assert stage.index(["ARG", 'CODE_REVISION=""']) < given[0]
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -229,7 +229,7 @@ def test_anything_shared_with_training_is_refused(
 
 @pytest.mark.parametrize(
     ("stale", "says"),
-    [({"newer_holdout": "v2"}, "v2 is newer"), ({"relabelled": ("a", "b")}, "2 of its clips have another label by now (a, b)")],
+    [({"newer_holdout": "v2"}, "v2 is newer"), ({"relabelled": ("a", "b")}, "2 of its clips have another label by now: freeze")],
     ids=["superseded", "relabelled"],
 )  # fmt: skip
 def test_a_stale_holdout_releases_nothing(

@@ -9,11 +9,9 @@ import sys
 from collections.abc import Callable
 
 import pytest
-from mlflow.tracking import MlflowClient
 
 from violence_ops.records import ClipRecord
-from violence_ops.stages import synth
-from violence_ops.stages.releases import open_registry
+from violence_ops.stages import holdout, labels_file, synth
 from violence_ops.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -64,15 +62,26 @@ def test_a_refused_candidate_is_a_result_and_no_failed_pipeline(
     assert run(workspace, "dvc", "repro", "--single-item", *LEARNING).count("didn't change, skipping") == len(LEARNING)
 
 
-def test_an_experiment_trains_with_other_settings(
+def test_a_corrected_label_of_the_holdout_is_judged_anew_and_nothing_is_trained_for_it(
     new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]]
 ) -> None:
-    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1})
+    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1, "gate.resamples": 100})
     seal_tracks(workspace)
     workspace.write_progress("seal", {"batches": 1})
-    run(workspace, "dvc", "repro", "--single-item", "assemble")
-    subprocess.run(["git", "commit", "-q", "-a", "-m", "Assembled"], cwd=workspace.root, check=False)
-    run(workspace, "dvc", "exp", "run", "--single-item", "-S", "train.epochs=2", "train")
-    version = workspace.read_progress("train")["model_version"]
-    logged = MlflowClient(workspace.mlflow_uri).get_run(open_registry(workspace).version(version).run_id)
-    assert logged.data.params["train.epochs"] == "2"
+    run(workspace, "dvc", "repro", "--single-item", *LEARNING)
+    held, *_ = holdout.held_out(workspace)
+    other = "NonFight" if held.label == "Fight" else "Fight"
+
+    labels_file.record(workspace, {held.clip_id: held.label or "Fight"}, "ada")
+    assert _ran(run(workspace, "dvc", "repro", "--single-item", *LEARNING)) == ["assemble"]
+    labels_file.record(workspace, {held.clip_id: other}, "ada")
+    assert _ran(run(workspace, "dvc", "repro", "--single-item", *LEARNING)) == ["assemble", "evaluate", "gate"]
+    found = json.loads(workspace.report("1-vs-none").evaluation.read_text())
+    assert found["checks"]["relabelled"] == [held.clip_id]
+    assert "1 of its clips have another label" in workspace.report("1-vs-none").gate.read_text()
+    assert _ran(run(workspace, "dvc", "repro", "--single-item", *LEARNING)) == []
+    assert not set(LEARNING) & json.loads(run(workspace, "dvc", "status", "--json")).keys()
+
+
+def _ran(said: str) -> list[str]:
+    return [name for name in LEARNING if f"Running stage '{name}'" in said]

@@ -102,6 +102,21 @@ def test_what_cannot_be_read_or_is_not_there_is_one_sentence(workspace: Workspac
         analyze.run(workspace, workspace.params())
 
 
+def test_a_damaged_table_of_an_open_batch_is_named_with_the_command_that_says_more(
+    workspace: Workspace, open_batch: Callable[..., list[ClipRecord]]
+) -> None:
+    clip = open_batch(workspace, clips=1, people=lambda number: 2)[0]
+    annotate.run(workspace, workspace.params())
+    part = workspace.batch(clip.batch_id).part("tracks", clip.clip_id)
+    content = bytearray(part.read_bytes())
+    content[4:60] = bytes(56)  # the end, which says what is in it, stays as it was
+    for damage in (bytes(content), b"PAR1"):
+        part.write_bytes(damage)
+        done = CliRunner().invoke(app, ["analyze", "--workspace", str(workspace.root)])
+        assert done.exit_code == 1
+        assert f"{part} is damaged: `violence-ops check` says what brings it back." == done.stderr.strip()
+
+
 def test_memory_does_not_grow_with_the_length_of_a_batch(workspace: Workspace, seal_whole: Seal) -> None:
     small = workspace.batch(seal_whole(workspace, clips=3, night="2026-01-01", seed=1)[0].batch_id)
     large = workspace.batch(seal_whole(workspace, clips=60, night="2026-01-02", seed=2)[0].batch_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -41,6 +42,16 @@ def test_an_id_its_beginning_and_the_path_or_its_end_name_a_clip(workspace: Work
     one, _ = drop(workspace, 1, Fight__one="1", NonFight__two="2")
     for name in (one, one[:4], "Fight/one.mp4", "one.mp4"):
         assert clip_names.clip_id(workspace, name) == one
+
+
+def test_a_name_that_is_no_text_names_its_clip_as_it_was_and_as_it_is_shown(workspace: Workspace) -> None:
+    (workspace.inbox / os.fsdecode(b"caf\xe9.mp4")).write_text("1")
+    drop(workspace, 1)
+    one = clip_id_of(hashlib.sha256(b"1").hexdigest())
+    for name in (os.fsdecode(b"caf\xe9.mp4"), r"caf\xe9.mp4"):
+        assert clip_names.clip_id(workspace, name) == one
+    with pytest.raises(UsageError, match="No clip of this workspace is called"):
+        clip_names.clip_id(workspace, os.fsdecode(b"\xff.mp4"))
 
 
 def test_the_path_of_a_copy_names_the_clip_that_was_there_first(workspace: Workspace) -> None:

@@ -1,3 +1,4 @@
+import os
 import shutil
 from dataclasses import replace
 from datetime import date
@@ -136,3 +137,14 @@ def test_an_overlay_has_as_many_frames_as_its_clip(workspace, params, annotated)
     path = workspace.overlay(annotated[0].clip_id, ".mp4")
     assert result.path == str(path)
     assert sum(1 for _ in decode.frames(path)) == result.frames == 30
+
+
+def test_a_video_that_hangs_the_decoder_is_given_up_in_time(workspace, annotated, tmp_path):
+    clip = annotated[0]
+    video = batches.video_of(workspace.batch(clip.batch_id), clip)
+    video.unlink()
+    os.mkfifo(video)  # whoever opens it waits for ever
+    params = workspace.params({"validation.timeout_s": 2})
+    with pytest.raises(Rejected, match=r"took longer than 2 s to decode \(validation.timeout_s\)"):
+        explain.run(workspace, params, clip.clip_id, image=tmp_path / "why.png")
+    assert not (tmp_path / "why.png").exists()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from datetime import date
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,9 +24,11 @@ from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.files import sha256_file, write_json, write_table, write_text
 from violence_ops.records import ClipRecord
 from violence_ops.stages import (
+    annotate,
     assemble,
     batches,
     check,
+    extract_poses,
     forget,
     holdout,
     ingest,
@@ -33,8 +36,12 @@ from violence_ops.stages import (
     labels,
     lineage,
     quarantine,
+    score,
+    seal,
     status,
+    synth,
     tombstones,
+    validate,
 )
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
@@ -274,8 +281,6 @@ def test_a_clip_of_an_open_batch_and_one_in_quarantine_are_forgotten_too(
     assert len(batches.read_manifest(batch).clips) == len(batches.accepted_clips(batch)) == 2
     assert batches.video_of(batch, second).is_file()
 
-    from violence_ops.stages import validate
-
     shutil.copy(broken_folder / "too_short.mp4", workspace.inbox / "short.mp4")
     (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 3, 1)).batch_ids
     validate.run(workspace, workspace.params(), batch_id=batch_id)
@@ -411,18 +416,18 @@ def person(workspace: Workspace) -> str:
 
 
 def test_what_cannot_be_read_in_the_cache_goes_too(workspace: Workspace, person: str) -> None:
-    damaged = [workspace.cache / name for name in ("garbage.parquet", "cut.parquet", "page.html")]
+    names = ("garbage.parquet", "cut.parquet", "page.html", ".killed.parquet.x1.tmp", ".killed.html.x1.tmp")
+    damaged = [workspace.cache / name for name in names]
     write_table(damaged[1], pa.table({"clip_id": ["another"] * 100}))
-    for path, content in zip(
-        damaged, (b"garbage", damaged[1].read_bytes()[:-20], b"\xff" + person.encode()), strict=True
-    ):
+    cut, page = damaged[1].read_bytes()[:-20], b"\xff" + person.encode()
+    for path, content in zip(damaged, (b"garbage", cut, page, cut, page), strict=True):
         path.write_bytes(content)
     sound = workspace.cache / "sound.parquet"
     write_table(sound, pa.table({"clip_id": ["another"]}))
     planned = forget.run(workspace, workspace.params(), person, dry_run=True)
     assert set(planned.removed["files"]) == {str(path.relative_to(workspace.root)) for path in damaged}
     forget.run(workspace, workspace.params(), person, **WHO)
-    assert [path.exists() for path in (*damaged, sound)] == [False, False, False, True]
+    assert [path.exists() for path in (*damaged, sound)] == [*[False] * len(damaged), True]
     assert tombstones.is_finished(workspace, person)
 
 
@@ -487,3 +492,93 @@ def test_a_stored_table_that_cannot_be_read_is_named_until_it_is_gone(
     stored.unlink()
     assert forget.run(workspace, workspace.params(), person).left == ()
     assert tombstones.is_finished(workspace, person)
+
+
+@pytest.fixture(scope="session")
+def drop(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three real clips of people."""
+    folder = tmp_path_factory.mktemp("drop")
+    synth.run(folder, 3, seed=3, groups=3, with_truth=False, duration_s=1.5)
+    return folder
+
+
+NIGHT: Final = {"validate": validate, "extract-poses": extract_poses, "annotate": annotate, "score": score}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", NIGHT)
+@pytest.mark.parametrize("victim", ["first", "last"])
+def test_a_clip_that_is_forgotten_while_a_stage_works_on_its_batch_stays_forgotten(
+    workspace: Workspace, drop: Path, stage: str, victim: str
+) -> None:
+    """The first clip is being worked on, or was, when it is forgotten; the last one still waits for its turn."""
+    params = workspace.params({"annotation.overlay": "all", "annotation.workers": 1})
+    shutil.copytree(drop, workspace.inbox / "drop")
+    (batch_id,) = ingest.run(workspace, params, night=date(2026, 1, 1)).batch_ids
+    clip_ids = [clip.clip_id for clip in batches.read_manifest(workspace.batch(batch_id)).clips]
+    clip_id = clip_ids[0 if victim == "first" else -1]
+
+    def meanwhile(*_: object) -> None:
+        if not tombstones.all_of(workspace):
+            removed = forget.run(workspace, params, clip_id, **WHO).removed
+            assert removed["videos"] == 1
+
+    for name, step in NIGHT.items():
+        options = {"progress": meanwhile} if name == stage else {}
+        result = step.run(workspace, params, batch_id=batch_id, **options).to_dict()  # type: ignore[attr-defined]
+        assert result.get("quarantined", {}) == {}
+        if name == "validate":
+            validate.checkpoint(workspace, params, batch_id=batch_id)
+    assert tombstones.all_of(workspace) == [clip_id]
+    assert [clip.clip_id for clip in batches.accepted_clips(workspace.batch(batch_id))] == sorted(
+        {*clip_ids} - {clip_id}
+    )
+    assert seal.run(workspace, params, batch_id=batch_id).clips == 2
+    assert list(remnants(workspace, clip_id)) == []
+    assert list(quarantine.entries(workspace)) == []
+    with open_catalog(workspace) as catalog:
+        assert catalog.find([clip_id]) == {}
+        assert catalog.counts()["status"] == {"accepted": 2}
+    assert check.run(workspace, params).findings == []
+
+
+def test_check_names_what_is_left_of_a_forgotten_clip_and_forgetting_it_again_removes_it(
+    workspace: Workspace, seal_whole: Seal, open_batch: Callable[..., list[ClipRecord]]
+) -> None:
+    """As versions before this one could leave it: a stage that was running brought the clip back."""
+    sealed, opened = seal_whole(workspace, clips=3)[0], open_batch(workspace, people=lambda _: 2)[0]
+    versioning.add_batch(workspace, workspace.batch(sealed.batch_id))
+    params = workspace.params()
+    for clip in (sealed, opened):
+        stone = {"clip_id": clip.clip_id, "sha256": clip.sha256, "batch_id": clip.batch_id, "done": True, "at": "then"}
+        lists = ("models", "silent_models", "dataset_revisions", "holdouts", "evaluations")
+        tombstones.write(workspace, stone | WHO | {name: [] for name in lists})
+    refused = sealed.with_(status="quarantined", reason="unreadable")
+    quarantine.put(workspace, refused, night="2026-01-31", message="it is gone", original=None)
+    status.rebuild_catalog(workspace)
+
+    def left() -> dict[str, tuple[str, ...]]:
+        found = check.run(workspace, params, as_sealed=True).findings
+        return {f"{one.batch_id} {one.why}": one.items for one in found if one.what == "traces of forgotten clips"}
+
+    both = tuple(sorted((sealed.clip_id, opened.clip_id)))
+    said = "They are forgotten, and something of them is still"
+    assert left() == {
+        f"{sealed.batch_id} {said} in its tables or files.": (sealed.clip_id,),
+        f"{opened.batch_id} {said} in its tables or files.": (opened.clip_id,),
+        f"None {said} in the catalog.": both,
+        f"None {said} in the quarantine.": (sealed.clip_id,),
+    }
+    assert not check.run(workspace, params, as_sealed=True).clean
+    for clip_id in both:
+        forget.run(workspace, params, clip_id)
+        assert list(remnants(workspace, clip_id)) == []
+    assert left() == {}
+
+
+def test_what_went_of_an_open_batch_is_told(workspace: Workspace, open_batch: Callable[..., list[ClipRecord]]) -> None:
+    clip_id = open_batch(workspace, people=lambda _: 2)[0].clip_id
+    planned = forget.run(workspace, workspace.params(), clip_id, dry_run=True)
+    found = forget.run(workspace, workspace.params(), clip_id, **WHO)
+    assert planned.removed["rows"] == found.removed["rows"] == {"clips": 1, "poses": 60, "tracks": 0, "predictions": 0}
+    assert found.removed["videos"] == 1

@@ -46,3 +46,13 @@ def test_the_verb_prints_one_json_document_and_ends_with_4_if_nothing_was_usable
     content = json.loads(done.stdout)
     (junk,) = content["stopped"]
     assert content["batches"][junk]["validate"] == {"accepted": 0, "quarantined": {"unreadable": 1}}
+
+
+def test_missed_days_are_filled_in_one_after_another_each_with_its_own_files(
+    workspace: Workspace, clip_folder: Path
+) -> None:
+    """As README.md says it: files in the inbox carry no night, so a night takes all that is there."""
+    for day in (29, 30):
+        shutil.copy(clip_folder / f"clip{day % 5}.mp4", workspace.inbox)
+        night.run(workspace, workspace.params(), night=date(2026, 1, day))
+    assert [batch.batch_id[:10] for batch in workspace.sealed_batches()] == ["2026-01-29", "2026-01-30"]

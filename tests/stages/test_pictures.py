@@ -8,10 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.errors import Rejected, UsageError, WorkspaceError
+from violence_ops.evaluation.records import JudgedClip, Prediction
 from violence_ops.records import ClipRecord
-from violence_ops.stages import assemble, batches, evaluate, pictures, predict, pretrain, synth, train
+from violence_ops.stages import assemble, batches, evaluate, pictures, predict, pretrain, synth, thumbnails, train
 from violence_ops.stages.releases import open_registry
+from violence_ops.video.sandbox import Sandbox
 from violence_ops.video.write import VideoWriter
 from violence_ops.workspace import Workspace
 
@@ -41,8 +43,30 @@ def test_a_missing_video_is_named(
     ):
         train.fit(workspace.params(), train.Dataset.read(workspace), None, None)
     video = batches.video_of(workspace.batch(records[0].batch_id), records[0])
-    with pytest.raises(WorkspaceError, match=video.name):
-        pictures.of_clip(workspace.batch(records[0].batch_id), records[0])([0])
+    with Sandbox(workspace.params().validation) as sandbox, pytest.raises(WorkspaceError, match=video.name):
+        pictures.of_clip(workspace.batch(records[0].batch_id), records[0], sandbox)([0])
+
+
+def test_a_video_that_does_not_decode_within_the_limits_is_named_or_left_without_picture(
+    new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]]
+) -> None:
+    workspace = new_workspace(**FAMILY)
+    records = seal_tracks(workspace, clips=12)
+    film(workspace, records)
+    assemble.run(workspace, workspace.params())
+    hurried = workspace.params({"validation.timeout_s": 1e-6})
+    with pytest.raises(Rejected, match=r"took longer than 1e-06 s to decode \(validation.timeout_s\)"):
+        train.fit(hurried, train.Dataset.read(workspace), None, None)
+
+    said = Prediction(probability=0.9, verdict="Fight", confidence=0.9)
+    judged = JudgedClip(
+        clip_id=records[0].clip_id, label="Fight", source_group="g", batch_id=records[0].batch_id, source_path="a.mp4",
+        slices={}, candidate=said, champion=None,
+    )  # fmt: skip
+    assert thumbnails.data_uris(workspace, hurried, [judged]) == {}
+    assert not workspace.thumbnail(judged.clip_id).exists()
+    found = thumbnails.data_uris(workspace, workspace.params(), [judged])
+    assert found[judged.clip_id].startswith("data:image/jpeg;base64,")
 
 
 def test_what_needs_skeletons_alone_refuses_a_family_on_pictures(workspace: Workspace, tmp_path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,20 @@ def test_every_video_gets_a_row_and_one_that_is_broken_or_gone_its_reason(
     code, lines = answer(workspace, str(videos / "broken.mp4"), "-", stdin=f"{gone}\n")
     assert code == 4
     assert [line["reason"] for line in lines] == ["unreadable", "unreadable"]
+
+    odd = videos / os.fsdecode(b"caf\xe9.mp4")
+    (videos / "broken.mp4").rename(odd)
+    command = [sys.executable, "-m", "violence_ops.cli", "predict", "--workspace", str(workspace.root)]
+    strict = os.environ | {"PYTHONIOENCODING": "utf-8:strict"}
+    for arguments, stdin in (([str(videos)], b""), (["-"], os.fsencode(f"{odd}\n{good}\n"))):
+        done = subprocess.run([*command, *arguments], env=strict, input=stdin, capture_output=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert str(odd) in {json.loads(line)["path"] for line in done.stdout.splitlines()}
+    odd.write_bytes(Path(good).read_bytes())
+    (judged_odd,) = predict.run(workspace, params, [odd])
+    assert judged_odd["verdict"] == judged[0]["verdict"]
+    done = subprocess.run([*command, str(odd), "--csv"], env=strict, capture_output=True, check=False)
+    assert rb"caf\udce9.mp4," in done.stdout
 
 
 def answer(workspace: Workspace, *arguments: str, stdin: str) -> tuple[int, list[dict[str, Any]]]:

@@ -296,6 +296,20 @@ def test_verify_says_what_is_wrong_in_one_sentence_and_fails(passed: Workspace) 
         assert "Traceback" not in done.stderr
 
 
+def test_a_rollback_written_by_hand_before_any_promotion_is_one_sentence(workspace: Workspace) -> None:
+    ledger.append(workspace, actor="eve", event="rollback", payload={"from": "2", "to": "1", "phase": "done"})
+    commands = (["ledger", "verify"], ["ledger", "show"], ["rollback", "--by", "ada", "--reason", "r"], ["status"])
+    for command in commands:
+        whole = [sys.executable, "-m", "violence_ops.cli", *command, "--workspace", str(workspace.root)]
+        done = subprocess.run(whole, capture_output=True, text=True, check=False)
+        assert done.returncode == 1, command
+        assert "releases/ledger.jsonl line 1 rolls back although no earlier champion was there" in (
+            done.stdout + done.stderr
+        )
+        assert "Traceback" not in done.stderr
+        assert done.stderr.count("\n") <= 1
+
+
 @pytest.mark.parametrize("left", [-1, 0], ids=["cut", "emptied"])
 def test_a_tail_that_was_cut_off_stops_the_gate_and_is_told_by_status_and_history(
     passed: Workspace, params: Params, left: int
@@ -357,7 +371,7 @@ def test_a_line_that_a_crash_kept_from_git_is_known_as_our_own_and_committed_wit
     passed: Workspace, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(releases, "_commit", _die)
+        patch.setattr(versioning, "_commit", _die)
         with pytest.raises(KeyboardInterrupt):
             promote.refuse(passed, params, by="admin", reason="r")
     assert rollback.verify_ledger(passed).entries == 6

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
 import zipfile
 from collections.abc import Callable
+from datetime import date
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -16,11 +18,12 @@ import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
+from violence_ops import versioning
 from violence_ops.cli.program import app
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.files import sha256_file, write_table
 from violence_ops.records import CLIPS_SCHEMA, PREDICTIONS_SCHEMA, ClipRecord
-from violence_ops.stages import assemble, batches, holdout, labels, review, review_import
+from violence_ops.stages import assemble, batches, forget, holdout, ingest, labels, review, review_import
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
@@ -233,9 +236,12 @@ def test_xml_for_cvat_has_the_documented_form(workspace: Workspace, clips: list[
         for shape in track:
             assert {"frame", "keyframe", "outside", "occluded"} <= set(shape.attrib)
             assert {attribute.get("name") for attribute in shape} == names
-    assert {attribute.get("name"): attribute.text for attribute in tracks[0][0]}["verdict"] == other(
-        str(clips[1].label)
-    )
+    said = {attribute.get("name"): attribute.text for attribute in tracks[0][0]}
+    assert said["verdict"] == "unanswered"
+    assert f"model 3 says {other(str(clips[1].label))}" in str(said["why"])
+    (verdict,) = [one for one in label_set["clip"]["attributes"] if one["name"] == "verdict"]
+    assert verdict["default_value"] == "unanswered"
+    assert set(verdict["values"]) == {"unanswered", "Fight", "NonFight"}
     assert all(len(str(shape.get("points")).split(";")) == 17 for shape in tracks[2])
     assert [int(str(shape.get("frame"))) for shape in tracks[1]] == list(range(36))
 
@@ -312,6 +318,7 @@ def test_label_studio_round_trip_corrected_labels_win_and_reach_the_dataset(
         "confirmed": 22,
         "in_holdout": 1,
         "gone": 0,
+        "echoes": 0,
     }
     assert labels.effective_labels(workspace)[corrected.clip_id] == (other(str(corrected.label)), "review")
     (version,) = review_import.log(workspace).versions
@@ -334,13 +341,20 @@ def test_label_studio_round_trip_corrected_labels_win_and_reach_the_dataset(
     assert export(workspace, tmp_path / "again", again=True).review != result.review
 
 
+def answered_in_cvat(path: Path, verdict: str | None = None) -> None:
+    """Leave a clip's XML as CVAT does: written anew, whether a person has chosen a verdict or has not even opened the task."""
+    root = ElementTree.parse(path).getroot()
+    ElementTree.SubElement(root, "dumped").text = "2026-11-22 10:00:00+00:00"
+    for attribute in root.iterfind("track[@label='clip']/box/attribute[@name='verdict']"):
+        attribute.text = verdict or attribute.text
+    path.write_text("\n" + ElementTree.tostring(root, "unicode"))
+
+
 @pytest.mark.parametrize("packed", [False, True], ids=["xml", "zip"])
 def test_cvat_round_trip(workspace: Workspace, clips: list[ClipRecord], tmp_path: Path, packed: bool) -> None:
     export(workspace, tmp_path / "out", "cvat")
-    with pytest.raises(UsageError, match="no answer"):
-        review_import.run(workspace, tmp_path / "out", by="bob")  # nobody has touched the files yet
     path = tmp_path / "out" / f"{clips[0].clip_id}.xml"
-    path.write_text(path.read_text().replace(f">{clips[0].label}<", f">{other(str(clips[0].label))}<"))
+    answered_in_cvat(path, other(str(clips[0].label)))
     if packed:
         with zipfile.ZipFile(tmp_path / "task.zip", "w") as archive:
             archive.write(path, "annotations.xml")
@@ -349,6 +363,41 @@ def test_cvat_round_trip(workspace: Workspace, clips: list[ClipRecord], tmp_path
     assert (imported.version, imported.answered, imported.corrected) == (1, 1, 1)
     assert labels.effective_labels(workspace)[clips[0].clip_id] == (other(str(clips[0].label)), "review")
     assert labels.effective_labels(workspace)[clips[1].clip_id] == (clips[1].label, "inbox")
+
+
+def test_a_cvat_task_that_nobody_answered_is_no_answer_however_cvat_writes_it(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "out", "cvat")
+    with pytest.raises(UsageError, match="no answer"):
+        review_import.run(workspace, tmp_path / "out", by="bob")
+    for path in (tmp_path / "out").glob("*.xml"):
+        answered_in_cvat(path)
+    with pytest.raises(UsageError, match="no answer"):
+        review_import.run(workspace, tmp_path / "out", by="bob")
+    answered_in_cvat(tmp_path / "out" / f"{clips[2].clip_id}.xml", str(clips[2].label))
+    assert review_import.run(workspace, tmp_path / "out", by="bob").answered == 1
+    assert labels.effective_labels(workspace)[clips[1].clip_id] == (clips[1].label, "inbox")
+
+
+def test_of_an_older_cvat_export_with_the_verdict_filled_in_only_contradictions_count(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    review_id = export(workspace, tmp_path / "out", "cvat").review
+    manifest = json.loads(workspace.review(review_id).read_text())
+    del manifest["prefilled"]
+    workspace.review(review_id).write_text(json.dumps(manifest))
+    said = {one["clip_id"]: one["verdict"] for one in manifest["clips"]}
+    for clip_id, verdict in said.items():
+        answered_in_cvat(tmp_path / "out" / f"{clip_id}.xml", verdict)
+    with pytest.raises(UsageError, match="no answer that counts: they say what the model says"):
+        review_import.run(workspace, tmp_path / "out", by="bob")
+    answered_in_cvat(tmp_path / "out" / f"{clips[0].clip_id}.xml", other(said[clips[0].clip_id]))
+    result = review_import.run(workspace, tmp_path / "out", by="bob")
+    assert (result.answered, result.echoes) == (1, 2)
+    assert any("2 answers were left out" in line for line in result.lines())
+    assert labels.effective_labels(workspace)[clips[0].clip_id] == (other(said[clips[0].clip_id]), "review")
+    assert export(workspace, tmp_path / "anew", "cvat").clips == 2  # the others are asked again
 
 
 def test_the_majority_of_several_people_decides_and_a_tie_is_refused_with_its_clips(
@@ -392,7 +441,7 @@ def test_the_command_line_exports_imports_and_lists(
 
     assert run("export", str(tmp_path / "out"), "--format", "cvat", "--no-overlays", "--limit", "2")["clips"] == 2
     for path in (tmp_path / "out").glob("*.xml"):
-        path.write_text(path.read_text() + "\n")  # CVAT writes a file anew
+        answered_in_cvat(path, "Fight")
     assert run("import", str(tmp_path / "out"), "--by", "ann")["version"] == 1
     assert [one["by"] for one in run("log")["versions"]] == ["ann"]
 
@@ -511,3 +560,33 @@ def test_a_zip_that_cvat_does_not_write_is_refused(workspace: Workspace, tmp_pat
     path.write_bytes(content)
     with pytest.raises(UsageError, match=r"odd.zip is no ZIP that CVAT wrote \(.+\): export the task again"):
         review_import.run(workspace, path, by="ann")
+
+
+def test_of_a_forgotten_clip_no_review_knows_and_answers_about_it_are_left_out(
+    workspace: Workspace, seal_whole: Seal, tmp_path: Path
+) -> None:
+    batch = workspace.batch(seal_whole(workspace, clips=6, judged_by="3")[0].batch_id)
+    records = [record.with_(codec="h264") for record in batches.read_clips(batch)]
+    write_table(batch.table("clips"), pa.Table.from_pylist([one.to_dict() for one in records], CLIPS_SCHEMA))
+    versioning.add_batch(workspace, batch)
+    asked = export(workspace, tmp_path / "out", confidence=1.0, limit=3)
+    tasks = [annotated(task, (1, "Fight")) for task in exported_tasks(tmp_path / "out")]
+    clip_id = json.loads(workspace.review(asked.review).read_text())["clips"][0]["clip_id"]
+    content = batches.video_of(batch, next(one for one in records if one.clip_id == clip_id)).read_bytes()
+    planned = forget.run(workspace, workspace.params(), clip_id, dry_run=True)
+    found = forget.run(workspace, workspace.params(), clip_id, by="ann", reason="the person asked")
+    assert planned.removed["reviews"] == found.removed["reviews"] == [asked.review]
+    assert clip_id not in workspace.review(asked.review).read_text()
+    assert not subprocess.run(
+        ["git", "-C", workspace.root, "status", "--porcelain", "data/reviews"], capture_output=True, check=True
+    ).stdout
+
+    (workspace.inbox / "again.mp4").write_bytes(content)
+    assert ingest.run(workspace, workspace.params(), night=date(2026, 2, 2)).quarantined == {"forgotten": 1}
+    alone = [task for task in tasks if clip_id in json.dumps(task)]
+    result = review_import.run(workspace, write_export(tmp_path / "one.json", alone), by="ann")
+    assert (result.answered, result.gone, result.version) == (0, 1, None)
+    result = review_import.run(workspace, write_export(tmp_path / "all.json", tasks), by="ann")
+    assert (result.answered, result.gone) == (2, 1)
+    assert "1 answers were left out: their clips are no longer in this workspace." in result.lines()
+    assert clip_id not in workspace.labels_file.read_text()

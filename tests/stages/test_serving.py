@@ -39,7 +39,7 @@ def test_a_run_shows_all_of_a_training_and_its_model_answers_requests(
     import mlflow
     from mlflow.tracking import MlflowClient
 
-    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1})
+    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1, "windows.frames_per_second": 10})
     params = workspace.params()
     seal_tracks(workspace)
     revision = assemble.run(workspace, params).revision
@@ -88,11 +88,16 @@ def test_a_run_shows_all_of_a_training_and_its_model_answers_requests(
     with (tmp_path / "serve.log").open("w") as log:
         server = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
         try:
-            answer = _answer(server, f"http://127.0.0.1:{port}/invocations", tmp_path / "serve.log")
+            address = f"http://127.0.0.1:{port}/invocations"
+            answer = _answer(server, address, tmp_path / "serve.log")
+            unpaced = registry._example().drop(columns="fps").to_dict(orient="split")
+            refusal = httpx.post(address, json={"dataframe_split": unpaced}, timeout=60)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGTERM)
             server.wait(60)
+    assert refusal.status_code == 400
+    assert "has no frame rate" in refusal.json()["message"]
     (row,) = answer["predictions"]
     assert set(row) == {"clip_id", "probability", "threshold", "verdict"}
     assert row["verdict"] == ("Fight" if row["probability"] > row["threshold"] else "NonFight")

@@ -94,6 +94,19 @@ def test_a_damaged_table_fails_the_shadow_and_not_the_night(
     assert f"{predictions} is damaged" in (found.shadow_problem or "")
 
 
+def test_what_a_kill_left_half_written_goes_with_the_next_run(
+    released: Workspace, release: Callable[[Workspace, str], None]
+) -> None:
+    release(released, "1")
+    shadow.start(released, released.params(), "2")
+    whole = released.shadow("3", "2026-02-01-00000005")
+    write_table(whole, PREDICTIONS_SCHEMA.empty_table())
+    left = whole.with_name(f".{whole.name}.x1y2z3.tmp")
+    left.write_bytes(b"PAR1 and no end")
+    shadow.run(released, released.params())
+    assert (left.exists(), whole.exists()) == (False, True)
+
+
 def _a_damaged_package_fails_the_shadow_and_not_the_night(workspace: Workspace) -> None:
     params = workspace.params()
     for batch in workspace.sealed_batches():  # as if `seal` had been here

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from violence_ops import services
+from violence_ops import services, versioning_remote
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
-from violence_ops.stages import doctor, ingest, status
+from violence_ops.stages import doctor, ingest, init, status
 from violence_ops.workspace import Workspace
 
 
@@ -59,6 +59,48 @@ def test_doctor_names_the_bad_key_of_params(workspace: Workspace) -> None:
     result = doctor.run(workspace.root)
     assert not result.healthy
     assert any("ingest.shard_sise" in line for line in result.lines())
+
+
+@pytest.mark.parametrize(
+    ("setting", "remedy"),
+    [
+        ({"pose.weights": "rtmo_m"}, "`violence-ops weights pull`"),
+        ({"pose.device": "cuda"}, "set pose.device to cpu"),
+        ({"pose.source": "topdown"}, "set pose.detector and pose.keypoints"),
+        ({"pose.backend": "onnxruntime", "pose.precision": "int8"}, "or another pose.backend"),
+    ],
+    ids=["weights not pulled", "no GPU", "no models", "no such precision"],
+)
+def test_doctor_finds_what_would_keep_the_night_from_looking_at_a_clip(
+    new_workspace: Callable[..., Workspace], setting: dict[str, str], remedy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    workspace = new_workspace(**setting)
+    (fault,) = [finding for finding in doctor.run(workspace.root).findings if not finding.ok]
+    assert fault.what == "poses"
+    assert remedy in fault.remedy
+
+
+def test_doctor_finds_a_remote_that_is_gone_or_does_not_answer_and_does_not_wait_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versioning_remote, "_REACH_S", 2.0)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    (tmp_path / "nas").mkdir()
+    init.run(tmp_path / "far", remote_url=str(tmp_path / "nas" / "dvc"))
+    assert doctor.run(tmp_path / "far").healthy
+    (tmp_path / "nas").rmdir()
+    assert "DVC remote" in {finding.what for finding in doctor.run(tmp_path / "far").findings if not finding.ok}
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        init.run(tmp_path / "silent", remote_url="s3://store/x", remote_endpoint=address)
+        began = time.monotonic()
+        (fault,) = [finding for finding in doctor.run(tmp_path / "silent").findings if not finding.ok]
+    assert time.monotonic() - began < 60
+    assert "s3://store/x cannot be reached (no answer within 2 s)" in fault.remedy
 
 
 def test_a_workspace_that_may_not_be_written_is_a_fault_and_is_said_by_status(

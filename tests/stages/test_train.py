@@ -7,8 +7,10 @@ import shutil
 from collections.abc import Callable
 
 import pytest
+from typer.testing import CliRunner
 
-from violence_ops.errors import UserError, WorkspaceError
+from violence_ops.cli.program import app
+from violence_ops.errors import ParamsError, UserError, WorkspaceError
 from violence_ops.files import fingerprint, write_json
 from violence_ops.records import ClipRecord
 from violence_ops.stages import assemble, holdout, train
@@ -57,6 +59,54 @@ def test_a_dataset_of_which_a_part_is_another_is_not_trained_on(workspace: Works
         train.run(workspace, workspace.params())
     workspace.write_progress("train", {"dataset_revision": "x"})
     assert "run `violence-ops assemble` again" in train.worth_while(workspace, workspace.params()).reason
+
+
+@pytest.mark.parametrize("setting", ["windows.persons", "windows.frames_per_second"])
+@pytest.mark.parametrize("command", ["train", "sweep", "dataset export"])
+def test_a_dataset_assembled_with_other_settings_is_refused_until_it_is_assembled_with_them(
+    workspace: Workspace, seal_tracks: Seal, setting: str, command: str
+) -> None:
+    seal_tracks(workspace)
+    other = {setting: 2}
+    assemble.run(workspace, workspace.params())
+    arguments = [*command.split(), "--workspace", str(workspace.root), "-S", f"{setting}=2"]
+    arguments += [str(workspace.root / "out")] * (command == "dataset export")
+    done = CliRunner().invoke(app, arguments)
+    assert done.exit_code == 1
+    assert "was assembled with windows {frames_per_second: null, persons: 3}, not {" in done.stderr
+    assert done.stderr.endswith(": run `violence-ops assemble` with the same settings.\n")
+    changed = workspace.params(other)
+    assemble.run(workspace, changed)
+    assert train.Dataset.read(workspace, changed.windows).split[setting.partition(".")[2]] == 2
+    with pytest.raises(WorkspaceError, match="persons: 3"):
+        train.Dataset.read(workspace, workspace.params().windows)
+
+
+@pytest.mark.parametrize("rate", [None, 10.0], ids=["as found", "10 a second"])
+def test_of_a_dataset_that_does_not_say_its_rate_the_steps_of_its_skeletons_do(
+    workspace: Workspace, seal_tracks: Seal, rate: float | None
+) -> None:
+    seal_tracks(workspace)  # 15 frames a second
+    params = workspace.params({"windows.frames_per_second": rate})
+    assemble.run(workspace, params)
+    path = workspace.dataset / "split.json"
+    split = json.loads(path.read_text())
+    del split["frames_per_second"]
+    write_json(path, split)
+    train.Dataset.read(workspace, params.windows)
+    for other in {None, 5.0, 10.0} - {rate}:
+        with pytest.raises(WorkspaceError, match="was assembled with windows"):
+            train.Dataset.read(workspace, workspace.params({"windows.frames_per_second": other}).windows)
+
+
+@pytest.mark.parametrize("family", ["feature_line", "feature_forest"])
+def test_a_family_without_a_network_has_nothing_to_sweep(workspace: Workspace, seal_tracks: Seal, family: str) -> None:
+    seal_tracks(workspace)
+    assemble.run(workspace, workspace.params())
+    done = CliRunner().invoke(app, ["sweep", "--workspace", str(workspace.root), "-S", f"train.family={family}"])
+    assert done.exit_code == ParamsError.exit_code
+    assert f"train.family {family} has no network, so there is nothing to sweep" in done.stderr
+    assert not list(workspace.root.glob("mlflow.db"))
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
@@ -27,7 +28,7 @@ from violence_ops.workspace import Workspace
 
 
 def _lines_of_stdin() -> list[Path]:
-    paths = [Path(line.rstrip("\n")) for line in sys.stdin if line.strip()]
+    paths = [Path(os.fsdecode(line.rstrip(b"\n"))) for line in sys.stdin.buffer if line.strip()]
     if not paths:
         raise UsageError("Nothing was read from stdin: give one a line.")
     return paths

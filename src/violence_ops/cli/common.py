@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
+import io
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -31,6 +33,7 @@ class _Group(TyperGroup):
     """Whether stdout has its one JSON document: a refusal after it goes to stderr alone."""
 
     def invoke(self, ctx: Any) -> Any:
+        _print_anything()
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -73,6 +76,22 @@ ByOption = Annotated[
     ),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and change nothing.")]
+
+
+def _print_anything() -> None:
+    """Let stdout take any text, also the name of a file that is no UTF-8.
+
+    What its encoding has no bytes for is written as JSON escapes it (`\\udce9` is the byte e9): from JSON that was read,
+    `os.fsencode` makes the name again.
+    """
+    codecs.register_error("as-json", _as_json)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="as-json")
+
+
+def _as_json(fault: UnicodeError) -> tuple[str, int]:
+    assert isinstance(fault, UnicodeEncodeError)
+    return json.dumps(fault.object[fault.start : fault.end])[1:-1], fault.end
 
 
 class Result(Protocol):

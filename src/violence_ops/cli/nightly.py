@@ -127,6 +127,20 @@ def night(
 
 
 @app.command()
+def retry(
+    workspace: WorkspaceOption = None,
+    reason: Annotated[str, typer.Option(help="Why they were refused: timeout, unlabelled or unsafe_name.")] = "timeout",
+    dry_run: DryRunOption = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Take refused clips whose reason does not lie in their bytes out of quarantine, to be judged again the next night."""
+    from violence_ops.stages import retry as stage
+
+    opened, _ = open_workspace(workspace)
+    show(stage.run(opened, reason=reason, dry_run=dry_run), as_json)
+
+
+@app.command()
 def costs(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """What looking for the poses of each batch and clip took: processor seconds, on a GPU seconds of its calls.
 

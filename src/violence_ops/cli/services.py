@@ -68,7 +68,7 @@ def status(
     unlabelled: Annotated[bool, typer.Option("--unlabelled", help="List the clips that wait for a label.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Batches, quarantine, labels, models and services at a glance. Exit code 1 if the champion is not known for certain."""
+    """Batches, quarantine, labels, models and services at a glance. Exit code 1 if nothing can be released or the champion is not known for certain."""
     from violence_ops.stages import status as stage
 
     opened, _ = open_workspace(workspace)
@@ -111,9 +111,16 @@ def demo(
     "dvc", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 )
 def dvc_command(context: typer.Context) -> None:
-    """DVC itself, e.g. `violence-ops dvc repro`, with this installation's programs on its path."""
+    """DVC itself, e.g. `violence-ops dvc repro`, with this installation's programs on its path.
+
+    `exp run` runs in a copy of the workspace, which stays as it is.
+    """
+    from violence_ops.stages import experiment
+
     folder = str(Path(sys.executable).parent)
     os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
+    if experiment.is_one(context.args):
+        raise typer.Exit(experiment.run(Workspace.open(), context.args))
     os.execv(sys.executable, [sys.executable, "-m", "dvc", *context.args])
 
 
@@ -121,7 +128,7 @@ def dvc_command(context: typer.Context) -> None:
     "airflow", context_settings={"allow_extra_args": True, "ignore_unknown_options": True, "help_option_names": []}
 )
 def airflow_command(context: typer.Context) -> None:
-    """Airflow's own command line on the running workspace, e.g. `violence-ops airflow backfill create …`."""
+    """Airflow's own command line on the running workspace, e.g. `violence-ops airflow dags list`."""
     from violence_ops.stages import services as stage
 
     environment = stage.airflow_environment(Workspace.open())

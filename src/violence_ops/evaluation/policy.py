@@ -65,7 +65,7 @@ def _same_holdout(evaluation: Evaluation) -> Check:
     if relabelled := evaluation.checks.relabelled:
         return Check(
             name="holdout", outcome="undecided",
-            sentence=f"Holdout {evaluation.holdout.version} is stale, {len(relabelled)} of its clips have another label by now ({', '.join(relabelled[:3])}): freeze another one.",
+            sentence=f"Holdout {evaluation.holdout.version} is stale, {len(relabelled)} of its clips have another label by now: freeze another one.",
         )  # fmt: skip
     return Check(
         name="holdout", outcome="pass",

@@ -1,7 +1,7 @@
 """CVAT: its labels, "CVAT for video 1.1" XML of one clip, and that XML read back.
 
 Format: https://docs.cvat.ai/docs/other/xml_format. CVAT leaves tags out when it exports a video, so the verdict is an attribute
-of a box around the whole frame, whose label is `clip`; its other attributes say which clip it is.
+of a box around the whole frame, whose label is `clip`; its other attributes say which clip it is and why it is asked about.
 """
 
 from __future__ import annotations
@@ -18,6 +18,9 @@ from violence_ops.records import LABELS, Label
 if TYPE_CHECKING:
     from _typeshed import SupportsRead
 
+UNANSWERED: Final = "unanswered"
+"""The verdict of a clip that nobody has answered yet."""
+
 _MAX_TEXT: Final = 200
 _IDENTITY: Final = ("review", "clip_id", "sha256")
 
@@ -28,21 +31,24 @@ def _attribute(name: str, values: tuple[str, ...] = ("",)) -> dict[str, Any]:
 
 
 LABEL_SET: Final[list[dict[str, Any]]] = [
-    {"name": "clip", "type": "rectangle", "attributes": [_attribute("verdict", LABELS), *map(_attribute, _IDENTITY)]},
+    {
+        "name": "clip", "type": "rectangle",
+        "attributes": [_attribute("verdict", (UNANSWERED, *LABELS)), *map(_attribute, ("why", *_IDENTITY))],
+    },
     {"name": "person", "type": "rectangle", "attributes": [_attribute("track"), _attribute("rank")]},
     {"name": "joints", "type": "points", "attributes": [_attribute("track"), _attribute("rank")]},
-]
+]  # fmt: skip
 """The labels of a task, as CVAT's raw label editor takes them (JSON)."""
 
 
 def write(out: TextIO, asked: Task) -> None:
-    """The XML of one clip: the verdict, and of every track its boxes and its 17 joints (in COCO's order) as points."""
+    """The XML of one clip: the verdict, which is to be answered, and of every track its boxes and its 17 joints (in COCO's order) as points."""
     tracks = asked.tracks
     out.write('<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n')
     out.write(_meta(asked))
     whole = {"xtl": "0.00", "ytl": "0.00", "xbr": f"{tracks.width:.2f}", "ybr": f"{tracks.height:.2f}"}
-    facts = {"verdict": asked.verdict, "review": asked.review, "clip_id": asked.clip_id, "sha256": asked.sha256}
-    out.write(_track(0, "clip", [_shape("box", 0, whole, facts)]))
+    identity = {"review": asked.review, "clip_id": asked.clip_id, "sha256": asked.sha256}
+    out.write(_track(0, "clip", [_shape("box", 0, whole, {"verdict": UNANSWERED, "why": asked.why} | identity)]))
     found, points = boxes(tracks), joints(tracks)
     for number, (track_id, pieces) in enumerate(runs(tracks)):
         facts = {"track": str(track_id), "rank": str(int(tracks.rank[pieces[0][0]]))}
@@ -95,7 +101,7 @@ def _shape(tag: str, frame: int, place: Mapping[str, str], facts: Mapping[str, s
 
 
 def read(source: SupportsRead[bytes], where: str) -> Iterator[Answer]:
-    """The answer in a CVAT XML (of a video or of images), none if it has no box `clip`.
+    """The answer in a CVAT XML (of a video or of images), none if it has no box `clip` or that is unanswered.
 
     Read as a stream. Raises UsageError, beginning with `where`, for what is no such XML, holds a document type (and so could
     hold an entity bomb), contradicts itself, or gives neither Fight nor NonFight.
@@ -109,6 +115,8 @@ def read(source: SupportsRead[bytes], where: str) -> Iterator[Answer]:
             said = " and ".join(map(repr, sorted(values))) or "nothing"
             raise UsageError(f"{where}: the box `clip` says {said} as its {name}, but it must say one thing.")
     verdict, review, clip_id, sha256 = (values.pop() for values in reader.facts.values())
+    if verdict == UNANSWERED:
+        return
     label: Label | None = next((label for label in LABELS if label == verdict), None)
     if label is None:
         raise UsageError(f"{where}: the verdict is {verdict!r} but must be one of {', '.join(LABELS)}.")

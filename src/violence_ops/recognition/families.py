@@ -64,6 +64,17 @@ def check(params: TrainParams, cut: WindowParams) -> None:
     raise ParamsError(f"train.start {start.name} fits no member of {settings.family}: set train.start to null.")
 
 
+def check_sweep(params: TrainParams, cut: WindowParams) -> None:
+    """Raise ParamsError where a sweep over rates and regularisation would try nothing: no member of the family is a network; or
+    where `check` does."""
+    own = ensemble.members(Settings.of(params, cut))
+    if not any("model" in load_config(one) for one in own.values()):
+        raise ParamsError(
+            f"train.family {params.family} has no network, so there is nothing to sweep: train it as it is, or choose another family."
+        )
+    check(params, cut)
+
+
 def _of_member(params: TrainParams, settings: Settings, number: int) -> TrainParams:
     fits = params.start is not None and starts.find(params.start).part(settings) is not None
     changes = {"family": settings.family, "streams": settings.streams, "seed": params.seed + number}

@@ -20,6 +20,7 @@ import violence_ops.openmmlab
 import violence_ops.recognition.dataset
 import violence_ops.recognition.fusion  # registers its network and skeleton_transformer's
 import violence_ops.recognition.time_series  # noqa: F401 - registers its head
+from violence_ops.deployment import compute_device
 from violence_ops.errors import ParamsError
 from violence_ops.params import TrainParams, WindowParams
 from violence_ops.recognition import channels_first, vectorised
@@ -129,8 +130,8 @@ def bounded_threads() -> Iterator[None]:
 
 
 def device() -> torch.device:
-    """The GPU if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    """The GPU if there is one. Raises UserError if `$VIOLENCE_OPS_DEVICE` asks for one and there is none."""
+    return torch.device(compute_device())
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from violence_ops.errors import UserError
 from violence_ops.params import WindowParams
 from violence_ops.recognition.pictures import Pictures
 from violence_ops.records import COMPONENTS, JOINTS, ClipTracks, FloatArray
@@ -76,9 +77,19 @@ def blank(params: WindowParams) -> Skeleton:
 
 
 def from_tracks(tracks: ClipTracks, persons: int, frames_per_second: float | None = None) -> Skeleton:
-    """The `persons` top-ranked tracks of a clip, at the frames that poses were looked for in, or brought to a rate."""
+    """The `persons` top-ranked tracks of a clip, at the frames that poses were looked for in, or brought to a rate.
+
+    Raises UserError if that rate is asked for and the clip's own is not known.
+    """
     found = _as_sampled(tracks, persons)
-    return found if frames_per_second is None else resampled(found, tracks.fps / frames_per_second)
+    if frames_per_second is None:
+        return found
+    if not 0 < tracks.fps < math.inf:
+        raise UserError(
+            f"Clip {tracks.clip_id} has no frame rate, and windows.frames_per_second {frames_per_second:g} needs it: give it as `fps` "
+            "(a model registered before it took that column must be trained again)."
+        )
+    return resampled(found, tracks.fps / frames_per_second)
 
 
 def resampled(skeleton: Skeleton, step: float) -> Skeleton:

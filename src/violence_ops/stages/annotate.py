@@ -18,7 +18,7 @@ from violence_ops.stages import batches, overlays, workers
 from violence_ops.stages.annotation_summary import scene_of
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.overlay import judgement
-from violence_ops.stages.parts import record_progress, withdraw
+from violence_ops.stages.parts import record_progress, unless_forgotten, withdraw, writing
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def run(
     """
     chosen = None if clip_ids is None else list(clip_ids)
     found: list[_Counts] = []
-    skipped, overlays, refused = 0, 0, Counter[str]()
+    annotated, overlays, refused = 0, 0, Counter[str]()
     for batch in batches.chosen_batches(workspace, batch_id):
         if batch.is_sealed:
             continue
@@ -84,19 +84,23 @@ def run(
             for clip in clips
             if read_fingerprint(batch.part("tracks", clip.clip_id)) != expected(batch, clip, params)
         ]
-        skipped += len(clips) - len(due)
         lost = _annotate(workspace, batch, due, params, progress)
         refused.update(lost.values())
-        clips = [clip for clip in clips if clip.clip_id not in lost]
-        found += [_counts(batch, clip, params.annotation.crowd) for clip in clips]
-        fresh = {clip.clip_id for clip in due}
-        overlays += _overlays(workspace, batch, [clip for clip in clips if clip.clip_id in fresh], params, progress)
+        by_clip: dict[str, _Counts] = {}
+        for clip in clips:
+            if clip.clip_id not in lost:
+                with unless_forgotten(workspace, clip.clip_id):
+                    by_clip[clip.clip_id] = _counts(batch, clip, params.annotation.crowd)
+        found += by_clip.values()
+        fresh = [clip for clip in due if clip.clip_id in by_clip]
+        annotated += len(fresh)
+        overlays += _overlays(workspace, batch, fresh, params, progress)
     if clip_ids is None:
         record_progress(workspace, "annotate")
     scenes = Counter(counts.scene for counts in found)
     return AnnotateResult(
-        annotated=len(found) - skipped,
-        skipped=skipped,
+        annotated=annotated,
+        skipped=len(found) - annotated,
         tracks=sum(counts.tracks for counts in found),
         without_person=scenes["nobody"],
         one_person=scenes["one person"],
@@ -121,8 +125,9 @@ def _annotate(
         if outcome.failure:
             reason, sentence = _FAILURES[outcome.failure]
             message = sentence.format(clip=by_id[outcome.item].source_path, limit=limits[outcome.item])
-            withdraw(workspace, batch, by_id[outcome.item], Rejected(reason, message))
-            lost[outcome.item] = reason
+            with unless_forgotten(workspace, outcome.item):
+                withdraw(workspace, batch, by_id[outcome.item], Rejected(reason, message))
+                lost[outcome.item] = reason
         if progress:
             progress("annotate", done, len(clips))
     return lost
@@ -134,11 +139,15 @@ def annotate_clip(common: dict[str, Any], clip_id: str) -> dict[str, Any]:
     from violence_ops.stages.following import follow
 
     params = Params.model_validate(common["params"])
-    batch = Workspace(Path(common["root"])).batch(common["batch_id"])
-    (clip,) = batches.accepted_clips(batch, [clip_id])
-    poses = batches.read_poses(batch, clip)
-    frames = sampled_frames(clip, params.pose.max_frames_per_second)
-    write_table(batch.part("tracks", clip_id), follow(poses, params, frames).to_table(), expected(batch, clip, params))
+    workspace = Workspace(Path(common["root"]))
+    batch = workspace.batch(common["batch_id"])
+    with unless_forgotten(workspace, clip_id):
+        for clip in batches.accepted_clips(batch, [clip_id]):
+            poses = batches.read_poses(batch, clip)
+            frames = sampled_frames(clip, params.pose.max_frames_per_second)
+            tracks, mark = follow(poses, params, frames).to_table(), expected(batch, clip, params)
+            with writing(workspace, batch, clip_id):
+                write_table(batch.part("tracks", clip_id), tracks, mark)
     return {}
 
 

@@ -12,7 +12,7 @@ import pyarrow as pa
 from violence_ops import versioning
 from violence_ops.errors import UserError
 from violence_ops.files import atomic_path, fingerprint, sha256_file, write_json, write_table
-from violence_ops.params import Params
+from violence_ops.params import Params, WindowParams
 from violence_ops.records import LABELS
 from violence_ops.stages import holdout
 from violence_ops.stages.batches import Progress
@@ -74,6 +74,11 @@ def run(workspace: Workspace, params: Params, *, progress: Progress | None = Non
     workspace.write_progress("assemble", result.to_dict())
     versioning.commit_stage(workspace, ["assemble"], f"Dataset {revision[:12]}", params)
     return result
+
+
+def baked_in(windows: WindowParams) -> dict[str, Any]:
+    """Those settings of `windows` that the skeletons are made with; the others are for whoever trains on them."""
+    return {"persons": windows.persons, "frames_per_second": windows.frames_per_second}
 
 
 def obstacle(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -> str | None:
@@ -189,7 +194,7 @@ def _write_split(
             "holdouts": {name: holdout.read(workspace, name).revision for name in workspace.holdout_versions()},
             "held_out": result.held_out,
             "labels_version": max(one.version for one in (*train, *val)),
-            "persons": params.windows.persons,
+            **baked_in(params.windows),
             "sha256": hashes,
         },
     )  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NotRequired
@@ -21,6 +22,8 @@ from violence_ops.workspace import Workspace
 Progress = Callable[[str, int, int], None]
 """Called as `progress(what, done, total)` after every unit of work."""
 
+TABLES: Final = ("clips", "poses", "tracks", "predictions")
+"""Of a batch, in the order in which they are made."""
 
 _SUFFIXES: Final = frozenset(
     {
@@ -112,14 +115,32 @@ def read_clips(batch: Batch, clip_ids: Iterable[str] | None = None) -> list[Clip
         # not the whole folder for a few: every clip is asked for alone
         folder = (batch.open / "clips").glob("*.parquet")
         parts = sorted(folder if wanted is None else filter(Path.is_file, (batch.part("clips", one) for one in wanted)))
-        table = pa.concat_tables([load_table(part) for part in parts]) if parts else CLIPS_SCHEMA.empty_table()
+        tables = [found for part in parts if (found := _part(part)) is not None]
+        table = pa.concat_tables(tables) if tables else CLIPS_SCHEMA.empty_table()
     records = (ClipRecord.from_dict(row) for row in table.to_pylist())
     return [record for record in records if wanted is None or record.clip_id in wanted]
+
+
+def _part(path: Path) -> pa.Table | None:
+    """The rows of a part; None if it was taken away since it was listed, as `forget` and `retry` do."""
+    try:
+        return load_table(path)
+    except WorkspaceError:
+        if path.exists():
+            raise
+        return None
 
 
 def accepted_clips(batch: Batch, clip_ids: Iterable[str] | None = None) -> list[ClipRecord]:
     """The clips that passed validation, in clip_id order."""
     return [clip for clip in read_clips(batch, clip_ids) if clip.status == "accepted"]
+
+
+@contextmanager
+def locked(workspace: Workspace, batch: Batch, *, shared: bool = False) -> Iterator[None]:
+    """Hold a batch: alone to seal it or to take a clip out, with others (`shared`) to write what is told of one of its clips."""
+    with workspace.lock(f"seal-{batch.batch_id}", shared=shared):
+        yield
 
 
 def stored_suffix(source_path: str) -> str:
@@ -153,6 +174,14 @@ def read_rows(batch: Batch, table: str, clip_id: str) -> pa.Table:
             f"Clip {clip_id} of batch {batch.batch_id} has no {table} yet: run the stage that makes them first."
         )
     return load_table(part)
+
+
+def part_rows(batch: Batch, table: str, clip_id: str) -> int:
+    """How many rows a table of an open batch has of a clip; 0 if the stage has not run, or they cannot be read."""
+    try:
+        return row_count(batch.part(table, clip_id))
+    except WorkspaceError:
+        return 0
 
 
 def read_poses(batch: Batch, clip: ClipRecord) -> ClipPoses:

@@ -7,14 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from violence_ops.errors import UnknownBatch, WorkspaceError
+from violence_ops.errors import UnknownBatch
 from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord
-from violence_ops.stages import batches, check_open, check_sealed, extract_poses, releases, tombstones
+from violence_ops.stages import batches, check_forgotten, check_open, check_sealed, extract_poses, releases
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.check_overlays import Overlays
-from violence_ops.stages.findings import Finding, Look, Recipe, back_to_inbox, command, unreadable
+from violence_ops.stages.findings import Finding, Look, Recipe, back_to_inbox
 from violence_ops.workspace import Workspace
 
 
@@ -56,7 +56,8 @@ def run(
     """Look at one batch, or at all of them and at what is forgotten, and change nothing. Damaged files are findings.
 
     `content` reads every sealed video's bytes, not only its size. `as_sealed` accepts that sealed batches were made with other
-    parameters or weights. Raises UnknownBatch, WeightsError if the weights in use are not there.
+    parameters or weights. Raises UnknownBatch, WeightsError if the weights in use are not there, ServiceUnavailable if there are
+    forgotten clips and the catalog cannot be reached.
     """
     released = releases.last_champion(releases.entries(workspace))
     recipe = Recipe(params, extract_poses.source_sha256(params.pose), released)
@@ -68,6 +69,7 @@ def run(
     for done, batch in enumerate(chosen, start=1):
         look = _look(workspace, batch, recipe, content, as_sealed)
         findings += look.findings
+        findings += check_forgotten.in_batch(workspace, batch, look.clip_ids)
         if look.accepted is None:
             complete = False
         else:
@@ -78,7 +80,7 @@ def run(
     if complete:
         findings += overlays.of_nobody()
     if batch_id is None:
-        findings += _half_forgotten(workspace)
+        findings += check_forgotten.elsewhere(workspace)
     return CheckResult(len(chosen), len(homes), overlays.count, findings)
 
 
@@ -99,22 +101,6 @@ def _look(workspace: Workspace, batch: Batch, recipe: Recipe, content: bool, as_
     if batch.pointer.is_file():
         return Look(None, [check_sealed.not_pulled(workspace, batch)])
     return check_open.look(workspace, batch, recipe)
-
-
-def _half_forgotten(workspace: Workspace) -> Iterator[Finding]:
-    """Clips whose forgetting did not come to its end."""
-    for clip_id in tombstones.all_of(workspace):
-        path = str(workspace.tombstone(clip_id).relative_to(workspace.root))
-        try:
-            finished = tombstones.is_finished(workspace, clip_id)
-        except WorkspaceError as error:
-            remedy = command("git", "checkout", "--", path)
-            yield Finding("damaged", "tombstone", None, (path,), unreadable(error), remedy)
-            continue
-        if not finished:
-            why = "Its forgetting was not finished: some of it may still be there."
-            remedy = command("violence-ops", "forget", clip_id)
-            yield Finding("orphaned", "forgotten clip", None, (clip_id,), why, remedy)
 
 
 def _repeated(

@@ -37,7 +37,7 @@ def look(workspace: Workspace, batch: Batch, recipe: Recipe) -> Look:
         ingested = batches.read_manifest(batch).clips
     except (*DAMAGED, AttributeError) as error:
         seen.lost_manifest(unreadable(error))
-        return Look(None, seen.findings())
+        return Look(None, seen.findings(), seen.clip_ids())
     judged = {clip.clip_id: record for clip in ingested if (record := seen.verdict(clip, recipe))}
     accepted = {clip_id: clip for clip_id, clip in judged.items() if clip.status == "accepted"}
     for clip in accepted.values():
@@ -45,7 +45,7 @@ def look(workspace: Workspace, batch: Batch, recipe: Recipe) -> Look:
     waiting = [clip for clip in ingested if clip.clip_id not in judged]
     seen.videos([*waiting, *accepted.values()])
     seen.stray_parts({clip.clip_id for clip in ingested}, accepted)
-    return Look(accepted, seen.findings())
+    return Look(accepted, seen.findings(), seen.clip_ids().union(clip.clip_id for clip in ingested))
 
 
 class _Seen:
@@ -112,6 +112,10 @@ class _Seen:
             parts = {path.stem: path for path in (self.batch.open / table).glob("[!.]*.parquet")}
             _, strangers = compare(ingested if table == "clips" else accepted, parts)
             self._stray(tuple(self._shown(parts[name]) for name in strangers), f"parts of {table}")
+
+    def clip_ids(self) -> frozenset[str]:
+        """The clips after which a file is called."""
+        return frozenset(path.stem for path in self.batch.open.glob("*/[!.]*"))
 
     def lost_manifest(self, why: str) -> None:
         """The list of what was ingested is gone: the originals go back to the inbox."""

@@ -36,6 +36,7 @@ def look(workspace: Workspace, batch: Batch, recipe: Recipe, *, content: bool, a
     manifest = findings.manifest()
     ids = {name: found for name in _ANNOTATIONS if (found := findings.table_ids(name, manifest)) is not None}
     clips = findings.clips(manifest)
+    named = {clip.clip_id for clip in clips or ()}.union(*ids.values(), (path.stem for path in batch.videos.glob("*")))
     if clips is not None:
         accepted = {clip.clip_id: clip for clip in clips if clip.status == "accepted"}
         findings.videos(accepted, content)
@@ -45,8 +46,8 @@ def look(workspace: Workspace, batch: Batch, recipe: Recipe, *, content: bool, a
             findings.strangers("tracks", ids["tracks"] & accepted.keys(), ids["poses"], "that have no poses")
         if manifest and accepted and not as_sealed:
             findings.outdated(manifest, recipe, next(iter(accepted.values())))
-        return Look(accepted, findings.found)
-    return Look(None, findings.found)
+        return Look(accepted, findings.found, frozenset(named))
+    return Look(None, findings.found, frozenset(named))
 
 
 def not_pulled(workspace: Workspace, batch: Batch) -> Finding:

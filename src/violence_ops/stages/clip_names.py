@@ -9,6 +9,7 @@ from typing import Final
 from violence_ops.catalog import Catalog, CatalogClip
 from violence_ops.errors import UsageError
 from violence_ops.stages import quarantine, tombstones
+from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
@@ -40,7 +41,8 @@ def clip_id(workspace: Workspace, name: str) -> str:
 
 
 def called(workspace: Workspace, name: str) -> list[CatalogClip]:
-    """The clips that the name may mean, one more than SHOWN at most."""
+    """The clips that the name may mean, one more than SHOWN at most; a path may be as it was, or as it is shown."""
+    name = printable(name)
     gone = set(tombstones.all_of(workspace))
     with open_catalog(workspace) as catalog:
         found = _by_id(catalog, name, gone) if is_beginning(name) else []

@@ -29,8 +29,8 @@ class ExportResult:
 def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:
     """Write `pose_dataset.pkl`, with the splits train and val, and `<family>.py`, which MMAction2 trains with as it is.
 
-    An annotation is a window as the classifier sees it. Raises WorkspaceError if there is no dataset, UsageError if `out` holds
-    these files already, ParamsError if train.family is no network of MMAction2.
+    An annotation is a window as the classifier sees it. Raises WorkspaceError if there is no dataset or it was assembled with
+    other `windows`, UsageError if `out` holds these files already, ParamsError if train.family is no network of MMAction2.
     """
     from violence_ops.recognition import mmaction_config
     from violence_ops.recognition.export import window_dataset
@@ -40,7 +40,7 @@ def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:
     pickle, config = out / mmaction_config.PICKLE, out / f"{params.train.family}.py"
     if pickle.exists() or config.exists():
         raise UsageError(f"{out} holds an export already: name another folder.")
-    dataset = Dataset.read(workspace)
+    dataset = Dataset.read(workspace, params.windows)
     settings = Settings.of(params.train, params.windows)
     persons = mmaction_config.persons(settings)
     skeletons = read_table(load_table(dataset.folder / "skeletons.parquet"))

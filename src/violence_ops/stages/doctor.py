@@ -13,10 +13,10 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Final
 
-from violence_ops import services
+from violence_ops import services, versioning_remote
 from violence_ops.catalog import Catalog, is_unborn
 from violence_ops.errors import UserError
-from violence_ops.stages import notify, releases
+from violence_ops.stages import extract_poses, notify, releases
 from violence_ops.workspace import Workspace
 
 _LEAST_DISK_GIB: Final = 5.0
@@ -55,13 +55,13 @@ class DoctorResult:
 
 def run(workspace: Path | None = None) -> DoctorResult:
     """Look at this machine and, if there is one, at the workspace; changes nothing and raises nothing."""
-    findings = [_python(), _packages(), _ffmpeg(), _device(), _weights(), _git(), _memory()]
+    findings = [_python(), _packages(), _ffmpeg(), _device(), _git(), _memory()]
     try:
         opened = Workspace.open(workspace)
-        findings += [_writable(opened), _params(opened), _disk(opened.root), _catalog(opened), _champion(opened)]
-        findings += [_told(opened), *_services(opened)]
+        findings += [_writable(opened), _params(opened), _poses(opened), _disk(opened.root), _catalog(opened)]
+        findings += [_remote(opened), _champion(opened), _told(opened), *_services(opened)]
     except UserError as error:
-        findings += [_disk(Path.cwd()), Finding("workspace", "none here", workspace is None, str(error))]
+        findings += [_weights(), _disk(Path.cwd()), Finding("workspace", "none here", workspace is None, str(error))]
     return DoctorResult(findings)
 
 
@@ -161,6 +161,21 @@ def _catalog(workspace: Workspace) -> Finding:
 
 def _params(workspace: Workspace) -> Finding:
     return _finding("params.yaml", lambda: f"valid, {workspace.params().schedule.nightly} is the nightly schedule")
+
+
+def _poses(workspace: Workspace) -> Finding:
+    """Open what the night finds people with, as `extract-poses` does."""
+
+    def look() -> str:
+        params = workspace.params().pose
+        source = extract_poses.open_source(params)
+        return f"{extract_poses.source_name(params)} on {source.device}, sha256 {source.sha256:.12}"
+
+    return _finding("poses", look)
+
+
+def _remote(workspace: Workspace) -> Finding:
+    return _finding("DVC remote", lambda: versioning_remote.reached(workspace))
 
 
 def _told(workspace: Workspace) -> Finding:

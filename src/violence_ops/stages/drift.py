@@ -75,8 +75,9 @@ def run(workspace: Workspace, params: Params, *, batch_id: str | None = None) ->
         batch.batch_id, manifest.night, version, reference.dataset_revision, shifts, tuple(_notes(manifest, reference))
     )
     path = workspace.drift_report(batch.batch_id)
-    write_json(path, report.to_dict())
-    versioning.git_commit(workspace, [path], f"Drift of batch {batch.batch_id}: {report.verdict}")
+    with versioning.writing(workspace) as commit:
+        write_json(path, report.to_dict())
+        commit([path], f"Drift of batch {batch.batch_id}: {report.verdict}")
     return DriftResult(batch.batch_id, report, str(path), params.drift.trigger and report.verdict == "drift")
 
 

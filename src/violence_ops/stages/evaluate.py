@@ -38,6 +38,7 @@ from violence_ops.stages.batches import Progress
 from violence_ops.stages.capacity import peak_memory
 from violence_ops.stages.holdout import TABLES, read_facts
 from violence_ops.stages.score import load_version
+from violence_ops.video.sandbox import Sandbox
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -85,8 +86,12 @@ class _Holdout:
         rows = self.tracks.filter(pa.compute.equal(self.tracks["clip_id"], clip.clip_id))
         return ClipTracks.from_table(rows, clip)
 
-    def look_at(self, clip: ClipRecord) -> Look:
-        return pictures.of_clip(self.workspace.batch(clip.batch_id), clip)
+    def look_at(self, clip: ClipRecord, sandbox: Sandbox) -> Look:
+        return pictures.of_clip(self.workspace.batch(clip.batch_id), clip, sandbox)
+
+    def with_people(self) -> ClipRecord:
+        """The first clip that shows somebody who is ranked, if one does."""
+        return next((clip for clip in self.clips if self.tracks_of(clip).rank.any()), self.clips[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,8 +206,9 @@ def _trained_on(package: Path) -> list[Origin] | None:
 def _judge(
     name: str, own: _Contestant, rival: _Contestant | None, holdout: _Holdout, params: Params, progress: Progress | None
 ) -> Evaluation:
-    predictions, times = _predict(own, holdout, "candidate", progress)
-    others, other_times = _predict(rival, holdout, "champion", progress) if rival else ({}, None)
+    with Sandbox(params.validation) as sandbox:
+        predictions, times = _predict(own, holdout, sandbox, "candidate", progress)
+        others, other_times = _predict(rival, holdout, sandbox, "champion", progress) if rival else ({}, None)
     clips = [
         JudgedClip(
             clip_id=clip.clip_id, label=_label(clip), source_group=clip.source_group, batch_id=clip.batch_id,
@@ -228,19 +234,20 @@ def _label(clip: ClipRecord) -> Label:
 
 
 def _predict(
-    model: _Contestant, holdout: _Holdout, role: str, progress: Progress | None
+    model: _Contestant, holdout: _Holdout, sandbox: Sandbox, role: str, progress: Progress | None
 ) -> tuple[dict[str, Prediction], Latency]:
     """Every clip's prediction, and the time each took on one thread."""
     from violence_ops.recognition.predict import predict_clip
 
     made, seconds = {}, []
     with _one_thread(), peak_memory() as peak:
-        first = holdout.clips[0]
-        predict_clip(model.package, holdout.tracks_of(first), holdout.look_at(first))  # it warms up and is not counted
+        first = holdout.with_people()
+        # it warms up, starts the sandbox's child if pictures are wanted, and is not counted
+        predict_clip(model.package, holdout.tracks_of(first), holdout.look_at(first, sandbox))
         for done, clip in enumerate(holdout.clips, start=1):
             tracks = holdout.tracks_of(clip)
             start = time.perf_counter()
-            found = predict_clip(model.package, tracks, holdout.look_at(clip))
+            found = predict_clip(model.package, tracks, holdout.look_at(clip, sandbox))
             seconds.append(time.perf_counter() - start)
             made[clip.clip_id] = judgement.prediction(found.probability, found.verdict)
             if progress:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from violence_ops.catalog import PASSING
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import atomic_path
 from violence_ops.folders import Batch
@@ -64,11 +65,18 @@ class ExplainResult:
                 )
             )
         if self.refusal:
-            return [*lines, f"  refused  {self.refusal['reason']}: {self.refusal['message']}"]
+            return [*lines, *_refusal_lines(self.refusal)]
         if self.scene:
             lines.append(f"  people   {self.scene}")
         lines += [*_track_lines(self.tracks), *_verdict_lines(self.verdict)]
         return lines + ([f"Picture: {self.image}"] if self.image else [])
+
+
+def _refusal_lines(refusal: dict[str, Any]) -> Iterator[str]:
+    reason = refusal["reason"]
+    yield f"  refused  {reason}: {refusal['message']}"
+    if reason in PASSING and refusal.get("original"):
+        yield f"  again    `violence-ops retry --reason {reason}` takes it out of quarantine, to be judged anew"
 
 
 def run(
@@ -77,7 +85,8 @@ def run(
     """Explain one clip; with `image` also write a PNG there: the best frame with regions, tracks, and components as bars.
 
     Of a forgotten clip there is only its tombstone.
-    Raises UsageError if the workspace does not know the clip, WorkspaceError if there is no picture of it to write.
+    Raises UsageError if the workspace does not know the clip, WorkspaceError if there is no picture of it to write, Rejected if its
+    video does not decode within the limits of validation.
     """
     result = _known(workspace, params, clip_id, image)
     if image is not None and (isinstance(result, ForgottenLineage) or result.image is None):
@@ -122,7 +131,7 @@ def _accepted(
     tracks, used = _tracks(batch, clip), _made_with(batch, params)
     described = None if tracks is None else _described(tracks, clip, used)
     if image is not None:
-        _write_image(image, batch, clip, described or [])
+        _write_image(image, params, batch, clip, described or [])
     return ExplainResult(
         clip_id=clip.clip_id,
         status="accepted",
@@ -228,13 +237,15 @@ def _verdict(batch: Batch, clip: ClipRecord) -> dict[str, Any] | None:
     }  # fmt: skip
 
 
-def _write_image(path: Path, batch: Batch, clip: ClipRecord, described: list[dict[str, Any]]) -> None:
-    from violence_ops.video import decode, explanation
+def _write_image(path: Path, params: Params, batch: Batch, clip: ClipRecord, described: list[dict[str, Any]]) -> None:
+    from violence_ops.video import explanation
     from violence_ops.video.overlay import frame_image
+    from violence_ops.video.sandbox import Sandbox
 
     tracks, judged = batches.read_tracks(batch, clip), overlay.judgement(batch, clip)
     index = explanation.best_frame(tracks, judged)
-    (frame,) = decode.frames(batches.video_of(batch, clip), [index])
+    with Sandbox(params.validation) as sandbox:
+        ((frame, _),) = sandbox.pictures(batches.video_of(batch, clip), [index], None)
     picture = frame_image(frame, index, tracks, judged, overlay.five_regions())
     bars = [
         explanation.Bar(

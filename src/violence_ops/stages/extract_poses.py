@@ -5,12 +5,13 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from violence_ops.deployment import compute_device
 from violence_ops.errors import Rejected, UsageError
 from violence_ops.files import fingerprint, read_fingerprint, table_writer, write_json
 from violence_ops.folders import Batch
@@ -18,7 +19,7 @@ from violence_ops.params import Params, PoseParams
 from violence_ops.records import POSES_SCHEMA, ClipPoses, ClipRecord, FramePoses, IntArray, sampled_frames
 from violence_ops.stages import batches
 from violence_ops.stages.batches import Progress
-from violence_ops.stages.parts import record_progress, withdraw
+from violence_ops.stages.parts import record_progress, unless_forgotten, withdraw, writing
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -105,29 +106,37 @@ class _Work:
         with pose_stream(source, self.params) as stream:
             videos = [(batches.video_of(batch, clip), _frames(clip, self.params)) for batch, clip in due]
             for (batch, clip), poses in zip(due, stream.over(videos), strict=True):
-                try:
-                    found = self._write(batch, clip, poses, start)
-                except Rejected as refusal:
-                    withdraw(self.workspace, batch, clip, refusal)
-                    self.refused[refusal.reason] += 1
-                    continue
-                self.clips += 1
-                self.persons += found
-                self.without_person += not found
-                self.engine_s += poses.engine_s
-                _write_cost(batch, clip, poses.engine_s, source.device)
+                with unless_forgotten(self.workspace, clip.clip_id):
+                    self._clip(batch, clip, poses, start, source.device)
         self.seconds = time.perf_counter() - start
 
-    def _write(self, batch: Batch, clip: ClipRecord, poses: Poses[Video], start: float) -> int:
-        """Write one clip's poses as they come, some frames at a time; give the number of rows."""
+    def _clip(self, batch: Batch, clip: ClipRecord, poses: Poses[Video], start: float, device: str) -> None:
+        """Write the poses of one clip, or withdraw it. Raises Forgotten if it is forgotten meanwhile."""
+        try:
+            found = self._write(batch, clip, poses, start, device)
+        except Rejected as refusal:
+            withdraw(self.workspace, batch, clip, refusal)
+            self.refused[refusal.reason] += 1
+            return
+        self.clips += 1
+        self.persons += found
+        self.without_person += not found
+        self.engine_s += poses.engine_s
+
+    def _write(self, batch: Batch, clip: ClipRecord, poses: Poses[Video], start: float, device: str) -> int:
+        """Write one clip's poses as they come, some frames at a time, and what they cost; give the number of rows."""
         mark, found = expected(clip, self.weights_sha256, self.params.pose), 0
-        with table_writer(batch.part("poses", clip.clip_id), POSES_SCHEMA, mark) as append:
-            for indices, some in _chunks(poses.video[1], poses):
-                rows = ClipPoses.from_frames(clip, indices, some)
-                if len(rows):
-                    append(rows.to_table())
-                found += len(rows)
-                self._tell(clip, len(some), start)
+        with ExitStack() as held:
+            with table_writer(batch.part("poses", clip.clip_id), POSES_SCHEMA, mark) as append:
+                for indices, some in _chunks(poses.video[1], poses):
+                    rows = ClipPoses.from_frames(clip, indices, some)
+                    if len(rows):
+                        append(rows.to_table())
+                    found += len(rows)
+                    self._tell(clip, len(some), start)
+                # the batch is held for the moment only in which the finished table gets its name
+                held.enter_context(writing(self.workspace, batch, clip.clip_id))
+            write_json(batch.cost(clip.clip_id), {"engine_s": round(poses.engine_s, 4), "device": device})
         return found
 
     def _tell(self, clip: ClipRecord, count: int, start: float) -> None:
@@ -174,13 +183,9 @@ def open_source(params: PoseParams) -> Source:
 
 
 def _device(params: PoseParams) -> str:
-    if params.device != "auto":
-        return params.device
-    if params.backend == "openvino":
+    if params.device == "auto" and params.backend == "openvino":
         return "cpu"
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return compute_device(params.device)
 
 
 def pose_stream(source: Source, params: Params) -> PoseStream[Video]:
@@ -208,11 +213,6 @@ def source_sha256(params: PoseParams) -> str:
 def source_name(params: PoseParams) -> str:
     """What these parameters find people with, for people."""
     return params.weights if params.source == "rtmo" else f"{params.detector} + {params.keypoints}"
-
-
-def _write_cost(batch: Batch, clip: ClipRecord, engine_s: float, device: str) -> None:
-    """What the clip cost, for the batch's cost report."""
-    write_json(batch.cost(clip.clip_id), {"engine_s": round(engine_s, 4), "device": device})
 
 
 def expected(clip: ClipRecord, weights_sha256: str, params: PoseParams) -> str:

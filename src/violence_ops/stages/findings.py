@@ -53,10 +53,12 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What looking at one batch gave: its accepted clips by clip_id (None if its clips table cannot be read), and findings."""
+    """What looking at one batch gave: its accepted clips by clip_id (None if its clips table cannot be read), findings, and
+    every clip that it has something of, as far as it can be read."""
 
     accepted: dict[str, ClipRecord] | None
     findings: list[Finding]
+    clip_ids: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

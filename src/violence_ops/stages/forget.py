@@ -31,6 +31,8 @@ from violence_ops.stages import (
     labels_file,
     lineage,
     reports,
+    retry,
+    review,
     rewrite,
     tombstones,
     traces,
@@ -38,11 +40,11 @@ from violence_ops.stages import (
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
-from violence_ops.stages.who import named
+from violence_ops.stages.who import explained, named
 from violence_ops.workspace import Workspace
 
 _REMAINS: Final = (
-    "git's history: pointers (hashes) of older versions, lines of data/labels.csv, and evaluations that name the clip",
+    "git's history: pointers (hashes) of older versions, lines of data/labels.csv, and reviews and evaluations that name the clip",
     "MLflow: the models, the list of clip ids that each was trained on, and evaluations that name the clip",
 )
 
@@ -101,8 +103,7 @@ def run(
             return _result(stone, _inventory(workspace, stone), (), (), dry_run=True)
         if "by" not in stone:
             by = named(by)
-            if not (reason and reason.strip()):
-                raise UsageError("Say why the clip is forgotten: pass --reason TEXT.")
+            reason = explained(reason, "Say why the clip is forgotten: pass --reason TEXT.")
             stone |= {"by": printable(by), "reason": printable(reason), "at": _now(), "done": False}
         return _Forgetting(workspace, params, stone).run(progress)
 
@@ -146,11 +147,11 @@ class _Forgetting:
             self.stone |= {"batch_id": known.batch_id, "sha256": sha256}
 
     def batch_rows(self) -> None:
-        """Rows and files of its batch; the lock keeps the batch from being sealed meanwhile."""
+        """Rows and files of its batch; the lock keeps the batch from being sealed, and stages from writing, meanwhile."""
         if self.batch:
-            with self.workspace.lock(f"seal-{self.batch.batch_id}"):
+            with batches.locked(self.workspace, self.batch):
                 shutil.rmtree(self.workspace.sealing(self.batch.batch_id), ignore_errors=True)
-                rewrite.open_without(self.batch, self.clip_id)
+                self.removed |= rewrite.open_without(self.batch, self.clip_id)
                 self.removed |= rewrite.sealed_without(self.batch, self.clip_id)
 
     def batch_version(self) -> None:
@@ -168,9 +169,10 @@ class _Forgetting:
 
     def loose_files(self) -> None:
         """Quarantine, overlays, labels, pictures in reports, and what the cache knows of the clip."""
-        found = _loose(self.workspace, self.clip_id)
-        for path in found:
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        with self.workspace.lock("shadow"):  # one under way is about to write what it has read
+            found = _loose(self.workspace, self.clip_id)
+            for path in found:
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
         shutil.rmtree(self.workspace.drift_references, ignore_errors=True)
         for name in self.stone["evaluations"]:
             self._draw_again(self.workspace.report(name))
@@ -180,6 +182,13 @@ class _Forgetting:
             self.removed["labels"] = count
         if self.workspace.labels_file.is_file():
             versioning.git_commit(self.workspace, [self.workspace.labels_file], f"Labels without clip {self.clip_id}")
+
+    def reviews(self) -> None:
+        """What was asked of people about it."""
+        if found := review.forget(self.workspace, self.clip_id):
+            self.removed["reviews"] = [path.stem for path in found]
+        if self.workspace.reviews.is_dir():
+            versioning.git_commit(self.workspace, [self.workspace.reviews], f"Reviews without clip {self.clip_id}")
 
     def _draw_again(self, files: ReportFolder) -> None:
         """Make the page of an evaluation without the clip's picture."""
@@ -222,7 +231,7 @@ class _Forgetting:
 
 
 STEPS: Final = (
-    "tombstone", "unfinished_ingestion", "batch_rows", "batch_version", "holdouts", "loose_files", "dataset",
+    "tombstone", "unfinished_ingestion", "batch_rows", "batch_version", "holdouts", "loose_files", "reviews", "dataset",
     "stored_versions", "catalog_row", "done",
 )  # fmt: skip
 """In this order."""
@@ -268,6 +277,7 @@ def _inventory(workspace: Workspace, stone: dict[str, Any]) -> dict[str, Any]:
         "holdouts": list(traces.holdouts_with(workspace, [stone["clip_id"]])),
         "datasets": stone["dataset_revisions"],
         "files": [str(path.relative_to(workspace.root)) for path in loose],
+        "reviews": [path.stem for path in review.that_asked_about(workspace, stone["clip_id"])],
     }
     return {name: value for name, value in found.items() if value}
 
@@ -276,10 +286,13 @@ def _loose(workspace: Workspace, clip_id: str) -> list[Path]:
     """Files and folders outside batches that are called after the clip, and what in the cache holds its rows or its name."""
     folders = (workspace.overlay(clip_id, "").parent, workspace.cache)
     called = (path for folder in folders for path in sorted(folder.rglob(f"*{clip_id}*")))
-    tables = (path for path in sorted(workspace.cache.rglob("*.parquet")) if _may_have_rows(path, clip_id))
-    pages = (path for path in sorted(workspace.cache.glob("*.html")) if clip_id.encode() in path.read_bytes())
+    # also what a kill has left half written: .NAME.parquet.….tmp
+    tables = (path for path in sorted(workspace.cache.rglob("*.parquet*")) if _may_have_rows(path, clip_id))
+    pages = (path for path in sorted(workspace.cache.glob("*.html*")) if clip_id.encode() in path.read_bytes())
     catalogs = workspace.root.glob("catalog.db*.damaged")  # may hold its row, and cannot be asked
-    return [path for path in (workspace.quarantined(clip_id), *called, *tables, *pages, *catalogs) if path.exists()]
+    waiting = (*retry.in_inbox(workspace, clip_id), *retry.half_done(workspace, clip_id))
+    found = (workspace.quarantined(clip_id), *called, *waiting, *tables, *pages, *catalogs)
+    return [path for path in found if path.exists()]
 
 
 def _may_have_rows(path: Path, clip_id: str) -> bool:

@@ -51,11 +51,12 @@ def run(
     """Judge an evaluation (default: the newest): `gate.json` and the page beside it, and one ledger line per new verdict.
 
     A verdict other than `pass` is a result, not an error. It moves nothing: `promote` does, after an approval. Raises
-    WorkspaceError if it was evaluated by other settings, or its holdout went stale since, LedgerBroken if the ledger does not
-    verify; nothing is written then.
+    WorkspaceError if it was evaluated by other settings, its holdout went stale since, or git is on no branch, LedgerBroken if
+    the ledger does not verify; nothing is written then.
     """
     chosen = reports.find(workspace, report)
     releases.entries(workspace)  # one that does not verify is told before anything is written
+    versioning.check_branch(workspace)
     _check_settings(chosen, params)
     _check_holdout(workspace, chosen)
     verdict = reports.write_page(workspace, chosen.files, chosen.evaluation, params)

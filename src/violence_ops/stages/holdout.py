@@ -21,6 +21,7 @@ from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord, as_tracks
 from violence_ops.stages import trained_on
 from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, track_rows
+from violence_ops.stages.labels import relabelled
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace, version_order
 
@@ -200,9 +201,11 @@ def publish(workspace: Workspace, version: str) -> HoldoutResult:
 
 
 def record_versions(workspace: Workspace) -> None:
-    """Write down which holdouts there are, for the stages of dvc.yaml that depend on them."""
+    """Write down which holdouts there are, and which of their clips have another label by now than they were frozen with, for
+    the stages of dvc.yaml that depend on it."""
     versions = {name: read(workspace, name).revision for name in workspace.holdout_versions()}
-    workspace.write_progress("holdout", {"versions": versions})
+    corrected = relabelled(workspace, {clip.clip_id: clip.label for clip in held_out(workspace)})
+    workspace.write_progress("holdout", {"versions": versions} | ({"relabelled": corrected} if corrected else {}))
 
 
 def next_version(workspace: Workspace) -> str:

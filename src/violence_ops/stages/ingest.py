@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from itertools import islice
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-from violence_ops.catalog import AT_THE_DOOR, Catalog
+from violence_ops.catalog import PASSING, Catalog
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import sha256_file, sync_folder
 from violence_ops.folders import Batch, clip_id_of
@@ -27,9 +27,6 @@ from violence_ops.stages.batches import Progress
 from violence_ops.stages.claims import Claim
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
-
-_FORGOTTEN: Final = "forgotten"
-"""The reason whose files are not even kept in the quarantine."""
 
 
 @dataclass(slots=True)
@@ -137,7 +134,9 @@ def _without(decision: dict[str, Any], forgotten: Collection[str]) -> dict[str, 
 
     def rest(name: str) -> list[dict[str, Any]]:
         clips = [(item.get("clip", item), item) for item in decision.get(name, ())]
-        return [item for clip, item in clips if clip["clip_id"] not in forgotten or clip.get("reason") == _FORGOTTEN]
+        return [
+            item for clip, item in clips if clip["clip_id"] not in forgotten or clip.get("reason") == tombstones.REASON
+        ]
 
     lists = {name: rest(name) for name in ("refused", "duplicates", "notices", "clips")}
     return lists | {"batch_id": decision["batch_id"] if lists["clips"] else None}
@@ -176,7 +175,7 @@ def _decide(
     for done, (number, drop) in enumerate(in_order, start=1):
         record, message = _look_at(claim.file(number), drop)
         if not message and (stone := tombstones.find(workspace, record.clip_id)):
-            record = record.with_(status="quarantined", reason=_FORGOTTEN)
+            record = record.with_(status="quarantined", reason=tombstones.REASON)
             message = f"{drop.source_path} was forgotten on {stone['at']} by {stone['by']}: {stone['reason']}."
         if message:
             refused.append({"number": number, "clip": record.to_dict(), "message": message})
@@ -190,7 +189,7 @@ def _decide(
     firsts = {clip_id: _joined(copies) for clip_id, copies in same_bytes.items()}
     own = catalog.claim(firsts.values(), by=claim.name)
     clips = sorted((firsts[clip_id] for clip_id in own), key=lambda clip: clip.clip_id)
-    batch_id = _batch_id(claim.night, clips) if clips else None
+    batch_id = _batch_id(workspace, claim.night, clips) if clips else None
     numbers = {clip_id: copies[0][0] for clip_id, copies in same_bytes.items() if clip_id in own}
     copies = [
         record.with_(reason="duplicate").to_dict()
@@ -222,7 +221,7 @@ def _without_label(catalog: Catalog, same_bytes: dict[str, list[tuple[int, ClipR
     known = {
         clip_id
         for clip_id, clip in catalog.find(same_bytes).items()
-        if clip.label or clip.batch_id or clip.reason not in AT_THE_DOOR
+        if clip.label or clip.batch_id or clip.reason not in PASSING
     }
     lacking = [name for name, copies in same_bytes.items() if name not in known and _joined(copies).label is None]
     return [
@@ -273,9 +272,14 @@ def _joined(copies: list[tuple[int, ClipRecord]]) -> ClipRecord:
     return first.with_(label=first.label or next((clip.label for _, clip in copies if clip.label), None))
 
 
-def _batch_id(night: str, clips: Iterable[ClipRecord]) -> str:
+def _batch_id(workspace: Workspace, night: str, clips: Iterable[ClipRecord]) -> str:
+    """The same clips on the same night are the same batch, unless one was sealed that had to do without all of them."""
     joined = "\n".join(sorted(clip.sha256 for clip in clips))
-    return f"{night}-{hashlib.sha256(joined.encode()).hexdigest()[:8]}"
+    while True:
+        batch = workspace.batch(f"{night}-{hashlib.sha256(joined.encode()).hexdigest()[:8]}")
+        if not (batch.is_sealed or batch.pointer.is_file()):
+            return batch.batch_id
+        joined += "\nagain"
 
 
 def _carry_out(
@@ -309,7 +313,7 @@ def _carry_out(
 
 def _refuse(workspace: Workspace, claim: Claim, number: int, clip: ClipRecord, message: str) -> None:
     path = claim.file(number)
-    kept = clip.reason != _FORGOTTEN and stat.S_ISREG(path.lstat().st_mode)
+    kept = clip.reason != tombstones.REASON and stat.S_ISREG(path.lstat().st_mode)
     target = inbox.printable(os.readlink(path)) if path.is_symlink() else None
     quarantine.put(
         workspace, clip, night=claim.night, message=message, original=path if kept else None,

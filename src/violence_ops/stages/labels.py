@@ -78,6 +78,12 @@ def effective_labels(workspace: Workspace) -> dict[str, tuple[Label, LabelSource
     return known | {clip_id: (row.label, row.source) for clip_id, row in in_force(workspace).items()}
 
 
+def relabelled(workspace: Workspace, then: Mapping[str, Label | None]) -> tuple[str, ...]:
+    """Those clips of `then`, clip_id to the label that each had, which have another one by now."""
+    now = effective_labels(workspace)
+    return tuple(clip_id for clip_id, label in then.items() if clip_id in now and now[clip_id][0] != label)
+
+
 def _ids_by_path(workspace: Workspace, paths: list[str]) -> dict[str, str]:
     with open_catalog(workspace) as catalog:
         return catalog.find_paths(paths)

@@ -20,7 +20,6 @@ from violence_ops.stages.releases import REPORT_TAG, open_registry
 from violence_ops.stages.reports import read as read_report
 from violence_ops.workspace import Workspace
 
-_TABLES: Final = ("clips", "poses", "tracks", "predictions")
 _MODEL: Final = re.compile(r"[0-9]{1,9}")
 _BATCH: Final = re.compile(r"\d{4}-[0-9a-f-]*")
 
@@ -58,13 +57,16 @@ def redo(workspace: Workspace, rows: dict[str, int], found: traces.Traces) -> Re
 
 
 def rows_of(batch: Batch, clip_ids: Collection[str] | None = None) -> dict[str, int]:
-    """How many rows of each table of a sealed batch are these clips', or all."""
+    """How many rows of each table of a batch are these clips', or all (of an open batch, which may change: none)."""
     if not batch.is_sealed:
-        return {}
+        counts = {name: sum(batches.part_rows(batch, name, one) for one in clip_ids or ()) for name in batches.TABLES}
+        return counts if clip_ids else {}
     if clip_ids is None:
-        return {name: batches.row_count(batch.table(name)) for name in _TABLES}
+        return {name: batches.row_count(batch.table(name)) for name in batches.TABLES}
     chosen = [("clip_id", "in", list(clip_ids))]
-    return {name: load_table(batch.table(name), columns=["clip_id"], filters=chosen).num_rows for name in _TABLES}
+    return {
+        name: load_table(batch.table(name), columns=["clip_id"], filters=chosen).num_rows for name in batches.TABLES
+    }
 
 
 def scored_by(batch: Batch, clip_ids: Collection[str] | None = None) -> tuple[str, ...]:

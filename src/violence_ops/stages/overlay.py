@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 
+from violence_ops.errors import Forgotten
 from violence_ops.files import fingerprint
 from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord, ClipTracks
-from violence_ops.stages import batches
+from violence_ops.stages import batches, tombstones
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.parts import accepted_clip
 from violence_ops.workspace import Workspace
@@ -69,6 +70,9 @@ def run(
                     progress("overlay", index + 1, total)
 
     codec, count = overlay.write(frames(), path, drawn, shown(tracks, judged))
+    if tombstones.stands(workspace, clip_id):  # whoever forgets it may have looked for overlays already
+        path.unlink(missing_ok=True)
+        raise Forgotten(clip_id)
     return OverlayResult(clip_id, str(path), codec, count, drawn.judgement is not None)
 
 

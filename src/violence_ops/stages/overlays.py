@@ -129,17 +129,19 @@ def of_failures(workspace: Workspace, params: Params, report: str | None = None,
     from violence_ops.recognition.predict import predict_clip
     from violence_ops.stages import reports
     from violence_ops.stages.score import load_version
+    from violence_ops.video.sandbox import Sandbox
 
     found = reports.find(workspace, report).evaluation
     wrong = [one.clip.clip_id for one in failures(found.clips, "candidate") if one.kind != "correct"]
     version = found.candidate.version
     package = load_version(workspace, version)
     said: dict[str, pa.Table] = {}
-    for clip_id in wrong:
-        with suppress(UserError):  # drawing it says the same, as the sentence of this clip
-            batch, clip = accepted_clip(workspace, clip_id)
-            look = pictures.of_clip(batch, clip)
-            said[clip_id] = predict_clip(package, batches.read_tracks(batch, clip), look).to_table(version)
+    with Sandbox(params.validation) as sandbox:
+        for clip_id in wrong:
+            with suppress(UserError):  # drawing it says the same, as the sentence of this clip
+                batch, clip = accepted_clip(workspace, clip_id)
+                look = pictures.of_clip(batch, clip, sandbox)
+                said[clip_id] = predict_clip(package, batches.read_tracks(batch, clip), look).to_table(version)
     return run(workspace, params, wrong, said=(found.name, said), **options)
 
 

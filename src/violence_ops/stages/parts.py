@@ -1,16 +1,20 @@
-"""What the stages that work clip by clip share: their progress files, giving up a clip, and finding one again."""
+"""What the stages that work clip by clip share: their progress files, writing of a clip that may be forgotten meanwhile, giving up
+a clip, and finding one again."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 import pyarrow as pa
 
-from violence_ops.errors import Rejected, UsageError, WorkspaceError
+from violence_ops.catalog import Catalog
+from violence_ops.errors import Forgotten, Rejected, UsageError, UserError, WorkspaceError
 from violence_ops.files import fingerprint, read_fingerprint, write_table
 from violence_ops.folders import Batch, check_clip_id
 from violence_ops.records import CLIPS_SCHEMA, ClipRecord
-from violence_ops.stages import batches, clip_names, quarantine
+from violence_ops.stages import batches, clip_names, quarantine, tombstones
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
@@ -42,10 +46,58 @@ def _progress_of(batch: Batch, clips: list[ClipRecord], table: str) -> dict[str,
     return {"clips": len(done), "digest": fingerprint(done)}
 
 
+@contextmanager
+def writing(workspace: Workspace, batch: Batch, clip_id: str) -> Iterator[None]:
+    """Hold a clip's batch while something is written of the clip: parts, quarantine, catalog.
+
+    `forget` writes the tombstone first and then takes the clip's files away with the batch held alone, so that nothing of it
+    comes after that. Raises Forgotten if the tombstone is there.
+    """
+    with batches.locked(workspace, batch, shared=True):
+        if tombstones.stands(workspace, clip_id):
+            raise Forgotten(clip_id)
+        yield
+
+
+@contextmanager
+def unless_forgotten(workspace: Workspace, clip_id: str) -> Iterator[None]:
+    """The work on one clip: what goes wrong with it is no error if the clip was forgotten meanwhile, with all its files."""
+    try:
+        yield
+    except (UserError, OSError):
+        if not tombstones.stands(workspace, clip_id):
+            raise
+
+
+def record(workspace: Workspace, catalog: Catalog, batch: Batch, clips: Iterable[ClipRecord]) -> None:
+    """Tell the catalog of clips of an open batch, but for forgotten ones."""
+    with batches.locked(workspace, batch, shared=True):
+        catalog.record([clip for clip in clips if not tombstones.stands(workspace, clip.clip_id)], batch.batch_id)
+
+
+def judged_clips(workspace: Workspace, batch: Batch) -> list[ClipRecord]:
+    """The clips of an open batch, in clip_id order, but for forgotten ones. Raises WorkspaceError if `validate` has not judged all."""
+    known = {clip.clip_id for clip in batches.read_manifest(batch).clips} - set(tombstones.all_of(workspace))
+    clips = [clip for clip in batches.read_clips(batch) if clip.clip_id in known]
+    if missing := len(known) - len(clips):
+        raise WorkspaceError(
+            f"{missing} clips of batch {batch.batch_id} are not validated yet: run `violence-ops validate` first."
+        )
+    return clips
+
+
 def withdraw(workspace: Workspace, batch: Batch, clip: ClipRecord, refusal: Rejected) -> None:
-    """Take an accepted clip out of an open batch: original and reason to quarantine, its rows away. Can be repeated."""
+    """Take an accepted clip out of an open batch: original and reason to quarantine, its rows away. Can be repeated.
+
+    Raises Forgotten.
+    """
+    with writing(workspace, batch, clip.clip_id):
+        _withdraw(workspace, batch, clip, refusal)
+
+
+def _withdraw(workspace: Workspace, batch: Batch, clip: ClipRecord, refusal: Rejected) -> None:
     refused = clip.with_(status="quarantined", reason=refusal.reason)
-    video, record = batches.video_of(batch, clip), batch.part("clips", clip.clip_id)
+    video, part = batches.video_of(batch, clip), batch.part("clips", clip.clip_id)
     quarantine.put(
         workspace,
         refused,
@@ -55,7 +107,7 @@ def withdraw(workspace: Workspace, batch: Batch, clip: ClipRecord, refusal: Reje
         suffix=video.suffix,
     )
     row = pa.Table.from_pylist([refused.to_dict()], schema=CLIPS_SCHEMA)
-    write_table(record, row, read_fingerprint(record))
+    write_table(part, row, read_fingerprint(part))
     for table in ("poses", "tracks", "predictions"):
         batch.part(table, clip.clip_id).unlink(missing_ok=True)
     video.unlink(missing_ok=True)

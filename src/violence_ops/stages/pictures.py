@@ -1,4 +1,7 @@
-"""The pictures of clips, for model families that look at pictures. They are decoded when they are needed and kept nowhere."""
+"""The pictures of clips, for model families that look at pictures. They are decoded when they are needed and kept nowhere.
+
+A caller opens one sandbox for all its clips; its child starts with the first clip that is looked at, and so never for other families.
+"""
 
 from __future__ import annotations
 
@@ -19,24 +22,26 @@ from violence_ops.workspace import Workspace
 if TYPE_CHECKING:
     from violence_ops.recognition.pictures import Asked, Frames, Look
     from violence_ops.recognition.skeleton import Skeleton
+    from violence_ops.video.sandbox import Sandbox
 
 
-def of_clip(batch: Batch, clip: ClipRecord) -> Look:
+def of_clip(batch: Batch, clip: ClipRecord, sandbox: Sandbox) -> Look:
     """As `of_file`, of an accepted clip."""
-    return of_file(batches.video_of(batch, clip))
+    return of_file(batches.video_of(batch, clip), sandbox)
 
 
-def of_file(path: Path) -> Look:
-    """The frames of a validated video; they are decoded when a family asks for them, which raises WorkspaceError without the file."""
+def of_file(path: Path, sandbox: Sandbox) -> Look:
+    """The frames of a validated video, decoded in the sandbox when a family asks for them.
+
+    Asking raises WorkspaceError without the file, Rejected if it does not decode within the sandbox's limits.
+    """
 
     def look(indices: Sequence[int]) -> Iterable[Frames]:
-        from violence_ops.video import decode
-
         if not path.is_file():
             raise WorkspaceError(
                 f"{path} is missing, and the model looks at pictures: `violence-ops dvc pull` brings the videos of sealed batches back."
             )
-        return decode.frames(path, indices)
+        return (frame for frame, _ in sandbox.pictures(path, indices, None))
 
     return look
 
@@ -57,14 +62,18 @@ def attached(
     progress: Progress | None,
 ) -> dict[str, Skeleton]:
     """The skeletons of clips by clip_id, with pictures if `train.family` looks at pictures. `clips` says their batches."""
+    from violence_ops.video.sandbox import Sandbox
+
     asked = wanted(params)
     if asked is None:
         return skeletons
     found: dict[str, Skeleton] = {}
-    for batch_id in sorted(set(clips.column("batch_id").to_pylist())):
-        batch = workspace.batch(batch_id)
-        for clip in batches.accepted_clips(batch, clips.column("clip_id").to_pylist()):
-            found[clip.clip_id] = asked.of(skeletons[clip.clip_id], clip.fps or 0.0, of_clip(batch, clip))
-            if progress:
-                progress("look", len(found), len(clips))
+    with Sandbox(params.validation) as sandbox:
+        for batch_id in sorted(set(clips.column("batch_id").to_pylist())):
+            batch = workspace.batch(batch_id)
+            for clip in batches.accepted_clips(batch, clips.column("clip_id").to_pylist()):
+                look = of_clip(batch, clip, sandbox)
+                found[clip.clip_id] = asked.of(skeletons[clip.clip_id], clip.fps or 0.0, look)
+                if progress:
+                    progress("look", len(found), len(clips))
     return found

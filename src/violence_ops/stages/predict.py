@@ -62,7 +62,7 @@ def run(
                 yield {"path": str(path), "reason": refusal.reason, "message": str(refusal)}
             else:
                 judged += 1
-                said = predict_clip(package, tracks, pictures.of_file(path))
+                said = predict_clip(package, tracks, pictures.of_file(path, sandbox))
                 yield {"path": str(path), "model_version": champion} | said.to_dict()
             if progress:
                 progress("predict", done, len(files))

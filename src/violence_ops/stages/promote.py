@@ -12,6 +12,7 @@ from violence_ops.params import Params
 from violence_ops.registry import PACKAGE_TAG, Registry
 from violence_ops.stages import gate, notify, releases, reports
 from violence_ops.stages.batches import Progress
+from violence_ops.stages.who import explained
 from violence_ops.workspace import Workspace
 
 _DECISIONS = ("approval", "refusal")
@@ -73,8 +74,7 @@ def refuse(
 
     Raises RefusedByGate if the person is no approver, UsageError without a reason.
     """
-    if not reason.strip():
-        raise UsageError("A refusal needs a reason: it is written to the ledger.")
+    reason = explained(reason, "A refusal needs a reason: it is written to the ledger.")
     _check_approver(params, by)
     with workspace.lock("release"):
         return _decide(workspace, reports.find(workspace, report), "refusal", by, {"reason": reason})

@@ -30,6 +30,7 @@ class _Reason(TypedDict):
     batch_id: NotRequired[str | None]
     label: NotRequired[Label | None]
     camera_id: NotRequired[str | None]
+    recorded_at: NotRequired[str | None]
     original: NotRequired[str | None]
     occurrences: NotRequired[list[_Occurrence]]
 
@@ -63,7 +64,8 @@ def put(
         content = {
             "clip_id": clip.clip_id, "reason": clip.reason, "message": message, "source_path": clip.source_path,
             "sha256": clip.sha256, "size_bytes": clip.size_bytes, "night": night, "batch_id": clip.batch_id or None,
-            "label": clip.label, "source_group": clip.source_group, "camera_id": clip.camera_id, **(facts or {}),
+            "label": clip.label, "source_group": clip.source_group, "camera_id": clip.camera_id,
+            "recorded_at": clip.recorded_at, **(facts or {}),
         }  # fmt: skip
         if known and clip.reason == "duplicate":
             content = known
@@ -72,6 +74,16 @@ def put(
         if occurrence not in occurrences:
             occurrences = [*occurrences, occurrence]
         write_json(folder / "reason.json", content | {"original": name, "occurrences": occurrences})
+
+
+def release(workspace: Workspace, clip_id: str) -> None:
+    """Give up an original that lies elsewhere by now; `reason.json` stays. Can be repeated."""
+    folder = workspace.quarantined(clip_id)
+    with workspace.lock("quarantine"):
+        known = read(folder) or {}
+        if name := known.get("original"):
+            write_json(folder / "reason.json", known | {"original": None})
+            (folder / name).unlink()
 
 
 def read(folder: Path) -> dict[str, Any] | None:
@@ -90,6 +102,7 @@ def entries(workspace: Workspace) -> Iterator[dict[str, Any]]:
 
 def as_clip(entry: dict[str, Any]) -> ClipRecord:
     """The clip that a `reason.json` tells of."""
-    names = ("clip_id", "sha256", "source_path", "reason", "label", "source_group", "camera_id", "size_bytes")
+    names = ("clip_id", "sha256", "source_path", "reason", "label", "source_group", "camera_id", "recorded_at",
+             "size_bytes")  # fmt: skip
     known = {name: entry.get(name) for name in names}
     return ClipRecord.from_dict(known | {"batch_id": entry.get("batch_id") or "", "status": "quarantined"})

@@ -27,8 +27,8 @@ def open_registry(workspace: Workspace) -> Registry:
 def check_ledger(workspace: Workspace) -> list[ledger.Entry]:
     """The ledger's entries; the caller holds the workspace's lock `release`.
 
-    Raises LedgerBroken if the chain does not hold, lines at the end that git has are gone, or lines are there that git has
-    not. Only the line that was written last may be missing from git, if a crash came between: it is committed with the next one.
+    Raises LedgerBroken if the chain does not hold, lines at the end that git has are gone or are on another branch, or lines are
+    there that git has not. Only the line that was written last may be missing from git, if a crash came between: it is committed with the next one.
     """
     entries = ledger.read(workspace)
     name = workspace.ledger.relative_to(workspace.root)
@@ -36,6 +36,8 @@ def check_ledger(workspace: Workspace) -> list[ledger.Entry]:
         raise ledger.LedgerBroken(
             f"{name} ends before lines that were committed, so some were cut off: put them back with `git checkout {commit} -- {name}`."
         )
+    if elsewhere := versioning.goes_on_elsewhere(workspace, workspace.ledger):
+        raise ledger.LedgerBroken(f"The ledger is not whole: {elsewhere}")
     known = len(versioning.committed(workspace, workspace.ledger).splitlines())
     for entry in entries[known:]:
         if not ledger.was_last_written(workspace, entry):
@@ -53,9 +55,13 @@ def entries(workspace: Workspace) -> list[ledger.Entry]:
 
 
 def record(workspace: Workspace, *, actor: str, event: ledger.Event, payload: dict[str, Any]) -> ledger.Entry:
-    """Write a line to the ledger and commit it, before anything follows from it. The caller has asked `check_ledger`."""
-    entry = ledger.append(workspace, actor=actor, event=event, payload=payload)
-    _commit(workspace, f"Ledger: {event} by {actor}, {described(entry)}")
+    """Write a line to the ledger and commit it, before anything follows from it. The caller has asked `check_ledger`.
+
+    Raises WorkspaceError, writing nothing, if git is on no branch.
+    """
+    with versioning.writing(workspace) as commit:
+        entry = ledger.append(workspace, actor=actor, event=event, payload=payload)
+        commit([workspace.ledger], f"Ledger: {event} by {actor}, {described(entry)}")
     return entry
 
 
@@ -140,7 +146,7 @@ def recover(workspace: Workspace, registry: Registry) -> ledger.Entry | None:
 
     Returns the line it wrote, or None if nothing was open. A line that a crash kept from git is committed.
     """
-    _commit(workspace, "Ledger: a line that was not committed")
+    versioning.git_commit(workspace, [workspace.ledger], "Ledger: a line that was not committed")
     found = last_movement(ledger.read(workspace))
     if found is None or found.payload["phase"] != "intent":
         return None
@@ -171,8 +177,3 @@ def move(
         closed = recover(workspace, registry)
     assert closed
     return closed
-
-
-def _commit(workspace: Workspace, message: str) -> None:
-    """Commit the ledger to the workspace's git; a no-op if it is there already."""
-    versioning.git_commit(workspace, [workspace.ledger], message)

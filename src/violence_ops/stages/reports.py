@@ -14,7 +14,7 @@ from violence_ops.folders import ReportFolder
 from violence_ops.params import Params
 from violence_ops.stages import shadow, thumbnails
 from violence_ops.stages.drift_summary import drift_summary
-from violence_ops.stages.labels import effective_labels
+from violence_ops.stages.labels import relabelled
 from violence_ops.workspace import Workspace, version_order
 
 
@@ -60,12 +60,10 @@ def read(files: ReportFolder) -> Report:
 
 def as_of_now(workspace: Workspace, evaluation: Evaluation) -> Evaluation:
     """The evaluation with what has happened to its holdout since that was frozen."""
-    own, now = evaluation.holdout.version, effective_labels(workspace)
+    own = evaluation.holdout.version
     newest = max([own, *workspace.holdout_versions()], key=version_order)
-    relabelled = tuple(
-        clip.clip_id for clip in evaluation.clips if now.get(clip.clip_id, (clip.label, ""))[0] != clip.label
-    )
-    stale = {"newer_holdout": newest if newest != own else None, "relabelled": relabelled}
+    corrected = relabelled(workspace, {clip.clip_id: clip.label for clip in evaluation.clips})
+    stale = {"newer_holdout": newest if newest != own else None, "relabelled": corrected}
     return evaluation.model_copy(update={"checks": evaluation.checks.model_copy(update=stale)})
 
 
@@ -85,7 +83,7 @@ def write_page(
 ) -> Verdict:
     """Write `report.html` with what the gate's present policy makes of the evaluation; returns that verdict."""
     verdict = policy.judge(evaluation, params.gate)
-    found = thumbnails.data_uris(workspace, report.pictured(evaluation)) if pictures else {}
+    found = thumbnails.data_uris(workspace, params, report.pictured(evaluation)) if pictures else {}
     shadowed = shadow.compare(workspace, evaluation.candidate.version)
     nights = drift_summary(workspace, evaluation.champion.version) if evaluation.champion else []
     write_text(files.page, report.render(evaluation, verdict, params.gate, found, shadowed, nights))

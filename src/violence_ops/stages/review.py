@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, NotRequired
 from urllib.parse import quote
 
 from typing_extensions import TypedDict
@@ -31,11 +33,15 @@ _BROWSERS_PLAY: Final = {(".mp4", "h264"), (".m4v", "h264"), (".webm", "vp8"), (
 class _Clip(TypedDict):
     clip_id: str
     sha256: str
+    verdict: str
 
 
 class _Asked(TypedDict):
     review: str
+    format: str
+    prefilled: NotRequired[bool]
     clips: list[_Clip]
+    files: dict[str, str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +79,7 @@ def run(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already: name a folder that is new or empty.")
-    chosen = choose(workspace, confidence=confidence, limit=limit, again=again, progress=progress)
+    chosen = choose(workspace, params, confidence=confidence, limit=limit, again=again, progress=progress)
     if not chosen:
         raise UsageError(
             f"There is nothing to review: no judged clip is below a confidence of {confidence:g}, contradicts its label, or divides "
@@ -81,7 +87,7 @@ def run(
         )
     evaluation = newest_evaluation(workspace)
     content = {
-        "format": format, "confidence": confidence, "limit": limit, "report": evaluation and evaluation.name,
+        "format": format, "prefilled": False, "confidence": confidence, "limit": limit, "report": evaluation and evaluation.name,
         "clips": [_entry(one) for one in chosen],
     }  # fmt: skip
     review = fingerprint(content)[:12]
@@ -93,7 +99,8 @@ def run(
             asked.append(_ask(workspace, params, temporary, review, one, format, overlays))
             if progress:
                 progress("export", done, len(chosen))
-        _write(temporary, asked, format, overlays, address or f"/data/local-files/?d={quote(out.absolute().name)}/")
+        served = f"/data/local-files/?d={quote(os.fsencode(out.absolute().name))}/"
+        _write(temporary, asked, format, overlays, address or served)
         manifest = {"review": review, **content, "files": _hashes(temporary)}
         write_json(temporary / MANIFEST, manifest)
         write_json(workspace.review(review), manifest)
@@ -113,6 +120,28 @@ def read_manifest(workspace: Workspace, review: str) -> dict[str, Any]:
     if not path.is_file():
         raise UsageError(f"This workspace has asked no review {review}: import it into the workspace that exported it.")
     return read_json(path, f"restore it with `git checkout -- {path.relative_to(workspace.root)}`", _Asked)
+
+
+def that_asked_about(workspace: Workspace, clip_id: str) -> list[Path]:
+    """What is remembered of the exports that asked about a clip."""
+    return [path for path in sorted(workspace.reviews.glob("*.json")) if clip_id.encode() in path.read_bytes()]
+
+
+def forget(workspace: Workspace, clip_id: str) -> list[Path]:
+    """Take a clip out of what is remembered of exports; returns the files that named it. Can be repeated."""
+    found = that_asked_about(workspace, clip_id)
+    for path in found:
+        content = read_manifest(workspace, path.stem)
+        clips = [clip for clip in content["clips"] if clip["clip_id"] != clip_id]
+        files = {name: digest for name, digest in content["files"].items() if clip_id not in name}
+        write_json(path, content | {"clips": clips, "files": files})
+    return found
+
+
+def is_prefilled(manifest: Mapping[str, Any]) -> bool:
+    """Whether the model's verdict stood where people answer, as in the exports for CVAT of before `unanswered`: an answer that
+    says the same may be nobody's."""
+    return bool(manifest.get("prefilled", manifest["format"] == "cvat"))
 
 
 def _entry(one: Chosen) -> dict[str, Any]:

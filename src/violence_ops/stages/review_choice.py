@@ -11,6 +11,7 @@ from violence_ops.errors import UsageError
 from violence_ops.evaluation.records import Evaluation
 from violence_ops.files import load_table
 from violence_ops.folders import Batch
+from violence_ops.params import Params
 from violence_ops.records import ClipRecord, Label
 from violence_ops.stages import batches, pictures, releases, reports
 from violence_ops.stages.batches import Progress
@@ -44,7 +45,13 @@ class Chosen:
 
 
 def choose(
-    workspace: Workspace, *, confidence: float, limit: int, again: bool = False, progress: Progress | None = None
+    workspace: Workspace,
+    params: Params,
+    *,
+    confidence: float,
+    limit: int,
+    again: bool = False,
+    progress: Progress | None = None,
 ) -> list[Chosen]:
     """At most `limit` accepted clips, those first that most rules choose, then those the model is least sure of.
 
@@ -61,7 +68,8 @@ def choose(
         for batch, clip, said in _judged(workspace)
         if again or labels.get(clip.clip_id, (None, None))[1] != "review"
     ]
-    now = _judge(workspace, [(batch, clip) for batch, clip, said in clips if said is None], progress)
+    unjudged = [(batch, clip) for batch, clip, said in clips if said is None]
+    now = _judge(workspace, params, unjudged, progress)
     found = []
     for batch, clip, known in clips:
         if (said := known or now.get(clip.clip_id)) is None:
@@ -75,21 +83,23 @@ def choose(
 
 
 def _judge(
-    workspace: Workspace, unjudged: list[tuple[Batch, ClipRecord]], progress: Progress | None
+    workspace: Workspace, params: Params, unjudged: list[tuple[Batch, ClipRecord]], progress: Progress | None
 ) -> dict[str, Verdict]:
     """What the present champion says of clips that nobody has judged; nothing if there is no champion."""
     champion = releases.champion(workspace) if unjudged else None
     if champion is None:
         return {}
     from violence_ops.recognition.predict import predict_clip
+    from violence_ops.video.sandbox import Sandbox
 
     package = load_version(workspace, champion)
     found = {}
-    for done, (batch, clip) in enumerate(unjudged, start=1):
-        said = predict_clip(package, batches.read_tracks(batch, clip), pictures.of_clip(batch, clip))
-        found[clip.clip_id] = Verdict(champion, said.verdict, said.confidence)
-        if progress:
-            progress("judge", done, len(unjudged))
+    with Sandbox(params.validation) as sandbox:
+        for done, (batch, clip) in enumerate(unjudged, start=1):
+            said = predict_clip(package, batches.read_tracks(batch, clip), pictures.of_clip(batch, clip, sandbox))
+            found[clip.clip_id] = Verdict(champion, said.verdict, said.confidence)
+            if progress:
+                progress("judge", done, len(unjudged))
     return found
 
 

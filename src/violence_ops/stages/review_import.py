@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import zipfile
 import zlib
 from collections import Counter
@@ -15,11 +14,11 @@ from violence_ops.errors import UsageError
 from violence_ops.exchange import cvat, label_studio
 from violence_ops.exchange.task import Answer, majority
 from violence_ops.records import Label
-from violence_ops.stages import holdout, labels_file
+from violence_ops.stages import holdout, labels_file, tombstones
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels import effective_labels, give
-from violence_ops.stages.review import MANIFEST, read_manifest
+from violence_ops.stages.review import MANIFEST, is_prefilled, read_manifest
 from violence_ops.stages.who import named
 from violence_ops.workspace import Workspace
 
@@ -29,13 +28,17 @@ _ENCRYPTED: Final = 0x1  # a flag of an entry of a ZIP
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _OURS: Final = (MANIFEST, "tasks.json", "labels.json", "label_config.xml")
 """Files of an export that hold no answers."""
+_ECHO: Final = (
+    "they say what the model says, which that older export had filled in before anybody looked; export the review again"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class ImportResult:
     """The labels' new version (None if everything was known), how many clips were answered, how many of them got another label
-    than they had, how many were confirmed, how many are in a frozen holdout, which keeps the label it was frozen with, and how
-    many answers were left out because the workspace holds their clip no longer (`violence-ops forget`)."""
+    than they had, how many were confirmed, how many are in a frozen holdout, which keeps the label it was frozen with, how many
+    answers were left out because the workspace holds their clip no longer (`violence-ops forget`), and how many because they say
+    no more than the model's verdict that the export had filled in."""
 
     version: int | None
     by: str
@@ -44,6 +47,7 @@ class ImportResult:
     confirmed: int
     in_holdout: int
     gone: int
+    echoes: int
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -60,6 +64,8 @@ class ImportResult:
             )
         if self.gone:
             lines.append(f"{self.gone} answers were left out: their clips are no longer in this workspace.")
+        if self.echoes:
+            lines.append(f"{self.echoes} answers were left out: {_ECHO}.")
         return lines
 
 
@@ -84,21 +90,24 @@ def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportR
     """Take the answers of a file (Label Studio's .json; CVAT's .xml, or its .zip) or of all such files in a folder.
 
     All of it or, if anything is wrong or nobody is named, nothing: UsageError says what. Every answer must belong to an export of this workspace,
-    to a clip that it asked about, and to that clip's bytes. Several people's answers to one clip are votes. A CVAT file that is
-    still as it was exported is no answer. Confirmed labels are written too: they are then a person's, and not asked again.
+    to a clip that it asked about, and to that clip's bytes. Several people's answers to one clip are votes. Of an export that had
+    the model's verdict filled in, only answers that contradict it count. Confirmed labels are written too: they are then a
+    person's, and not asked again.
     """
     by = named(by)
-    said = _decided(_checked(workspace, _read(workspace, source)), source)
+    answers, echoes = _checked(workspace, _read(source))
+    said = _decided(answers, echoes, source)
     with open_catalog(workspace) as catalog:
         known = catalog.find(said)
-    labels = {clip_id: label for clip_id, label in said.items() if clip_id in known}
+    forgotten = set(tombstones.all_of(workspace))  # one that came again is known, and refused
+    labels = {clip_id: label for clip_id, label in said.items() if clip_id in known and clip_id not in forgotten}
     before = effective_labels(workspace)
     changed = {clip_id for clip_id, label in labels.items() if before.get(clip_id, (None,))[0] != label}
     version = give(workspace, labels, by)
     frozen = {clip.clip_id for clip in holdout.held_out(workspace)}
     return ImportResult(
         version, printable(by), answered=len(labels), corrected=len(changed), confirmed=len(labels) - len(changed),
-        in_holdout=len(changed & frozen), gone=len(said) - len(labels),
+        in_holdout=len(changed & frozen), gone=len(said) - len(labels), echoes=echoes,
     )  # fmt: skip
 
 
@@ -118,28 +127,43 @@ def log(workspace: Workspace) -> LabelLog:
     )  # fmt: skip
 
 
-def _checked(workspace: Workspace, answers: Iterable[Answer]) -> Iterator[Answer]:
-    """The answers, each held against what was asked."""
-    asked: dict[str, dict[str, str]] = {}
+def _checked(workspace: Workspace, answers: Iterable[Answer]) -> tuple[list[Answer], int]:
+    """The answers that count, each held against what was asked, and how many do not, because they may be nobody's.
+
+    What was asked about a clip is forgotten with it, so that nothing is left to hold its answers against.
+    """
+    forgotten = set(tombstones.all_of(workspace))
+    reviews: dict[str, tuple[bool, dict[str, dict[str, Any]]]] = {}
+    counted, echoes = [], 0
     for one in answers:
-        if one.review not in asked:
+        if one.review not in reviews:
             manifest = read_manifest(workspace, one.review)
-            asked[one.review] = {clip["clip_id"]: clip["sha256"] for clip in manifest["clips"]}
-        digest = asked[one.review].get(one.clip_id)
-        if digest is None:
+            reviews[one.review] = is_prefilled(manifest), {clip["clip_id"]: clip for clip in manifest["clips"]}
+        prefilled, asked = reviews[one.review]
+        clip = asked.get(one.clip_id)
+        if clip is None and one.clip_id in forgotten:
+            counted.append(one)
+            continue
+        if clip is None:
             raise UsageError(f"{one.where}: review {one.review} did not ask about clip {one.clip_id[:80]!r}.")
-        if digest != one.sha256:
+        if clip["sha256"] != one.sha256:
             raise UsageError(
-                f"{one.where}: clip {one.clip_id} was exported with the SHA-256 {digest[:12]}…, and the answer is for {one.sha256[:12]!r}…."
+                f"{one.where}: clip {one.clip_id} was exported with the SHA-256 {clip['sha256'][:12]}…, and the answer is for {one.sha256[:12]!r}…."
             )
-        yield one
+        if prefilled and set(one.votes) == {clip["verdict"]}:
+            echoes += 1
+        else:
+            counted.append(one)
+    return counted, echoes
 
 
-def _decided(answers: Iterable[Answer], source: Path) -> dict[str, Label]:
+def _decided(answers: Iterable[Answer], echoes: int, source: Path) -> dict[str, Label]:
     """What most people said of each clip, by clip_id. Raises UsageError if nobody said anything or a vote is tied."""
     votes: dict[str, Counter[Label]] = {}
     for one in answers:
         votes.setdefault(one.clip_id, Counter()).update(one.votes)
+    if not votes and echoes:
+        raise UsageError(f"{source} holds no answer that counts: {_ECHO}.")
     if not votes:
         raise UsageError(f"{source} holds no answer: annotate and submit tasks first, then export them.")
     found = {clip_id: majority(counted) for clip_id, counted in sorted(votes.items())}
@@ -152,7 +176,7 @@ def _decided(answers: Iterable[Answer], source: Path) -> dict[str, Label]:
     return {clip_id: label for clip_id, label in found.items() if label}
 
 
-def _read(workspace: Workspace, source: Path) -> Iterator[Answer]:
+def _read(source: Path) -> Iterator[Answer]:
     if not source.exists():
         raise UsageError(
             f"{source} does not exist: name the file that Label Studio or CVAT exported, or a folder of such files."
@@ -171,39 +195,34 @@ def _read(workspace: Workspace, source: Path) -> Iterator[Answer]:
             if path.stat().st_size > _MAX_BYTES:
                 raise UsageError(f"{where} has more than {_MAX_BYTES >> 20} MB: export the tasks in smaller parts.")
             with path.open("rb") as handle:
-                yield from reader(workspace, handle, where)
+                yield from reader(handle, where)
         except OSError as error:
             raise UsageError(f"{where} cannot be read: {error.strerror or error}.") from None
 
 
-def _json(_: Workspace, handle: IO[bytes], where: str) -> list[Answer]:
+def _json(handle: IO[bytes], where: str) -> list[Answer]:
     return label_studio.read(handle.read(_MAX_BYTES + 1), where)
 
 
-def _xml(workspace: Workspace, handle: IO[bytes], where: str) -> Iterator[Answer]:
-    """The answer of one XML, unless it is just as it was exported."""
-    digest = hashlib.sha256()
-    for one in cvat.read(_Watched(handle, digest, where), where):
-        if digest.hexdigest() not in read_manifest(workspace, one.review)["files"].values():
-            yield one
+def _xml(handle: IO[bytes], where: str) -> Iterator[Answer]:
+    return cvat.read(_Bounded(handle, where), where)
 
 
-class _Watched:
-    """Passes a stream on, hashes it, and stops where it is longer than it may be (a ZIP's header may lie)."""
+class _Bounded:
+    """Passes a stream on, and stops where it is longer than it may be (a ZIP's header may lie)."""
 
-    def __init__(self, handle: IO[bytes], digest: Any, where: str) -> None:
-        self._handle, self._digest, self._where, self._left = handle, digest, where, _MAX_BYTES
+    def __init__(self, handle: IO[bytes], where: str) -> None:
+        self._handle, self._where, self._left = handle, where, _MAX_BYTES
 
     def read(self, size: int = 1 << 16) -> bytes:
         block = self._handle.read(size)
         self._left -= len(block)
         if self._left < 0:
             raise UsageError(f"{self._where} has more than {_MAX_BYTES >> 20} MB: export one clip's task at a time.")
-        self._digest.update(block)
         return block
 
 
-def _zip(workspace: Workspace, handle: IO[bytes], where: str) -> Iterator[Answer]:
+def _zip(handle: IO[bytes], where: str) -> Iterator[Answer]:
     """The XML files in an archive; nothing is unpacked to disk."""
     try:
         with zipfile.ZipFile(handle) as archive:
@@ -216,7 +235,7 @@ def _zip(workspace: Workspace, handle: IO[bytes], where: str) -> Iterator[Answer
                 if entry.flag_bits & _ENCRYPTED or entry.compress_type not in _METHODS:
                     raise zipfile.BadZipFile("a file in it is encrypted, or packed as CVAT does not pack")
                 with archive.open(entry) as inner:
-                    yield from _xml(workspace, inner, f"{where}/{printable(entry.filename)}")
+                    yield from _xml(inner, f"{where}/{printable(entry.filename)}")
     except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
         raise UsageError(f"{where} is no ZIP that CVAT wrote ({error}): export the task again.") from None
 

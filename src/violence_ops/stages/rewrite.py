@@ -29,15 +29,18 @@ class _Sealed(TypedDict):
     run: _Run
 
 
-def open_without(batch: Batch, clip_id: str) -> None:
-    """Take a clip out of the working folder of a batch: manifest, parts and video. Can be repeated."""
+def open_without(batch: Batch, clip_id: str) -> dict[str, Any]:
+    """Take a clip out of the working folder of a batch: manifest, parts and video. Returns what went; can be repeated."""
     manifest = batch.open / "batch.json"
     if not manifest.is_file():
-        return
+        return {}
     content = read_json(manifest)
+    rows = {name: batches.part_rows(batch, name, clip_id) for name in batches.TABLES}
+    videos = len(list((batch.open / "videos").glob(f"{clip_id}*")))
     write_json(manifest, content | {"clips": [clip for clip in content["clips"] if clip["clip_id"] != clip_id]})
     for path in sorted(batch.open.rglob(f"*{clip_id}*")):
-        path.unlink()
+        path.unlink(missing_ok=True)  # a stage removes what it leaves half written
+    return {"rows": rows, "videos": videos}
 
 
 def sealed_without(batch: Batch, clip_id: str) -> dict[str, Any]:

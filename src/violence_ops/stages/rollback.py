@@ -6,11 +6,11 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from violence_ops import ledger
-from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
+from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.params import Params
 from violence_ops.stages import notify, releases
 from violence_ops.stages.batches import Progress
-from violence_ops.stages.who import named
+from violence_ops.stages.who import explained, named
 from violence_ops.workspace import Workspace
 
 
@@ -93,8 +93,7 @@ def run(
     earlier champion, or the registry's champion is not the ledger's; LedgerBroken if the ledger does not verify.
     """
     by = named(by)
-    if not reason.strip():
-        raise UsageError("A rollback needs a reason: it is written to the ledger.")
+    reason = explained(reason, "A rollback needs a reason: it is written to the ledger.")
     notify.receivers(workspace)  # refuses one that is set up wrongly before anything moves
     with workspace.lock("release"):
         registry = releases.open_registry(workspace)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
+from violence_ops.files import open_table
 from violence_ops.folders import Batch
 from violence_ops.stages import batches
 
@@ -14,13 +14,13 @@ from violence_ops.stages import batches
 def clip_tables(batch: Batch, name: str, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
     """Each clip of a batch that has rows in the table `name`, with `clip_id` and those of `columns` that the table has.
 
-    Of an open batch, the clips that the stage was run for. Raises ArrowException, OSError or KeyError for a damaged file.
+    Of an open batch, the clips that the stage was run for. Raises WorkspaceError, naming the file, for a damaged one.
     """
     if batch.is_sealed:
         yield from batches.rows_by_clip(batch.table(name), columns)
         return
     for part in sorted((batch.open / name).glob("[!.]*.parquet")):
-        with pq.ParquetFile(part) as file:
+        with open_table(part) as file:
             table = file.read(columns=["clip_id", *columns])
         if len(table):
             yield part.stem, table

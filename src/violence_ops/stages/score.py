@@ -14,8 +14,9 @@ from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, pictures, releases
 from violence_ops.stages.batches import Progress
-from violence_ops.stages.parts import record_progress
+from violence_ops.stages.parts import record_progress, unless_forgotten, writing
 from violence_ops.stages.releases import open_registry
+from violence_ops.video.sandbox import Sandbox
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ def run(
     A clip is judged again if its tracks or the champion changed. All clips of a batch have one champion, whatever is promoted or
     rolled back meanwhile: some `clip_ids` have that of the shards before them, a whole batch has the present one.
     Raises ServiceUnavailable if MLflow cannot be reached, UserError if the champion's package is damaged, WorkspaceError if the
-    tracks of a clip are missing, or its video and the champion looks at pictures.
+    tracks of a clip are missing, or its video and the champion looks at pictures, Rejected if such a video does not decode within
+    the limits of validation.
     """
     wanted = None if clip_ids is None else list(clip_ids)
     champion = present = releases.champion(workspace)
@@ -73,11 +75,13 @@ def run(
         ]
         skipped += len(clips) - len(due)
         package = _load(workspace, batch, champion) if champion is not None and due else None
-        for done, clip in enumerate(due, start=1):
-            fights += _score(batch, clip, champion, package)
-            scored += champion is not None
-            if progress:
-                progress("score", done, len(due))
+        with Sandbox(params.validation) as sandbox:
+            for done, clip in enumerate(due, start=1):
+                with unless_forgotten(workspace, clip.clip_id):
+                    fights += _score(workspace, batch, clip, champion, package, sandbox)
+                    scored += champion is not None
+                if progress:
+                    progress("score", done, len(due))
     if clip_ids is None:
         record_progress(workspace, "score")
     return ScoreResult(champion, scored, skipped, fights)
@@ -140,16 +144,22 @@ def expected(batch: Batch, clip: ClipRecord, champion: str | None) -> str:
     return fingerprint(read_fingerprint(batch.part("tracks", clip.clip_id)), champion)
 
 
-def _score(batch: Batch, clip: ClipRecord, champion: str | None, package: Package | None) -> bool:
+def _score(
+    workspace: Workspace,
+    batch: Batch,
+    clip: ClipRecord,
+    champion: str | None,
+    package: Package | None,
+    sandbox: Sandbox,
+) -> bool:
     """Write one clip's predictions; returns whether it is a Fight."""
     from violence_ops.recognition.predict import predict_clip
 
-    tracks = batches.read_tracks(batch, clip)
-    path = batch.part("predictions", clip.clip_id)
+    tracks, rows, is_fight = batches.read_tracks(batch, clip), PREDICTIONS_SCHEMA.empty_table(), False
     mark = expected(batch, clip, champion)
-    if champion is None or package is None:
-        write_table(path, PREDICTIONS_SCHEMA.empty_table(), mark)
-        return False
-    prediction = predict_clip(package, tracks, pictures.of_clip(batch, clip))
-    write_table(path, prediction.to_table(champion), mark)
-    return prediction.verdict == "Fight"
+    if champion is not None and package is not None:
+        prediction = predict_clip(package, tracks, pictures.of_clip(batch, clip, sandbox))
+        rows, is_fight = prediction.to_table(champion), prediction.verdict == "Fight"
+    with writing(workspace, batch, clip.clip_id):
+        write_table(batch.part("predictions", clip.clip_id), rows, mark)
+    return is_fight

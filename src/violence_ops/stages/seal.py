@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from violence_ops import expectations, versioning
+from violence_ops.catalog import PASSING
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import (
     atomic_path,
@@ -32,7 +33,7 @@ from violence_ops.stages import annotate, batches, extract_poses, inbox, score
 from violence_ops.stages.annotation_summary import summary_row
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.index import open_catalog
-from violence_ops.stages.parts import STAGES, record_progress
+from violence_ops.stages.parts import STAGES, judged_clips, record_progress
 from violence_ops.workspace import Workspace
 
 _TABLES: Final = {"poses": POSES_SCHEMA, "tracks": TRACKS_SCHEMA, "predictions": PREDICTIONS_SCHEMA}
@@ -68,7 +69,7 @@ def run(
     clips = 0
     _record_shards(workspace)
     for batch in chosen:
-        with workspace.lock(f"seal-{batch.batch_id}"):
+        with batches.locked(workspace, batch):
             if not batch.is_sealed:
                 _seal(workspace, params, batch, progress)
             _announce(workspace, batch)
@@ -88,7 +89,8 @@ def half_sealed(workspace: Workspace) -> list[Batch]:
 
 
 def _seal(workspace: Workspace, params: Params, batch: Batch, progress: Progress | None) -> None:
-    clips = _judged_clips(batch)
+    # what was refused for no fault of its bytes may come again, and has one batch then as any other clip
+    clips = [clip for clip in judged_clips(workspace, batch) if clip.reason not in PASSING]
     accepted = [clip for clip in clips if clip.status == "accepted"]
     weights_sha256 = extract_poses.source_sha256(params.pose)
     _refuse_outdated(params, weights_sha256, batch, accepted)
@@ -133,16 +135,6 @@ def _record_night(workspace: Workspace, params: Params, sealed: list[Batch]) -> 
     done = _NIGHT[1:] if waiting.drops or waiting.left else _NIGHT
     names = ", ".join(batch.batch_id for batch in sealed) or "nothing new"
     versioning.commit_stage(workspace, done, f"Night: {names}", params)
-
-
-def _judged_clips(batch: Batch) -> list[ClipRecord]:
-    clips = batches.read_clips(batch)
-    missing = {clip.clip_id for clip in batches.read_manifest(batch).clips} - {clip.clip_id for clip in clips}
-    if missing:
-        raise WorkspaceError(
-            f"{len(missing)} clips of batch {batch.batch_id} are not validated yet: run `violence-ops validate` first."
-        )
-    return clips
 
 
 def _refuse_outdated(params: Params, weights_sha256: str, batch: Batch, accepted: list[ClipRecord]) -> None:

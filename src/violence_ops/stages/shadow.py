@@ -102,9 +102,11 @@ def run(workspace: Workspace, params: Params, *, progress: Progress | None = Non
         return ShadowResult(None)
     due = [batch for batch in workspace.sealed_batches() if _is_due(workspace, batch, version)]
     done = 0
-    with workspace.lock("shadow"):
+    with workspace.lock("shadow"):  # nobody else writes there
+        for left_by_a_kill in workspace.shadows.glob("*/.*.tmp"):
+            left_by_a_kill.unlink()
         for number, batch in enumerate(due, start=1):
-            done += _judge(workspace, batch, version)
+            done += _judge(workspace, params, batch, version)
             if progress:
                 progress("shadow", number, len(due))
     return ShadowResult(version, len(due), done)
@@ -154,16 +156,18 @@ def _mark(batch: Batch, version: str) -> str:
     return fingerprint(batch.batch_id, batches.read_manifest(batch).facts.get("tables", {}).get("tracks"), version)
 
 
-def _judge(workspace: Workspace, batch: Batch, version: str) -> int:
+def _judge(workspace: Workspace, params: Params, batch: Batch, version: str) -> int:
     """Write what the version says of one batch; returns how many clips it judged."""
     from violence_ops.recognition.predict import predict_clip
+    from violence_ops.video.sandbox import Sandbox
 
     package = load_version(workspace, version)
     clips = batches.accepted_clips(batch)
-    tables = [
-        predict_clip(package, tracks, pictures.of_clip(batch, clip)).to_table(version)
-        for clip, tracks in zip(clips, batches.iterate_tracks(batch, clips), strict=True)
-    ]
+    with Sandbox(params.validation) as sandbox:
+        tables = [
+            predict_clip(package, tracks, pictures.of_clip(batch, clip, sandbox)).to_table(version)
+            for clip, tracks in zip(clips, batches.iterate_tracks(batch, clips), strict=True)
+        ]
     write_table(
         workspace.shadow(version, batch.batch_id),
         pa.concat_tables([PREDICTIONS_SCHEMA.empty_table(), *tables]),

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from violence_ops import ledger, services
+from violence_ops import ledger, services, versioning
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.stages import batches, inbox, notify, releases, tombstones
 from violence_ops.stages.index import open_catalog, rebuild
@@ -80,6 +80,7 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
         counts = catalog.counts()
         waiting = [_clip(clip) for clip in catalog.unlabelled()] if unlabelled else None
     champion, problems = _champion(workspace)
+    problems = problems or _branch(workspace)
     state = services.inspect(workspace)
     return StatusResult(
         workspace=str(workspace.root),
@@ -117,6 +118,15 @@ def _champion(workspace: Workspace) -> tuple[str | None, list[str]]:
         return releases.last_champion(releases.entries(workspace)), [str(error)]
     except UserError as error:
         return None, [str(error)]
+
+
+def _branch(workspace: Workspace) -> list[str]:
+    """Why nothing can be released or sealed even where the champion is known: git is on no branch."""
+    try:
+        versioning.check_branch(workspace)
+    except WorkspaceError as error:
+        return [str(error)]
+    return []
 
 
 def _half_forgotten(workspace: Workspace) -> list[str]:

@@ -58,13 +58,17 @@ def run(
 ) -> SweepResult:
     """Try `trials` settings, each a whole training; the best has the highest validation F1, of equals the lowest loss.
 
-    A trial whose loss diverges counts as failed. Raises WorkspaceError if there is no dataset, ServiceUnavailable if MLflow cannot
-    be reached, UserError if every trial fails.
+    A trial whose loss diverges counts as failed. Raises ParamsError if the family has no network, whose settings these are, or
+    cannot be trained as params.yaml has it; WorkspaceError if there is no dataset or it was assembled with other `windows`;
+    ServiceUnavailable if MLflow cannot be reached; UserError if every trial fails.
     """
     import optuna
 
+    from violence_ops.recognition import families
+
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    dataset = Dataset.read(workspace)
+    families.check_sweep(params.train, params.windows)
+    dataset = Dataset.read(workspace, params.windows)
     registry = open_registry(workspace)
     registry.check()
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NotRequired
+from typing import Any, Final, NotRequired
 
 from typing_extensions import TypedDict
 
 from violence_ops.files import read_json, write_json
 from violence_ops.workspace import Workspace
+
+REASON: Final = "forgotten"
+"""For what a file is refused that is a forgotten clip; not even its bytes are kept in the quarantine."""
 
 
 class _Stone(TypedDict):
@@ -36,6 +39,11 @@ def find(workspace: Workspace, clip_id: str) -> dict[str, Any] | None:
         if path.is_file()
         else None
     )
+
+
+def stands(workspace: Workspace, clip_id: str) -> bool:
+    """Whether a clip is forgotten, or is being so."""
+    return workspace.tombstone(clip_id).is_file()
 
 
 def read(workspace: Workspace, clip_id: str) -> dict[str, Any]:

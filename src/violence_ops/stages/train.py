@@ -16,15 +16,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NotRequired
 
 import pyarrow as pa
+import yaml
 from typing_extensions import TypedDict
 
 from violence_ops import versioning
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import fingerprint, load_table, read_json, sha256_file, write_json
-from violence_ops.params import Params
+from violence_ops.params import Params, WindowParams
 from violence_ops.registry import MODEL, Registry, Run
 from violence_ops.stages import holdout, pictures, training_tables
-from violence_ops.stages.assemble import TABLES, obstacle, trainable
+from violence_ops.stages.assemble import TABLES, baked_in, obstacle, trainable
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.extract_poses import source_sha256
 from violence_ops.stages.labelled import labelled_clips
@@ -71,11 +72,11 @@ def run(
     """Train, log and register: a new run and a new model version every time it is called.
 
     Raises ServiceUnavailable if MLflow cannot be reached (nothing is registered; a retry goes on from what was trained),
-    WorkspaceError if there is no dataset, UserError if the loss diverges.
+    WorkspaceError if there is no dataset or it was assembled with other `windows`, UserError if the loss diverges.
     """
     if family:
         params = params.model_copy(update={"train": params.train.model_copy(update={"family": family})})
-    dataset = Dataset.read(workspace)
+    dataset = Dataset.read(workspace, params.windows)
     registry = open_registry(workspace)
     registry.check()
     facts = _facts(workspace, params, dataset)
@@ -122,6 +123,8 @@ class _Split(TypedDict):
     clips: dict[str, dict[str, int]]
     sha256: dict[str, str]
     labels_version: NotRequired[int]
+    persons: NotRequired[int]
+    frames_per_second: NotRequired[float | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +142,11 @@ class Dataset:
         return self.workspace.dataset
 
     @classmethod
-    def read(cls, workspace: Workspace) -> Dataset:
+    def read(cls, workspace: Workspace, windows: WindowParams | None = None) -> Dataset:
+        """The dataset, to be cut into these windows.
+
+        Raises WorkspaceError if there is none, it is damaged, or its skeletons were made with other settings of `windows`.
+        """
         path = workspace.dataset / "split.json"
         if not path.is_file():
             raise WorkspaceError(f"{workspace.dataset} holds no dataset: run `violence-ops assemble` first.")
@@ -152,7 +159,31 @@ class Dataset:
             if not (workspace.dataset / name).is_file() or sha256_file(workspace.dataset / name) != expected:
                 raise WorkspaceError(f"{workspace.dataset / name} is not what split.json describes: {remedy}.")
         train, val = (load_table(workspace.dataset / name) for name in ("train.parquet", "val.parquet"))
-        return cls(workspace, split["revision"], train, val, split)
+        dataset = cls(workspace, split["revision"], train, val, split)
+        if windows:
+            dataset._refuse_other(windows)
+        return dataset
+
+    def _refuse_other(self, windows: WindowParams) -> None:
+        wanted = baked_in(windows)
+        made = {name: self.split.get(name, wanted[name]) for name in wanted}
+        if "frames_per_second" not in self.split:
+            made["frames_per_second"] = self._rate_of_before(windows.frames_per_second)
+        if made != wanted:
+            was, asked = (yaml.safe_dump(found, default_flow_style=True).strip() for found in (made, wanted))
+            raise WorkspaceError(
+                f"{self.folder} was assembled with windows {was}, not {asked}: run `violence-ops assemble` with the same settings."
+            )
+
+    def _rate_of_before(self, rate: float | None) -> float | None:
+        """What rate the skeletons have, of a dataset whose split.json does not say it: `rate` itself if their steps allow it."""
+        fps = dict(zip(*(self.both.column(name).to_pylist() for name in ("clip_id", "fps")), strict=True))
+        table = load_table(self.folder / "skeletons.parquet", columns=["clip_id", "step"]).to_pylist()
+        clips = [(one["step"], fps[one["clip_id"]]) for one in table]
+        if all(step == (fps / rate if rate else int(step)) for step, fps in clips):
+            return rate
+        rates = {round(fps / step, 3) for step, fps in clips}
+        return rates.pop() if len(rates) == 1 else None
 
     @property
     def both(self) -> pa.Table:

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from violence_ops import expectations
 from violence_ops.catalog import Catalog
-from violence_ops.errors import Rejected, WorkspaceError
+from violence_ops.errors import Rejected
 from violence_ops.files import fingerprint, load_table, read_fingerprint, sha256_file, write_table
 from violence_ops.folders import Batch
 from violence_ops.params import Params
@@ -20,7 +20,7 @@ from violence_ops.records import CLIPS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, quarantine
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.index import open_catalog
-from violence_ops.stages.parts import record_progress
+from violence_ops.stages.parts import judged_clips, record, record_progress, unless_forgotten, writing
 from violence_ops.video.sandbox import Sandbox
 from violence_ops.workspace import Workspace
 
@@ -70,14 +70,9 @@ def checkpoint(workspace: Workspace, params: Params, *, batch_id: str | None = N
 
 
 def _check_clips(workspace: Workspace, params: Params, batch: Batch) -> expectations.CheckResult:
-    manifest = batches.read_manifest(batch)
-    clips = batches.read_clips(batch)
-    if missing := {clip.clip_id for clip in manifest.clips} - {clip.clip_id for clip in clips}:
-        raise WorkspaceError(
-            f"{len(missing)} clips of batch {batch.batch_id} are not validated yet: run `violence-ops validate`."
-        )
+    clips = judged_clips(workspace, batch)
     if params.validation.near_duplicate_bits:
-        clips = _refuse_near_duplicates(workspace, params, batch, manifest.night, clips)
+        clips = _refuse_near_duplicates(workspace, params, batch, batches.read_manifest(batch).night, clips)
     frame = pa.Table.from_pylist([clip.to_dict() for clip in clips], CLIPS_SCHEMA).to_pandas()
     return expectations.check_clips(workspace, batch.batch_id, frame, params.validation, params.expectations)
 
@@ -96,10 +91,11 @@ def _validate_batch(
     clips = [clip for clip in manifest.clips if wanted is None or clip.clip_id in wanted]
     judged = []
     for done, clip in enumerate(clips, start=1):
-        judged.append(_judge(workspace, params, batch, manifest.night, clip, sandbox))
+        with unless_forgotten(workspace, clip.clip_id):
+            judged.append(_judge(workspace, params, batch, manifest.night, clip, sandbox))
         if progress:
             progress("validate", done, len(clips))
-    catalog.record(judged, batch.batch_id)
+    record(workspace, catalog, batch, judged)
     return judged
 
 
@@ -111,7 +107,10 @@ def expected(clip: ClipRecord, params: Params) -> str:
 def _judge(
     workspace: Workspace, params: Params, batch: Batch, night: str, clip: ClipRecord, sandbox: Sandbox
 ) -> ClipRecord:
-    """The verdict on one clip, on disk afterwards; the steps can be repeated after a crash between any two of them."""
+    """The verdict on one clip, on disk afterwards; the steps can be repeated after a crash between any two of them.
+
+    Raises Forgotten, or an error about its files, if the clip is forgotten meanwhile.
+    """
     part, video = batch.part("clips", clip.clip_id), batches.video_of(batch, clip)
     mark = expected(clip, params)
     if part.is_file() and (read_fingerprint(part) == mark or not video.exists()):
@@ -120,14 +119,11 @@ def _judge(
             video.unlink(missing_ok=True)
         return known
     try:
-        verdict = _accept(clip, video, sandbox)
+        verdict, message = _accept(clip, video, sandbox), ""
     except Rejected as refusal:
         verdict = clip.with_(status="quarantined", reason=refusal.reason)
         message = str(refusal).replace(video.name, clip.source_path)
-        _quarantine(workspace, verdict, night, message, video)
-    write_table(part, pa.Table.from_pylist([verdict.to_dict()], CLIPS_SCHEMA), mark)
-    if verdict.status == "quarantined":
-        video.unlink(missing_ok=True)
+    _write(workspace, batch, night, verdict, message, mark)
     return verdict
 
 
@@ -138,8 +134,15 @@ def _accept(clip: ClipRecord, video: Path, sandbox: Sandbox) -> ClipRecord:
     return clip.with_(**facts, status="accepted", reason=None)
 
 
-def _quarantine(workspace: Workspace, clip: ClipRecord, night: str, message: str, video: Path) -> None:
-    quarantine.put(workspace, clip, night=night, message=message, original=video, suffix=video.suffix)
+def _write(workspace: Workspace, batch: Batch, night: str, verdict: ClipRecord, message: str, mark: str | None) -> None:
+    """Write down the verdict on a clip; the original of a refused one goes to quarantine with the `message`."""
+    part, video = batch.part("clips", verdict.clip_id), batches.video_of(batch, verdict)
+    with writing(workspace, batch, verdict.clip_id):
+        if verdict.status == "quarantined":
+            quarantine.put(workspace, verdict, night=night, message=message, original=video, suffix=video.suffix)
+        write_table(part, pa.Table.from_pylist([verdict.to_dict()], CLIPS_SCHEMA), mark)
+        if verdict.status == "quarantined":
+            video.unlink(missing_ok=True)
 
 
 def _refuse_near_duplicates(
@@ -159,19 +162,18 @@ def _refuse_near_duplicates(
             near = np.bitwise_count(hashes ^ hashes[place]) <= params.validation.near_duplicate_bits
             if (near & kept).any():
                 first = names[int((near & kept).argmax())]
-                refused[clip.clip_id] = _refuse_near_duplicate(workspace, batch, night, clip, first)
+                with unless_forgotten(workspace, clip.clip_id):
+                    refused[clip.clip_id] = _refuse_near_duplicate(workspace, batch, night, clip, first)
             else:
                 kept[place] = True
         result = [refused.get(clip.clip_id, clip) for clip in clips]
-        catalog.record(result, batch.batch_id)
+        record(workspace, catalog, batch, result)
     return result
 
 
 def _refuse_near_duplicate(workspace: Workspace, batch: Batch, night: str, clip: ClipRecord, first: str) -> ClipRecord:
-    part, video = batch.part("clips", clip.clip_id), batches.video_of(batch, clip)
     refused = clip.with_(status="quarantined", reason="near_duplicate")
     message = f"{clip.source_path} shows nearly the same as clip {first} (validation.near_duplicate_bits)."
-    _quarantine(workspace, refused, night, message, video)
-    write_table(part, pa.Table.from_pylist([refused.to_dict()], CLIPS_SCHEMA), read_fingerprint(part))
-    video.unlink(missing_ok=True)
+    mark = read_fingerprint(batch.part("clips", clip.clip_id))
+    _write(workspace, batch, night, refused, message, mark)
     return refused

@@ -1,0 +1,158 @@
+"""Give refused clips another chance: those whose reason does not lie in their bytes, such as a machine that was too busy."""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+import secrets
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from violence_ops.catalog import PASSING, CatalogClip
+from violence_ops.errors import UsageError
+from violence_ops.files import sync_folder, write_text
+from violence_ops.folders import Batch
+from violence_ops.stages import batches, quarantine, tombstones
+from violence_ops.stages.inbox import LABELS_FILE
+from violence_ops.stages.index import open_catalog
+from violence_ops.workspace import Workspace
+
+_COLUMNS: Final = ("label", "source_group", "camera_id", "recorded_at")
+"""What a clip came with and brings again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetryResult:
+    """The clips that went back to the inbox, and to their batch if that is still open; `kept` are part of a sealed batch."""
+
+    reason: str
+    inbox: list[str]
+    batch: list[str]
+    kept: list[str]
+    dry_run: bool
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        verb = "would go" if self.dry_run else "went"
+        lines = [
+            f"{len(self.inbox)} clips refused for {self.reason} {verb} back to the inbox, {len(self.batch)} to their open batch."
+        ]
+        if self.inbox or self.batch:
+            again = "in Airflow the next run does, for an open batch that of its night (clear it)"
+            lines.append(f"`violence-ops night` judges them anew; {again}.")
+        if self.kept:
+            lines.append(f"{len(self.kept)} stay in quarantine: a batch was sealed with their refusal in it.")
+        return lines
+
+
+def run(workspace: Workspace, *, reason: str = "timeout", dry_run: bool = False) -> RetryResult:
+    """Take the clips in quarantine for this reason back to where they are judged anew: their batch while it is open, else the
+    inbox, called after their ids and with what they came with.
+
+    A second run finds nothing more to do; killed at any point, it finishes, and no original is lost. Raises UsageError if the
+    reason lies in the bytes.
+    """
+    if reason not in PASSING:
+        raise UsageError(
+            f"Clips refused for {reason[:80]!r} would be refused again: give one of {', '.join(PASSING)} with --reason."
+        )
+    with workspace.lock("retry"):
+        refused = _refused(workspace, reason)
+        waiting = [entry for entry, clip in refused if clip.batch_id is None]
+        homes = [(entry, workspace.batch(clip.batch_id)) for entry, clip in refused if clip.batch_id]
+        in_open = [(entry, batch) for entry, batch in homes if not batch.is_sealed and batch.manifest.is_file()]
+        due = [(entry, batch) for entry, batch in in_open if not _is_back(batch, entry)]
+        if not dry_run:
+            _to_inbox(workspace, waiting)
+            due = [(entry, batch) for entry, batch in due if _to_batch(workspace, batch, entry)]
+    kept = [entry for entry, batch in homes if (entry, batch) not in in_open]
+    back = [entry for entry, _ in due]
+    inbox, batch, sealed = ([entry["clip_id"] for entry in some] for some in (waiting, back, kept))
+    return RetryResult(reason, inbox, batch, sealed, dry_run)
+
+
+def in_inbox(workspace: Workspace, clip_id: str) -> list[Path]:
+    """A clip's files that `run` has put into the inbox."""
+    found = sorted(workspace.inbox.glob(f"again-*/{clip_id}.*"))
+    return [path for path in found if path.is_file() and not path.is_symlink()]
+
+
+def half_done(workspace: Workspace, clip_id: str) -> list[Path]:
+    """A clip's files that a killed run was about to put there."""
+    return sorted(workspace.retrying.glob(f"{clip_id}.*"))
+
+
+def _refused(workspace: Workspace, reason: str) -> list[tuple[dict[str, Any], CatalogClip]]:
+    """The clips that are refused for this reason and whose original is here, with what the catalog knows of them."""
+    entries = [one for one in quarantine.entries(workspace) if one["reason"] == reason and one.get("original")]
+    with open_catalog(workspace) as catalog:
+        known = catalog.find(entry["clip_id"] for entry in entries)
+    found = [(entry, known[entry["clip_id"]]) for entry in entries if entry["clip_id"] in known]
+    return [(entry, clip) for entry, clip in found if (clip.status, clip.reason) == ("quarantined", reason)]
+
+
+def _original(workspace: Workspace, entry: dict[str, Any]) -> Path:
+    return workspace.quarantined(entry["clip_id"]) / str(entry["original"])
+
+
+def _to_inbox(workspace: Workspace, entries: list[dict[str, Any]]) -> None:
+    """Those that a killed run has not put there yet, in one new folder, which is there at once."""
+    new = [entry for entry in entries if not _is_in_inbox(workspace, entry)]
+    if workspace.retrying.exists():
+        shutil.rmtree(workspace.retrying)
+    if new:
+        workspace.retrying.mkdir(parents=True)
+        _fill(workspace, new, workspace.retrying)
+        workspace.retrying.rename(workspace.inbox / f"again-{secrets.token_hex(4)}")
+        sync_folder(workspace.inbox)
+    for entry in entries:
+        quarantine.release(workspace, entry["clip_id"])
+
+
+def _is_in_inbox(workspace: Workspace, entry: dict[str, Any]) -> bool:
+    """Whether the very original has a second name there, and not only a file that is called so."""
+    original = _original(workspace, entry)
+    return any(path.samefile(original) for path in in_inbox(workspace, entry["clip_id"]))
+
+
+def _fill(workspace: Workspace, entries: list[dict[str, Any]], folder: Path) -> None:
+    """Link the originals into a folder, and say in its labels.csv what they came with."""
+    out = io.StringIO()
+    table = csv.writer(out, lineterminator="\n")
+    table.writerow(("path", *_COLUMNS))
+    for entry in entries:
+        original = _original(workspace, entry)
+        path = f"{entry['clip_id']}{original.suffix}"
+        os.link(original, folder / path)
+        table.writerow((path, *(entry.get(column) or "" for column in _COLUMNS)))
+    write_text(folder / LABELS_FILE, out.getvalue())
+
+
+def _is_back(batch: Batch, entry: dict[str, Any]) -> bool:
+    """Whether a clip waits in its open batch to be judged."""
+    return _video(batch, entry).exists() and not batch.part("clips", entry["clip_id"]).exists()
+
+
+def _to_batch(workspace: Workspace, batch: Batch, entry: dict[str, Any]) -> bool:
+    """Take back the verdict on a clip of an open batch; False if the batch was sealed or the clip forgotten meanwhile.
+
+    The quarantine keeps its link: a validation under way may still remove what it has just refused.
+    """
+    with batches.locked(workspace, batch):
+        if batch.is_sealed or tombstones.stands(workspace, entry["clip_id"]):
+            return False
+        if not (video := _video(batch, entry)).exists():
+            os.link(_original(workspace, entry), video)
+            sync_folder(video.parent)
+        batch.part("clips", entry["clip_id"]).unlink(missing_ok=True)
+    return True
+
+
+def _video(batch: Batch, entry: dict[str, Any]) -> Path:
+    return batches.video_of(batch, quarantine.as_clip(entry))

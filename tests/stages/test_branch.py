@@ -1,0 +1,126 @@
+"""Git on no branch, or on another than the ledger was written on: nothing is written there, and people are told the truth."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+
+import pytest
+
+from violence_ops import versioning
+from violence_ops.errors import WorkspaceError
+from violence_ops.ledger import LedgerBroken
+from violence_ops.params import Params
+from violence_ops.registry import Registry
+from violence_ops.stages import gate, promote, reinstate, releases, rollback
+from violence_ops.workspace import Workspace
+
+Judge = Callable[..., str]
+
+
+@pytest.fixture
+def passed(released: Workspace, params: Params, registry: Registry, write_evaluation: Judge) -> Workspace:
+    """Version 2 is champion, version 1 was before it, and version 3 has passed the gate."""
+    for candidate, champion in (("1", None), ("2", "1"), ("3", "2")):
+        gate.run(released, params, report=write_evaluation(candidate, champion))
+        if candidate != "3":
+            promote.run(released, params, approved_by="admin")
+    git(released, "add", "--all")
+    git(released, "commit", "--quiet", "--allow-empty", "-m", "all of it")
+    return released
+
+
+def git(workspace: Workspace, *arguments: str) -> str:
+    identity = ("-c", "user.name=ada", "-c", "user.email=ada@localhost")
+    command = ["git", *identity, "-C", str(workspace.root), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+
+def said_by_status(workspace: Workspace) -> tuple[int, str]:
+    command = [sys.executable, "-m", "violence_ops.cli", "status", "--workspace", str(workspace.root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stderr
+    return done.returncode, done.stdout
+
+
+def decisions(workspace: Workspace) -> dict[str, Callable[[], object]]:
+    """Everything that writes to the ledger."""
+    params = workspace.params()
+    return {
+        "gate": lambda: gate.run(workspace, params),
+        "refuse": lambda: promote.refuse(workspace, params, by="admin", reason="worse at night"),
+        "promote": lambda: promote.run(workspace, params, approved_by="admin"),
+        "rollback": lambda: rollback.run(workspace, params, by="ada", reason="false alarms"),
+        "reinstate": lambda: reinstate.run(workspace, params, by="ada"),
+    }
+
+
+def test_on_no_branch_nobody_decides_or_releases_and_nothing_is_changed(passed: Workspace, registry: Registry) -> None:
+    git(passed, "checkout", "--quiet", "--detach")
+    head, ledger = git(passed, "rev-parse", "HEAD"), passed.ledger.read_bytes()
+    for name, decide in decisions(passed).items():
+        with pytest.raises(WorkspaceError, match=r"is on no branch \(HEAD is detached at .*`git switch main`"):
+            decide()
+        assert git(passed, "status", "--short") == "", name
+    assert (git(passed, "rev-parse", "HEAD"), passed.ledger.read_bytes()) == (head, ledger)
+    assert registry.alias("champion") == "2"
+    code, said = said_by_status(passed)
+    assert (code, "champion 2," in said, "is on no branch" in said) == (1, True, True), said
+
+    git(passed, "switch", "--quiet", "main")
+    assert said_by_status(passed)[0] == 0
+    decisions(passed)["refuse"]()
+    assert rollback.verify_ledger(passed).champion == "2"
+    assert "Ledger: refusal by admin" in git(passed, "log", "-1", "--format=%s", "main")
+
+
+@pytest.mark.parametrize(
+    "how", [["checkout", "--quiet"], ["switch", "--quiet", "--create", "then"]], ids=["detached", "branch"]
+)
+def test_an_earlier_commit_is_told_as_such_and_not_as_an_alias_moved_by_hand(
+    passed: Workspace, registry: Registry, how: list[str]
+) -> None:
+    first_release = git(passed, "log", "--reverse", "--format=%H", "--", "releases").split()[3]
+    git(passed, *how, first_release)
+    true = "branch main holds lines of releases/ledger.jsonl that are not here, because .*`git switch main && violence-ops dvc checkout`"
+    for name, decide in decisions(passed).items():
+        if name != "gate":  # it has no report of then
+            with pytest.raises(LedgerBroken, match=true):
+                decide()
+    code, said = said_by_status(passed)
+    assert code == 1
+    assert re.search(true, said)
+    assert "by hand" not in said
+    assert registry.alias("champion") == "2"
+    git(passed, "switch", "--quiet", "main")
+    assert releases.champion(passed) == "2"
+
+
+def test_lines_that_were_written_on_another_branch_are_missed(passed: Workspace) -> None:
+    git(passed, "switch", "--quiet", "--create", "side")
+    decisions(passed)["refuse"]()
+    git(passed, "switch", "--quiet", "main")
+    with pytest.raises(LedgerBroken, match=r"branch side holds lines of releases/ledger\.jsonl that are not here"):
+        releases.champion(passed)
+    git(passed, "merge", "--quiet", "side")
+    assert releases.champion(passed) == "2"
+
+
+def test_on_no_branch_no_batch_is_versioned_or_tagged(workspace: Workspace) -> None:
+    batch = workspace.batch("2026-01-01-00000001")
+    batch.sealed.mkdir(parents=True)
+    (batch.sealed / "clips.parquet").write_bytes(b"table")
+    git(workspace, "checkout", "--quiet", "--detach")
+    for write in (
+        lambda: versioning.add_batch(workspace, batch),
+        lambda: versioning.commit_stage(workspace, ["ingest"], "Night"),
+    ):
+        with pytest.raises(WorkspaceError, match=r"is on no branch \(HEAD is detached"):
+            write()
+    assert versioning.versioned_batches(workspace) == set()
+    assert git(workspace, "status", "--short") == ""
+    git(workspace, "switch", "--quiet", "main")
+    versioning.add_batch(workspace, batch)
+    assert versioning.versioned_batches(workspace) == {batch.batch_id}

@@ -1,0 +1,145 @@
+"""`retry`: clips that were refused for no fault of their bytes get another chance, and none is ever lost or in two batches."""
+
+from __future__ import annotations
+
+import shutil
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from violence_ops.cli.program import app
+from violence_ops.errors import UsageError
+from violence_ops.stages import batches, forget, ingest, quarantine, retry, seal, status, validate
+from violence_ops.stages.index import open_catalog
+from violence_ops.workspace import Workspace
+
+NIGHT = date(2026, 1, 1)
+BUSY = {"validation.timeout_s": 0.001, "validation.seconds_per_video_second": 0.0}
+FACTS = {
+    "label": "Fight",
+    "source_group": 'shop, "7"',
+    "camera_id": "door",
+    "recorded_at": "2026-01-01T03:00:00+00:00",
+}
+
+
+def take_in(workspace: Workspace) -> ingest.IngestResult:
+    return ingest.run(workspace, workspace.params(), night=NIGHT)
+
+
+def call(workspace: Workspace, *arguments: str) -> str:
+    done = CliRunner().invoke(app, [*arguments, "--workspace", str(workspace.root)])
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def known(workspace: Workspace, clip_id: str) -> tuple[str, str | None, str | None]:
+    with open_catalog(workspace) as catalog:
+        clip = catalog.find([clip_id])[clip_id]
+    return clip.status, clip.reason, clip.batch_id
+
+
+@pytest.fixture
+def refused(workspace: Workspace, clip_folder: Path) -> dict[str, Any]:
+    """The `reason.json` of a clip that ran out of time; its batch, which has no other, is open."""
+    shutil.copy(clip_folder / "clip0.mp4", workspace.inbox / "one.mp4")
+    (workspace.inbox / "labels.csv").write_text(
+        'path,label,source_group,camera_id,recorded_at\none.mp4,Fight,"shop, ""7""",door,2026-01-01T03:00:00+00:00\n'
+    )
+    take_in(workspace)
+    assert validate.run(workspace, workspace.params(BUSY)).quarantined == {"timeout": 1}
+    (entry,) = quarantine.entries(workspace)
+    return entry
+
+
+def test_in_an_open_batch_the_verdict_is_taken_back(workspace: Workspace, refused: dict[str, Any]) -> None:
+    assert retry.run(workspace, dry_run=True).batch == [refused["clip_id"]]
+    assert "`violence-ops retry --reason timeout`" in call(workspace, "explain", "one.mp4")
+    assert "0 clips refused for timeout went back to the inbox, 1 to their open batch." in call(workspace, "retry")
+    assert retry.run(workspace).batch == []
+    assert validate.run(workspace, workspace.params()).accepted == 1
+    assert known(workspace, refused["clip_id"]) == ("accepted", None, refused["batch_id"])
+    assert retry.run(workspace).to_dict() == retry.RetryResult("timeout", [], [], [], dry_run=False).to_dict()
+
+
+def test_a_sealed_batch_does_without_it_and_another_takes_it_with_all_it_came_with(
+    workspace: Workspace, refused: dict[str, Any], clip_folder: Path
+) -> None:
+    clip_id = refused["clip_id"]
+    seal.run(workspace, workspace.params())
+    assert known(workspace, clip_id) == ("quarantined", "timeout", None)
+    status.rebuild_catalog(workspace)
+    assert known(workspace, clip_id) == ("quarantined", "timeout", None)
+    assert retry.run(workspace).inbox == [clip_id]
+    assert retry.run(workspace).inbox == []
+    (found,) = workspace.inbox.glob("*/*.mp4")
+    assert found.read_bytes() == (clip_folder / "clip0.mp4").read_bytes()
+
+    again = take_in(workspace)  # of the same night, so that it is the same clips as before
+    assert (again.claimed, again.quarantined) == (1, {})
+    assert again.batch_ids != [refused["batch_id"]]
+    assert validate.run(workspace, workspace.params()).accepted == 1
+    (clip,) = batches.accepted_clips(workspace.batch(again.batch_ids[0]))
+    assert {name: getattr(clip, name) for name in FACTS} == FACTS
+    status.rebuild_catalog(workspace)
+    assert known(workspace, clip_id) == ("accepted", None, again.batch_ids[0])
+    assert call(workspace, "explain", "one.mp4").startswith(f"Clip {clip_id}: accepted")
+
+
+def test_killed_between_inbox_and_quarantine_it_finishes_and_the_clip_comes_once(
+    workspace: Workspace, refused: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal.run(workspace, workspace.params())
+    with monkeypatch.context() as patched:
+        patched.setattr(quarantine, "release", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            retry.run(workspace)
+    assert retry.run(workspace).inbox == [refused["clip_id"]]
+    assert len(list(workspace.inbox.rglob("*.mp4"))) == 1
+    again = take_in(workspace)
+    assert (again.claimed, again.duplicates) == (1, 0)
+
+
+def test_what_waits_in_the_inbox_is_forgotten_with_its_clip(
+    released: Workspace, refused: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seal.run(released, released.params())
+    with monkeypatch.context() as patched:
+        patched.setattr(retry, "write_text", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            retry.run(released)
+    assert len(list(released.work.rglob("*.mp4"))) == 1
+    forget.run(released, released.params(), refused["clip_id"], by="ann", reason="the person asked")
+    assert list(released.root.rglob("*.mp4")) == []
+    assert retry.run(released).inbox == []
+    assert not released.retrying.exists()
+
+
+def test_a_file_in_the_inbox_that_is_only_called_so_does_not_take_the_originals_place(
+    workspace: Workspace, refused: dict[str, Any]
+) -> None:
+    seal.run(workspace, workspace.params())
+    foreign = workspace.inbox / "again-0" / f"{refused['clip_id']}.mp4"
+    foreign.parent.mkdir()
+    foreign.write_bytes(b"another clip")
+    link = workspace.inbox / "again-1" / foreign.name
+    link.parent.mkdir()
+    link.symlink_to(workspace.quarantined(refused["clip_id"]) / refused["original"])
+    retry.run(workspace)
+    again = take_in(workspace)
+    assert (again.claimed, again.quarantined) == (2, {"not_a_regular_file": 1})
+
+
+def test_a_file_with_a_hostile_name_comes_back_under_a_proper_one(workspace: Workspace) -> None:
+    (workspace.inbox / "=a\n\\b.mp4").write_bytes(b"a clip")
+    assert take_in(workspace).quarantined == {"unsafe_name": 1}
+    assert len(retry.run(workspace, reason="unsafe_name").inbox) == 1
+    assert take_in(workspace).claimed == 1
+
+
+def test_a_reason_in_the_bytes_is_for_good(workspace: Workspace) -> None:
+    with pytest.raises(UsageError, match="'decode_error' would be refused again: give one of"):
+        retry.run(workspace, reason="decode_error")

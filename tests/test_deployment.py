@@ -1,0 +1,39 @@
+"""Facts of an installation: a machine that is to use its GPU says so in one sentence where there is none."""
+
+from __future__ import annotations
+
+import pytest
+
+from violence_ops.deployment import compute_device
+from violence_ops.errors import UsageError, UserError
+from violence_ops.recognition.model import device
+from violence_ops.stages import extract_poses
+from violence_ops.workspace import Workspace
+
+
+@pytest.fixture(autouse=True)
+def _no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+def test_a_gpu_worker_without_a_gpu_finds_no_poses_and_trains_nothing(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert device().type == "cpu"
+    monkeypatch.setenv("VIOLENCE_OPS_DEVICE", "cuda")
+    for start in (lambda: extract_poses.open_source(workspace.params().pose), device):
+        with pytest.raises(UserError, match=r"sees no GPU, and it is to use one.*VIOLENCE_OPS_DEVICE to cpu"):
+            start()
+
+
+def test_a_gpu_that_params_ask_for_and_that_is_not_there_is_said(workspace: Workspace) -> None:
+    with pytest.raises(UserError, match=r"sees no GPU.*pose\.device to cpu"):
+        extract_poses.open_source(workspace.params({"pose.device": "cuda"}).pose)
+
+
+def test_the_processor_can_be_asked_for_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("VIOLENCE_OPS_DEVICE", "cpu")
+    assert compute_device() == "cpu"
+    monkeypatch.setenv("VIOLENCE_OPS_DEVICE", "tpu")
+    with pytest.raises(UsageError, match="VIOLENCE_OPS_DEVICE is 'tpu'"):
+        compute_device()
