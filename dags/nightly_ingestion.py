@@ -10,12 +10,12 @@
 | **extract_poses** | finds the people in every frame (RTMO); one shard at a time on the device |
 | **annotate** | follows them and ranks who is most involved |
 | **score** | the champion judges every clip, once there is a champion; all shards have the one that the first shard found |
-| **seal** | checks poses, tracks and predictions, merges, versions with DVC and a git tag, announces the batch |
+| **seal** | checks a batch's poses, tracks and predictions, merges, versions with DVC and a git tag, announces it |
 
 Every task can be run again at any time: what is done already is skipped, and the sealed batch is the same, byte for byte.
 A night without new clips ends green with everything after *ingest* skipped. What a killed run of another night has taken in and
 not made a batch of, this one makes a batch of and finishes. A batch that an expectation stops stays open and stops no other: mend
-the cause, then clear its failed checkpoint.
+the cause, then clear what failed, its checkpoint or its seal.
 
 Trigger it by hand for a night of your choice (field *night*).
 """
@@ -92,12 +92,11 @@ def nightly_ingestion():
 
         extract_poses(shard) >> annotate(shard) >> score(shard)
 
-    @task(outlets=[BATCHES], **VERSIONING)
-    def seal(shards, outlet_events):
-        batch_ids = sorted({shard["batch_id"] for shard in shards})
-        for batch_id in batch_ids:
-            stage("seal", batch_id=batch_id)
-        outlet_events[BATCHES].extra = {"batches": batch_ids}
+    # a shard that failed stops its own batch alone: sealing that one says what is missing
+    @task(outlets=[BATCHES], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, **VERSIONING)
+    def seal(batch_id, outlet_events):
+        stage("seal", batch_id=batch_id)
+        outlet_events[BATCHES].extra = {"batches": [batch_id]}
 
     shards = ingest()
     batch_ids = batches(shards)
@@ -105,7 +104,8 @@ def nightly_ingestion():
     checked = checkpoint.expand(batch_id=batch_ids)
     checked >> all_passed()
     going_on = passed(shards, checked)
-    shard.expand(shard=going_on) >> seal(going_on)
+    to_seal = batches.override(task_id="to_seal")(going_on)
+    shard.expand(shard=going_on) >> seal.expand(batch_id=to_seal)
 
 
 nightly_ingestion()

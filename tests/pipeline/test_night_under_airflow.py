@@ -29,6 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 _LIMIT_S = 900.0
 _CLIPS = 16
+_PER_BATCH = ("checkpoint", "seal", "all_passed")
 _SMALL = {
     "ingest.settle_s": 0,
     "ingest.shard_size": 8,
@@ -185,21 +186,32 @@ def test_a_night_that_drifted_starts_a_retraining_that_its_clips_alone_would_not
     assert status.run(night.workspace).candidate == "2"
 
 
-def test_a_batch_that_is_stopped_fails_the_night_and_stops_no_other(night: Night, tmp_path: Path) -> None:
+def test_batches_that_are_stopped_fail_the_night_and_stop_no_other(night: Night) -> None:
     workspace, before = night.workspace, status.run(night.workspace).sealed
     (workspace.inbox / "broken_again.mp4").write_text("no video either")
+    ingest.run(workspace, workspace.params(), night=date(2026, 2, 3))
+    _drop_a_covered_camera(workspace.inbox)
     ingest.run(workspace, workspace.params(), night=date(2026, 2, 3))
     synth.run(workspace.inbox, 2, seed=78, groups=2, with_truth=False, duration_s=1.5)
     run_id = night.api.trigger("nightly_ingestion", {"night": "2026-02-03"})
     assert night.api.wait("nightly_ingestion", run_id, timeout_s=_LIMIT_S) == "failed"
     tasks = night.api.tasks("nightly_ingestion", run_id)
-    states = [(task["task_id"], task["state"]) for task in tasks]
-    assert sorted(state for name, state in states if name == "checkpoint") == ["failed", "success"]
-    assert dict(states)["seal"] == "success"
-    assert dict(states)["all_passed"] == "upstream_failed"
+    states = {name: sorted(task["state"] for task in tasks if task["task_id"] == name) for name in _PER_BATCH}
+    assert states == {
+        "checkpoint": ["failed", "success", "success"],  # of the broken file
+        "seal": ["failed", "success"],  # of the covered camera
+        "all_passed": ["upstream_failed"],
+    }
     seen = status.run(workspace)
     assert len(seen.sealed) == len(before) + 1
-    assert len(seen.open) == 1
+    assert len(seen.open) == 2
+
+
+def _drop_a_covered_camera(inbox: Path) -> None:
+    frames = np.random.default_rng(3).integers(20, 40, (20, 360, 640, 3), np.uint8)
+    with VideoWriter(inbox / "covered.mp4", width=640, height=360, fps=15) as writer:
+        for frame in frames:
+            writer.write(frame)
 
 
 def _drop_far_away_people(folder: Path, inbox: Path) -> None:

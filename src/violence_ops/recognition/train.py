@@ -177,7 +177,7 @@ class _Training:
         )  # fmt: skip
         self.scaler = torch.amp.GradScaler(device().type, enabled=params.precision == "fp16")
         self.start_share = params.start_share if params.start else 0.0
-        self.begun = _copied(self.network)
+        self.begun = _copied(self.network) if self.start_share else {}
         if checkpoint and checkpoint.is_file():
             self._resume(checkpoint)
 

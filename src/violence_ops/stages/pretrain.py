@@ -58,6 +58,8 @@ def run(
     from violence_ops.stages.drawn import CLIPS_PER_SCENE, World
     from violence_ops.stages.extract_poses import source_sha256
 
+    # with thousands of clips the start that this one goes on from has nothing to keep
+    params = params.model_copy(update={"train": params.train.model_copy(update={"start_share": 0.0})})
     held = -(-validation // CLIPS_PER_SCENE) * CLIPS_PER_SCENE  # whole scenes
     world = World(WORLD, seed, out.with_suffix(".run"))
     labels, skeletons = {}, []
@@ -74,9 +76,7 @@ def run(
     facts |= {"pose_weights": params.pose.weights, "pose_weights_sha256": source_sha256(params.pose)}
     facts |= {name: getattr(params, name).model_dump(mode="json") for name in ("train", "windows")}
     checkpoint = world.folder / f"{_digest(skeletons, facts)}.pt"
-    # clips without end make a start forget nothing that is worth keeping
-    settings = params.train.model_copy(update={"start_share": 0.0})
-    trained = fit(train, skeletons[:held], labels, settings, params.windows, on_epoch, checkpoint)
+    trained = fit(train, skeletons[:held], labels, params.train, params.windows, on_epoch, checkpoint)
     best = trained.history[trained.best_epoch - 1]
     start = starts.save(trained.state, trained.settings, out, **facts)
     for path in world.folder.glob(f"{checkpoint.stem}*.pt"):
