@@ -18,14 +18,12 @@ import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql, sqlite
 
 from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
-from violence_ops.records import ClipRecord
+from violence_ops.records import TRANSIENT, ClipRecord
 
 BatchState = Literal["open", "sealed"]
 _CHUNK: Final = 500
 _WAIT_S: Final = 30
 _DAMAGED: Final = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
-PASSING: Final = ("unsafe_name", "not_a_regular_file", "unlabelled", "timeout")
-"""Reasons that do not lie in the bytes: under a proper name, with a label or with more time, the same bytes are a new clip."""
 
 _metadata: Final = sa.MetaData()
 _clips: Final = sa.Table(
@@ -109,7 +107,7 @@ class Catalog:
                 new = self._insert(_clips).values(rows)
                 again = {name: new.excluded[name] for name in rows[0] if name != "clip_id"}
                 again["label"] = sa.func.coalesce(_clips.c.label, new.excluded.label)
-                untaken = sa.and_(_clips.c.reason.in_(PASSING), _clips.c.batch_id.is_(None))
+                untaken = sa.and_(_clips.c.reason.in_(TRANSIENT), _clips.c.batch_id.is_(None))
                 connection.execute(new.on_conflict_do_update(index_elements=["clip_id"], set_=again, where=untaken))
                 ids = [row["clip_id"] for row in rows]
                 mine = sa.select(_clips.c.clip_id).where(
@@ -137,8 +135,8 @@ class Catalog:
                 connection.execute(belongs)
 
     def seal_batch(self, batch_id: str) -> None:
-        """Record that a batch is sealed, without the clips that were refused for a passing reason."""
-        without = sa.and_(_clips.c.batch_id == batch_id, _clips.c.reason.in_(PASSING))
+        """Record that a batch is sealed, without the clips that were refused for a transient reason."""
+        without = sa.and_(_clips.c.batch_id == batch_id, _clips.c.reason.in_(TRANSIENT))
         with self._transaction() as connection:
             connection.execute(sa.update(_batches).where(_batches.c.batch_id == batch_id).values(state="sealed"))
             connection.execute(sa.update(_clips).where(without).values(batch_id=None))

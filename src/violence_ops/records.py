@@ -32,6 +32,9 @@ REASONS: Final = (
 )  # fmt: skip
 """Why a clip is in quarantine (SPEC 1)."""
 
+TRANSIENT: Final = ("timeout", "unlabelled", "unsafe_name")
+"""Those that do not lie in the bytes: with more time, with a label or under a proper name, the same bytes are a new clip."""
+
 COMPONENTS: Final = (
     "position", "movement", "interaction", "detection", "consistency", "persistence", "closeness", "contact", "limbs", "partner",
 )  # fmt: skip

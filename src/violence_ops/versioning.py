@@ -29,8 +29,10 @@ from violence_ops.workspace import Workspace
 
 _WAIT_S: Final = 120.0
 _REMOTE: Final = "default"
+AUTHOR: Final = {"name": "violence-ops", "email": "violence-ops@localhost"}
+"""Who commits to a workspace's git."""
 _IDENTITY: Final = (
-    "-c", "user.name=violence-ops", "-c", "user.email=violence-ops@localhost", "-c", "commit.gpgsign=false",
+    "-c", f"user.name={AUTHOR['name']}", "-c", f"user.email={AUTHOR['email']}", "-c", "commit.gpgsign=false",
     "-c", "core.hooksPath=/dev/null", "-c", "init.defaultBranch=main", "-c", "core.quotePath=false", "-c", "gc.auto=0",
 )  # fmt: skip
 
@@ -257,6 +259,11 @@ def inside_repro(workspace: Workspace) -> bool:
     return bool(os.environ.get("DVC_STAGE") and root and Path(root).resolve() == workspace.root)
 
 
+def inside_experiment(workspace: Workspace) -> bool:
+    """Whether this process is the command of a stage that `dvc exp run` runs in this workspace."""
+    return inside_repro(workspace) and bool(os.environ.get("DVC_EXP_NAME"))
+
+
 def _branches(workspace: Workspace) -> list[str]:
     """The branches, the one that was committed to last before the others."""
     return _git(
@@ -276,7 +283,7 @@ def _standing(workspace: Workspace) -> str:
 
 def _content(workspace: Workspace, commit: str, name: str) -> bytes:
     held = _git(workspace, "ls-tree", "--name-only", commit, "--", name)
-    return _git(workspace, "show", f"{commit}:{name}").encode() if held else b""
+    return _git_bytes(workspace, "show", f"{commit}:{name}").strip() if held else b""
 
 
 def _add(workspace: Workspace, path: Path, message: str, tag: str | None) -> str:
@@ -334,11 +341,16 @@ def _translated(workspace: Workspace, action: Any) -> Any:
 
 
 def _git(workspace: Workspace, *arguments: str) -> str:
+    return os.fsdecode(_git_bytes(workspace, *arguments)).strip()
+
+
+def _git_bytes(workspace: Workspace, *arguments: str) -> bytes:
     command = ["git", *_IDENTITY, "-c", f"safe.directory={workspace.root}", "-C", str(workspace.root), *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
-        raise WorkspaceError(f"git {arguments[0]} failed in {workspace.root}: {' '.join(done.stderr.split())}")
-    return done.stdout.strip()
+        said = " ".join(os.fsdecode(done.stderr).split())
+        raise WorkspaceError(f"git {arguments[0]} failed in {workspace.root}: {said}")
+    return done.stdout
 
 
 def _commit(workspace: Workspace, paths: Iterable[Path], message: str) -> None:

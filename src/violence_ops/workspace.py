@@ -342,11 +342,20 @@ class Workspace:
         return read_json(path, f"remove it and run `violence-ops {stage}` again", _Progress) if path.is_file() else {}
 
     @contextmanager
-    def lock(self, name: str, *, shared: bool = False) -> Iterator[None]:
-        """Wait for, then hold, a lock of this workspace, alone or with others that share it; the system frees it if the holder
-        dies."""
+    def lock(self, name: str, *, shared: bool = False, waiting: str | None = None) -> Iterator[int]:
+        """Wait for, then hold, a lock of this workspace, alone or with others that share it; `waiting` is printed if it must wait.
+
+        Yields the descriptor that holds it, to be handed to a child that may outlive this process; the system frees the lock when
+        all who have that are dead.
+        """
         path = self.work / "locks" / f"{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("w") as handle:
-            fcntl.flock(handle, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
-            yield
+            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+            try:
+                fcntl.flock(handle, kind | fcntl.LOCK_NB)
+            except BlockingIOError:
+                if waiting:
+                    print(waiting, flush=True)
+                fcntl.flock(handle, kind)
+            yield handle.fileno()

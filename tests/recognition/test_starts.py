@@ -109,6 +109,11 @@ def test_an_unknown_start_is_refused_with_the_names_of_the_shipped_ones() -> Non
         starts.find("nothing")
 
 
+def test_a_start_that_is_not_there_is_named_by_its_full_path() -> None:
+    with pytest.raises(ParamsError, match=str(Path("starts/own.safetensors").absolute())):
+        starts.find("starts/own.safetensors")
+
+
 def test_a_damaged_start_is_refused(trained_start: starts.Start, tmp_path: Path) -> None:
     path = tmp_path / "toy.safetensors"
     path.write_bytes(trained_start.path.read_bytes()[:-1] + b"x")

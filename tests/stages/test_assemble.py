@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pyarrow.parquet as pq
 import pytest
 
 from violence_ops.errors import UserError
 from violence_ops.records import ClipRecord
-from violence_ops.stages import assemble, holdout, labels
+from violence_ops.stages import assemble, holdout, labels, tombstones
 from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
@@ -74,6 +75,38 @@ def test_unlabelled_clips_wait_and_enter_once_a_label_arrives(workspace: Workspa
     train, val = sides(workspace)
     (row,) = [row for row in train + val if row["clip_id"] == late[0].clip_id]
     assert (row["label"], row["label_source"]) == ("Fight", "review")
+
+
+def test_a_forgotten_clip_stays_out_also_if_it_was_forgotten_after_it_was_read(
+    workspace: Workspace, seal_tracks: Seal
+) -> None:
+    seal_tracks(workspace)
+    before = assemble.run(workspace, workspace.params())
+    first, second = (side[0]["clip_id"] for side in sides(workspace))
+    tombstones.write(workspace, {"clip_id": first})
+
+    def forget_second(_: str, done: int, total: int) -> None:
+        if done == total:
+            tombstones.write(workspace, {"clip_id": second})
+
+    after = assemble.run(workspace, workspace.params(), progress=forget_second)
+    train, val = sides(workspace)
+    assert {first, second}.isdisjoint(row["clip_id"] for row in train + val)
+    assert after.train + after.val == before.train + before.val - 2
+
+
+def test_a_second_run_waits_for_the_first(workspace: Workspace, seal_tracks: Seal) -> None:
+    seal_tracks(workspace)
+    second: list[Future[assemble.AssembleResult]] = []
+    with ThreadPoolExecutor(1) as pool:
+
+        def start_second(*_: object) -> None:
+            if not second:
+                second.append(pool.submit(assemble.run, workspace, workspace.params()))
+                assert wait(second, timeout=1).not_done
+
+        first = assemble.run(workspace, workspace.params(), progress=start_second)
+    assert second[0].result() == first
 
 
 @pytest.mark.parametrize(

@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+import psutil
+import pyarrow.parquet as pq
 import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from violence_ops import versioning
+from violence_ops import versioning, versioning_experiment
 from violence_ops.records import ClipRecord
-from violence_ops.stages import assemble, gate, promote, releases, rollback
+from violence_ops.stages import assemble, experiment, forget, gate, promote, releases, rollback, status, tombstones
 from violence_ops.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -23,12 +26,12 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def assembled(
-    released: Workspace, seal_tracks: Callable[..., list[ClipRecord]], write_evaluation: Callable[..., str]
+    released: Workspace, seal_whole: Callable[..., list[ClipRecord]], write_evaluation: Callable[..., str]
 ) -> Workspace:
     """A sealed batch, its dataset, and version 1 judged by the gate; `train.base_channels: 8` is not committed."""
     gate.run(released, released.params(), report=write_evaluation("1"))
     (released.root / "mlflow.db").unlink()  # its versions have no files
-    seal_tracks(released)
+    seal_whole(released, judged_by="1")
     versioning.add_batch(released, released.sealed_batches()[0])
     released.write_progress("seal", {"batches": 1})
     assemble.run(released, released.params())
@@ -37,12 +40,19 @@ def assembled(
     return released
 
 
-def dvc(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def dvc(folder: Path, *arguments: str, **environ: str) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "violence_ops.cli", "dvc", *arguments]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = os.environ | {"OMP_NUM_THREADS": "1"} | environ
     return subprocess.Popen(
         command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
+
+
+def until(process: subprocess.Popen[str], said: str) -> None:
+    """Wait until a process has said it."""
+    assert process.stdout
+    assert process.stderr
+    assert any(said in line for line in process.stdout), process.stderr.read()
 
 
 def git(folder: Path, *arguments: str) -> str:
@@ -54,7 +64,8 @@ def test_an_experiment_learns_while_others_decide_and_a_night_arrives(assembled:
     running = dvc(assembled.root, "exp", "run", "-n", "seven", "-S", "train.seed=7", "-S", "train.epochs=2", "train")
     while running.poll() is None and not (assembled.experiment / ".cache" / "training").exists():
         time.sleep(0.1)
-    assert running.poll() is None, running.communicate()
+    with assembled.lock("train"):
+        assert running.poll() is None, "a training beside it need not wait: " + "".join(running.communicate())
     assert git(assembled.root, "branch", "--show-current") == "main\n"
     (assembled.inbox / "late.mp4").write_bytes((clip_folder / "clip0.mp4").read_bytes())
     for reason in ("worse at night", "worse in rain"):
@@ -76,8 +87,9 @@ def test_an_experiment_learns_while_others_decide_and_a_night_arrives(assembled:
     assert not assembled.experiment.exists()
 
     registry = releases.open_registry(assembled)
-    version = registry.alias("candidate")
-    assert version == "1"
+    assert registry.alias("candidate") is None
+    (version,) = [one.version for one in registry.versions()]
+    assert f"`violence-ops evaluate --candidate {version}`" in said
     found = MlflowClient(assembled.mlflow_uri).get_run(registry.version(version).run_id)
     asked = {"train.seed": "7", "train.epochs": "2", "train.base_channels": "8"}
     assert found.data.params | asked == found.data.params
@@ -105,17 +117,119 @@ def test_an_experiment_takes_no_clips_in_and_judges_and_releases_nothing(workspa
     assert not workspace.experiment.exists()
 
 
-def test_an_experiment_that_began_here_can_be_applied(workspace: Workspace) -> None:
+def test_killed_it_keeps_its_folder_from_the_next_and_told_to_end_it_leaves_nothing(assembled: Workspace) -> None:
+    learn = ("exp", "run", "-S", "train.seed=7", "train")
+    first = dvc(assembled.root, *learn)
+    until(first, "Running stage 'train'")
+    (orphan,) = psutil.Process(first.pid).children()
+    first.kill()
+    first.wait()
+    second = dvc(assembled.root, *learn)
+    until(second, "Another experiment runs in this workspace")
+    assert orphan.is_running()
+    os.killpg(orphan.pid, signal.SIGKILL)
+    until(second, "Running stage 'train'")
+    second.terminate()
+    assert second.wait(60) == 128 + signal.SIGTERM
+    assert not assembled.experiment.exists()
+    found = [process.info["cwd"] for process in psutil.process_iter(["cwd"])]
+    assert not [cwd for cwd in found if cwd and Path(cwd).is_relative_to(assembled.root)]
+
+
+@pytest.mark.parametrize("name", ["Ada", None])
+def test_an_experiment_is_committed_in_the_name_that_the_workspace_has(
+    assembled: Workspace, tmp_path: Path, name: str | None
+) -> None:
+    """Whatever files lie beside it."""
+    if name:
+        git(assembled.root, "config", "user.name", name)
+        git(assembled.root, "config", "user.email", "ada@example.org")
+    (assembled.root / os.fsdecode(b"caf\xe9.txt")).write_text("a name that is no UTF-8")
+    (assembled.root / "nights").symlink_to("data/batches")
+    nobody = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "HOME": str(tmp_path)}
+    ran = dvc(assembled.root, "exp", "run", "-n", "half", "-S", "dataset.validation_share=0.5", "assemble", **nobody)
+    said, errors = ran.communicate(timeout=300)
+    assert ran.returncode == 0, said + errors
+    assert "--candidate" not in said
+    kept = git(assembled.root, "for-each-ref", "--format=%(authorname), %(committername)", "refs/exps/*/*/half")
+    assert kept == "{0}, {0}\n".format(name or "violence-ops")
+
+
+def test_a_clip_forgotten_while_an_experiment_ran_is_to_be_forgotten_again(
+    assembled: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def is_stored() -> bool:
+        files = [path for path in (assembled.root / ".dvc" / "cache").rglob("*") if path.is_file()]
+        tables = [pq.ParquetFile(path) for path in files if path.read_bytes()[:4] == b"PAR1"]
+        named = [table for table in tables if "clip_id" in table.schema_arrow.names]
+        return any(clip_id in table.read(["clip_id"])["clip_id"].to_pylist() for table in named)
+
+    clip_id = min(pq.read_table(assembled.dataset / "train.parquet").column("clip_id").to_pylist())
+    run = versioning_experiment.Copy.run
+
+    def run_and_forget(
+        copy: versioning_experiment.Copy, arguments: Sequence[str], environment: Mapping[str, str]
+    ) -> int:
+        code = run(copy, arguments, environment)
+        forget.run(assembled, assembled.params(), clip_id, by="ann", reason="the person asked")
+        assert tombstones.is_finished(assembled, clip_id)
+        return code
+
+    monkeypatch.setattr(versioning_experiment.Copy, "run", run_and_forget)
+    monkeypatch.setenv("PATH", f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
+    assert experiment.run(assembled, ["exp", "run", "-S", "dataset.validation_share=0.5", "assemble"]) == 0
+    assert f"`violence-ops forget {clip_id}`" in capsys.readouterr().out
+    assert is_stored()
+    assert any(clip_id in sentence for sentence in status.run(assembled).half_forgotten)
+    forget.run(assembled, assembled.params(), clip_id)
+    assert not is_stored()
+    assert tombstones.is_finished(assembled, clip_id)
+
+
+def test_the_first_holdout_is_frozen_before_an_experiment(workspace: Workspace) -> None:
+    refused = dvc(workspace.root, "exp", "run", "-S", "train.seed=7")
+    _, errors = refused.communicate(timeout=60)
+    assert refused.returncode == 2
+    assert "run `violence-ops holdout freeze` first" in errors
+    assert not workspace.experiment.exists()
+
+
+def test_large_files_that_git_neither_has_nor_ignores_are_not_copied(workspace: Workspace) -> None:
+    (workspace.root / "films").mkdir()
+    for name in ("one.mp4", "two.mp4"):
+        with (workspace.root / "films" / name).open("wb") as film:
+            film.truncate(60 << 20)
+    refused = dvc(workspace.root, "exp", "run", "train")
+    _, errors = refused.communicate(timeout=60)
+    assert refused.returncode == 2
+    assert "films alone is 120 MiB" in " ".join(errors.split())
+    assert not workspace.experiment.exists()
+
+
+def test_a_command_line_that_dvc_does_not_understand_is_refused_once(workspace: Workspace) -> None:
+    refused = dvc(workspace.root, "exp", "run", "--no-such-option")
+    said, errors = refused.communicate(timeout=60)
+    assert refused.returncode == 254
+    assert (said + errors).count("--no-such-option") == 1
+
+
+def test_an_experiment_that_began_here_can_be_applied(released: Workspace) -> None:
+    workspace = released
     for stage in yaml.safe_load(workspace.dvc_file.read_text("utf-8"))["stages"]:
         workspace.write_progress(stage, {})
     workspace.dataset.mkdir()
+    workspace.write_progress("train", {"model_version": "1"})
+    versioning.git_commit(workspace, [workspace.progress], "Candidate 1")
+    workspace.write_progress("train", {"model_version": "2"})
     text = workspace.params_file.read_text("utf-8")
     changed = text.replace("epochs: 50", "epochs: 5", 1)
     workspace.params_file.write_text(changed)
     assert dvc(workspace.root, "exp", "save", "-n", "five").wait(60) == 0
     workspace.params_file.write_text(text)
+    workspace.write_progress("train", {"model_version": "1"})
     assert dvc(workspace.root, "exp", "apply", "five").wait(60) == 0
     assert workspace.params_file.read_text("utf-8") == changed
+    assert releases.open_registry(workspace).alias("candidate") == "2"
     assert git(workspace.root, "branch", "--show-current") == "main\n"
 
 

@@ -6,8 +6,9 @@ import hashlib
 import json
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import date
 from pathlib import Path
 from typing import Final
@@ -28,6 +29,7 @@ from violence_ops.stages import (
     assemble,
     batches,
     check,
+    check_forgotten,
     extract_poses,
     forget,
     holdout,
@@ -41,6 +43,7 @@ from violence_ops.stages import (
     status,
     synth,
     tombstones,
+    traces,
     validate,
 )
 from violence_ops.stages.index import open_catalog
@@ -287,6 +290,44 @@ def test_a_clip_of_an_open_batch_and_one_in_quarantine_are_forgotten_too(
     (entry,) = [entry for entry in quarantine.entries(workspace) if entry["reason"] == "too_short"]
     forget.run(workspace, workspace.params(), entry["clip_id"], **WHO)
     assert list(remnants(workspace, entry["clip_id"])) == []
+
+
+def test_a_dataset_that_is_being_assembled_gets_nothing_of_the_clip(site: Workspace) -> None:
+    clip_id = trained_on(site)
+    with ThreadPoolExecutor(1) as pool:
+        forgetting: list[Future[forget.ForgetResult]] = []
+
+        def meanwhile(_: str, done: int, total: int) -> None:
+            if done == total and not forgetting:
+                forgetting.append(pool.submit(forget.run, site, site.params(), clip_id, **WHO))
+                while not tombstones.stands(site, clip_id):
+                    time.sleep(0.01)
+
+        assembled = assemble.run(site, site.params(), progress=meanwhile)
+        forgetting[0].result()
+    assert json.loads((site.dataset / "split.json").read_text())["revision"] == assembled.revision
+    assert list(remnants(site, clip_id)) == []
+
+
+def test_a_dataset_that_got_a_forgotten_clip_all_the_same_is_named_and_made_anew(
+    site: Workspace, tmp_path: Path
+) -> None:
+    clip_id = trained_on(site)
+    shutil.copytree(site.dataset, tmp_path / "dataset")
+    forget.run(site, site.params(), clip_id, **WHO)
+    shutil.rmtree(site.dataset)
+    shutil.copytree(tmp_path / "dataset", site.dataset)
+    (found,) = check_forgotten.elsewhere(site)
+    assert found.why == "They are forgotten, and something of them is still in the dataset."
+    assert (found.items, found.remedy) == ((clip_id,), f"violence-ops forget {clip_id}")
+    forget.run(site, site.params(), clip_id)
+    assert list(check_forgotten.elsewhere(site)) == []
+    assert not traces.in_dataset(site, [clip_id])
+
+    (site.dataset / "train.parquet").unlink()
+    (site.dataset / "train.parquet").write_text("garbage")
+    (found,) = check_forgotten.elsewhere(site)
+    assert (found.kind, found.what, found.remedy) == ("damaged", "dataset", "violence-ops assemble")
 
 
 def test_without_enough_clips_left_there_is_no_dataset_and_it_says_so(workspace: Workspace, seal_whole: Seal) -> None:

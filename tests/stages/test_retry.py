@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from violence_ops.cli.program import app
-from violence_ops.errors import UsageError
+from violence_ops.errors import ServiceUnavailable, UsageError
 from violence_ops.stages import batches, forget, ingest, quarantine, retry, seal, status, validate
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
@@ -62,7 +63,59 @@ def test_in_an_open_batch_the_verdict_is_taken_back(workspace: Workspace, refuse
     assert retry.run(workspace).batch == []
     assert validate.run(workspace, workspace.params()).accepted == 1
     assert known(workspace, refused["clip_id"]) == ("accepted", None, refused["batch_id"])
-    assert retry.run(workspace).to_dict() == retry.RetryResult("timeout", [], [], [], dry_run=False).to_dict()
+    assert retry.run(workspace).to_dict() == retry.RetryResult("timeout", [], [], [], [], dry_run=False).to_dict()
+
+
+@pytest.mark.slow  # sealing loads Great Expectations
+def test_a_night_under_way_is_sealed_as_it_is_and_the_clip_goes_to_the_inbox_then(
+    workspace: Workspace,
+    refused: dict[str, Any],
+    clip_folder: Path,
+    write_annotations: Callable[[Workspace, str], None],
+) -> None:
+    seal.run(workspace, workspace.params())
+    retry.run(workspace)
+    shutil.copy(clip_folder / "clip1.mp4", workspace.inbox / "two.mp4")
+    (batch_id,) = take_in(workspace).batch_ids
+    again = refused["clip_id"]
+    (other,) = {clip.clip_id for clip in batches.read_manifest(workspace.batch(batch_id)).clips} - {again}
+    assert validate.run(workspace, workspace.params(BUSY), clip_ids=[again]).quarantined == {"timeout": 1}
+    assert validate.run(workspace, workspace.params(), clip_ids=[other]).accepted == 1
+    assert retry.run(workspace, dry_run=True).batch == [again]
+    write_annotations(workspace, batch_id)
+
+    said = call(workspace, "retry")
+    assert "0 clips refused for timeout went back to the inbox, 0 to their open batch." in said
+    assert "1 wait in quarantine because their night is under way: once it is sealed, `violence-ops retry" in said
+    assert seal.run(workspace, workspace.params()).batch_ids == [batch_id]
+    found = retry.run(workspace)
+    assert (found.inbox, found.waiting) == ([again], [])
+
+
+def test_a_clip_of_a_batch_that_could_not_be_sent_is_not_lost(workspace: Workspace, refused: dict[str, Any]) -> None:
+    shutil.rmtree(workspace.remote)
+    workspace.remote.write_text("a file where the remote was")
+    with pytest.raises(ServiceUnavailable):
+        seal.run(workspace, workspace.params())
+    found = retry.run(workspace)
+    assert (found.inbox, found.waiting, found.kept) == ([], [refused["clip_id"]], [])
+    workspace.remote.unlink()
+    workspace.remote.mkdir()
+    seal.run(workspace, workspace.params())
+    assert retry.run(workspace).inbox == [refused["clip_id"]]
+
+
+def test_a_clip_whose_refusal_is_sealed_stays_and_that_is_said(
+    workspace: Workspace, refused: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As versions of before November 2026 sealed a batch."""
+    with monkeypatch.context() as patched:
+        for module in ("stages.seal", "catalog"):
+            patched.setattr(f"violence_ops.{module}.TRANSIENT", ())
+        seal.run(workspace, workspace.params())
+    found = retry.run(workspace)
+    assert (found.inbox, found.waiting, found.kept) == ([], [], [refused["clip_id"]])
+    assert found.lines()[-1] == "1 stay in quarantine: a batch was sealed with their refusal in it."
 
 
 def test_a_sealed_batch_does_without_it_and_another_takes_it_with_all_it_came_with(
@@ -141,5 +194,8 @@ def test_a_file_with_a_hostile_name_comes_back_under_a_proper_one(workspace: Wor
 
 
 def test_a_reason_in_the_bytes_is_for_good(workspace: Workspace) -> None:
-    with pytest.raises(UsageError, match="'decode_error' would be refused again: give one of"):
+    with pytest.raises(UsageError) as refusal:
         retry.run(workspace, reason="decode_error")
+    assert "'decode_error' would be refused again: give one of timeout, unlabelled, unsafe_name with" in str(
+        refusal.value
+    )

@@ -20,6 +20,7 @@ from violence_ops.cli.common import (
     stderr,
 )
 from violence_ops.errors import InputUnusable, UsageError, UserError
+from violence_ops.records import TRANSIENT
 
 
 def night_date(value: str | None) -> date:
@@ -129,7 +130,7 @@ def night(
 @app.command()
 def retry(
     workspace: WorkspaceOption = None,
-    reason: Annotated[str, typer.Option(help="Why they were refused: timeout, unlabelled or unsafe_name.")] = "timeout",
+    reason: Annotated[str, typer.Option(help=f"Why they were refused: one of {', '.join(TRANSIENT)}.")] = "timeout",
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:

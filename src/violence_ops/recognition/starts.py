@@ -74,7 +74,8 @@ def find(name: str | Path) -> Start:
     if not path.is_file() or not card.is_file():
         shipped = ", ".join(available()) or "none"
         raise ParamsError(
-            f"train.start is {str(name)!r}, but {path} with its .json is not there: use null or one of {shipped}."
+            f"train.start is {str(name)!r}, but {path.absolute()} with its .json is not there: use null, one of {shipped}, or the "
+            "full path of one of your own."
         )
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     try:

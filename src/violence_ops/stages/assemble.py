@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -14,7 +15,7 @@ from violence_ops.errors import UserError
 from violence_ops.files import atomic_path, fingerprint, sha256_file, write_json, write_table
 from violence_ops.params import Params, WindowParams
 from violence_ops.records import LABELS
-from violence_ops.stages import holdout
+from violence_ops.stages import holdout, tombstones
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, tracks_of
 from violence_ops.workspace import Workspace
@@ -47,33 +48,67 @@ class AssembleResult:
 def run(workspace: Workspace, params: Params, *, progress: Progress | None = None) -> AssembleResult:
     """Write `data/dataset`, after freezing a holdout if there is none and `holdout.auto_freeze` is set: train and val tables, split.json, the skeletons, and the export for MMAction2's PoseDataset.
 
-    The same sealed batches, labels, holdouts and params give the same bytes. Raises UserError, saying what is missing, if
-    there is no labelled clip, only one label, too few clips of one, or nothing outside the holdout.
+    The same sealed batches, labels, holdouts and params give the same bytes. One run at a time; the others wait. Raises
+    UserError, saying what is missing, if there is no labelled clip, only one label, too few clips of one, or nothing outside
+    the holdout.
     """
-    clips = labelled_clips(workspace)
-    _check(clips, trainable(workspace, params, clips), params)
-    holdout.ensure(workspace, params)
-    usable = trainable(workspace, params, clips)
-    _check(clips, usable, params)
-    train, val = _split(usable, params)
-    skeletons = _skeletons(usable, params, progress)
+    with locked(workspace):
+        return make(workspace, params, progress=progress)
+
+
+@contextmanager
+def locked(workspace: Workspace) -> Iterator[None]:
+    """Hold the dataset alone, from reading what it is made of until it is written and recorded."""
+    with workspace.lock("dataset"):
+        yield
+
+
+def make(workspace: Workspace, params: Params, *, progress: Progress | None = None) -> AssembleResult:
+    """What `run` does, for a caller that holds the dataset (`locked`). Raises UserError as it does."""
+    content = _read(workspace, params, progress)
+    train, val = content.train, content.val
     workspace.dataset.mkdir(parents=True, exist_ok=True)
     for name, side in (("train.parquet", train), ("val.parquet", val)):
         write_table(workspace.dataset / name, pa.Table.from_pylist([_row(one) for one in side], _SCHEMA))
-    _write_skeletons(workspace, skeletons, train, val)
+    _write_skeletons(workspace, content.skeletons, train, val)
     hashes = {name: sha256_file(workspace.dataset / name) for name in TABLES}
     revision = fingerprint(hashes)
     result = AssembleResult(
         revision,
         len(train),
         len(val),
-        dict(sorted(Counter(one.label for one in usable).items())),
-        len(clips) - len(usable),
+        dict(sorted(Counter(one.label for one in (*train, *val)).items())),
+        content.held_out,
     )
     _write_split(workspace, params, result, train, val, hashes)
     workspace.write_progress("assemble", result.to_dict())
     versioning.commit_stage(workspace, ["assemble"], f"Dataset {revision[:12]}", params)
     return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Content:
+    """What a dataset is made of, and how many labelled clips are left to the holdout."""
+
+    train: list[Labelled]
+    val: list[Labelled]
+    skeletons: list[Any]
+    held_out: int
+
+
+def _read(workspace: Workspace, params: Params, progress: Progress | None) -> _Content:
+    """Read the content, and read it again if a clip was forgotten meanwhile. A later one waits for the dataset in `forget`."""
+    while True:
+        forgotten = tombstones.all_of(workspace)
+        clips = labelled_clips(workspace)
+        _check(clips, trainable(workspace, params, clips), params)
+        holdout.ensure(workspace, params)
+        usable = trainable(workspace, params, clips)
+        _check(clips, usable, params)
+        train, val = _split(usable, params)
+        skeletons = _skeletons(usable, params, progress)
+        if tombstones.all_of(workspace) == forgotten:
+            return _Content(train, val, skeletons, len(clips) - len(usable))
 
 
 def baked_in(windows: WindowParams) -> dict[str, Any]:
@@ -169,11 +204,12 @@ def _write_skeletons(workspace: Workspace, skeletons: list[Any], train: list[Lab
     from violence_ops.recognition.export import pose_dataset
     from violence_ops.recognition.skeleton import to_table
 
-    write_table(workspace.dataset / "skeletons.parquet", to_table(skeletons))
     labels = {one.clip.clip_id: one.label for one in (*train, *val)}
     split = {"train": [one.clip.clip_id for one in train], "val": [one.clip.clip_id for one in val]}
     with atomic_path(workspace.dataset / "pose_dataset.pkl") as temporary:
         temporary.write_bytes(pose_dataset(skeletons, labels, split))
+    # last: as long as a table has a forgotten clip, `forget` makes all of it anew
+    write_table(workspace.dataset / "skeletons.parquet", to_table(skeletons))
 
 
 def _write_split(

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from violence_ops.errors import WorkspaceError
 from violence_ops.folders import Batch
-from violence_ops.stages import quarantine, tombstones
+from violence_ops.stages import quarantine, tombstones, traces
 from violence_ops.stages.findings import Finding, command, unreadable
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
@@ -19,7 +19,7 @@ def in_batch(workspace: Workspace, batch: Batch, clip_ids: Iterable[str]) -> Ite
 
 
 def elsewhere(workspace: Workspace) -> Iterator[Finding]:
-    """Forgettings that did not come to their end, and what catalog and quarantine know of forgotten clips.
+    """Forgettings that did not come to their end, and what catalog, quarantine and dataset know of forgotten clips.
 
     Raises ServiceUnavailable if the catalog cannot be reached.
     """
@@ -29,6 +29,7 @@ def elsewhere(workspace: Workspace) -> Iterator[Finding]:
     if gone:
         yield from _in_catalog(workspace, gone)
         yield from _left([one for one in gone if _is_in_quarantine(workspace, one)], "in the quarantine")
+        yield from _in_dataset(workspace, gone)
 
 
 def _unfinished(workspace: Workspace, clip_id: str) -> Iterator[Finding]:
@@ -61,6 +62,16 @@ def _is_in_quarantine(workspace: Workspace, clip_id: str) -> bool:
         return folder.exists() and (quarantine.read(folder) or {}).get("reason") != tombstones.REASON
     except WorkspaceError:
         return True
+
+
+def _in_dataset(workspace: Workspace, gone: list[str]) -> Iterator[Finding]:
+    try:
+        found = traces.in_dataset(workspace, gone)
+    except WorkspaceError as error:
+        path = str(workspace.dataset.relative_to(workspace.root))
+        yield Finding("damaged", "dataset", None, (path,), unreadable(error), command("violence-ops", "assemble"))
+        return
+    yield from _left(sorted(found), "in the dataset")
 
 
 def _left(clip_ids: list[str], where: str, batch_id: str | None = None) -> Iterator[Finding]:

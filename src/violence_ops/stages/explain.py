@@ -7,12 +7,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from violence_ops.catalog import PASSING
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import atomic_path
 from violence_ops.folders import Batch
 from violence_ops.params import InvolvementParams, Params
-from violence_ops.records import COMPONENTS, ClipRecord
+from violence_ops.records import COMPONENTS, TRANSIENT, ClipRecord
 from violence_ops.stages import batches, labels, overlay, quarantine, tombstones
 from violence_ops.stages.annotation_summary import scene_of
 from violence_ops.stages.lineage_records import ForgottenLineage
@@ -75,7 +74,7 @@ class ExplainResult:
 def _refusal_lines(refusal: dict[str, Any]) -> Iterator[str]:
     reason = refusal["reason"]
     yield f"  refused  {reason}: {refusal['message']}"
-    if reason in PASSING and refusal.get("original"):
+    if reason in TRANSIENT and refusal.get("original"):
         yield f"  again    `violence-ops retry --reason {reason}` takes it out of quarantine, to be judged anew"
 
 

@@ -197,16 +197,17 @@ class _Forgetting:
 
     def dataset(self) -> None:
         """The next dataset; if none can be made without the clip, there is none."""
-        if not traces.in_dataset(self.workspace, [self.clip_id]):
-            return
-        before = self.workspace.read_progress("assemble").get("revision", "unfinished")
-        try:
-            now = assemble.run(self.workspace, self.params).revision[:12]
-        except UserError as error:
-            shutil.rmtree(self.workspace.dataset)
-            now = "none"
-            self.notices.append(f"No dataset can be made without the clip: {error}")
-        self.removed["dataset"] = f"{str(before)[:12]} -> {now}"
+        with assemble.locked(self.workspace):  # one under way may have read the clip
+            if not traces.in_dataset(self.workspace, [self.clip_id]):
+                return
+            before = self.workspace.read_progress("assemble").get("revision", "unfinished")
+            try:
+                now = assemble.make(self.workspace, self.params).revision[:12]
+            except UserError as error:
+                shutil.rmtree(self.workspace.dataset)
+                now = "none"
+                self.notices.append(f"No dataset can be made without the clip: {error}")
+            self.removed["dataset"] = f"{str(before)[:12]} -> {now}"
 
     def stored_versions(self) -> None:
         """What only versions with the clip need, in DVC's cache and the default remote."""

@@ -16,12 +16,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from violence_ops.catalog import PASSING, Catalog
+from violence_ops.catalog import Catalog
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import sha256_file, sync_folder
 from violence_ops.folders import Batch, clip_id_of
 from violence_ops.params import Params
-from violence_ops.records import ClipRecord, Label
+from violence_ops.records import TRANSIENT, ClipRecord, Label
 from violence_ops.stages import batches, claims, inbox, labels_file, quarantine, tombstones
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.claims import Claim
@@ -221,7 +221,7 @@ def _without_label(catalog: Catalog, same_bytes: dict[str, list[tuple[int, ClipR
     known = {
         clip_id
         for clip_id, clip in catalog.find(same_bytes).items()
-        if clip.label or clip.batch_id or clip.reason not in PASSING
+        if clip.label or clip.batch_id or clip.reason not in TRANSIENT
     }
     lacking = [name for name, copies in same_bytes.items() if name not in known and _joined(copies).label is None]
     return [

@@ -13,7 +13,7 @@ from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.recognition.split import Member, families
 from violence_ops.records import ClipRecord, ClipTracks
-from violence_ops.stages import batches
+from violence_ops.stages import batches, tombstones
 from violence_ops.stages.labels import effective_labels
 from violence_ops.stages.labels_file import in_force
 from violence_ops.workspace import Workspace
@@ -36,7 +36,9 @@ class Labelled:
 
 
 def labelled_clips(workspace: Workspace) -> list[Labelled]:
-    """The accepted clips of sealed batches that have a label, in clip_id order; labels that arrived later win."""
+    """The accepted clips of sealed batches that have a label, without forgotten ones, in clip_id order; labels that arrived later
+    win."""
+    forgotten = set(tombstones.all_of(workspace))
     labels = effective_labels(workspace)
     versions = {clip_id: row.version for clip_id, row in in_force(workspace).items()}
     found = [
@@ -45,7 +47,7 @@ def labelled_clips(workspace: Workspace) -> list[Labelled]:
         )
         for batch in workspace.sealed_batches()
         for clip in batches.accepted_clips(batch)
-        if clip.clip_id in labels
+        if clip.clip_id in labels and clip.clip_id not in forgotten
     ]
     return sorted(found, key=lambda one: one.clip.clip_id)
 

@@ -9,12 +9,13 @@ import secrets
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-from violence_ops.catalog import PASSING, CatalogClip
+from violence_ops.catalog import CatalogClip
 from violence_ops.errors import UsageError
 from violence_ops.files import sync_folder, write_text
 from violence_ops.folders import Batch
+from violence_ops.records import TRANSIENT
 from violence_ops.stages import batches, quarantine, tombstones
 from violence_ops.stages.inbox import LABELS_FILE
 from violence_ops.stages.index import open_catalog
@@ -23,14 +24,19 @@ from violence_ops.workspace import Workspace
 _COLUMNS: Final = ("label", "source_group", "camera_id", "recorded_at")
 """What a clip came with and brings again."""
 
+_Place = Literal["batch", "waiting", "kept"]
+"""Where a refused clip of a batch is judged anew: there, in another batch once that one is sealed, or nowhere."""
+
 
 @dataclass(frozen=True, slots=True)
 class RetryResult:
-    """The clips that went back to the inbox, and to their batch if that is still open; `kept` are part of a sealed batch."""
+    """The clips that went back to the inbox, and to their batch if nothing follows its validation yet. The others stay in
+    quarantine: `waiting` until their batch is sealed, `kept` because a sealed one holds their refusal."""
 
     reason: str
     inbox: list[str]
     batch: list[str]
+    waiting: list[str]
     kept: list[str]
     dry_run: bool
 
@@ -46,35 +52,40 @@ class RetryResult:
         if self.inbox or self.batch:
             again = "in Airflow the next run does, for an open batch that of its night (clear it)"
             lines.append(f"`violence-ops night` judges them anew; {again}.")
+        if self.waiting:
+            lines.append(
+                f"{len(self.waiting)} wait in quarantine because their night is under way: once it is sealed, "
+                f"`violence-ops retry --reason {self.reason}` takes them to the inbox."
+            )
         if self.kept:
             lines.append(f"{len(self.kept)} stay in quarantine: a batch was sealed with their refusal in it.")
         return lines
 
 
 def run(workspace: Workspace, *, reason: str = "timeout", dry_run: bool = False) -> RetryResult:
-    """Take the clips in quarantine for this reason back to where they are judged anew: their batch while it is open, else the
-    inbox, called after their ids and with what they came with.
+    """Take the clips in quarantine for this reason back to where they are judged anew: their batch while nothing follows its
+    validation, and once it is sealed the inbox, called after their ids and with what they came with.
 
     A second run finds nothing more to do; killed at any point, it finishes, and no original is lost. Raises UsageError if the
     reason lies in the bytes.
     """
-    if reason not in PASSING:
+    if reason not in TRANSIENT:
         raise UsageError(
-            f"Clips refused for {reason[:80]!r} would be refused again: give one of {', '.join(PASSING)} with --reason."
+            f"Clips refused for {reason[:80]!r} would be refused again: give one of {', '.join(TRANSIENT)} with --reason."
         )
     with workspace.lock("retry"):
         refused = _refused(workspace, reason)
-        waiting = [entry for entry, clip in refused if clip.batch_id is None]
-        homes = [(entry, workspace.batch(clip.batch_id)) for entry, clip in refused if clip.batch_id]
-        in_open = [(entry, batch) for entry, batch in homes if not batch.is_sealed and batch.manifest.is_file()]
-        due = [(entry, batch) for entry, batch in in_open if not _is_back(batch, entry)]
+        free = [entry for entry, clip in refused if clip.batch_id is None]
+        places: dict[_Place, list[str]] = {"batch": [], "waiting": [], "kept": []}
+        for entry, batch in [(entry, workspace.batch(clip.batch_id)) for entry, clip in refused if clip.batch_id]:
+            place = _place(batch, entry)
+            if place == "batch" and not dry_run:
+                place = _to_batch(workspace, batch, entry)
+            if place:
+                places[place].append(entry["clip_id"])
         if not dry_run:
-            _to_inbox(workspace, waiting)
-            due = [(entry, batch) for entry, batch in due if _to_batch(workspace, batch, entry)]
-    kept = [entry for entry, batch in homes if (entry, batch) not in in_open]
-    back = [entry for entry, _ in due]
-    inbox, batch, sealed = ([entry["clip_id"] for entry in some] for some in (waiting, back, kept))
-    return RetryResult(reason, inbox, batch, sealed, dry_run)
+            _to_inbox(workspace, free)
+    return RetryResult(reason, [entry["clip_id"] for entry in free], **places, dry_run=dry_run)
 
 
 def in_inbox(workspace: Workspace, clip_id: str) -> list[Path]:
@@ -134,24 +145,33 @@ def _fill(workspace: Workspace, entries: list[dict[str, Any]], folder: Path) -> 
     write_text(folder / LABELS_FILE, out.getvalue())
 
 
-def _is_back(batch: Batch, entry: dict[str, Any]) -> bool:
-    """Whether a clip waits in its open batch to be judged."""
-    return _video(batch, entry).exists() and not batch.part("clips", entry["clip_id"]).exists()
+def _place(batch: Batch, entry: dict[str, Any]) -> _Place | None:
+    """Where a clip that was refused in this batch is judged anew; None if it waits in the batch for that already."""
+    if batch.is_sealed:
+        # without it: sealing has not come to the catalog yet, which then lets the clip go
+        return "kept" if batches.read_rows(batch, "clips", entry["clip_id"]).num_rows else "waiting"
+    if _video(batch, entry).exists() and not batch.part("clips", entry["clip_id"]).exists():
+        return None
+    # nobody would validate it after that, and the batch could not be sealed
+    has_poses = (batch.open / "poses").exists()
+    return "batch" if batch.manifest.is_file() and not has_poses else "waiting"
 
 
-def _to_batch(workspace: Workspace, batch: Batch, entry: dict[str, Any]) -> bool:
-    """Take back the verdict on a clip of an open batch; False if the batch was sealed or the clip forgotten meanwhile.
+def _to_batch(workspace: Workspace, batch: Batch, entry: dict[str, Any]) -> _Place | None:
+    """Take back the verdict on a clip of an open batch, unless the night went on or the clip was forgotten meanwhile; returns
+    its place then.
 
     The quarantine keeps its link: a validation under way may still remove what it has just refused.
     """
     with batches.locked(workspace, batch):
-        if batch.is_sealed or tombstones.stands(workspace, entry["clip_id"]):
-            return False
-        if not (video := _video(batch, entry)).exists():
-            os.link(_original(workspace, entry), video)
-            sync_folder(video.parent)
-        batch.part("clips", entry["clip_id"]).unlink(missing_ok=True)
-    return True
+        if tombstones.stands(workspace, entry["clip_id"]):
+            return None
+        if (place := _place(batch, entry)) == "batch":
+            if not (video := _video(batch, entry)).exists():
+                os.link(_original(workspace, entry), video)
+                sync_folder(video.parent)
+            batch.part("clips", entry["clip_id"]).unlink(missing_ok=True)
+    return place
 
 
 def _video(batch: Batch, entry: dict[str, Any]) -> Path:

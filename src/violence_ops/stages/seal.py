@@ -14,7 +14,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from violence_ops import expectations, versioning
-from violence_ops.catalog import PASSING
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import (
     atomic_path,
@@ -28,7 +27,7 @@ from violence_ops.files import (
 )
 from violence_ops.folders import Batch
 from violence_ops.params import Params
-from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord
+from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA, TRANSIENT, ClipRecord
 from violence_ops.stages import annotate, batches, extract_poses, inbox, score
 from violence_ops.stages.annotation_summary import summary_row
 from violence_ops.stages.batches import Progress
@@ -90,7 +89,7 @@ def half_sealed(workspace: Workspace) -> list[Batch]:
 
 def _seal(workspace: Workspace, params: Params, batch: Batch, progress: Progress | None) -> None:
     # what was refused for no fault of its bytes may come again, and has one batch then as any other clip
-    clips = [clip for clip in judged_clips(workspace, batch) if clip.reason not in PASSING]
+    clips = [clip for clip in judged_clips(workspace, batch) if clip.reason not in TRANSIENT]
     accepted = [clip for clip in clips if clip.status == "accepted"]
     weights_sha256 = extract_poses.source_sha256(params.pose)
     _refuse_outdated(params, weights_sha256, batch, accepted)

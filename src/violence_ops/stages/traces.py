@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from violence_ops.errors import WorkspaceError
@@ -72,7 +73,7 @@ def aliases(workspace: Workspace) -> dict[str, tuple[str, ...]]:
 def holdouts_with(workspace: Workspace, clip_ids: Collection[str]) -> tuple[str, ...]:
     """The holdout versions that hold one of the clips, oldest first."""
     names = workspace.holdout_versions()
-    return tuple(name for name in names if _holds(workspace.holdout(name) / "clips.parquet", clip_ids))
+    return tuple(name for name in names if _found(workspace.holdout(name) / "clips.parquet", clip_ids))
 
 
 def _models(workspace: Workspace, wanted: set[str]) -> tuple[tuple[ModelUse, ...], tuple[str, ...]]:
@@ -112,10 +113,10 @@ def _evaluations(workspace: Workspace, wanted: set[str]) -> tuple[str, ...]:
     return tuple(found)
 
 
-def in_dataset(workspace: Workspace, clip_ids: Collection[str]) -> bool:
-    """Whether the present dataset has rows of the clips."""
+def in_dataset(workspace: Workspace, clip_ids: Collection[str]) -> set[str]:
+    """Those of the clips that the present dataset has rows of. Raises WorkspaceError if a table of it is damaged."""
     tables = (workspace.dataset / name for name in TABLES)
-    return any(table.is_file() and _holds(table, clip_ids) for table in tables)
+    return {clip_id for table in tables if table.is_file() for clip_id in _found(table, clip_ids)}
 
 
 def _dataset(workspace: Workspace, wanted: set[str]) -> str | None:
@@ -124,5 +125,6 @@ def _dataset(workspace: Workspace, wanted: set[str]) -> str | None:
     return str(workspace.read_progress("assemble").get("revision", "unfinished"))
 
 
-def _holds(table: Any, clip_ids: Collection[str]) -> bool:
-    return bool(load_table(table, columns=["clip_id"], filters=[("clip_id", "in", list(clip_ids))]).num_rows)
+def _found(table: Path, clip_ids: Collection[str]) -> set[str]:
+    rows = load_table(table, columns=["clip_id"], filters=[("clip_id", "in", list(clip_ids))])
+    return set(rows.column("clip_id").to_pylist())

@@ -69,7 +69,7 @@ class Worth:
 def run(
     workspace: Workspace, params: Params, *, family: str | None = None, progress: Progress | None = None
 ) -> TrainResult:
-    """Train, log and register: a new run and a new model version every time it is called.
+    """Train, log and register: a new run and a new model version every time it is called. That of an experiment has no alias.
 
     Raises ServiceUnavailable if MLflow cannot be reached (nothing is registered; a retry goes on from what was trained),
     WorkspaceError if there is no dataset or it was assembled with other `windows`, UserError if the loss diverges.
@@ -83,8 +83,9 @@ def run(
     with workspace.lock("train"):
         trained = _trained(workspace, params, dataset, facts, progress)
         run_id, version = _register(registry, params, dataset, trained, facts)
-        with workspace.lock("release"):
-            registry.set_alias(CANDIDATE, version, registry.alias(CANDIDATE))
+        if not versioning.inside_experiment(workspace):
+            with workspace.lock("release"):
+                registry.set_alias(CANDIDATE, version, registry.alias(CANDIDATE))
         record = read_json(trained / "record.json", _again(trained))
         progress_of = {"dataset_revision": dataset.revision, "params": facts["params_digest"], "model_version": version}
         workspace.write_progress("train", progress_of)
