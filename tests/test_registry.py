@@ -16,7 +16,8 @@ from violence_ops.params import WindowParams
 from violence_ops.recognition import package, vote
 from violence_ops.recognition.model import Recogniser, Settings
 from violence_ops.recognition.train import Epoch, Trained
-from violence_ops.registry import MODEL, Registry, _example
+from violence_ops.registry import MODEL, Registry
+from violence_ops.registry_request import request
 
 BEGAN_MS = 1_700_000_000_000
 
@@ -175,8 +176,8 @@ def test_a_model_that_cannot_answer_its_own_example_is_not_registered(
     registry: Registry, version: str, paced_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = registry.versions()
-    example = _example().drop(columns="fps")
-    monkeypatch.setattr("violence_ops.registry._example", lambda: example)
+    example = request().drop(columns="fps")
+    monkeypatch.setattr("violence_ops.registry_request.request", lambda: example)
     with (
         pytest.raises(UserError, match=r"cannot answer its own example of a request, .*: Clip 0{20} has no frame rate"),
         registry.start_run("unfit", {}) as run,

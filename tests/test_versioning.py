@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from violence_ops import versioning
+from violence_ops.code_revision import code_revision
 from violence_ops.errors import WorkspaceError
 from violence_ops.folders import Batch
 from violence_ops.workspace import Workspace
@@ -143,17 +144,17 @@ def test_the_code_revision_names_a_commit_of_this_checkout() -> None:
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         pytest.skip("not run from a checkout")
-    assert versioning.code_revision().removesuffix("-dirty") == git(root, "rev-parse", "HEAD")
+    assert code_revision().removesuffix("-dirty") == git(root, "rev-parse", "HEAD")
 
 
 def test_a_code_revision_that_is_given_counts_whatever_git_says(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("VIOLENCE_OPS_CODE_REVISION", "0123abc")
-    assert versioning.code_revision() == "0123abc"
+    assert code_revision() == "0123abc"
 
 
 def test_without_git_the_code_revision_changes_with_the_code_and_with_nothing_else(tmp_path: Path) -> None:
     package = Path(versioning.__file__).parent
-    asked = "from violence_ops import versioning; print(versioning.code_revision())"
+    asked = "from violence_ops.code_revision import code_revision; print(code_revision())"
 
     def installed(name: str, change: str | None = None) -> str:
         ignored = shutil.ignore_patterns("*.safetensors", "__pycache__")

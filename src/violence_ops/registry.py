@@ -1,4 +1,4 @@
-"""MLflow: experiments, registered models and their aliases. With `registry_run` and `registry_model` all that speaks to it.
+"""MLflow: experiments, registered models and their aliases. With `registry_run`, `registry_model` and `registry_request` all that speaks to it.
 
 An address is an MLflow server (`http://…`) or a database (`sqlite:///…`, with artifacts in a folder). Every call is bounded
 in time; if MLflow cannot be reached, ServiceUnavailable says so.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
-from violence_ops import __version__
+from violence_ops import __version__, registry_request
 from violence_ops.deployment import is_http
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.files import folder_sha256
@@ -125,11 +125,11 @@ class Registry:
             with mlflow.start_run(run_id=run_id):
                 logged = mlflow.pyfunc.log_model(
                     name="model", python_model=str(_LOADER), artifacts={"package": str(package)},
-                    signature=_signature(), input_example=_example() if example else None,
+                    signature=registry_request.signature(), input_example=registry_request.request() if example else None,
                     pip_requirements=[f"violence-ops=={__version__}"],
                 )  # fmt: skip
             if example:
-                _try_out(mlflow.pyfunc.load_model(logged.model_uri))
+                registry_request.try_out(mlflow.pyfunc.load_model(logged.model_uri))
             with _quiet_race():
                 client.create_registered_model(MODEL)
             made = client.create_model_version(
@@ -365,48 +365,3 @@ def _quiet_race() -> Iterator[None]:
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-
-
-def _signature() -> Any:
-    """Input: a row per person and frame of any number of clips. Output: a row per clip."""
-    from mlflow.models import ModelSignature
-    from mlflow.types import ColSpec, DataType, Schema
-    from mlflow.types.schema import Array
-
-    numbers = Array(DataType.double)
-    inputs = [
-        ColSpec("string", "clip_id"), ColSpec("long", "width"), ColSpec("long", "height"), ColSpec("long", "frame_count"),
-        ColSpec("double", "fps", required=False), ColSpec("long", "frame"), ColSpec("long", "rank"), ColSpec("double", "movement"),
-        ColSpec(numbers, "keypoints"), ColSpec(numbers, "keypoint_scores"),
-    ]  # fmt: skip
-    outputs = [
-        ColSpec("string", "clip_id"), ColSpec("double", "probability"), ColSpec("double", "threshold"), ColSpec("string", "verdict"),
-    ]  # fmt: skip
-    return ModelSignature(Schema(inputs), Schema(outputs))
-
-
-def _try_out(model: Any) -> None:
-    """Raise UserError if a logged model does not answer its input example, of which MLflow itself only warns."""
-    try:
-        model.predict(_example())
-    except Exception as error:
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UserError(
-            f"The model cannot answer its own example of a request, so it is not registered: {reason}"
-        ) from error
-
-
-def _example() -> Any:
-    """Two persons standing still in two frames."""
-    import pandas as pd
-
-    rows = [
-        {
-            "clip_id": "0" * 20, "width": 640, "height": 360, "frame_count": 2, "fps": 15.0, "frame": frame, "rank": rank, "movement": 0.0,
-            "keypoints": [float(80 * rank + 5 * axis + 3 * joint) for joint in range(17) for axis in range(2)],
-            "keypoint_scores": [0.9] * 17,
-        }
-        for frame in range(2)
-        for rank in (1, 2)
-    ]  # fmt: skip
-    return pd.DataFrame(rows)

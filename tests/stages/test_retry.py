@@ -142,14 +142,19 @@ def test_a_sealed_batch_does_without_it_and_another_takes_it_with_all_it_came_wi
     assert call(workspace, "explain", "one.mp4").startswith(f"Clip {clip_id}: accepted")
 
 
+def _killed_at(module: Any, name: str, workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that ends where it calls the function."""
+    with monkeypatch.context() as patched:
+        patched.setattr(module, name, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            retry.run(workspace)
+
+
 def test_killed_between_inbox_and_quarantine_it_finishes_and_the_clip_comes_once(
     workspace: Workspace, refused: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seal.run(workspace, workspace.params())
-    with monkeypatch.context() as patched:
-        patched.setattr(quarantine, "release", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            retry.run(workspace)
+    _killed_at(quarantine, "release", workspace, monkeypatch)
     assert retry.run(workspace).inbox == [refused["clip_id"]]
     assert len(list(workspace.inbox.rglob("*.mp4"))) == 1
     again = take_in(workspace)
@@ -160,10 +165,7 @@ def test_what_waits_in_the_inbox_is_forgotten_with_its_clip(
     released: Workspace, refused: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seal.run(released, released.params())
-    with monkeypatch.context() as patched:
-        patched.setattr(retry, "write_text", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
-        with pytest.raises(KeyboardInterrupt):
-            retry.run(released)
+    _killed_at(retry, "write_text", released, monkeypatch)
     assert len(list(released.work.rglob("*.mp4"))) == 1
     forget.run(released, released.params(), refused["clip_id"], by="ann", reason="the person asked")
     assert list(released.root.rglob("*.mp4")) == []

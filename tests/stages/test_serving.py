@@ -16,7 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from violence_ops import registry
+from violence_ops import registry_request
 from violence_ops.records import ClipRecord
 from violence_ops.registry import MODEL
 from violence_ops.stages import assemble, sweep, train
@@ -90,7 +90,7 @@ def test_a_run_shows_all_of_a_training_and_its_model_answers_requests(
         try:
             address = f"http://127.0.0.1:{port}/invocations"
             answer = _answer(server, address, tmp_path / "serve.log")
-            unpaced = registry._example().drop(columns="fps").to_dict(orient="split")
+            unpaced = registry_request.request().drop(columns="fps").to_dict(orient="split")
             refusal = httpx.post(address, json={"dataframe_split": unpaced}, timeout=60)
         finally:
             with suppress(ProcessLookupError):
@@ -104,7 +104,7 @@ def test_a_run_shows_all_of_a_training_and_its_model_answers_requests(
 
 
 def _answer(server: subprocess.Popen[bytes], address: str, log: Path) -> dict[str, list[dict[str, object]]]:
-    body = {"dataframe_split": registry._example().to_dict(orient="split")}
+    body = {"dataframe_split": registry_request.request().to_dict(orient="split")}
     until = time.monotonic() + 300
     while time.monotonic() < until:
         assert server.poll() is None, log.read_text()

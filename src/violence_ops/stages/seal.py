@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from violence_ops import expectations, versioning
+from violence_ops.code_revision import code_revision
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import (
     atomic_path,
@@ -210,7 +211,7 @@ def _write_manifest(
     content = {
         "batch_id": batch.batch_id, "night": draft.night, "tables": tables, "params": params.model_dump(mode="json"),
         "accepted": len(clips) - refused.total(), "quarantined": dict(refused),
-        "code_revision": versioning.code_revision(),
+        "code_revision": code_revision(),
         "pose_weights": {"name": extract_poses.source_name(params.pose), "sha256": weights_sha256},
         "run": {
             "run_id": os.environ.get("AIRFLOW_CTX_DAG_RUN_ID"), "sealed_at": datetime.now(UTC).isoformat(),

@@ -20,6 +20,7 @@ import yaml
 from typing_extensions import TypedDict
 
 from violence_ops import versioning
+from violence_ops.code_revision import code_revision
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import fingerprint, load_table, read_json, sha256_file, write_json
 from violence_ops.params import Params, WindowParams
@@ -210,7 +211,7 @@ def _facts(workspace: Workspace, params: Params, dataset: Dataset) -> dict[str, 
         "dataset_revision": dataset.revision,
         # the newest version of data/labels.csv that a clip of the dataset has its label from
         "labels_version": str(dataset.split.get("labels_version", 0)),
-        "code_revision": versioning.code_revision(),
+        "code_revision": code_revision(),
         "workspace_revision": versioning.revision(workspace),
         "pose_weights": source_sha256(params.pose),
         "params_digest": fingerprint(params.train.model_dump(), params.windows.model_dump()),

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from violence_ops import versioning
+from violence_ops.code_revision import code_revision
 from violence_ops.errors import UsageError
 from violence_ops.stages.training_run import TrainingRun, held_out_drawn, targets_drawn
 
@@ -88,7 +88,7 @@ def train(
     facts = {"start": start, "soften": soften, "clips": clips, "teachers": teachers, "real_pictures": len(lessons.real)}
     tags = {
         "start_sha256": begun.sha256 if begun else "none",
-        "code_revision": versioning.code_revision(),
+        "code_revision": code_revision(),
         "device": device,
     }
     with run.running(out.stem, asdict(settings) | facts, tags, training.steps_done(folder)):
