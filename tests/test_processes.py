@@ -38,20 +38,12 @@ def _stop(tmp_path: Path, service: processes.Service) -> int:
     return processes.stop(tmp_path / "services", [service], workspace=tmp_path, patience_s=0.5)
 
 
-def _is_alive(process: psutil.Process) -> bool:
-    """A process that has ended stays in the table until its parent, here the system's first process, has asked for its code."""
-    try:
-        return process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
-
-
 def test_children_end_with_their_service(start: Callable[[str], processes.Service], tmp_path: Path) -> None:
     service = start(_TREE)
     members = service.members(tmp_path)
     assert len(members) == 2
     assert _stop(tmp_path, service) == 2
-    assert not any(_is_alive(member) for member in members)
+    assert not any(processes.is_alive(member) for member in members)
     assert processes.recorded(tmp_path / "services", ["it"]) == []
 
 
@@ -116,4 +108,4 @@ def test_nothing_that_a_program_started_outlives_it(wait: str, status: int | Non
     ended = _run(code, timeout_s=timeout_s)
     assert ended.status == status
     pid = int(ended.output)
-    assert not psutil.pid_exists(pid) or not _is_alive(psutil.Process(pid))
+    assert not [each for each in psutil.process_iter() if each.pid == pid and processes.is_alive(each)]

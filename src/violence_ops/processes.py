@@ -34,7 +34,7 @@ class Service:
     def is_alive(self) -> bool:
         try:
             process = psutil.Process(self.pid)
-            return self._is_me(process) and process.status() != psutil.STATUS_ZOMBIE
+            return self._is_me(process) and is_alive(process)
         except psutil.NoSuchProcess:
             return False
 
@@ -58,9 +58,17 @@ class Service:
     def _belongs(self, process: psutil.Process, folder: Path) -> bool:
         if process.create_time() < self.created - _CLOCK_TOLERANCE_S or process.status() == psutil.STATUS_ZOMBIE:
             return False
-        if psutil.pid_exists(self.pid):
+        with suppress(psutil.NoSuchProcess):
             return self._is_me(psutil.Process(self.pid))
         return Path(process.cwd()).is_relative_to(folder)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether it runs still. One that has ended stays in the system's table until its parent has asked for its code."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def start(folder: Path, name: str, command: Sequence[str], environment: Mapping[str, str]) -> Service:
@@ -104,8 +112,9 @@ def end(services: Sequence[Service], *, within: Path, patience_s: float) -> int:
     """
     everything = {member.pid: member for service in services for member in service.members(within)}
     for service in services:
-        if service.is_alive:
-            everything[service.pid].terminate()
+        with suppress(psutil.NoSuchProcess):
+            if service.is_alive:
+                psutil.Process(service.pid).terminate()
     psutil.wait_procs(list(everything.values()), timeout=patience_s)
     limit = time.monotonic() + patience_s
     while remaining := [member for service in services for member in service.members(within)]:

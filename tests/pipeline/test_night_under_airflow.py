@@ -19,6 +19,7 @@ import pytest
 from violence_ops import ledger, services, versioning
 from violence_ops.airflow_api import AirflowApi
 from violence_ops.errors import ServiceUnavailable, UserError
+from violence_ops.processes import is_alive
 from violence_ops.stages import ingest, init, status, synth
 from violence_ops.stages import services as stage
 from violence_ops.video import decode
@@ -262,13 +263,12 @@ def test_up_again_changes_nothing(night: Night) -> None:
 
 
 def test_pages_listen_on_loopback_only(night: Night) -> None:
-    listening = [
-        connection.laddr.ip
-        for process in _processes(night.workspace)
-        for connection in process.net_connections(kind="inet")
-        if connection.status == psutil.CONN_LISTEN
-    ]
-    assert set(listening) == {"127.0.0.1"}
+    listening = set()
+    for process in _processes(night.workspace):
+        with contextlib.suppress(psutil.NoSuchProcess):  # a task has just ended
+            connections = process.net_connections(kind="inet")
+            listening |= {each.laddr.ip for each in connections if each.status == psutil.CONN_LISTEN}
+    assert listening == {"127.0.0.1"}
 
 
 def test_down_leaves_no_process_also_after_a_crash(night: Night) -> None:
@@ -276,7 +276,7 @@ def test_down_leaves_no_process_also_after_a_crash(night: Night) -> None:
     assert len(processes) >= len(services.NAMES)
     next(each for each in processes if "scheduler" in " ".join(each.cmdline())).kill()
     stage.down(night.workspace)
-    assert [each for each in processes if each.is_running() and each.status() != psutil.STATUS_ZOMBIE] == []
+    assert [each for each in processes if is_alive(each)] == []
     assert _processes(night.workspace) == []
     assert stage.down(night.workspace).stopped == 0
     assert not services.inspect(night.workspace).is_up
@@ -287,7 +287,7 @@ def _processes(workspace: Workspace) -> list[psutil.Process]:
     found = []
     for process in psutil.process_iter():
         try:
-            if Path(process.cwd()).is_relative_to(workspace.root) and process.status() != psutil.STATUS_ZOMBIE:
+            if Path(process.cwd()).is_relative_to(workspace.root) and is_alive(process):
                 found.append(process)
         except psutil.Error:
             continue
