@@ -36,12 +36,15 @@ import psutil
 import yaml
 
 from violence_ops.params import Params
+from violence_ops.pose.backends import settled
+from violence_ops.pose.openvino import computes_bf16
 from violence_ops.video import facts
 
 ROOT = Path(__file__).resolve().parent.parent
 PARAMS = Params.model_validate(yaml.safe_load((ROOT / "params.yaml").read_text()))
-OURS = ("onnxruntime:fp32", "openvino:fp32", "openvino:bf16", "torch:fp32")
-DEFAULT = "onnxruntime:fp32"  # what params.yaml and a processor give
+BF16 = ("openvino:bf16",) if computes_bf16() else ()
+OURS = (*BF16, "onnxruntime:fp32", "openvino:fp32", "torch:fp32")
+DEFAULT = ":".join(settled("auto", "auto", "cpu"))  # what params.yaml gives on this processor
 
 
 @cache
@@ -334,7 +337,7 @@ def main() -> None:
     if options.hour:
         with tempfile.TemporaryDirectory() as folder:
             long = apart(f"night_{DEFAULT}", [files[0], hour(files[0], Path(folder))])
-    best = max(found[f"limit_{each}"]["fps"] for each in OURS if each.endswith("fp32"))
+    best = max(found[f"limit_{each}"]["fps"] for each in OURS)
     rate = found[f"ours_{DEFAULT}"]["fps"]
     result = {
         "vs_mmpose": round(rate / found["mmpose"]["fps"], 2),

@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, field, fields
 from urllib.parse import urlsplit
 
-from violence_ops.errors import UsageError, UserError
+from violence_ops.errors import NoGpu, UsageError
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +32,7 @@ class Deployment:
 def compute_device(wanted: str = "auto") -> str:
     """`cuda` or `cpu`; `auto` is `$VIOLENCE_OPS_DEVICE`, else the GPU if this process sees one.
 
-    Raises UserError if the GPU is asked for and there is none, UsageError if the environment names another device.
+    Raises NoGpu if the GPU is asked for and there is none, UsageError if the environment names another device.
     """
     import torch
 
@@ -41,11 +41,20 @@ def compute_device(wanted: str = "auto") -> str:
         raise UsageError(f"VIOLENCE_OPS_DEVICE is {asked!r}: write cpu or cuda, or leave it unset.")
     seen = asked != "cpu" and torch.cuda.is_available()
     if asked == "cuda" and not seen:
-        raise UserError(
+        raise NoGpu(
             "This process sees no GPU, and it is to use one: look at `nvidia-smi`, CUDA_VISIBLE_DEVICES and the container's devices, or "
             f"set {'VIOLENCE_OPS_DEVICE' if wanted == 'auto' else 'pose.device'} to cpu."
         )
     return "cuda" if seen else "cpu"
+
+
+def is_gpu_work_elsewhere() -> bool:
+    """Whether Airflow hands the tasks of the queue gpu to Celery's workers, of which this process has not the environment.
+
+    Only the environment tells: docker/compose.yaml sets the executor for every service, and its image the device of a GPU worker.
+    """
+    is_gpu_worker = Deployment.from_environment().device == "cuda"
+    return os.environ.get("AIRFLOW__CORE__EXECUTOR") == "CeleryExecutor" and not is_gpu_worker
 
 
 def is_http(address: str) -> bool:

@@ -46,6 +46,10 @@ class WorkspaceError(UserError):
     """The folder is no workspace, or is not in the state that the step needs."""
 
 
+class NoGpu(UserError):
+    """A GPU is asked for where this process sees none."""
+
+
 class Forgotten(WorkspaceError):
     """A clip was forgotten while somebody worked on it."""
 

@@ -56,7 +56,7 @@ class PoseParams(_Section):
     detector: str | None
     keypoints: str | None
     backend: Literal["auto", "torch", "openvino", "onnxruntime"]
-    precision: Literal["fp32", "fp16", "bf16", "int8"]
+    precision: Literal["auto", "fp32", "fp16", "bf16", "int8"]
     score_threshold: Share
     nms_threshold: Share
     duplicate_distance: Share

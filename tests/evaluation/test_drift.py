@@ -51,8 +51,26 @@ def test_the_stability_index_is_finite_never_negative_and_zero_for_the_same_clip
     value, bins = drift.stability_index(np.array(a), np.array(b), 10)
     assert math.isfinite(value)
     assert value >= 0
-    assert 1 <= bins <= 10
+    assert 2 <= bins <= 11
     assert drift.stability_index(np.array(a), np.array(a), 10)[0] == 0
+
+
+@pytest.mark.parametrize("level", [0.0, 2.0], ids=["less", "more"])
+def test_a_night_beyond_what_nearly_all_clips_share_is_drift_on_either_side(level: float) -> None:
+    random = np.random.default_rng(5)
+    reference, night = clips(random, 100, 1, 0.0), clips(random, 40, 1, 0.0)
+    for number, clip in enumerate(reference):
+        clip.values["persons"] = 1.0 if number % 20 else random.uniform(0, 2)  # type: ignore[index]
+    for clip in night:
+        clip.values["persons"] = level  # type: ignore[index]
+    shifts = compare(reference, night, PARAMS)
+    assert DriftReport("2026-01-31-00000000", "2026-01-31", "1", "x", shifts).drifted == ["persons"]
+
+
+def test_the_fewest_clips_that_are_judged_can_drift() -> None:
+    random = np.random.default_rng(6)
+    few = PARAMS.min_clips
+    assert verdict(clips(random, few, 1, 0.0), clips(random, few, 1, 0.0, shift=9.0)) == "drift"
 
 
 def test_chance_alone_exceeds_the_limit_as_often_as_it_says() -> None:

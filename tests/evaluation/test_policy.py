@@ -200,6 +200,28 @@ def test_a_loss_in_one_camera_is_refused_although_the_whole_gains(
     )
 
 
+def test_a_slice_that_trades_its_fights_for_false_alarms_is_refused_though_as_many_verdicts_are_right(
+    make_evaluation: Make, gate_params: GateParams
+) -> None:
+    labels = LABELS * 6
+    own = [0.9 if label and i % 4 == 0 else 0.1 for i, label in enumerate(labels)]  # misses half, no alarm is false
+    other = [0.9 if label or i % 4 == 1 else 0.1 for i, label in enumerate(labels)]  # finds all, half of the others too
+    policy = _policy(gate_params, max_slice_loss=0.05)
+    evaluation = make_evaluation(labels, own, other)
+    cameras = tuple(cut for cut in evaluation.slices if cut.dimension == "camera")
+    assert [(cut.only_candidate_right, cut.only_champion_right) for cut in cameras] == [(10, 10)] * 3
+    assert _outcome(judge(evaluation.model_copy(update={"slices": cameras}), policy), "slices") == "refuse"
+
+
+def test_what_few_source_groups_lose_in_a_slice_is_undecided(make_evaluation: Make, gate_params: GateParams) -> None:
+    labels, sure = LABELS * 3, RIGHT * 3
+    own = [1 - value if i % 3 == 0 and i < 36 else value for i, value in enumerate(sure)]
+    policy = _policy(gate_params, max_slice_loss=0.1)
+    few, many = ([f"g{i // 12 if few else i}" for i in range(len(labels))] for few in (True, False))
+    assert _outcome(judge(make_evaluation(labels, own, sure, few), policy), "slices") == "undecided"
+    assert _outcome(judge(make_evaluation(labels, own, sure, many), policy), "slices") == "refuse"
+
+
 def test_an_evaluation_of_before_slices_were_counted_is_judged_as_then(
     make_evaluation: Make, gate_params: GateParams
 ) -> None:
@@ -207,7 +229,8 @@ def test_an_evaluation_of_before_slices_were_counted_is_judged_as_then(
     own = [1 - value if i in (0, 3, 6, 9, 12) else value for i, value in enumerate(sure)]
     content = make_evaluation(labels, own, sure).to_dict()
     for one in content["slices"]:
-        del one["only_candidate_right"], one["only_champion_right"]
+        for counted in [name for name in one if name.startswith(("only_", "losing_"))]:
+            del one[counted]
     old = Evaluation.from_json(json.dumps(content), "evaluation.json")
     assert _outcome(judge(old, _policy(gate_params, max_slice_loss=0.1)), "slices") == "refuse"
 

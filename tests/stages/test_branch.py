@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -13,8 +14,9 @@ from violence_ops import versioning
 from violence_ops.errors import WorkspaceError
 from violence_ops.ledger import LedgerBroken
 from violence_ops.params import Params
+from violence_ops.records import ClipRecord
 from violence_ops.registry import Registry
-from violence_ops.stages import gate, promote, reinstate, releases, rollback
+from violence_ops.stages import forget, gate, holdout, labels, promote, reinstate, releases, review, rollback
 from violence_ops.workspace import Workspace
 
 Judge = Callable[..., str]
@@ -124,3 +126,39 @@ def test_on_no_branch_no_batch_is_versioned_or_tagged(workspace: Workspace) -> N
     git(workspace, "switch", "--quiet", "main")
     versioning.add_batch(workspace, batch)
     assert versioning.versioned_batches(workspace) == {batch.batch_id}
+
+
+def files(workspace: Workspace) -> dict[Path, bytes]:
+    """What is in the workspace, but for what git and locks keep for themselves and what is only kept to save time."""
+    found = (path for path in workspace.root.rglob("*") if not {".git", ".cache", "locks"}.intersection(path.parts))
+    return {path: path.read_bytes() for path in found if path.is_file()}
+
+
+def test_on_no_branch_nothing_is_labelled_forgotten_frozen_or_asked_and_no_file_is_changed(
+    workspace: Workspace, seal_whole: Callable[..., list[ClipRecord]], tmp_path: Path
+) -> None:
+    params = workspace.params()
+    clip_id = seal_whole(workspace, judged_by="1")[0].clip_id
+    versioning.add_batch(workspace, workspace.sealed_batches()[0])
+    labels.run(workspace, clip_id, "Fight", "ada")
+    refused: dict[str, Callable[[], object]] = {
+        "label": lambda: labels.run(workspace, clip_id, "NonFight", "ada"),
+        "freeze": lambda: holdout.freeze(workspace, params),
+        "export": lambda: review.run(
+            workspace, params, tmp_path / "out", format="cvat", confidence=0.9, limit=5, overlays=False
+        ),
+        "forget": lambda: forget.run(workspace, params, clip_id, by="ada", reason="the person asked"),
+    }
+    git(workspace, "checkout", "--quiet", "--detach")
+    before, status = files(workspace), git(workspace, "status", "--short")
+    for name, write in refused.items():
+        with pytest.raises(WorkspaceError, match=r"is on no branch \(HEAD is detached at .*`git switch main`"):
+            write()
+        assert files(workspace) == before, name
+    assert git(workspace, "status", "--short") == status
+    assert list(tmp_path.iterdir()) == [workspace.root]
+    assert forget.run(workspace, params, clip_id, dry_run=True).clip_id == clip_id
+
+    git(workspace, "switch", "--quiet", "main")
+    for write in refused.values():
+        write()

@@ -1,4 +1,6 @@
-from violence_ops.files import read_fingerprint
+import pytest
+
+from violence_ops.files import read_fingerprint, read_json
 from violence_ops.stages import batches, extract_poses, quarantine
 
 
@@ -39,3 +41,17 @@ def test_the_poses_of_a_clip_do_not_depend_on_its_shard_and_a_bad_clip_does_not_
     parts = [each.part("poses", clips[2].clip_id) for each in (batch, other)]
     assert parts[0].read_bytes() == parts[1].read_bytes()
     assert read_fingerprint(parts[0])
+
+
+@pytest.mark.parametrize(
+    ("changes", "again"),
+    [({"pose.backend": "onnxruntime"}, 1), ({"pose.precision": "fp32"}, 1), ({"pose.device": "cpu"}, 0)],
+    ids=lambda value: " ".join(value) if isinstance(value, dict) else "",
+)
+def test_poses_are_looked_for_again_where_a_setting_asks_for_another_precision(workspace, open_batch, changes, again):
+    (clip,) = open_batch(workspace, clips=1)
+    few = {"pose.max_frames_per_second": 2}
+    extract_poses.run(workspace, workspace.params(few))
+    assert extract_poses.run(workspace, workspace.params(few | changes)).extracted == again
+    cost = read_json(workspace.batch(clip.batch_id).cost(clip.clip_id), "")
+    assert cost["engine"] == extract_poses.open_source(workspace.params(few | changes).pose).engine

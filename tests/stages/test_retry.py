@@ -12,7 +12,7 @@ import pytest
 from typer.testing import CliRunner
 
 from violence_ops.cli.program import app
-from violence_ops.errors import ServiceUnavailable, UsageError
+from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.stages import batches, forget, ingest, quarantine, retry, seal, status, validate
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
@@ -64,6 +64,38 @@ def test_in_an_open_batch_the_verdict_is_taken_back(workspace: Workspace, refuse
     assert validate.run(workspace, workspace.params()).accepted == 1
     assert known(workspace, refused["clip_id"]) == ("accepted", None, refused["batch_id"])
     assert retry.run(workspace).to_dict() == retry.RetryResult("timeout", [], [], [], [], dry_run=False).to_dict()
+
+
+def test_a_verdict_that_is_taken_back_while_a_validation_reads_it_is_given_anew(
+    workspace: Workspace, refused: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = validate.load_table
+
+    def read_and_retry(path: Path) -> object:
+        table = read(path)
+        assert retry.run(workspace).batch == [refused["clip_id"]]
+        return table
+
+    with monkeypatch.context() as patched:
+        patched.setattr(validate, "load_table", read_and_retry)
+        assert validate.run(workspace, workspace.params(BUSY)).quarantined == {"timeout": 1}
+    assert validate.run(workspace, workspace.params()).accepted == 1
+
+
+@pytest.mark.slow  # sealing loads Great Expectations
+def test_a_clip_taken_back_between_validation_and_poses_keeps_its_batch_open_until_it_is_judged(
+    workspace: Workspace,
+    refused: dict[str, Any],
+    write_annotations: Callable[[Workspace, str], None],
+) -> None:
+    batch_id, params = refused["batch_id"], workspace.params()
+    assert retry.run(workspace).batch == [refused["clip_id"]]
+    with pytest.raises(WorkspaceError, match=r"1 clips of batch .* are not validated yet: run `violence-ops validate`"):
+        seal.run(workspace, params)
+    assert validate.run(workspace, params, batch_id=batch_id).accepted == 1
+    write_annotations(workspace, batch_id)
+    assert seal.run(workspace, params).clips == 1
+    assert known(workspace, refused["clip_id"]) == ("accepted", None, batch_id)
 
 
 @pytest.mark.slow  # sealing loads Great Expectations

@@ -83,6 +83,41 @@ def test_doctor_finds_what_would_keep_the_night_from_looking_at_a_clip(
     assert remedy in fault.remedy
 
 
+@pytest.mark.parametrize(
+    ("environment", "fault"),
+    [
+        ({"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor"}, None),
+        ({"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor", "VIOLENCE_OPS_DEVICE": "cuda"}, "pose.device to cpu"),
+        ({"AIRFLOW__CORE__EXECUTOR": "LocalExecutor"}, "pose.device to cpu"),
+    ],
+    ids=["controller", "GPU worker", "one machine"],
+)
+def test_a_gpu_that_only_the_workers_for_poses_have_is_no_fault_elsewhere(
+    new_workspace: Callable[..., Workspace],
+    environment: dict[str, str],
+    fault: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    workspace = new_workspace(**{"pose.device": "cuda"})
+    (poses,) = [finding for finding in doctor.run(workspace.root).findings if finding.what == "poses"]
+    assert poses.ok == (fault is None)
+    assert (fault or "") in poses.remedy
+    assert fault or "workers of the queue gpu find the poses: ask there too" in poses.found
+
+
+def test_a_controller_whose_weights_are_not_there_has_a_fault_of_its_own(
+    new_workspace: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setenv("AIRFLOW__CORE__EXECUTOR", "CeleryExecutor")
+    workspace = new_workspace(**{"pose.device": "cuda", "pose.weights": "rtmo_m"})
+    (fault,) = [finding for finding in doctor.run(workspace.root).findings if not finding.ok]
+    assert "`violence-ops weights pull`" in fault.remedy
+
+
 def test_doctor_finds_a_remote_that_is_gone_or_does_not_answer_and_does_not_wait_for_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

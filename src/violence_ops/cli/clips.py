@@ -258,11 +258,12 @@ def weights_evaluate(
     name: Annotated[str, typer.Argument(help="A shipped name or a .safetensors file.")] = "rtmo_small",
     clips: Annotated[int, typer.Option(min=1, help="Held-out synthetic scenes, two frames each.")] = 150,
     backend: Annotated[
-        Literal["torch", "openvino", "onnxruntime"] | None, typer.Option(help="Default: the fastest on a processor.")
-    ] = None,
+        Literal["auto", "torch", "openvino", "onnxruntime"],
+        typer.Option(help="auto: as in params.yaml, on a processor."),
+    ] = "auto",
     precision: Annotated[
-        Literal["fp32", "fp16", "bf16", "int8"], typer.Option(help="int8 needs `weights calibrate` before.")
-    ] = "fp32",
+        Literal["auto", "fp32", "fp16", "bf16", "int8"], typer.Option(help="int8 needs `weights calibrate` before.")
+    ] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Average precision and recall on synthetic scenes that no training has seen."""

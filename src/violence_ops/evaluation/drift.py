@@ -130,13 +130,15 @@ def compare(reference: Sequence[ClipValues], night: Sequence[ClipValues], params
 def stability_index(reference: Values, night: Values, bins: int) -> tuple[float, int]:
     """PSI = sum over bins of (q - p) ln(q / p), and the number of bins; p, q = shares of `(N,)` reference and `(M,)` night.
 
-    The bins hold equally many reference values; where values repeat there are fewer. Half a clip is added to each bin
-    (Jeffreys), so that an empty one gives no infinity.
+    The bins hold equally many reference values; where values repeat there are fewer, and one more if that many share the lowest
+    edge: for what lies below it. Half a clip is added to each bin (Jeffreys), so that an empty one gives no infinity.
     """
-    inner = np.unique(np.quantile(reference, np.arange(1, bins) / bins))
-    counts = [np.bincount(np.searchsorted(inner, values), minlength=len(inner) + 1) for values in (reference, night)]
+    edges = np.unique(np.quantile(reference, np.arange(1, bins) / bins))
+    if np.mean(reference == edges[0]) >= 1 / bins:
+        edges = np.append(np.nextafter(edges[0], -np.inf), edges)
+    counts = [np.bincount(np.searchsorted(edges, values), minlength=len(edges) + 1) for values in (reference, night)]
     p, q = ((count + 0.5) / (count.sum() + 0.5 * len(count)) for count in counts)
-    return float(((q - p) * np.log(q / p)).sum()), len(inner) + 1
+    return float(((q - p) * np.log(q / p)).sum()), len(edges) + 1
 
 
 def stability_by_chance(bins: int, clips: tuple[float, float], chance: float) -> float:

@@ -167,15 +167,20 @@ def _difference(evaluation: Evaluation, policy: GateParams) -> Check:
 
 def _slices(evaluation: Evaluation, policy: GateParams) -> Check:
     """A loss above max_slice_loss counts if chance would seldom split the slice's clips so badly: refuse where that holds for
-    one slice among all that were looked at (Bonferroni), undecided where it holds for the slice alone."""
+    one slice among all that were looked at (Bonferroni) and what is lost is of several source groups, undecided where it holds
+    for the slice alone."""
     judged = [cut for cut in evaluation.slices if cut.champion and is_judged(cut, policy.min_slice_clips)]
     large = [cut for cut in judged if slice_loss(cut, policy.min_slice_clips) > policy.max_slice_loss + _ROUNDING]
     tail = (1 - policy.confidence) / 2
     doubtful = [cut for cut in large if chance_of_loss(cut) <= tail]
-    proven = [cut for cut in doubtful if chance_of_loss(cut) * len(judged) <= tail]
+    proven = [cut for cut in doubtful if chance_of_loss(cut) * len(judged) <= tail and _is_of_several_groups(cut)]
     if doubtful:
         listed = "; ".join(_slice_sentence(cut, policy.min_slice_clips) for cut in proven or doubtful)
-        ruling = "more than chance explains" if proven else f"maybe by chance among {len(judged)} slices"
+        ruling = (
+            "more than chance explains"
+            if proven
+            else f"maybe by chance among {len(judged)} slices or of fewer than {MIN_GROUPS} source groups"
+        )
         return Check(
             name="slices", outcome="refuse" if proven else "undecided",
             sentence=f"The candidate loses more than {policy.max_slice_loss:.2f} (gate.max_slice_loss), {ruling}, in {listed}.",
@@ -205,12 +210,26 @@ def slice_loss(cut: Slice, min_clips: int) -> float:
 
 
 def chance_of_loss(cut: Slice) -> float:
-    """How often two equally good models would differ so much to the candidate's disadvantage: P(X >= only champion right) of a
-    fair coin tossed once per clip that exactly one of them has right (one-sided sign test); 0 where these were not counted."""
-    if cut.only_candidate_right is None or cut.only_champion_right is None:
-        return 0.0
-    tosses = cut.only_candidate_right + cut.only_champion_right
-    return sum(comb(tosses, heads) for heads in range(cut.only_champion_right, tosses + 1)) / 2**tosses
+    """How often two equally good models would differ so much to the candidate's disadvantage; 0 where this was not counted.
+
+    The smaller p of two one-sided sign tests: over the clips that exactly one model has right, and over the Fights among them.
+    Where as many false alarms are saved as Fights are lost, F1 falls and the first one sees nothing.
+    """
+    of_all = _sign_test(cut.only_candidate_right, cut.only_champion_right)
+    return min(of_all, _sign_test(cut.only_candidate_finds, cut.only_champion_finds, unknown=of_all))
+
+
+def _sign_test(won: int | None, lost: int | None, unknown: float = 0.0) -> float:
+    """P(X >= lost) of a fair coin tossed won + lost times."""
+    if won is None or lost is None:
+        return unknown
+    tosses = won + lost
+    return sum(comb(tosses, heads) for heads in range(lost, tosses + 1)) / 2**tosses
+
+
+def _is_of_several_groups(cut: Slice) -> bool:
+    """Clips of a group are lost together: of few groups the sign test knows too little."""
+    return cut.losing_groups is None or cut.losing_groups >= MIN_GROUPS
 
 
 def _slice_sentence(cut: Slice, min_clips: int) -> str:

@@ -149,8 +149,9 @@ class Difference(_Record):
 
 
 class Slice(_Record):
-    """The clips that share one trait, e.g. dimension `camera`, value `cam-1`; how many of them only one model has right (None in
-    evaluations of before November 2026)."""
+    """The clips that share one trait, e.g. dimension `camera`, value `cam-1`; how many of them, and how many Fights among these,
+    only one model has right, and of how many source groups those are that only the champion has right (None in evaluations of
+    before November 2026)."""
 
     dimension: str
     value: str
@@ -158,6 +159,9 @@ class Slice(_Record):
     champion: Confusion | None
     only_candidate_right: int | None = None
     only_champion_right: int | None = None
+    only_candidate_finds: int | None = None
+    only_champion_finds: int | None = None
+    losing_groups: int | None = None
 
 
 class Leakage(_Record):

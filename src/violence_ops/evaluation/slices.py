@@ -5,12 +5,11 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterable
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
-from violence_ops.evaluation.comparison import mcnemar
-from violence_ops.evaluation.metrics import confusion
+from violence_ops.evaluation.metrics import BoolArray, confusion
 from violence_ops.evaluation.records import JudgedClip, Slice
 from violence_ops.evaluation.scene import persons_at_once
 from violence_ops.records import ClipRecord, ClipTracks
@@ -46,16 +45,21 @@ def cut(clips: Iterable[JudgedClip]) -> tuple[Slice, ...]:
 def _slice(dimension: str, value: str, clips: list[JudgedClip]) -> Slice:
     labels = np.array([clip.label == "Fight" for clip in clips])
     candidate = np.array([clip.candidate.verdict == "Fight" for clip in clips])
-    champion = [clip.champion.verdict == "Fight" for clip in clips if clip.champion]
-    only_candidate, only_champion, _ = mcnemar(labels, candidate, np.array(champion)) if champion else (0, 0, 1.0)
-    return Slice(
-        dimension=dimension,
-        value=value,
-        candidate=confusion(labels, candidate),
-        champion=confusion(labels, np.array(champion)) if champion else None,
-        only_candidate_right=only_candidate,
-        only_champion_right=only_champion,
-    )
+    champion = np.array([clip.champion.verdict == "Fight" for clip in clips if clip.champion], bool)
+    counted: dict[str, Any] = {"candidate": confusion(labels, candidate), "champion": None}
+    if len(champion):
+        counted |= _compared(labels, candidate, champion, [clip.source_group for clip in clips])
+    return Slice(dimension=dimension, value=value, **counted)
+
+
+def _compared(labels: BoolArray, candidate: BoolArray, champion: BoolArray, groups: list[str]) -> dict[str, Any]:
+    won, lost = (candidate == labels) & (champion != labels), (candidate != labels) & (champion == labels)
+    return {
+        "champion": confusion(labels, champion),
+        "only_candidate_right": int(won.sum()), "only_champion_right": int(lost.sum()),
+        "only_candidate_finds": int((won & labels).sum()), "only_champion_finds": int((lost & labels).sum()),
+        "losing_groups": len({group for group, is_lost in zip(groups, lost, strict=True) if is_lost}),
+    }  # fmt: skip
 
 
 def _order(key: tuple[str, str]) -> tuple[int, int, str]:

@@ -17,6 +17,7 @@ from typing import Any, Literal, Protocol
 import numpy as np
 
 from violence_ops.errors import UsageError
+from violence_ops.pose.openvino import computes_bf16, core
 from violence_ops.pose.quantise import calibration
 from violence_ops.pose.weights import Weights
 
@@ -80,11 +81,19 @@ _PRECISIONS: dict[BackendName, tuple[Precision, ...]] = {
 }
 
 
-def fastest(precision: Precision, device: str) -> BackendName:
-    """The fastest backend with that precision (`python -m benchmarks.pose_speed` prints all)."""
-    if device != "cpu":
-        return "torch"
-    return "onnxruntime" if precision == "fp32" else "openvino"
+def settled(
+    backend: BackendName | Literal["auto"], precision: Precision | Literal["auto"], device: str
+) -> tuple[BackendName, Precision]:
+    """What `auto` stands for on this machine: the fastest (`python -m benchmarks.pose_speed` prints all).
+
+    Of precisions that is bf16 on a processor that computes with it, and fp32 elsewhere.
+    """
+    if precision == "auto":
+        halves = device == "cpu" and backend in ("auto", "openvino") and computes_bf16()
+        precision = "bf16" if halves else "fp32"
+    if backend == "auto":
+        backend = "torch" if device != "cpu" else "onnxruntime" if precision == "fp32" else "openvino"
+    return backend, precision
 
 
 def processors() -> int:
@@ -150,27 +159,45 @@ class TorchBackend:
 
 
 class _Compiled(ABC):
-    """What OpenVINO and ONNX Runtime share: a network per input size, opened once, picking the candidates, asking for joints."""
+    """What OpenVINO and ONNX Runtime share: a network per input size, opened once, and picking the candidates.
 
-    def __init__(self, weights: Weights) -> None:
-        self._weights = weights
+    ONNX Runtime places the joints for both: of so many small operations OpenVINO takes twice its time.
+    """
+
+    def __init__(self, weights: Weights, providers: list[str]) -> None:
+        self._weights, self._providers = weights, providers
         self._networks: dict[tuple[int, int], Any] = {}
         self._centres: dict[tuple[int, int], np.ndarray] = {}
         self._opening = threading.Lock()
+        self._joints: Any = None
 
     @abstractmethod
-    def _open(self, width: int, height: int) -> Any:
-        """The network for pictures of this size, ready to run."""
+    def _open(self, path: Path, width: int, height: int) -> Any:
+        """The network at `path` for pictures of this size, ready to run."""
+
+    def joints(self, found: Candidates, chosen: np.ndarray, frames: np.ndarray) -> np.ndarray:
+        return np.asarray(self._joints.run(None, _asked(found, chosen, frames))[0])
 
     def _network(self, width: int, height: int) -> Any:
+        from violence_ops.pose.export import exported
         from violence_ops.pose.network import cells
 
         size = (width, height)
         with self._opening:
             if size not in self._networks:
-                self._networks[size] = self._open(width, height)
+                files = exported(self._weights, width, height)
+                self._joints = self._joints or self._session(files.joints)
+                self._networks[size] = self._open(files.dense, width, height)
                 self._centres[size] = cells(width, height)[0]
         return self._networks[size]
+
+    def _session(self, path: Path) -> Any:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        return onnxruntime.InferenceSession(path, options, providers=self._providers)
 
     def _candidates(self, outputs: list[np.ndarray], size: tuple[int, int], threshold: float) -> Candidates:
         scores, boxes, visible, poses, *fine = outputs
@@ -193,16 +220,16 @@ class OpenVinoBackend(_Compiled):
     """OpenVINO on the processor: as many pictures at once as there are processors, each on one thread."""
 
     def __init__(self, weights: Weights, precision: Precision) -> None:
-        from violence_ops.pose.openvino import core
-
-        super().__init__(weights)
+        super().__init__(weights, ["CPUExecutionProvider"])
+        if precision == "bf16" and not computes_bf16():
+            raise UsageError("This processor does not compute with bf16: set pose.precision to auto or fp32.")
         self._core = core()
         self.lanes = processors()
         self.clock = time.perf_counter  # each call runs on one thread, which is not the caller's
-        self._precision = precision
+        # also for the layers of an INT8 network that are not quantised
+        self._hint = "f32" if precision == "fp32" or not computes_bf16() else "bf16"
         self._calibration = calibration(weights) if precision == "int8" else None
         self._own = threading.local()
-        self._joints: Any = None
 
     def candidates(self, pictures: np.ndarray, threshold: float) -> Candidates:
         size = (pictures.shape[2], pictures.shape[1])
@@ -211,27 +238,11 @@ class OpenVinoBackend(_Compiled):
         outputs = [tensor.data for tensor in request.output_tensors]
         return self._candidates(outputs, size, threshold)
 
-    def joints(self, found: Candidates, chosen: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        request = self._request("joints", self._joints)
-        request.infer(_asked(found, chosen, frames), share_inputs=True)
-        return np.array(request.get_output_tensor(0).data)
-
-    def _open(self, width: int, height: int) -> Any:
-        from violence_ops.pose.export import exported
-
-        files = exported(self._weights, width, height)
-        if self._joints is None:
-            self._joints = self._compile(self._core.read_model(files.joints), "fp32")
-        if self._calibration:
-            return self._compile(self._core.read_model(self._calibration.network(width, height)), "fp32")
-        model = self._core.read_model(files.dense)
+    def _open(self, path: Path, width: int, height: int) -> Any:
+        model = self._core.read_model(self._calibration.network(width, height) if self._calibration else path)
         model.reshape({"pictures": [1, height, width, 3]})
-        return self._compile(model, self._precision)
-
-    def _compile(self, model: Any, precision: Precision) -> Any:
-        hint = {"fp32": "f32", "bf16": "bf16"}[precision]
         settings = {
-            "INFERENCE_PRECISION_HINT": hint, "NUM_STREAMS": self.lanes, "INFERENCE_NUM_THREADS": self.lanes,
+            "INFERENCE_PRECISION_HINT": self._hint, "NUM_STREAMS": self.lanes, "INFERENCE_NUM_THREADS": self.lanes,
             "ENABLE_CPU_PINNING": False,  # decoders share the processors
         }  # fmt: skip
         return self._core.compile_model(model, "CPU", settings)
@@ -250,37 +261,19 @@ class OnnxRuntimeBackend(_Compiled):
     def __init__(self, weights: Weights, device: str) -> None:
         import onnxruntime
 
-        super().__init__(weights)
         there = onnxruntime.get_available_providers()
         wanted = ["TensorrtExecutionProvider", "CUDAExecutionProvider"] if device.startswith("cuda") else []
-        self._providers = [name for name in wanted if name in there]
-        if wanted and not self._providers:
+        providers = [name for name in wanted if name in there]
+        if wanted and not providers:
             raise UsageError("This ONNX Runtime has no CUDA: install onnxruntime-gpu, or set pose.device to cpu.")
-        self._providers.append("CPUExecutionProvider")
+        super().__init__(weights, [*providers, "CPUExecutionProvider"])
         self.lanes = 1 if wanted else processors()
         self.clock = time.perf_counter if wanted else time.thread_time
-        self._joints: Any = None
 
     def candidates(self, pictures: np.ndarray, threshold: float) -> Candidates:
         size = (pictures.shape[2], pictures.shape[1])
         outputs = self._network(*size).run(None, {"pictures": pictures})
         return self._candidates(outputs, size, threshold)
 
-    def joints(self, found: Candidates, chosen: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        return np.asarray(self._joints.run(None, _asked(found, chosen, frames))[0])
-
-    def _open(self, width: int, height: int) -> Any:
-        from violence_ops.pose.export import exported
-
-        files = exported(self._weights, width, height)
-        if self._joints is None:
-            self._joints = self._session(files.joints)
-        return self._session(files.dense)
-
-    def _session(self, path: Path) -> Any:
-        import onnxruntime
-
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = 1
-        options.log_severity_level = 3
-        return onnxruntime.InferenceSession(path, options, providers=self._providers)
+    def _open(self, path: Path, width: int, height: int) -> Any:
+        return self._session(path)

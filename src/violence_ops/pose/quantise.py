@@ -21,12 +21,14 @@ from typing import Any
 import numpy as np
 
 from violence_ops.files import read_json, write_json
+from violence_ops.pose.openvino import computes_bf16, core
 from violence_ops.pose.weights import Weights, WeightsError, file_sha256
 
 _CARD = "calibration.json"
 _PARTS = (".xml", ".bin")  # of an OpenVINO network
 _FULL_PRECISION = (r".*/head_module/out_.*", r".*/(stem|stage\d)/.*")
-"""Layers that stay as they are: those whose outputs are boxes, scores and poses, and the backbone.
+"""Layers that are not quantised, and run in bf16 where the processor has it: those whose outputs are boxes, scores and poses,
+and the backbone.
 
 Measured (persons of full precision found again in real frames): all in INT8 .21; with a transformer's rules and the
 outputs left .91; with half of the backbone left .96, with all of it .99, each at nearly the same speed. bf16: .95.
@@ -47,8 +49,9 @@ class Calibration:
 
     @property
     def poses_sha256(self) -> str:
-        """What poses are marked with: weights and calibration both."""
-        return hashlib.sha256(f"{self.weights.sha256} {self.sha256}".encode()).hexdigest()
+        """What poses are marked with: weights, calibration, and what the rest of the network is computed with here."""
+        rest = " bf16" if computes_bf16() else ""
+        return hashlib.sha256(f"{self.weights.sha256} {self.sha256}{rest}".encode()).hexdigest()
 
     def network(self, width: int, height: int) -> Path:
         """The network for this input size. Raises WeightsError if there is none, or none any more."""
@@ -137,7 +140,6 @@ def _quantise(weights: Weights, size: Size, pictures: Sequence[np.ndarray], into
 
     from violence_ops.pose.export import exported
     from violence_ops.pose.network import FINE
-    from violence_ops.pose.openvino import core
 
     model = core().read_model(exported(weights, *size).dense)
     model.reshape({"pictures": [1, size[1], size[0], 3]})

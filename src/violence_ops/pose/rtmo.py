@@ -55,6 +55,7 @@ class PoseEstimator:
         self.backend = open_backend(backend, verified, device, precision)
         self.sha256, self.fit = poses_sha256(verified, precision), fit(verified.network)
         self.lanes, self.clock, self.device = self.backend.lanes, self.backend.clock, device
+        self.engine = f"{backend} {precision}"
         growing = device.startswith("cuda")
         self._grower = Grower(min(mini_batch, max_mini_batch), max_mini_batch) if growing else Grower(1, 1)
 

@@ -50,7 +50,7 @@ class TopDown:
             raise WeightsError(f"{detector} is no YOLOX detector: its output is {self._detector.output}.")
         if self._keypoints.output[-2:] != (17, 3):
             raise WeightsError(f"{keypoints} is no model of 17 joints: its output is {self._keypoints.output}.")
-        self.fit, self.lanes, self.mini_batch, self.device = None, 1, 1, "cpu"
+        self.fit, self.lanes, self.mini_batch, self.device, self.engine = None, 1, 1, "cpu", "openvino fp32"
         self.clock = time.process_time  # OpenVINO works in threads of its own
         self.sha256 = hashlib.sha256(
             f"{file_sha256(Path(detector))}{file_sha256(Path(keypoints))}".encode()

@@ -201,9 +201,9 @@ class _Training:
         rate = learning_rate(self.params, number)
         for group in self.optimiser.param_groups:
             group["lr"] = rate
-        loss = self._pass(number)
-        self.network.eval()
+        loss, last = self._pass(number)
         with self._start_kept():
+            _settle_batch_norm(self.recogniser, last)
             probabilities = self.validation.probabilities()
             scores = vote.chosen(probabilities, self.validation.labels == 1)
             epoch = Epoch(number, rate, loss, self.validation.loss(probabilities), scores)
@@ -215,6 +215,7 @@ class _Training:
         """The network as it is judged: `start_share` of what it began with, the rest of what it has learnt since.
 
         Fine-tuning on few clips forgets some of what the start knows; averaged weights have both (Wortsman et al. 2022).
+        Their batch norms must be settled: they have seen nothing yet (Izmailov et al. 2018, section 3.2).
         """
         if not self.start_share:
             yield
@@ -230,8 +231,8 @@ class _Training:
         finally:
             self.network.load_state_dict(learnt)
 
-    def _pass(self, number: int) -> float:
-        """One pass over the windows in random order; returns the mean loss.
+    def _pass(self, number: int) -> tuple[float, list[Tensor]]:
+        """One pass over the windows in random order; returns the mean loss and the inputs of the last steps.
 
         Raises UserError if the loss is not a finite number.
         """
@@ -251,8 +252,7 @@ class _Training:
                     f"now {self.params.learning_rate:g}, in params.yaml."
                 )
             total += loss * len(rows)
-        _settle_batch_norm(self.recogniser, seen)
-        return total / len(self.data.labels)
+        return total / len(self.data.labels), seen
 
     def _targets(self, inputs: Tensor, labels: NDArray[np.int64], chance: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Inputs and their share of each class `(B, 2)`, smoothed, and mixed two by two if `mixup` is on."""
@@ -330,10 +330,11 @@ def _rank(epoch: Epoch) -> tuple[float, float]:
 
 @torch.no_grad()
 def _settle_batch_norm(recogniser: Network, batches: Sequence[Tensor]) -> None:
-    """Take the batch norms' means and variances from `batches` with the weights as they are now.
+    """Take the batch norms' means and variances from `batches` with the weights as they are now, and leave training.
 
     With few mini-batches an epoch their running averages lag so far behind that validation sees another network.
     """
+    recogniser.network.train()
     norms = [module for module in recogniser.network.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
@@ -343,6 +344,7 @@ def _settle_batch_norm(recogniser: Network, batches: Sequence[Tensor]) -> None:
         recogniser.scores(inputs)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
+    recogniser.network.eval()
 
 
 def _mini_batches(order: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

@@ -40,7 +40,7 @@ _CLIPS: Final = 400  # whose shape is looked at
 
 @dataclass(frozen=True, slots=True)
 class SizeFigures:
-    """The INT8 network of one input size beside full precision.
+    """The INT8 network of one input size beside full precision, and beside bf16 where the processor has it.
 
     `agreement`: share of the persons that full precision finds in `compared` other frames of the clips and INT8 finds too
     (OKS ≥ 0.5; None of nobody). `ap_*`: on held-out synthetic scenes, in points of 100. `ms_*`: processor time of a frame.
@@ -55,6 +55,8 @@ class SizeFigures:
     loss_points: float
     ms_fp32: float
     ms_int8: float
+    ap_bf16: float | None = None
+    ms_bf16: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,13 +75,18 @@ class CalibrateResult:
     def lines(self) -> Iterator[str]:
         refused = "".join(f", {count} {reason}" for reason, count in self.refused.items())
         yield f"{self.weights}: INT8 calibrated with {self.clips} clips{refused}; {self.sha256[:12]}"
-        yield f"{'input':>9}  {'frames':>6}  {'agreement':>9}  {'AP fp32':>7}  {'AP int8':>7}  {'loss':>5}  {'ms fp32':>7}  {'ms int8':>7}"
+        yield f"{'input':>9}  {'frames':>6}  {'agreement':>9}  {'AP fp32':>7}  {'AP int8':>7}  {'loss':>5}  {'ms fp32':>7}  {'ms int8':>7}  {'AP bf16':>7}  {'ms bf16':>7}"
         for size, found in self.sizes.items():
             agreement = "-" if found.agreement is None else f"{found.agreement:.3f}"
             yield (
                 f"{size:>9}  {found.frames:>6}  {agreement:>9}  {found.ap_fp32:>7.2f}  {found.ap_int8:>7.2f}  "
-                f"{found.loss_points:>5.2f}  {found.ms_fp32:>7.2f}  {found.ms_int8:>7.2f}"
+                f"{found.loss_points:>5.2f}  {found.ms_fp32:>7.2f}  {found.ms_int8:>7.2f}  "
+                f"{_cell(found.ap_bf16):>7}  {_cell(found.ms_bf16):>7}"
             )
+
+
+def _cell(value: float | None) -> str:
+    return "-" if value is None else f"{value:.2f}"
 
 
 def run(
@@ -202,43 +209,43 @@ def _spread(items: Sequence[_Item], count: int) -> list[_Item]:
 
 
 class _Comparison:
-    """Full precision and INT8 side by side in one input size."""
+    """Full precision, INT8 and perhaps bf16 side by side in one input size."""
 
-    def __init__(self, full: PoseEstimator, int8: PoseEstimator, size: Size) -> None:
-        self.both, self.size = (full, int8), size
-        self.judged: tuple[list[Judgement], list[Judgement]] = ([], [])
-        self.seconds: tuple[list[float], list[float]] = ([], [])
+    def __init__(self, every: Sequence[PoseEstimator], size: Size) -> None:
+        self.every, self.size = every, size
+        self.judged: list[list[Judgement]] = [[] for _ in every]
+        self.seconds: list[list[float]] = [[] for _ in every]
 
     def agreement(self, pictures: Sequence[np.ndarray], score_threshold: float) -> Share:
         """How many of the persons of full precision INT8 finds too."""
         from violence_ops.pose.agreement import agreement
 
-        full, int8 = self.both
+        full, int8, *_ = self.every
         truth = (_as_truth(full.estimate([picture])[0], picture, score_threshold) for picture in pictures)
         return agreement(int8, truth, score_threshold).share()
 
     def judge(self, still: Still) -> None:
-        """Let both look at a labelled picture."""
+        """Let each look at a labelled picture."""
         from violence_ops.letterbox import Letterbox
         from violence_ops.pose import quality, samples
 
         truth = samples.sample(*still)
         box = Letterbox(still[0].shape[1], still[0].shape[0], *self.size)
         picture = box.apply(still[0])
-        for estimator, judged, seconds in zip(self.both, self.judged, self.seconds, strict=True):
+        for estimator, judged, seconds in zip(self.every, self.judged, self.seconds, strict=True):
             start = time.process_time()
             found = estimator.persons([picture], [box])[0]
             seconds.append(time.process_time() - start)
             judged.append(quality.judge(found, truth))
 
     def points(self) -> list[float]:
-        """Average precision of both, of 100."""
+        """Average precision of each, of 100."""
         from violence_ops.pose import quality
 
         return [round(100 * quality.measure(judged, LOWEST_SCORE).average_precision, 2) for judged in self.judged]
 
     def milliseconds(self) -> list[float]:
-        """Processor time of a frame of both, the median."""
+        """Processor time of a frame of each, the median."""
         return [round(1000 * statistics.median(seconds), 2) for seconds in self.seconds]
 
 
@@ -256,18 +263,22 @@ def _as_truth(found: FramePoses, picture: np.ndarray, score_threshold: float) ->
 
 
 def _figures(weights: Weights, params: Params, taken: _Pictures, scenes: int, tell: Progress) -> dict[str, SizeFigures]:
-    """Compare both precisions in every input size."""
+    """Compare the precisions in every input size."""
     import numpy as np
 
-    from violence_ops.pose.backends import fastest
+    from violence_ops.pose.backends import Precision, settled
+    from violence_ops.pose.openvino import computes_bf16
     from violence_ops.pose.rtmo import PoseEstimator
     from violence_ops.synthetic.stills import HELD_OUT_WORLD, stills
 
     suppression = params.pose.model_dump(include={"nms_threshold", "duplicate_distance"})
     limits: Any = {"score_threshold": LOWEST_SCORE} | suppression
-    full = PoseEstimator(weights, backend=fastest("fp32", "cpu"), **limits)
-    int8 = PoseEstimator(weights, backend="openvino", precision="int8", **limits)
-    compared = [_Comparison(full, int8, size) for size in sorted(taken.calibrating)]
+    precisions: tuple[Precision, ...] = ("fp32", "int8", "bf16") if computes_bf16() else ("fp32", "int8")
+    every = [
+        PoseEstimator(weights, backend=settled("auto", precision, "cpu")[0], precision=precision, **limits)
+        for precision in precisions
+    ]
+    compared = [_Comparison(every, size) for size in sorted(taken.calibrating)]
     shares = [each.agreement(taken.compared[each.size], params.pose.score_threshold) for each in compared]
     for number in range(scenes):
         tell("held-out scenes", number, scenes)
@@ -281,9 +292,10 @@ def _figures(weights: Weights, params: Params, taken: _Pictures, scenes: int, te
 
 
 def _size_figures(compared: _Comparison, share: Share, taken: _Pictures) -> SizeFigures:
-    (ap, ap_int8), (ms, ms_int8) = compared.points(), compared.milliseconds()
+    (ap, ap_int8, *ap_bf16), (ms, ms_int8, *ms_bf16) = compared.points(), compared.milliseconds()
     return SizeFigures(
         frames=len(taken.calibrating[compared.size]), compared=len(taken.compared[compared.size]), persons=share.persons,
         agreement=None if share.pose_recall is None else round(share.pose_recall, 4),
         ap_fp32=ap, ap_int8=ap_int8, loss_points=round(ap - ap_int8, 2), ms_fp32=ms, ms_int8=ms_int8,
+        ap_bf16=next(iter(ap_bf16), None), ms_bf16=next(iter(ms_bf16), None),
     )  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -12,11 +13,13 @@ from violence_ops.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class BatchCost:
-    """Seconds that looking for poses took in one batch on one device, and for how many of its clips they are known."""
+    """Seconds that looking for poses took in one batch on one device by one engine (a backend and its precision; empty in
+    batches of before November 2026), and for how many of its clips they are known."""
 
     batch_id: str
     night: str
     device: str
+    engine: str
     clips: int
     engine_s: float
 
@@ -32,12 +35,12 @@ class CostsResult:
         return asdict(self)
 
     def lines(self) -> Iterator[str]:
-        yield f"{'batch':<28} {'device':<8} {'clips':>6} {'seconds':>9} {'s / clip':>9}"
+        yield f"{'batch':<28} {'device':<8} {'engine':<18} {'clips':>6} {'seconds':>9} {'s / clip':>9}"
         for cost in self.batches:
             each = cost.engine_s / max(cost.clips, 1)
-            yield f"{cost.batch_id:<28} {cost.device:<8} {cost.clips:>6} {cost.engine_s:>9.1f} {each:>9.3f}"
+            yield f"{cost.batch_id:<28} {cost.device:<8} {cost.engine:<18} {cost.clips:>6} {cost.engine_s:>9.1f} {each:>9.3f}"
         total, clips = sum(cost.engine_s for cost in self.batches), sum(cost.clips for cost in self.batches)
-        yield f"{'all':<28} {'':<8} {clips:>6} {total:>9.1f} {total / max(clips, 1):>9.3f}"
+        yield f"{'all':<28} {'':<8} {'':<18} {clips:>6} {total:>9.1f} {total / max(clips, 1):>9.3f}"
         yield from (f"dearest: clip {clip_id}, {seconds:.2f} s" for clip_id, seconds in self.dearest)
 
 
@@ -48,9 +51,11 @@ def run(workspace: Workspace, *, dearest: int = 5) -> CostsResult:
     for batch in workspace.sealed_batches():
         manifest = batches.read_manifest(batch)
         each: dict[str, dict[str, Any]] = manifest.facts["run"].get("pose_costs", {}).get("clips", {})
-        for device in sorted({cost["device"] for cost in each.values()}):
-            seconds = [cost["engine_s"] for cost in each.values() if cost["device"] == device]
-            found.append(BatchCost(batch.batch_id, manifest.night, device, len(seconds), round(sum(seconds), 3)))
+        seconds: dict[tuple[str, str], list[float]] = defaultdict(list)
+        for cost in each.values():
+            seconds[cost["device"], cost.get("engine", "")].append(cost["engine_s"])
+        for where, spent in sorted(seconds.items()):
+            found.append(BatchCost(batch.batch_id, manifest.night, *where, len(spent), round(sum(spent), 3)))
         clips |= {clip_id: cost["engine_s"] for clip_id, cost in each.items()}
     most = sorted(clips.items(), key=lambda item: (-item[1], item[0]))[:dearest]
     return CostsResult(found, most)

@@ -15,12 +15,17 @@ from typing import Any, Final
 
 from violence_ops import services, versioning_remote
 from violence_ops.catalog import Catalog, is_unborn
-from violence_ops.errors import UserError
+from violence_ops.deployment import is_gpu_work_elsewhere
+from violence_ops.errors import NoGpu, UserError
 from violence_ops.stages import extract_poses, notify, releases
 from violence_ops.workspace import Workspace
 
 _LEAST_DISK_GIB: Final = 5.0
 _LEAST_MEMORY_GIB: Final = 4.0
+_ON_WORKERS: Final = (
+    "no GPU here, but Celery's workers of the queue gpu find the poses: ask there too, with "
+    "`docker compose -f docker/compose.yaml exec worker-gpu violence-ops doctor`"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +169,18 @@ def _params(workspace: Workspace) -> Finding:
 
 
 def _poses(workspace: Workspace) -> Finding:
-    """Open what the night finds people with, as `extract-poses` does."""
+    """Open what the night finds people with, as `extract-poses` does; only its files if the GPU is another worker's."""
 
     def look() -> str:
         params = workspace.params().pose
-        source = extract_poses.open_source(params)
-        return f"{extract_poses.source_name(params)} on {source.device}, sha256 {source.sha256:.12}"
+        name = extract_poses.source_name(params)
+        try:
+            source = extract_poses.open_source(params)
+        except NoGpu:
+            if not is_gpu_work_elsewhere():
+                raise
+            return f"{name}, sha256 {extract_poses.source_sha256(params):.12}, {_ON_WORKERS}"
+        return f"{name} on {source.device}, sha256 {source.sha256:.12}"
 
     return _finding("poses", look)
 

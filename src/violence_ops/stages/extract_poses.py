@@ -107,13 +107,13 @@ class _Work:
             videos = [(batches.video_of(batch, clip), _frames(clip, self.params)) for batch, clip in due]
             for (batch, clip), poses in zip(due, stream.over(videos), strict=True):
                 with unless_forgotten(self.workspace, clip.clip_id):
-                    self._clip(batch, clip, poses, start, source.device)
+                    self._clip(batch, clip, poses, start, source)
         self.seconds = time.perf_counter() - start
 
-    def _clip(self, batch: Batch, clip: ClipRecord, poses: Poses[Video], start: float, device: str) -> None:
+    def _clip(self, batch: Batch, clip: ClipRecord, poses: Poses[Video], start: float, source: Source) -> None:
         """Write the poses of one clip, or withdraw it. Raises Forgotten if it is forgotten meanwhile."""
         try:
-            found = self._write(batch, clip, poses, start, device)
+            found = self._write(batch, clip, poses, start, source)
         except Rejected as refusal:
             withdraw(self.workspace, batch, clip, refusal)
             self.refused[refusal.reason] += 1
@@ -123,7 +123,7 @@ class _Work:
         self.without_person += not found
         self.engine_s += poses.engine_s
 
-    def _write(self, batch: Batch, clip: ClipRecord, poses: Poses[Video], start: float, device: str) -> int:
+    def _write(self, batch: Batch, clip: ClipRecord, poses: Poses[Video], start: float, source: Source) -> int:
         """Write one clip's poses as they come, some frames at a time, and what they cost; give the number of rows."""
         mark, found = expected(clip, self.weights_sha256, self.params.pose), 0
         with ExitStack() as held:
@@ -136,7 +136,8 @@ class _Work:
                     self._tell(clip, len(some), start)
                 # the batch is held for the moment only in which the finished table gets its name
                 held.enter_context(writing(self.workspace, batch, clip.clip_id))
-            write_json(batch.cost(clip.clip_id), {"engine_s": round(poses.engine_s, 4), "device": device})
+            cost = {"engine_s": round(poses.engine_s, 4), "device": source.device, "engine": source.engine}
+            write_json(batch.cost(clip.clip_id), cost)
         return found
 
     def _tell(self, clip: ClipRecord, count: int, start: float) -> None:
@@ -169,13 +170,13 @@ def open_source(params: PoseParams) -> Source:
             params.detector, params.keypoints, score_threshold=params.score_threshold,
             nms_threshold=params.nms_threshold, duplicate_distance=params.duplicate_distance,
         )  # fmt: skip
-    from violence_ops.pose.backends import fastest
+    from violence_ops.pose.backends import settled
     from violence_ops.pose.rtmo import PoseEstimator
 
     device = _device(params)
-    backend = params.backend if params.backend != "auto" else fastest(params.precision, device)
+    backend, precision = settled(params.backend, params.precision, device)
     return PoseEstimator(
-        params.weights, backend=backend, precision=params.precision, device=device,
+        params.weights, backend=backend, precision=precision, device=device,
         score_threshold=params.score_threshold, nms_threshold=params.nms_threshold,
         duplicate_distance=params.duplicate_distance,
         mini_batch=params.mini_batch, max_mini_batch=params.max_mini_batch,
@@ -216,8 +217,14 @@ def source_name(params: PoseParams) -> str:
 
 
 def expected(clip: ClipRecord, weights_sha256: str, params: PoseParams) -> str:
-    """The fingerprint of the poses that this content, these weights and these parameters give."""
-    return fingerprint("poses", clip.sha256, weights_sha256, params.model_dump(exclude=_NO_MATTER))
+    """The fingerprint of the poses that this content, these weights and these parameters give.
+
+    `auto` of precisions is one setting, whatever it stands for on the machine that looks; where it can only be fp32, it is fp32.
+    """
+    settings = params.model_dump(exclude=_NO_MATTER)
+    if params.precision == "auto" and (params.backend in ("torch", "onnxruntime") or params.device == "cuda"):
+        settings["precision"] = "fp32"
+    return fingerprint("poses", clip.sha256, weights_sha256, settings)
 
 
 def _frames(clip: ClipRecord, params: Params) -> IntArray:

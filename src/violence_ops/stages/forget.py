@@ -95,12 +95,14 @@ def run(
     """Forget a clip, in the name of `by`, for a `reason` that must not tell who is in it. `dry_run` only says what would go.
 
     A second run finishes what a killed one began, and keeps its tombstone. Raises UsageError for an unknown clip or if `by`
-    or `reason` is missing, ServiceUnavailable if the catalog, MLflow or the DVC remote cannot be reached.
+    or `reason` is missing, WorkspaceError, forgetting nothing, if git is on no branch, ServiceUnavailable if the catalog, MLflow
+    or the DVC remote cannot be reached.
     """
     with workspace.lock("forget"):
         stone = tombstones.find(workspace, check_clip_id(clip_id)) or _plan(workspace, clip_id)
         if dry_run:
             return _result(stone, _inventory(workspace, stone), (), (), dry_run=True)
+        versioning.check_branch(workspace)
         if "by" not in stone:
             by = named(by)
             reason = explained(reason, "Say why the clip is forgotten: pass --reason TEXT.")

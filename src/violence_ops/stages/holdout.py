@@ -59,13 +59,14 @@ def freeze(
 
     The same clips and `holdout.seed` give the same groups. A further version holds the groups of all earlier ones and about
     `share` of the clips of groups that no model and no dataset has seen. Raises UserError if both labels cannot be on both
-    sides or nothing new is left, UsageError if the version exists or the share is no share, ServiceUnavailable if MLflow,
-    which knows what models were trained on, cannot be reached.
+    sides or nothing new is left, UsageError if the version exists or the share is no share, WorkspaceError if git is on no
+    branch, ServiceUnavailable if MLflow, which knows what models were trained on, cannot be reached; nothing is frozen then.
     """
     share = params.holdout.share if share is None else share
     if not 0 < share < 1:
         raise UsageError(f"--share is {share:g} but must be between 0 and 1.")
     with workspace.lock("holdout"):
+        versioning.check_branch(workspace)
         name = version or next_version(workspace)
         folder = workspace.holdout(name)
         if folder.exists():

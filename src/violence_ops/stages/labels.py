@@ -91,7 +91,8 @@ def _ids_by_path(workspace: Workspace, paths: list[str]) -> dict[str, str]:
 
 def give(workspace: Workspace, wanted: Mapping[str, Label], by: str) -> int | None:
     """Write labels of known clips as a new version of data/labels.csv, and into the catalog; returns the version, None if all
-    of it was said before. Can be repeated after a crash."""
+    of it was said before. Can be repeated after a crash. Raises WorkspaceError, writing nothing, if git is on no branch."""
+    versioning.check_branch(workspace)
     version = record(workspace, wanted, by)
     with open_catalog(workspace) as catalog:
         catalog.set_labels(wanted)

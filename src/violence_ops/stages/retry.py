@@ -161,7 +161,7 @@ def _to_batch(workspace: Workspace, batch: Batch, entry: dict[str, Any]) -> _Pla
     """Take back the verdict on a clip of an open batch, unless the night went on or the clip was forgotten meanwhile; returns
     its place then.
 
-    The quarantine keeps its link: a validation under way may still remove what it has just refused.
+    The quarantine keeps its link, so that the original has a name whatever ends in between.
     """
     with batches.locked(workspace, batch):
         if tombstones.stands(workspace, entry["clip_id"]):

@@ -75,10 +75,11 @@ def run(
 
     Names of files are made of clip ids. `address` is what Label Studio finds the folder's files under; by default that of its
     local file serving, with the folder in its document root. Raises UsageError if `out` holds anything or there is nothing to
-    ask, WorkspaceError if a clip's video is gone or not what was ingested.
+    ask, WorkspaceError if a clip's video is gone or not what was ingested, or git is on no branch.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already: name a folder that is new or empty.")
+    versioning.check_branch(workspace)
     chosen = choose(workspace, params, confidence=confidence, limit=limit, again=again, progress=progress)
     if not chosen:
         raise UsageError(

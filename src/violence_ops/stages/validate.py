@@ -116,7 +116,10 @@ def _judge(
     if part.is_file() and (read_fingerprint(part) == mark or not video.exists()):
         known = ClipRecord.from_dict(load_table(part).to_pylist()[0])
         if known.status == "quarantined":
-            video.unlink(missing_ok=True)
+            with writing(workspace, batch, clip.clip_id):
+                # else `retry` has just put the video back, to be judged anew
+                if part.is_file():
+                    video.unlink(missing_ok=True)
         return known
     try:
         verdict, message = _accept(clip, video, sandbox), ""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from violence_ops.code_revision import code_revision
 from violence_ops.errors import UsageError
@@ -187,21 +187,21 @@ def evaluate(
     clips: int = 150,
     seed: int = 0,
     score_threshold: float = 0.3,
-    backend: BackendName | None = None,
-    precision: Precision = "fp32",
+    backend: BackendName | Literal["auto"] = "auto",
+    precision: Precision | Literal["auto"] = "auto",
 ) -> dict[str, Any]:
     """Figures of weights on frames of synthetic scenes that no training has seen: two frames of each of `clips` clips.
 
     AP is over everything scored above LOWEST_SCORE; recall and precision are those at `score_threshold`.
-    `backend`: None takes the fastest on a processor that has the precision.
+    `auto` is what it is in params.yaml, on a processor.
     """
     from violence_ops.pose import weights
-    from violence_ops.pose.backends import fastest
+    from violence_ops.pose.backends import settled
     from violence_ops.pose.rtmo import PoseEstimator
 
-    chosen = backend or fastest(precision, "cpu")
-    estimator = PoseEstimator(weights.find(name), backend=chosen, precision=precision, score_threshold=LOWEST_SCORE)
-    return {"weights": name, "backend": chosen, "precision": precision} | evaluate_source(
+    chosen, exactly = settled(backend, precision, "cpu")
+    estimator = PoseEstimator(weights.find(name), backend=chosen, precision=exactly, score_threshold=LOWEST_SCORE)
+    return {"weights": name, "backend": chosen, "precision": exactly} | evaluate_source(
         estimator, clips, seed, score_threshold
     )
 
