@@ -104,7 +104,10 @@ class Ensemble:
     def windows(self, skeleton: Skeleton) -> Windows:
         """Cut a clip; the inputs `(W, N)` of a window are those of all members, flattened."""
         found = [member.windows(skeleton) for member in self.members.values()]
-        return Windows(found[0].cuts, found[0].presence, torch.cat([one.inputs.flatten(1).float() for one in found], 1))
+        flat = [one.inputs.numpy().reshape(len(one.inputs), -1) for one in found]
+        return Windows(
+            found[0].cuts, found[0].presence, torch.from_numpy(np.concatenate(flat, axis=1, dtype=np.float32))
+        )
 
     def probabilities(self, inputs: Tensor) -> FloatArray:
         """Mean probability of Fight `(W,)`."""
@@ -112,8 +115,9 @@ class Ensemble:
 
     def by_member(self, inputs: Tensor) -> dict[str, FloatArray]:
         """Each member's probability of Fight `(W,)` for inputs that `windows` gave."""
-        parts = inputs.split([math.prod(shape) for shape in self._shapes], dim=1)
-        shaped = [part.reshape(-1, *shape) for part, shape in zip(parts, self._shapes, strict=True)]
+        ends = np.cumsum([math.prod(shape) for shape in self._shapes])[:-1]
+        parts = np.split(inputs.numpy(), ends, axis=1)
         return {
-            name: member.probabilities(own) for (name, member), own in zip(self.members.items(), shaped, strict=True)
+            name: member.probabilities(torch.from_numpy(own.reshape(-1, *shape)))
+            for (name, member), own, shape in zip(self.members.items(), parts, self._shapes, strict=True)
         }

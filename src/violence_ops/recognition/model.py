@@ -243,12 +243,14 @@ class Recogniser(Network):
 
     def probabilities(self, inputs: Tensor) -> FloatArray:
         """Probability of Fight `(W,)`: the mean of the views that are there. The first one always counts."""
-        there = inputs.flatten(2).any(dim=-1)
+        values = (
+            inputs.numpy()
+        )  # after torch has shared out work this small, its idle thread spins where a session's lane would run
+        there = np.asarray(values.reshape(*values.shape[:2], -1).any(axis=-1))
         there[:, 0] = True
-        rows = there.numpy()
-        found = np.zeros(rows.shape, np.float32)
-        found[rows] = super().probabilities(inputs[there][:, None])
-        return np.asarray(found.sum(axis=1) / rows.sum(axis=1), np.float32)
+        found = np.zeros(there.shape, np.float32)
+        found[there] = super().probabilities(torch.from_numpy(values[there][:, None]))
+        return np.asarray(found.sum(axis=1) / there.sum(axis=1), np.float32)
 
     def training_windows(self, clips: Sequence[Skeleton], labels: Mapping[str, str]) -> TrainingWindows | None:
         """The windows of clips that show somebody, in the family's training pipeline: every view that a verdict looks at."""
