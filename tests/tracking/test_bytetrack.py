@@ -99,6 +99,10 @@ def test_clips_with_nothing_to_follow(rows):
     assert track(rows, frames=[0]) == [0] * len(rows)
 
 
+def test_a_clip_of_which_no_frame_was_looked_at_has_no_ids():
+    assert track([], frames=[]) == []
+
+
 def test_two_hundred_people_in_a_frame_are_told_apart():
     rows = [(f, 60 * (person % 20), 120 * (person // 20), 0.9) for f in range(3) for person in range(200)]
     assert track(rows, frames=range(3)) == [*range(1, 201)] * 3

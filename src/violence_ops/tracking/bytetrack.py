@@ -43,7 +43,7 @@ class ByteTrack:
         people = _People.of(poses, self.params.high_score)
         looked_at = np.union1d(frames, people.frame[np.diff(people.frame, prepend=-1) > 0])
         starts = np.searchsorted(people.frame, looked_at)
-        ends = np.append(starts[1:], len(people.frame))
+        ends = np.searchsorted(people.frame, looked_at, side="right")
         sure = np.append(0, np.cumsum(people.sure))
         weak = starts + sure[ends] - sure[starts]
         fps = poses.fps or 1.0
