@@ -215,14 +215,15 @@ def chance_of_loss(cut: Slice) -> float:
     The smaller p of two one-sided sign tests: over the clips that exactly one model has right, and over the Fights among them.
     Where as many false alarms are saved as Fights are lost, F1 falls and the first one sees nothing.
     """
-    of_all = _sign_test(cut.only_candidate_right, cut.only_champion_right)
-    return min(of_all, _sign_test(cut.only_candidate_finds, cut.only_champion_finds, unknown=of_all))
+    splits = (
+        (cut.only_candidate_right, cut.only_champion_right),
+        (cut.only_candidate_finds, cut.only_champion_finds),
+    )
+    return min((_sign_test(won, lost) for won, lost in splits if won is not None and lost is not None), default=0.0)
 
 
-def _sign_test(won: int | None, lost: int | None, unknown: float = 0.0) -> float:
+def _sign_test(won: int, lost: int) -> float:
     """P(X >= lost) of a fair coin tossed won + lost times."""
-    if won is None or lost is None:
-        return unknown
     tosses = won + lost
     return sum(comb(tosses, heads) for heads in range(lost, tosses + 1)) / 2**tosses
 

@@ -89,11 +89,15 @@ def settled(
     Of precisions that is bf16 on a processor that computes with it, and fp32 elsewhere.
     """
     if precision == "auto":
-        halves = device == "cpu" and backend in ("auto", "openvino") and computes_bf16()
-        precision = "bf16" if halves else "fp32"
+        precision = "bf16" if may_be_bf16(backend, device) and computes_bf16() else "fp32"
     if backend == "auto":
         backend = "torch" if device != "cpu" else "onnxruntime" if precision == "fp32" else "openvino"
     return backend, precision
+
+
+def may_be_bf16(backend: str, device: str) -> bool:
+    """Whether the precision `auto` is bf16 with this backend (or `auto`) and device (or `auto`) on some machine."""
+    return backend in ("auto", "openvino") and device != "cuda"
 
 
 def processors() -> int:

@@ -26,7 +26,7 @@ from violence_ops.pose.weights import Weights, WeightsError, file_sha256
 
 _CARD = "calibration.json"
 _PARTS = (".xml", ".bin")  # of an OpenVINO network
-_FULL_PRECISION = (r".*/head_module/out_.*", r".*/(stem|stage\d)/.*")
+_NOT_QUANTISED = (r".*/head_module/out_.*", r".*/(stem|stage\d)/.*")
 """Layers that are not quantised, and run in bf16 where the processor has it: those whose outputs are boxes, scores and poses,
 and the backbone.
 
@@ -144,7 +144,7 @@ def _quantise(weights: Weights, size: Size, pictures: Sequence[np.ndarray], into
     model = core().read_model(exported(weights, *size).dense)
     model.reshape({"pictures": [1, size[1], size[0], 3]})
     kept = [
-        *_FULL_PRECISION,
+        *_NOT_QUANTISED,
         *([_REFINER] if FINE in {name for port in model.outputs for name in port.get_names()} else []),
     ]
     with _nncf() as nncf:

@@ -221,8 +221,10 @@ def expected(clip: ClipRecord, weights_sha256: str, params: PoseParams) -> str:
 
     `auto` of precisions is one setting, whatever it stands for on the machine that looks; where it can only be fp32, it is fp32.
     """
+    from violence_ops.pose.backends import may_be_bf16
+
     settings = params.model_dump(exclude=_NO_MATTER)
-    if params.precision == "auto" and (params.backend in ("torch", "onnxruntime") or params.device == "cuda"):
+    if params.precision == "auto" and not may_be_bf16(params.backend, params.device):
         settings["precision"] = "fp32"
     return fingerprint("poses", clip.sha256, weights_sha256, settings)
 
