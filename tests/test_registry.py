@@ -157,6 +157,30 @@ def test_mlflow_loads_the_model_with_unpickling_forbidden(
     assert set(found["verdict"]) <= {"Fight", "NonFight"}
 
 
+def test_a_joint_that_is_no_number_was_not_seen(registry: Registry, version: str) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(registry.uri)
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}/{version}")
+    hidden, missing = table(), table()
+    for joint in range(34):
+        hidden.at[3, "keypoints"][joint] = 0.0
+        missing.at[3, "keypoints"][joint] = float("nan")
+    hidden.at[3, "keypoint_scores"] = [0.0] * 17
+    expected, found = (model.predict(one)["probability"].tolist() for one in (hidden, missing))
+    assert found == expected
+    assert min(found) > 0
+
+
+def test_a_clip_for_which_the_model_gives_no_number_is_refused(registry: Registry, version: str) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(registry.uri)
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}/{version}")
+    with pytest.raises(mlflow.MlflowException, match="gives no number for clip"):
+        model.predict(table().assign(keypoints=[[3e38, -3e38] * 17] * len(table())))
+
+
 def test_a_model_that_brings_clips_to_one_rate_is_served_with_theirs_and_says_so_without(
     registry: Registry, paced_folder: Path
 ) -> None:

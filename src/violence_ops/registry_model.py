@@ -50,19 +50,24 @@ class ViolenceDetector(mlflow.pyfunc.PythonModel):
 
 
 def _tracks(clip_id: str, table: pd.DataFrame) -> Any:
-    """The rows of one clip as the tracks that the classifier reads; what it does not look at is zero."""
+    """The rows of one clip as the tracks that the classifier reads; what it does not look at is zero.
+
+    A joint with a coordinate or score that is no number (JSON's null) was not seen, as in poses: score 0 at (0, 0).
+    """
     from violence_ops.records import COMPONENTS, JOINTS, ClipTracks
 
     count = len(table)
     components = np.zeros((count, len(COMPONENTS)), np.float32)
     components[:, COMPONENTS.index("movement")] = table["movement"]
+    points = np.array(table["keypoints"].tolist(), np.float32).reshape(-1, JOINTS, 2)
+    scores = np.array(table["keypoint_scores"].tolist(), np.float32)
+    seen = np.isfinite(points).all(axis=2) & np.isfinite(scores)
     first = table.iloc[0]
     return ClipTracks(
         clip_id=clip_id, width=int(first["width"]), height=int(first["height"]), frame_count=int(first["frame_count"]),
         fps=float(first.get("fps", 0.0)),
         frame=table["frame"].to_numpy(np.int32), bboxes=np.zeros((count, 4), np.float32), scores=np.zeros(count, np.float32),
-        keypoints=np.array(table["keypoints"].tolist(), np.float32).reshape(-1, JOINTS, 2),
-        keypoint_scores=np.array(table["keypoint_scores"].tolist(), np.float32), track_id=table["rank"].to_numpy(np.int32),
+        keypoints=np.where(seen[..., None], points, np.float32(0)), keypoint_scores=np.where(seen, scores, np.float32(0)), track_id=table["rank"].to_numpy(np.int32),
         rank=table["rank"].to_numpy(np.int32), involvement=np.zeros(count, np.float32), components=components,
     )  # fmt: skip
 

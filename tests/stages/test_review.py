@@ -319,6 +319,7 @@ def test_label_studio_round_trip_corrected_labels_win_and_reach_the_dataset(
         "in_holdout": 1,
         "gone": 0,
         "echoes": 0,
+        "taken_before": 0,
     }
     assert labels.effective_labels(workspace)[corrected.clip_id] == (other(str(corrected.label)), "review")
     (version,) = review_import.log(workspace).versions
@@ -334,7 +335,7 @@ def test_label_studio_round_trip_corrected_labels_win_and_reach_the_dataset(
     assert json.loads((workspace.dataset / "split.json").read_text())["labels_version"] == 1
 
     again = review_import.run(workspace, file, by="ann")
-    assert (again.version, again.corrected) == (None, 0)
+    assert (again.version, again.corrected, again.taken_before) == (None, 0, 24)
     assert len(review_import.log(workspace).versions) == 1
     with pytest.raises(UsageError, match="nothing to review"):
         export(workspace, tmp_path / "more")
@@ -417,6 +418,30 @@ def test_the_majority_of_several_people_decides_and_a_tie_is_refused_with_its_cl
     assert review_import.run(workspace, write_export(tmp_path / "b.json", answered), by="ann").answered == 2
     found = labels.effective_labels(workspace)
     assert [found[one["data"]["clip_id"]] for one in (first, second)] == [("Fight", "review")] * 2
+
+
+def test_the_same_answers_exported_again_do_not_undo_what_was_said_of_a_clip_since(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "out")
+    first, second, third = exported_tasks(tmp_path / "out")
+    clip_id, other_id = first["data"]["clip_id"], second["data"]["clip_id"]
+    weekly = [annotated(first, (1, "Fight")), annotated(second, (1, "Fight"))]
+    review_import.run(workspace, write_export(tmp_path / "a.json", weekly), by="ann")
+    labels.run(workspace, clip_id, "NonFight", by="bob")
+
+    changed = [annotated(first, (1, "Fight")), annotated(second, (1, "NonFight")), annotated(third, (1, "Fight"))]
+    result = review_import.run(workspace, write_export(tmp_path / "b.json", changed), by="ann")
+    assert (result.answered, result.taken_before) == (2, 1)
+    assert "1 answers were left out: they are unchanged since an earlier import." in result.lines()
+    found = labels.effective_labels(workspace)
+    assert (found[clip_id][0], found[other_id][0]) == ("NonFight", "NonFight")
+
+    back = [annotated(second, (1, "Fight"))]
+    assert review_import.run(workspace, write_export(tmp_path / "c.json", back), by="ann").taken_before == 0
+    assert labels.effective_labels(workspace)[other_id][0] == "Fight"
+    status = ["git", "-C", workspace.root, "status", "--porcelain", "data"]
+    assert not subprocess.run(status, capture_output=True, check=True).stdout
 
 
 def test_answers_to_clips_that_were_forgotten_meanwhile_are_left_out(

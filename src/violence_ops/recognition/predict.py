@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
+from violence_ops.errors import UserError
 from violence_ops.recognition import vote
 from violence_ops.recognition.pictures import Look
 from violence_ops.recognition.skeleton import Skeleton, from_tracks
@@ -79,13 +80,17 @@ def predict_clip(package: Package, tracks: ClipTracks, look: Look | None = None)
 
 
 def predict_skeleton(package: Package, skeleton: Skeleton) -> ClipPrediction:
-    """The verdict on a clip from the skeletons of its most involved persons."""
+    """The verdict on a clip from the skeletons of its most involved persons. Raises UserError if a window's is not a number."""
     if skeleton.is_empty:
         cuts, probabilities, weights = [(0, skeleton.frames)], np.zeros(1, np.float32), np.zeros(1, np.float32)
     else:
         windows = package.recogniser.windows(skeleton)
         cuts = list(windows.cuts)
         probabilities = package.recogniser.probabilities(windows.inputs)
+        if not np.isfinite(probabilities).all():
+            raise UserError(
+                f"The model gives no number for clip {skeleton.clip_id}: its weights or the clip's size and joints are damaged."
+            )
         weights = vote.confidences(probabilities, windows.presence)
     frames = np.rint(np.array(cuts) * skeleton.step).astype(np.int32)
     return ClipPrediction(

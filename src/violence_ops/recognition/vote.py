@@ -27,9 +27,9 @@ class Scores:
 
 
 def clip_probability(probabilities: Floats, weights: Floats) -> float:
-    """Confidence-weighted vote over windows `(W,)`: sum(p c) / sum(c); 0 if no window has any weight."""
+    """Confidence-weighted vote over windows `(W,)`: sum(p c) / sum(c); 0 if no window has any weight, NaN if one is NaN."""
     total = float(np.sum(weights))
-    return float(np.sum(probabilities * weights) / total) if total > 0 else 0.0
+    return float(np.sum(probabilities * weights) / total) if total != 0 else 0.0
 
 
 def confidences(probabilities: Floats, presence: Floats) -> Floats:

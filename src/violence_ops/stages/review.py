@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NotRequired
@@ -17,9 +17,10 @@ from typing_extensions import TypedDict
 from violence_ops import versioning
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.exchange import cvat, label_studio
-from violence_ops.exchange.task import Task
+from violence_ops.exchange.task import Answer, Task
 from violence_ops.files import fingerprint, read_json, sha256_file, sync_folder, write_json, write_text
 from violence_ops.params import Params
+from violence_ops.records import Label
 from violence_ops.stages import batches, overlay
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.review_choice import Chosen, choose, newest_evaluation
@@ -143,6 +144,26 @@ def is_prefilled(manifest: Mapping[str, Any]) -> bool:
     """Whether the model's verdict stood where people answer, as in the exports for CVAT of before `unanswered`: an answer that
     says the same may be nobody's."""
     return bool(manifest.get("prefilled", manifest["format"] == "cvat"))
+
+
+def is_taken(clip: Mapping[str, Any], answer: Answer) -> bool:
+    """Whether the newest import of answers to a clip of a manifest brought the same votes."""
+    return clip.get("taken") == sorted(answer.votes)
+
+
+def remember_taken(workspace: Workspace, answers: Iterable[Answer]) -> None:
+    """Note what was answered, so that a later export of the same project does not undo what was said of the clips since."""
+    by_review: dict[str, dict[str, list[Label]]] = {}
+    for one in answers:
+        by_review.setdefault(one.review, {})[one.clip_id] = sorted(one.votes)
+    for review, taken in by_review.items():
+        content = read_manifest(workspace, review)
+        clips = [
+            clip | {"taken": taken[clip["clip_id"]]} if clip["clip_id"] in taken else clip for clip in content["clips"]
+        ]
+        write_json(workspace.review(review), content | {"clips": clips})
+    if by_review:
+        versioning.git_commit(workspace, [workspace.reviews], f"Answers to {len(by_review)} reviews are taken")
 
 
 def _entry(one: Chosen) -> dict[str, Any]:

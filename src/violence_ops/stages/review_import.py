@@ -18,7 +18,7 @@ from violence_ops.stages import holdout, labels_file, tombstones
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels import effective_labels, give
-from violence_ops.stages.review import MANIFEST, is_prefilled, read_manifest
+from violence_ops.stages.review import MANIFEST, is_prefilled, is_taken, read_manifest, remember_taken
 from violence_ops.stages.who import named
 from violence_ops.workspace import Workspace
 
@@ -37,8 +37,9 @@ _ECHO: Final = (
 class ImportResult:
     """The labels' new version (None if everything was known), how many clips were answered, how many of them got another label
     than they had, how many were confirmed, how many are in a frozen holdout, which keeps the label it was frozen with, how many
-    answers were left out because the workspace holds their clip no longer (`violence-ops forget`), and how many because they say
-    no more than the model's verdict that the export had filled in."""
+    answers were left out because the workspace holds their clip no longer (`violence-ops forget`), how many because they say
+    no more than the model's verdict that the export had filled in, and how many because an import has taken them before: what
+    was said of their clips since is newer."""
 
     version: int | None
     by: str
@@ -48,6 +49,7 @@ class ImportResult:
     in_holdout: int
     gone: int
     echoes: int
+    taken_before: int
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -66,6 +68,8 @@ class ImportResult:
             lines.append(f"{self.gone} answers were left out: their clips are no longer in this workspace.")
         if self.echoes:
             lines.append(f"{self.echoes} answers were left out: {_ECHO}.")
+        if self.taken_before:
+            lines.append(f"{self.taken_before} answers were left out: they are unchanged since an earlier import.")
         return lines
 
 
@@ -91,12 +95,12 @@ def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportR
 
     All of it or, if anything is wrong or nobody is named, nothing: UsageError says what. Every answer must belong to an export of this workspace,
     to a clip that it asked about, and to that clip's bytes. Several people's answers to one clip are votes. Of an export that had
-    the model's verdict filled in, only answers that contradict it count. Confirmed labels are written too: they are then a
-    person's, and not asked again.
+    the model's verdict filled in, only answers that contradict it count; of answers that were imported before, only those that
+    changed. Confirmed labels are written too: they are then a person's, and not asked again.
     """
     by = named(by)
-    answers, echoes = _checked(workspace, _read(source))
-    said = _decided(answers, echoes, source)
+    answers, echoes, taken_before = _checked(workspace, _read(source))
+    said = {} if taken_before and not answers else _decided(answers, echoes, source)
     with open_catalog(workspace) as catalog:
         known = catalog.find(said)
     forgotten = set(tombstones.all_of(workspace))  # one that came again is known, and refused
@@ -104,10 +108,12 @@ def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportR
     before = effective_labels(workspace)
     changed = {clip_id for clip_id, label in labels.items() if before.get(clip_id, (None,))[0] != label}
     version = give(workspace, labels, by)
+    remember_taken(workspace, answers)
     frozen = {clip.clip_id for clip in holdout.held_out(workspace)}
     return ImportResult(
         version, printable(by), answered=len(labels), corrected=len(changed), confirmed=len(labels) - len(changed),
         in_holdout=len(changed & frozen), gone=len(said) - len(labels), echoes=echoes,
+        taken_before=taken_before,
     )  # fmt: skip
 
 
@@ -127,14 +133,15 @@ def log(workspace: Workspace) -> LabelLog:
     )  # fmt: skip
 
 
-def _checked(workspace: Workspace, answers: Iterable[Answer]) -> tuple[list[Answer], int]:
-    """The answers that count, each held against what was asked, and how many do not, because they may be nobody's.
+def _checked(workspace: Workspace, answers: Iterable[Answer]) -> tuple[list[Answer], int, int]:
+    """The answers that count, each held against what was asked; how many do not, because they may be nobody's, and how many
+    because they were taken before.
 
     What was asked about a clip is forgotten with it, so that nothing is left to hold its answers against.
     """
     forgotten = set(tombstones.all_of(workspace))
     reviews: dict[str, tuple[bool, dict[str, dict[str, Any]]]] = {}
-    counted, echoes = [], 0
+    counted, echoes, taken_before = [], 0, 0
     for one in answers:
         if one.review not in reviews:
             manifest = read_manifest(workspace, one.review)
@@ -152,9 +159,11 @@ def _checked(workspace: Workspace, answers: Iterable[Answer]) -> tuple[list[Answ
             )
         if prefilled and set(one.votes) == {clip["verdict"]}:
             echoes += 1
+        elif is_taken(clip, one):
+            taken_before += 1
         else:
             counted.append(one)
-    return counted, echoes
+    return counted, echoes, taken_before
 
 
 def _decided(answers: Iterable[Answer], echoes: int, source: Path) -> dict[str, Label]:
