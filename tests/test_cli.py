@@ -69,6 +69,20 @@ def test_a_bad_parameter_names_its_key(workspace: Workspace) -> None:
     assert "train.epochs is -1" in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["abcd"], "Say which label"),
+        (["abcd", "Fight", "--from", "answers.csv"], "Give a clip or a file"),
+        ([], "Say which clip"),
+    ],
+)
+def test_what_a_label_lacks_is_said(given: list[str], said: str, workspace: Workspace) -> None:
+    done = run("label", *given, cwd=workspace.root)
+    assert done.returncode == 2
+    assert said in done.stderr
+
+
 @pytest.mark.parametrize("value", ["[", "2026-13-45", "!!python/name:os.system"])
 def test_a_setting_that_is_no_yaml_is_wrong_usage(value: str, workspace: Workspace) -> None:
     done = run("ingest", "-S", f"pose.device={value}", "--dry-run", cwd=workspace.root)

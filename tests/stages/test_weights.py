@@ -45,10 +45,18 @@ def test_real_clips_without_teachers_are_refused_before_anything_is_trained(tmp_
         weights.train(tmp_path / "own.safetensors", steps=1, clips=tmp_path, teachers=tmp_path)
 
 
+def test_what_is_trained_must_have_a_name_that_can_be_loaded(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"does not end in \.safetensors"):
+        weights.train(tmp_path / "x", steps=1)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_training_writes_weights_that_load_and_differ(tmp_path: Path) -> None:
     out = tmp_path / "own.safetensors"
-    facts = weights.train(out, steps=2, size=4)
+    told: list[tuple[str, int, int]] = []
+    facts = weights.train(out, steps=2, size=4, progress=lambda *done: told.append(done))
+    assert told[-1] == ("training", 2, 2)
     assert facts["sha256"] == find(out).sha256 != find("rtmo_small").sha256
     assert weights.path(str(out))["path"] == str(out)
     assert "pass --tracking" in facts["mlflow"]

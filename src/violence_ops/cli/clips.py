@@ -112,8 +112,9 @@ def label(
     elif clip and value and file is None:
         show(stage.run(opened, clip_names.clip_id(opened, clip), value, by=by), as_json)
     else:
+        wrong = "Say which label" if clip and file is None else "Give a clip or a file" if clip else "Say which clip"
         raise UsageError(
-            "Say which clip: `violence-ops label CLIP Fight --by NAME`, or `violence-ops label --from labels.csv --by NAME`."
+            f"{wrong}: `violence-ops label CLIP Fight --by NAME` (or NonFight), or `violence-ops label --from answers.csv --by NAME`."
         )
 
 
@@ -153,9 +154,9 @@ def predict(
 
 @app.command()
 def synth(
-    directory: Path,
+    directory: Annotated[Path, typer.Argument(help="The folder to make; it gets the clips, labels.csv and the truth.")],
     clips: Annotated[int, typer.Option(min=1, help="How many.")] = 40,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="What scenes, people and motions depend on.")] = 0,
     groups: Annotated[
         int,
         typer.Option(
@@ -245,10 +246,10 @@ def weights_train(
     from violence_ops.stages import weights as stage
 
     begin = None if start == "none" else start
-    with stderr.status(f"training for {steps} steps"):
+    with progress_bar() as progress:
         result = stage.train(
             out, steps=steps, start=begin, clips=clips, teachers=teachers, seed=seed, device=device, tracking=tracking,
-            refiner=refiner,
+            refiner=refiner, progress=progress,
         )  # fmt: skip
     show(result, as_json)
 

@@ -12,7 +12,7 @@ from violence_ops.cli.common import JsonOption, SetOption, WorkspaceOption, app,
 @app.command()
 def sweep(
     trials: Annotated[int, typer.Option(min=1, help="How many settings are tried, each a whole training.")] = 20,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="What the settings that are tried depend on.")] = 0,
     workspace: WorkspaceOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,

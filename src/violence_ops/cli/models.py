@@ -66,7 +66,7 @@ def pretrain(
         int, typer.Option(min=8, help="Synthetic clips to train on; half a second each to look at.")
     ] = 1500,
     validation: Annotated[int, typer.Option(min=8, help="Further clips, which choose the epoch.")] = 200,
-    seed: int = 0,
+    seed: Annotated[int, typer.Option(help="What the clips that are drawn depend on.")] = 0,
     workspace: WorkspaceOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,

@@ -95,7 +95,7 @@ def validate(
     stage.checkpoint(opened, params, batch_id=batch)
 
 
-_batch_command("extract-poses", "extract_poses", "Find the people in every frame (RTMO).")
+_batch_command("extract-poses", "extract_poses", "Find the people in every frame (RTMO, or what pose.source names).")
 _batch_command("annotate", "annotate", "Follow the people and rank who is most involved.")
 _batch_command("score", "score", "Let the champion judge every clip.")
 _batch_command("seal", "seal", "Check, version and announce a finished batch.")
@@ -145,7 +145,8 @@ def retry(
 def costs(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """What looking for the poses of each batch and clip took: processor seconds, on a GPU seconds of its calls.
 
-    Decoding and opening the network are not counted. With OpenVINO, whose threads cannot be told apart, a call's seconds count.
+    Decoding and opening the network are not counted. With OpenVINO the duration of a call counts, which on a busy machine
+    is more than its processor time.
     """
     from violence_ops.stages import costs as stage
 

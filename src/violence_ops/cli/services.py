@@ -19,7 +19,7 @@ from violence_ops.workspace import Workspace
 
 @app.command()
 def init(
-    directory: Path,
+    directory: Annotated[Path, typer.Argument(help="The workspace's folder; it may exist.")],
     remote: Annotated[
         str | None, typer.Option(help="DVC remote, e.g. s3://bucket/path; default: a folder in the workspace.")
     ] = None,
@@ -94,7 +94,12 @@ def demo(
     directory: Annotated[
         Path, typer.Argument(help="Where the demo's workspace is made; an earlier one is replaced.")
     ] = Path("demo-workspace"),
-    clips: Annotated[Path | None, typer.Option(help="A folder of real clips: labels.csv or <Label>/ folders.")] = None,
+    clips: Annotated[
+        Path | None,
+        typer.Option(
+            help="A folder of real clips, with a labels.csv or in Fight/ and NonFight/ folders; of at least 6 source groups."
+        ),
+    ] = None,
     stop: Annotated[bool, typer.Option("--stop", help="Stop Airflow and MLflow at the end.")] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -94,13 +94,13 @@ def train(
     folder: Path,
     *,
     device: str = "cpu",
-    on_report: Callable[[], None] = lambda: None,
+    on_report: Callable[[int], None] = lambda step: None,
     on_save: Callable[[int, nn.Module], None] = lambda step, average: None,
 ) -> nn.Module:
     """Train `model` in place, from the checkpoint in `folder` when there is one; return the averaged model.
 
     Writes `folder/state.pt` (own tensors only, read with weights_only) and appends to `folder/log.jsonl`. `on_report` is
-    called after every new line of the log, `on_save` after every checkpoint with its step and the averaged model.
+    called with the steps done after every new line of the log, `on_save` after every checkpoint with its step and the averaged model.
 
     Raises:
         UsageError: the checkpoint is of a training of something else.
@@ -135,7 +135,7 @@ def train(
             means = {name: value / summed for name, value in sums.items()}
             _report(folder / "log.jsonl", done, means, settings, (time.monotonic() - began) / (done - start))
             sums, summed = {}, 0
-            on_report()
+            on_report(done)
         if done % settings.save_every == 0 or done == settings.steps:
             _save(folder / "state.pt", learner, average, optimizer, done)
             on_save(done, average)

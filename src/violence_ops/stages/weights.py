@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from violence_ops.code_revision import code_revision
 from violence_ops.errors import UsageError
+from violence_ops.stages.batches import Progress
 from violence_ops.stages.training_run import TrainingRun, held_out_drawn, targets_drawn
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ def train(
     teachers: Path | None = None,
     tracking: str | None = None,
     judged: int = 75,
+    progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train the small RTMO on synthetic clips and write `out` (.safetensors, with its JSON beside it).
 
@@ -62,8 +64,10 @@ def train(
     over `judged` held-out scenes; a training that goes on stays the same run there.
 
     Raises:
-        UsageError: a refiner without weights to start from.
+        UsageError: `out` is no .safetensors path, or a refiner has no weights to start from. Nothing is written then.
     """
+    if out.suffix != ".safetensors" or out.is_dir():
+        raise UsageError(f"{out} does not end in .safetensors, or is a folder: name the file to write.")
     from violence_ops.pose import training, weights
 
     if refiner and start is None:
@@ -85,6 +89,11 @@ def train(
             kept = weights.save(average, folder / "average.safetensors", steps=step)
             run.show(f"held_out_{step:06d}", held_out_drawn(kept.path))
 
+    def on_report(step: int) -> None:
+        run.report()
+        if progress:
+            progress("training", step, steps)
+
     facts = {"start": start, "soften": soften, "clips": clips, "teachers": teachers, "real_pictures": len(lessons.real)}
     tags = {
         "start_sha256": begun.sha256 if begun else "none",
@@ -95,7 +104,7 @@ def train(
         if not run.has("training"):
             run.show("training", targets_drawn(lessons, seed, size))
         model = _model(begun, soften, refiner)
-        average = training.train(model, lessons, settings, folder, device=device, on_report=run.report, on_save=on_save)
+        average = training.train(model, lessons, settings, folder, device=device, on_report=on_report, on_save=on_save)
         written = weights.save(average, out, settings=asdict(settings), start=start)
         if run.is_tracked:
             run.finish(written.sha256, _numbers(evaluate(str(out), judged)))
