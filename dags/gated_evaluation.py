@@ -7,8 +7,8 @@ within `gate.approval_timeout_h` means no. **promote** makes the candidate the c
 **outcome** says what became of the candidate and why; a refused candidate is a green run with *promote* skipped. With `gate.mode`
 `dry_run` nobody is asked and nothing moves.
 
-Every run keeps to the candidate of its asset event and to its own report, so several may wait for an answer. The champion is moved
-only if it is still the one that the report compares with.
+Every run keeps to the candidate of its asset event (the newest, if a person made the event) and to its own report, so several may
+wait for an answer. The champion is moved only if it is still the one that the report compares with.
 """
 
 import logging
@@ -40,7 +40,7 @@ def gated_evaluation():
     @task(**GPU)
     def evaluate(triggering_asset_events):
         events = triggering_asset_events[CANDIDATE] if triggering_asset_events else []
-        return stage("evaluate", candidate=events[-1].extra["model_version"] if events else None)
+        return stage("evaluate", candidate=events[-1].extra.get("model_version") if events else None)
 
     @task.branch
     def gate(evaluation, ti):

@@ -54,8 +54,11 @@ def test_what_was_read_can_be_part_of_a_result(tmp_path: Path) -> None:
 
 def test_a_record_of_a_damaged_file_names_the_file(tmp_path: Path) -> None:
     written(tmp_path / "mlflow.json", '{"name": "mlflow", "pid": 1}')
-    with pytest.raises(WorkspaceError, match=r"mlflow.json is damaged \(.*'created'\): end what it names by hand"):
+    with pytest.raises(WorkspaceError, match=r"mlflow.json is damaged \(.*'boot'.*\): end what it names by hand"):
         recorded(tmp_path, ["mlflow"])
-    whole = '{"name": "mlflow", "pid": 1, "created": 2.5}'
+    written(tmp_path / "mlflow.json", '{"pid": 1, "created": 2.5}')
+    with pytest.raises(WorkspaceError, match=r"mlflow.json is damaged \(.*'name'\): end what it names by hand"):
+        recorded(tmp_path, ["mlflow"])
+    whole = '{"name": "mlflow", "pid": 1, "boot": "a1", "ticks": 25}'
     written(tmp_path / "mlflow.json", whole)
-    assert recorded(tmp_path, ["mlflow"]) == [Service("mlflow", 1, 2.5)]
+    assert recorded(tmp_path, ["mlflow"]) == [Service("mlflow", 1, "a1", 25)]

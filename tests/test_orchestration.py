@@ -88,6 +88,26 @@ def test_the_night_that_adopts_a_killed_nights_batch_finishes_it(
     assert shards_of_night("2026-01-03") == []
 
 
+def test_a_later_night_finishes_the_sealing_of_any_other(inside: Workspace) -> None:
+    import subprocess
+    from datetime import date
+
+    from violence_ops.orchestration import shards_of_night, stage
+    from violence_ops.stages import seal
+
+    (inside.inbox / "junk.mp4").write_bytes(b"no video")
+    (batch_id,) = ingest.run(inside, inside.params(), night=date(2026, 1, 31)).batch_ids
+    stage("validate", batch_id=batch_id)
+    seal.run(inside, inside.params())
+    subprocess.run(["git", "-C", inside.root, "tag", "--delete", f"batch/{batch_id}"], check=True)
+    (inside.inbox / "open.mp4").write_bytes(b"of a night that is not asked for")
+    ingest.run(inside, inside.params(), night=date(2026, 2, 1))
+
+    assert shards_of_night("2026-02-02") == [{"batch_id": batch_id, "clip_ids": []}]
+    assert stage("seal", batch_id=batch_id)["batch_ids"] == [batch_id]
+    assert shards_of_night("2026-02-02") == []
+
+
 @pytest.mark.slow
 def test_a_night_killed_between_sealing_and_announcing_is_finished_by_running_it_again(
     inside: Workspace, clip_folder, write_annotations

@@ -43,6 +43,13 @@ def test_the_shipped_file_is_valid_and_frozen() -> None:
             "schedule.nightly is 'every night' but must be a cron expression of 5 fields",
         ),
         ("schedule.nightly", "0 0 2 * * *", "must be a cron expression of 5 fields"),
+        ("train.family", "stgcn", "train.family is 'stgcn' but must be one of agcn, "),
+        ("train.family", "_skeletons", "train.family is '_skeletons' but must be one of agcn, "),
+        (
+            "train.start",
+            "nope",
+            "train.start is 'nope' but must be null, synthetic_fights, or a path that ends in .safetensors",
+        ),
         ("schedule.nightly", "0 2 31 2 *", "must be a cron expression of 5 fields"),
     ],
     ids=[
@@ -58,6 +65,9 @@ def test_the_shipped_file_is_valid_and_frozen() -> None:
         "no-number",
         "no-cron",
         "seconds",
+        "no-family",
+        "part-of-families",
+        "no-start",
         "no-day",
     ],
 )
@@ -89,3 +99,13 @@ def test_a_file_that_is_no_params_file_is_refused_in_a_sentence(tmp_path: Path, 
         load_params(tmp_path / "params.yaml")
     with pytest.raises(ParamsError, match="does not exist"):
         load_params(tmp_path / "none.yaml")
+
+
+def test_every_family_and_start_that_there_is_may_be_named() -> None:
+    from violence_ops.recognition.model import families
+    from violence_ops.recognition.starts import available
+
+    for family in families():
+        assert load_params(SHIPPED, {"train.family": family}).train.family == family
+    for start in (None, "starts/own.safetensors", *available()):
+        assert load_params(SHIPPED, {"train.start": start}).train.start == start

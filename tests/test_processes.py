@@ -6,16 +6,19 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
 
 from violence_ops import processes
+from violence_ops.files import write_json
 
 _TREE = "import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(600)']); print('up', flush=True); time.sleep(600)"
+_ODD = f"open('/proc/self/comm', 'w').write('a) S 1 (b'); {_TREE}"
 _STUBBORN = (
     "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); print('up', flush=True); time.sleep(600)"
 )
@@ -47,16 +50,19 @@ def test_children_end_with_their_service(start: Callable[[str], processes.Servic
     assert processes.recorded(tmp_path / "services", ["it"]) == []
 
 
+@pytest.mark.parametrize("old", [False, True], ids=["", "old record"])
 def test_what_a_killed_service_left_behind_is_ended_too(
-    start: Callable[[str], processes.Service], tmp_path: Path
+    start: Callable[[str], processes.Service], tmp_path: Path, old: bool
 ) -> None:
     service = start(_TREE)
-    (child,) = psutil.Process(service.pid).children()
     leader = psutil.Process(service.pid)
+    (child,), created = leader.children(), leader.create_time()
     leader.kill()
     leader.wait()
     assert not service.is_alive
     assert child.is_running()
+    if old:
+        service = _record_as_before(tmp_path / "services", service.pid, created)
     _stop(tmp_path, service)
     assert service.members(tmp_path) == []
 
@@ -69,15 +75,78 @@ def test_a_service_that_ignores_the_request_is_killed(
     assert not service.is_alive
 
 
-def test_another_process_with_the_same_pid_is_left_alone(tmp_path: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True) as other:
-        earlier = psutil.Process(other.pid).create_time() - 1000
-        service = processes.Service("it", other.pid, earlier)
-        assert not service.is_alive
-        assert _stop(tmp_path, service) == 0
-        assert other.poll() is None
-        assert replace(service, created=earlier + 1000).is_alive
-        other.kill()
+@pytest.fixture
+def other() -> Iterator[subprocess.Popen[bytes]]:
+    """A process that is nobody's service."""
+    with subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"], start_new_session=True) as process:
+        yield process
+        assert process.poll() is None
+        process.kill()
+
+
+def _record_as_before(folder: Path, pid: int, created: float) -> processes.Service:
+    """What the record of a version of before December 2026 is taken for."""
+    write_json(folder / "it.json", {"name": "it", "pid": pid, "created": created})
+    (service,) = processes.recorded(folder, ["it"])
+    return service
+
+
+@pytest.mark.parametrize("change", [{"ticks": 1}, {"boot": "another"}], ids=["another time", "after a reboot"])
+def test_another_process_with_the_same_pid_is_left_alone(
+    tmp_path: Path, other: subprocess.Popen[bytes], change: dict[str, Any]
+) -> None:
+    it = processes.Service.of("it", other.pid)
+    assert it.is_alive
+    service = replace(it, **change)
+    assert not service.is_alive
+    assert _stop(tmp_path, service) == 0
+
+
+def test_another_process_that_an_old_record_names_is_left_alone(tmp_path: Path, other: subprocess.Popen[bytes]) -> None:
+    created = psutil.Process(other.pid).create_time()
+    assert _record_as_before(tmp_path, other.pid, created).is_alive
+    service = _record_as_before(tmp_path, other.pid, created - 1000)
+    assert not service.is_alive
+    assert processes.stop(tmp_path, [service], workspace=tmp_path, patience_s=0.5) == 0
+    assert processes.recorded(tmp_path, ["it"]) == []
+
+
+@pytest.mark.parametrize("code", [_TREE, _ODD], ids=["plain", "odd name"])
+@pytest.mark.parametrize("old", [False, True], ids=["", "old record"])
+@pytest.mark.parametrize("step_s", [-3600.0, 5.0])
+def test_a_step_of_the_clock_loses_no_service(
+    start: Callable[[str], processes.Service],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    code: str,
+    old: bool,
+    step_s: float,
+) -> None:
+    folder, started = tmp_path / "services", start(code)
+    if old:
+        _record_as_before(folder, started.pid, psutil.Process(started.pid).create_time())
+    boot_time = psutil.boot_time()
+    monkeypatch.setattr("psutil._pslinux.boot_time", lambda: boot_time + step_s)
+    (service,) = processes.recorded(folder, ["it"])
+    assert service.is_alive
+    assert _stop(tmp_path, service) == 2
+    assert not started.is_alive
+    assert processes.recorded(folder, ["it"]) == []
+
+
+def test_the_record_of_what_may_be_the_service_and_cannot_be_ended_stays(
+    tmp_path: Path, other: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As another user, with a record of before December 2026."""
+
+    def closed(process: psutil.Process) -> None:
+        raise psutil.AccessDenied(process.pid)
+
+    for name in ("cwd", "terminate", "kill"):
+        monkeypatch.setattr(psutil.Process, name, closed)
+    service = _record_as_before(tmp_path, other.pid, 0.0)
+    processes.stop(tmp_path, [service], workspace=tmp_path, patience_s=0.5)
+    assert processes.recorded(tmp_path, ["it"]) == [service]
 
 
 def test_stopping_twice_does_nothing(start: Callable[[str], processes.Service], tmp_path: Path) -> None:

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import shutil
+import socket
+import threading
+import traceback
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -226,8 +232,6 @@ def test_an_unknown_version_is_said_in_one_sentence(registry: Registry, version:
 
 @pytest.fixture
 def nobody_there() -> Iterator[str]:
-    import socket
-
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{taken.getsockname()[1]}"
@@ -236,6 +240,75 @@ def nobody_there() -> Iterator[str]:
 def test_an_mlflow_that_is_down_is_said_at_once_and_in_one_sentence(nobody_there: str, tmp_path: Path) -> None:
     with pytest.raises(ServiceUnavailable, match=r"MLflow at .* cannot be reached .*: start it with `violence-ops up`"):
         Registry(nobody_there, tmp_path).check()
+
+
+def test_the_password_in_an_address_is_never_said(nobody_there: str, tmp_path: Path) -> None:
+    registry = Registry(nobody_there.replace("//", "//ops:hunter2@"), tmp_path)
+    with pytest.raises(ServiceUnavailable, match=rf"MLflow at {nobody_there} cannot be reached"):
+        registry.check()
+    assert registry.model_url("3") == f"{nobody_there}/#/models/{MODEL}/versions/3"
+    with pytest.raises(UsageError) as refusal:
+        Registry.at("http://ops:hunter2@h:abc")
+    assert "hunter2" not in str(refusal.value)
+
+
+@pytest.fixture
+def server() -> Iterator[HTTPServer]:
+    """What answers as MLflow would be asked for a run `abc`, to whoever gives the password; else it says the address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            secret = base64.b64encode(b"ops:hunter2").decode()
+            known = "runs/get" in self.path and self.headers["Authorization"] == f"Basic {secret}"
+            info = {"run_id": "abc", "experiment_id": "7", "status": "FINISHED", "lifecycle_stage": "active"}
+            self.send_response(200 if known else 403)
+            self.end_headers()
+            self.wfile.write(
+                json.dumps({"run": {"info": info}}).encode() if known else b"http://ops:hunter2@h is closed"
+            )
+
+        def log_message(self, *_: object) -> None:
+            """Stay quiet."""
+
+    listening = HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=listening.serve_forever, daemon=True)
+    thread.start()
+    yield listening
+    listening.shutdown()
+    listening.server_close()
+
+
+def test_a_password_lets_in_and_is_not_in_the_address_of_a_run_nor_in_what_mlflow_says(
+    server: HTTPServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    address = f"127.0.0.1:{server.server_port}"
+    registry = Registry(f"http://ops:hunter2@{address}", tmp_path)
+    assert registry.run_url("abc") == f"http://{address}/#/experiments/7/runs/abc"
+    with registry.run("abc") as run:
+        assert "hunter2" not in run.url
+    with pytest.raises(UserError, match=f"MLflow at http://{address} ") as refusal:
+        registry.check()
+    assert "http://h is closed" in str(refusal.value)
+    assert "hunter2" not in "".join(traceback.format_exception(refusal.value))
+
+
+def test_nor_is_it_said_of_a_server_that_hangs_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def hang_up() -> None:
+            for _ in range(2):  # the knock, then the question
+                listening.accept()[0].close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        address = f"127.0.0.1:{listening.getsockname()[1]}"
+        registry = Registry(f"http://ops:hunter2@{address}", tmp_path)
+        with pytest.raises(ServiceUnavailable, match=f"MLflow at http://{address} cannot be reached") as refusal:
+            registry.check()
+        thread.join()
+    assert "hunter2" not in "".join(traceback.format_exception(refusal.value))
 
 
 def test_a_package_that_was_changed_here_is_fetched_again_and_one_exchanged_in_the_store_is_refused(

@@ -86,7 +86,7 @@ def test_init_refuses_bad_overrides_and_keeps_the_comments_of_good_ones(
 ) -> None:
     text = new_workspace(**{"train.epochs": 3}).params_file.read_text()
     assert yaml.safe_load(text)["train"]["epochs"] == 3
-    assert "# SPEC 1" in text
+    assert "# ByteTrack, docs/annotation.md" in text
     with pytest.raises(ParamsError, match=r"train\.epochs"):
         new_workspace("other", **{"train.epochs": -3})
 

@@ -13,9 +13,9 @@ from violence_ops.errors import NoGpu, UsageError
 class Deployment:
     """Facts of this installation that are no tunables: addresses, read from `VIOLENCE_OPS_*` environment variables."""
 
-    catalog_url: str | None = None
-    mlflow_uri: str | None = None
-    remote_url: str | None = None
+    catalog_url: str | None = field(default=None, repr=False)
+    mlflow_uri: str | None = field(default=None, repr=False)
+    remote_url: str | None = field(default=None, repr=False)
     user: str | None = None
     code_revision: str | None = None
     device: str | None = None

@@ -54,7 +54,7 @@ class Hook:
     def deliver(self, delivery: str, body: bytes) -> None:
         """Run the program with `body` and a line's end on its input; it ends within TIMEOUT_S, with all it started, or is killed.
 
-        Exit status 0 is success, anything else a ServiceUnavailable.
+        Exit status 0 is success, anything else a ServiceUnavailable, and so is output that cannot be kept.
         """
         environment = {key: os.environ[key] for key in _ENVIRONMENT if key in os.environ}
         program = Path(self.arguments[0]).name
@@ -65,10 +65,16 @@ class Hook:
             )  # fmt: skip
         except OSError as error:
             raise ServiceUnavailable(f"The command hook {program} could not be started ({error.strerror}).") from None
-        with atomic_path(self.log, mode=0o600) as file:
-            file.write_bytes(ended.output)
+        problem = f"no end after {TIMEOUT_S:g} s" if ended.status is None else f"exit status {ended.status}"
+        try:
+            with atomic_path(self.log, mode=0o600) as file:
+                file.write_bytes(ended.output)
+        except OSError as error:
+            raise ServiceUnavailable(
+                f"The output of the command hook {program} ({problem}) cannot be kept in {self.log} ({error.strerror}): make room or "
+                "get the right to write there, then run `violence-ops ledger notify`, which runs it again."
+            ) from None
         if ended.status != 0:
-            problem = f"no end after {TIMEOUT_S:g} s" if ended.status is None else f"exit status {ended.status}"
             raise ServiceUnavailable(
                 f"The command hook {program} did not take the change of champion ({problem}, output in {self.log}): mend it, then "
                 "run `violence-ops ledger notify`."

@@ -99,18 +99,18 @@ def shards_of_night(night: str) -> list[dict[str, Any]]:
     """The unfinished batches of a night, and those it adopted from a killed run of another, in pieces: `batch_id` and
     `clip_ids` of each.
 
-    Also a batch that an earlier run of the same night left, so that clearing a whole run goes on with it; if only the end of
-    its sealing is missing, as one piece without clips.
+    Also a batch that an earlier run of the same night left, so that clearing a whole run goes on with it; and of any night those
+    of which only the end of the sealing is missing, as one piece without clips.
     """
     from violence_ops.stages import batches, seal
     from violence_ops.workspace import Workspace
 
     workspace = Workspace.open()
-    found = [*batches.open_batch_ids(workspace), *(batch.batch_id for batch in seal.half_sealed(workspace))]
+    opened = {one for one in batches.open_batch_ids(workspace) if night in batches.nights_of(workspace.batch(one))}
+    half_sealed = {batch.batch_id for batch in seal.half_sealed(workspace)}
     return [
         {"batch_id": batch_id, "clip_ids": clip_ids}
-        for batch_id in sorted(found)
-        if night in batches.nights_of(workspace.batch(batch_id))
+        for batch_id in sorted(opened | half_sealed)
         for clip_ids in stage("ingest.shards", batch_id=batch_id) or [[]]
     ]
 

@@ -6,7 +6,7 @@ Unknown keys, wrong types and values out of range are refused with the key's pat
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from violence_ops.errors import ParamsError
 
 _NAMED = 5  # missing keys, at most, that a message names
+_RECOGNITION: Final = Path(__file__).with_name("recognition")  # its files give the names; its code is too heavy to ask
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Hours = Annotated[float, Field(gt=0, le=8760)]
@@ -220,6 +221,24 @@ class TrainParams(_Section):
     seed: int
     min_new_clips: Annotated[int, Field(ge=0)]
 
+    @field_validator("family")
+    @classmethod
+    def _is_family(cls, name: str) -> str:
+        known = _names("configs/*.py")
+        if name not in known:
+            raise ValueError(f"train.family is {name!r} but must be one of {', '.join(known)}")
+        return name
+
+    @field_validator("start")
+    @classmethod
+    def _is_start(cls, name: str | None) -> str | None:
+        known = _names("weights/*.safetensors")
+        if name is not None and name not in known and not name.endswith(".safetensors"):
+            raise ValueError(
+                f"train.start is {name!r} but must be null, {', '.join(known)}, or a path that ends in .safetensors"
+            )
+        return name
+
 
 class GateParams(_Section):
     mode: Literal["enabled", "dry_run", "disabled"]
@@ -303,6 +322,11 @@ class Params(_Section):
         if self.validation.min_frames > self.validation.max_frames:
             raise ValueError("validation.min_frames must be at most validation.max_frames")
         return self
+
+
+def _names(pattern: str) -> list[str]:
+    """What the files of `recognition` are called that match; those of an underscore are parts of others."""
+    return sorted(path.stem for path in _RECOGNITION.glob(pattern) if not path.stem.startswith("_"))
 
 
 def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Thread
-from typing import IO, Final
+from typing import IO, Any, Final, Self
 
 import psutil
 
@@ -20,26 +20,39 @@ from violence_ops.files import read_json, write_json
 
 _CLOCK_TOLERANCE_S: Final = 2.0
 _PIECE: Final = 65536
+_STARTED: Final = 19
+"""The place of its start in /proc/PID/stat, counted from the process's state."""
+_NEVER: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """One process that was started here. Its pid counts only together with the time of its creation: pids are reused."""
+    """One process that was started here.
+
+    Its pid counts only together with its start, as pids are reused: in which run of the system (`boot`), after how many `ticks`
+    of it. A time of day would not do, as a step of the clock moves what the system says of every process.
+    """
 
     name: str
     pid: int
-    created: float
+    boot: str
+    ticks: int
+
+    @classmethod
+    def of(cls, name: str, pid: int) -> Self:
+        """The process that has this pid now. Raises psutil.NoSuchProcess."""
+        return cls(name, pid, _boot(), _ticks(pid))
 
     @property
     def is_alive(self) -> bool:
         try:
-            process = psutil.Process(self.pid)
-            return self._is_me(process) and is_alive(process)
+            return self._is_me() and is_alive(psutil.Process(self.pid))
         except psutil.NoSuchProcess:
             return False
 
-    def _is_me(self, process: psutil.Process) -> bool:
-        return abs(process.create_time() - self.created) < _CLOCK_TOLERANCE_S
+    def _is_me(self) -> bool:
+        """Whether what has its pid now is it. Raises psutil.NoSuchProcess."""
+        return (self.boot, self.ticks) == (_boot(), _ticks(self.pid))
 
     def members(self, folder: Path) -> list[psutil.Process]:
         """Everything that is alive of its session, and their children: also what its death left behind.
@@ -56,11 +69,26 @@ class Service:
         return list(found.values())
 
     def _belongs(self, process: psutil.Process, folder: Path) -> bool:
-        if process.create_time() < self.created - _CLOCK_TOLERANCE_S or process.status() == psutil.STATUS_ZOMBIE:
+        is_older = self.boot != _boot() or _ticks(process.pid) < self.ticks
+        if is_older or process.status() == psutil.STATUS_ZOMBIE:
             return False
         with suppress(psutil.NoSuchProcess):
-            return self._is_me(psutil.Process(self.pid))
+            return self._is_me()
         return Path(process.cwd()).is_relative_to(folder)
+
+
+def _boot() -> str:
+    """The id of this run of the system."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()
+
+
+def _ticks(pid: int) -> int:
+    """How many ticks after the system a process was started. Raises psutil.NoSuchProcess."""
+    try:
+        facts = Path(f"/proc/{pid}/stat").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        raise psutil.NoSuchProcess(pid) from None
+    return int(facts.rpartition(b")")[2].split()[_STARTED])  # before it its name, in which anything may stand
 
 
 def is_alive(process: psutil.Process) -> bool:
@@ -84,7 +112,7 @@ def start(folder: Path, name: str, command: Sequence[str], environment: Mapping[
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    service = Service(name, process.pid, psutil.Process(process.pid).create_time())
+    service = Service.of(name, process.pid)
     write_json(folder / f"{name}.json", asdict(service))
     return service
 
@@ -93,7 +121,30 @@ def recorded(folder: Path, names: Iterable[str]) -> list[Service]:
     """What was started and not stopped, alive or not."""
     files = (folder / f"{name}.json" for name in names)
     remedy = "end what it names by hand, if that runs still, and remove it"
-    return [read_json(file, remedy).to(lambda content: Service(**content)) for file in files if file.is_file()]
+    return [read_json(file, remedy).to(lambda content: _service(folder, content)) for file in files if file.is_file()]
+
+
+def _service(folder: Path, content: dict[str, Any]) -> Service:
+    return _dated(folder, **content) if "created" in content else Service(**content)
+
+
+def _dated(folder: Path, name: str, pid: int, created: float) -> Service:
+    """A service whose record holds a time of day, as all did until November 2026.
+
+    The clock may have been stepped since: a process with its pid and another time counts if it may be the service all the same.
+    """
+    with suppress(psutil.NoSuchProcess, ProcessLookupError):
+        process = psutil.Process(pid)
+        if abs(process.create_time() - created) < _CLOCK_TOLERANCE_S or _may_be_of(folder, process):
+            return Service.of(name, pid)
+    return Service(name, pid, _boot(), _NEVER)
+
+
+def _may_be_of(folder: Path, process: psutil.Process) -> bool:
+    """Whether a process leads a session and works in `folder`, as services do; yes if that cannot be seen."""
+    with suppress(psutil.AccessDenied):
+        return os.getsid(process.pid) == process.pid and Path(process.cwd()) == folder.resolve()
+    return True
 
 
 def stop(folder: Path, services: Sequence[Service], *, workspace: Path, patience_s: float) -> int:
@@ -112,7 +163,7 @@ def end(services: Sequence[Service], *, within: Path, patience_s: float) -> int:
     """
     everything = {member.pid: member for service in services for member in service.members(within)}
     for service in services:
-        with suppress(psutil.NoSuchProcess):
+        with suppress(psutil.Error):  # it has just ended, or it is somebody else's
             if service.is_alive:
                 psutil.Process(service.pid).terminate()
     psutil.wait_procs(list(everything.values()), timeout=patience_s)
@@ -158,7 +209,7 @@ def run(
             command, cwd="/", env=dict(environment), stdin=file, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
             start_new_session=True, bufsize=0,
         )  # fmt: skip
-    service = Service(Path(command[0]).name, program.pid, psutil.Process(program.pid).create_time())
+    service = Service.of(Path(command[0]).name, program.pid)
     assert program.stdout
     reader = Thread(target=_keep_end, args=(program.stdout, keep, kept), daemon=True)
     reader.start()

@@ -7,6 +7,7 @@ in time; if MLflow cannot be reached, ServiceUnavailable says so.
 from __future__ import annotations
 
 import os
+import re
 import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -43,6 +44,7 @@ _SETTINGS: Final = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 _DATABASE: Final = "sqlite:///"
+_USER: Final = re.compile(r"(https?://)[^/?#\s]*@")
 _LOADER: Final = Path(__file__).with_name("registry_model.py")
 
 
@@ -75,7 +77,9 @@ class Registry:
     def at(cls, uri: str) -> Self:
         """MLflow at an address that belongs to no workspace. Raises UsageError if it is neither a server nor a SQLite file."""
         if not _is_address(uri):
-            raise UsageError(f"{uri!r} is no address of MLflow: give http(s)://HOST:PORT or sqlite:///FILE.")
+            raise UsageError(
+                "What --tracking names is no address of MLflow: give http(s)://HOST:PORT or sqlite:///FILE."
+            )
         _, _, file = uri.partition(_DATABASE)
         return cls(uri, Path(file).parent / "mlartifacts" if file else None)
 
@@ -253,7 +257,12 @@ class Registry:
 
     def model_url(self, version: str) -> str:
         """Where a browser shows a version, if MLflow is a server; else the address of the database."""
-        return f"{self.uri}/#/models/{MODEL}/versions/{version}" if self._is_server else self.uri
+        return f"{self._shown}/#/models/{MODEL}/versions/{version}" if self._is_server else self._shown
+
+    @property
+    def _shown(self) -> str:
+        """The address as it may be printed."""
+        return _without_password(self.uri)
 
     @property
     def _is_server(self) -> bool:
@@ -266,9 +275,9 @@ class Registry:
         return bool(file) and not Path(file).exists()
 
     def _url(self, experiment_id: str, run_id: str) -> str:
-        return (
-            f"{self.uri}/#/experiments/{experiment_id}/runs/{run_id}" if self._is_server else f"{self.uri} run {run_id}"
-        )
+        if self._is_server:
+            return f"{self._shown}/#/experiments/{experiment_id}/runs/{run_id}"
+        return f"{self._shown} run {run_id}"
 
     def _create(
         self, client: MlflowClient, name: str, tags: Mapping[str, str], experiment: str, began_ms: int | None = None
@@ -310,15 +319,18 @@ class Registry:
             raise self._unavailable(error) from None
 
     def _unavailable(self, error: Exception) -> ServiceUnavailable:
-        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        reason = _reason(error)[:200]
         fault = "cannot be reached", "start it with `violence-ops up`, or mend VIOLENCE_OPS_MLFLOW_URI"
         if not self._is_server:
             fault = "cannot be used", "see that the file is sound and may be written, or bring it back from a backup"
-        return ServiceUnavailable(f"MLflow at {self.uri} {fault[0]} ({reason}): {fault[1]}, then run this again.")
+        return ServiceUnavailable(f"MLflow at {self._shown} {fault[0]} ({reason}): {fault[1]}, then run this again.")
 
     @contextmanager
     def _reached(self) -> Iterator[MlflowClient]:
-        """The client, with MLflow's and the network's failures told as ServiceUnavailable."""
+        """The client, with MLflow's and the network's failures told as ServiceUnavailable.
+
+        Without their cause, whose text may hold the address with its password: Airflow writes causes to its log.
+        """
         self._knock()
         import mlflow
         import requests
@@ -335,15 +347,25 @@ class Registry:
             requests.exceptions.Timeout,
             sqlalchemy.exc.DatabaseError,
         ) as error:
-            raise self._unavailable(error) from error
+            raise self._unavailable(error) from None
         except MlflowException as error:
             if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
-                raise self._unavailable(error) from error
-            raise UserError(f"MLflow at {self.uri} refused: {str(error).splitlines()[0]}") from error
+                raise self._unavailable(error) from None
+            raise UserError(f"MLflow at {self._shown} refused: {_reason(error)}") from None
 
 
 def _is_address(uri: str) -> bool:
     return is_http(uri) or (uri.startswith(_DATABASE) and len(uri.rstrip("/")) > len(_DATABASE))
+
+
+def _without_password(text: str) -> str:
+    """A text without the users and passwords of the http addresses in it."""
+    return _USER.sub(r"\1", text)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of what an error says."""
+    return _without_password((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def _version(found: Any) -> Version:

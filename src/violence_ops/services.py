@@ -13,6 +13,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Final
 
@@ -41,6 +42,11 @@ _AIRFLOW: Final = {
     "triggerer": ("--skip-serve-logs",),
 }
 NAMES: Final = ("mlflow", *_AIRFLOW)
+_HISTORY: Final = (
+    "dag_run", "task_instance", "task_instance_history", "task_reschedule", "xcom", "log", "job", "trigger", "asset_event",
+    "callback", "import_error", "revoked_token",
+)  # fmt: skip
+"""Tables of Airflow's database that grow with every run."""
 
 _START_LIMIT_S: Final = 240.0
 _STOP_PATIENCE_S: Final = 8.0
@@ -134,6 +140,23 @@ def api(workspace: Workspace, username: str = "admin") -> AirflowApi:
     return AirflowApi(addresses.airflow, username, read_json(password_file(workspace), _SECRETS_REMEDY)[username])
 
 
+def clean_database(workspace: Workspace, before: datetime) -> None:
+    """Remove from Airflow's database what is of runs from before that time, but for each DAG's last that nobody started by hand.
+
+    Raises ServiceUnavailable with the reason if that fails.
+    """
+    environment = airflow_environment(workspace, inspect(workspace).addresses or Addresses(f"http://{HOST}:0", ""))
+    options = [
+        "--clean-before-timestamp",
+        before.isoformat(),
+        "--tables",
+        ",".join(_HISTORY),
+        "--skip-archive",
+        "--yes",
+    ]
+    _airflow_db(workspace, environment, ["clean", *options, "--error-on-cleanup-failure"], "be cleaned")
+
+
 def dags_folder() -> Path:
     """`$VIOLENCE_OPS_DAGS`, else the `dags/` of the checkout that this package is installed from."""
     chosen = os.environ.get("VIOLENCE_OPS_DAGS")
@@ -206,7 +229,7 @@ def _start(workspace: Workspace, addresses: Addresses) -> None:
     _secret(workspace, password_file(workspace).name, tuple(USERS))
     _start_mlflow(workspace, addresses)
     environment = airflow_environment(workspace, addresses)
-    _migrate(workspace, environment)
+    _airflow_db(workspace, environment, ["migrate"], "be made")
     for name, options in _AIRFLOW.items():
         processes.start(workspace.services, name, [sys.executable, "-m", "airflow", name, *options], environment)
     write_json(workspace.service_addresses, asdict(addresses))
@@ -221,10 +244,9 @@ def _start_mlflow(workspace: Workspace, addresses: Addresses) -> None:
     processes.start(workspace.services, "mlflow", command, environment)
 
 
-def _migrate(workspace: Workspace, environment: dict[str, str]) -> None:
-    """Make or update Airflow's database."""
+def _airflow_db(workspace: Workspace, environment: dict[str, str], command: Sequence[str], what: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "airflow", "db", "migrate"],
+        [sys.executable, "-m", "airflow", "db", *command],
         cwd=workspace.services,
         env=environment,
         stdin=subprocess.DEVNULL,
@@ -235,7 +257,7 @@ def _migrate(workspace: Workspace, environment: dict[str, str]) -> None:
     )
     if done.returncode:
         end = "\n".join((done.stdout + done.stderr).splitlines()[-5:])
-        raise ServiceUnavailable(f"Airflow's database in {workspace.airflow_home} could not be made: {end}")
+        raise ServiceUnavailable(f"Airflow's database in {workspace.airflow_home} could not {what}: {end}")
 
 
 def _await_health(workspace: Workspace, addresses: Addresses) -> None:

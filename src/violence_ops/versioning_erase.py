@@ -80,10 +80,11 @@ def remove(workspace: Workspace, folder: Path, message: str) -> None:
     name = str(pointer.relative_to(workspace.root))
     with workspace.lock("versioning"):
         check_branch(workspace)
-        shutil.rmtree(folder, ignore_errors=True)
         _git(workspace, "rm", "--quiet", "--force", "--ignore-unmatch", "--", name)
         if _git(workspace, "diff", "--cached", "--name-only", "--", name):
             _git(workspace, "commit", "--quiet", "-m", message, "--", name)
+        # last: what is still there when it is killed is found by whoever removes it again
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def erase(workspace: Workspace, pointers: Collection[str], holds: Holds) -> Erased:

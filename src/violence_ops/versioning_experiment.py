@@ -20,8 +20,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import psutil
-
 from violence_ops.errors import UsageError
 from violence_ops.processes import Service, end
 from violence_ops.versioning import AUTHOR, _dvc, _git, _git_bytes, _translated, check_branch, revision
@@ -72,7 +70,7 @@ class Copy:
             command, cwd=self.workspace.root, env=environment, stdout=subprocess.PIPE, text=True, errors="replace",
             start_new_session=True, pass_fds=[self.lock],
         ) as process:  # fmt: skip
-            service = Service("dvc", process.pid, psutil.Process(process.pid).create_time())
+            service = Service.of("dvc", process.pid)
             try:
                 assert process.stdout
                 for line in process.stdout:

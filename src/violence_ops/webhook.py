@@ -53,7 +53,8 @@ class Webhook:
     def deliver(self, delivery: str, body: bytes) -> None:
         """POST `body`, which is JSON; any 2xx is success. A redirect is not followed.
 
-        Raises ServiceUnavailable after the last try, or at once where another try cannot help (4xx but 408 and 429).
+        Raises ServiceUnavailable after the last try, or at once where another try cannot help: 4xx but 408 and 429, and a proxy or
+        certificates of the environment that cannot be used.
         """
         headers = {"Content-Type": "application/json", DELIVERY: delivery, SIGNATURE: signature(self.secret, body)}
         problem = ""
@@ -62,6 +63,9 @@ class Webhook:
                 status = asyncio.run(_posted(self.url, body, headers))
             except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
                 problem = type(error).__name__  # its text may hold the address
+            except (ImportError, OSError, ValueError) as error:
+                problem = f"{type(error).__name__}, by the environment's proxy or certificates"
+                break
             else:
                 if 200 <= status < 300:
                     return

@@ -163,6 +163,12 @@ class Workspace:
         return self.gx / "plugins" / "custom_data_docs" / "styles" / "data_docs_custom_styles.css"
 
     @property
+    def check_results(self) -> tuple[Path, Path]:
+        """What Great Expectations keeps of every check, and the pages that it made of them."""
+        uncommitted = self.gx / "uncommitted"
+        return uncommitted / "validations", uncommitted / "data_docs" / "local_site" / "validations"
+
+    @property
     def cache(self) -> Path:
         """Can be deleted at any time: downloaded model packages, exported engines."""
         return self.root / ".cache"
@@ -175,6 +181,15 @@ class Workspace:
     @property
     def airflow_home(self) -> Path:
         return self.root / ".airflow"
+
+    @property
+    def airflow_database(self) -> Path:
+        return self.airflow_home / "airflow.db"
+
+    @property
+    def airflow_logs(self) -> Path:
+        """Of every task, and of the reading of DAG files."""
+        return self.airflow_home / "logs"
 
     @property
     def services(self) -> Path:
@@ -241,6 +256,13 @@ class Workspace:
         names = sorted(path.stem for path in self.batches.glob("*.dvc") if _BATCH_ID.fullmatch(path.stem))
         return [batch for batch in map(self.batch, names) if not batch.is_sealed]
 
+    def check_pulled(self) -> None:
+        """Raises WorkspaceError, naming them, if the data of sealed batches is not in this checkout."""
+        if away := [batch.batch_id for batch in self.sealed_elsewhere()]:
+            raise WorkspaceError(
+                f"The data of sealed batch {', '.join(away)} is not pulled: run `violence-ops dvc pull` first."
+            )
+
     def quarantined(self, clip_id: str) -> Path:
         """The folder of a quarantined clip: the original file and `reason.json`."""
         return self.quarantine / check_clip_id(clip_id)
@@ -261,10 +283,22 @@ class Workspace:
         return self.holdouts / version
 
     def holdout_versions(self) -> list[str]:
-        """The frozen holdout versions, oldest first (`v1`, `v2`, …, `v10`)."""
+        """The frozen holdout versions, oldest first (`v1`, `v2`, …, `v10`).
+
+        Raises WorkspaceError if the data of one is not in this checkout: a holdout that is overlooked would be trained on.
+        """
+        if away := self.holdouts_elsewhere():
+            raise WorkspaceError(
+                f"The data of holdout {', '.join(away)} is not pulled: run `violence-ops dvc pull` first."
+            )
         folders = self.holdouts.iterdir() if self.holdouts.is_dir() else ()
         names = [folder.name for folder in folders if folder.is_dir() and not folder.name.startswith(".")]
         return sorted(names, key=version_order)
+
+    def holdouts_elsewhere(self) -> list[str]:
+        """Holdout versions of which this checkout has DVC's pointer and not the data, oldest first."""
+        names = (path.stem for path in self.holdouts.glob("[!.]*.dvc"))
+        return sorted((name for name in names if not (self.holdouts / name).is_dir()), key=version_order)
 
     @property
     def drift_reports(self) -> Path:

@@ -172,6 +172,29 @@ def test_every_new_batch_is_compared_and_only_those_that_ask_go_on(
     assert compare({}) == []
 
 
+@pytest.mark.parametrize(
+    ("dag_id", "task_id", "asset", "newest"),
+    [
+        ("gated_evaluation", "evaluate", "candidate", {"candidate": None}),
+        ("drift", "compare", "batches", {"batch_id": None}),
+    ],
+)
+def test_an_event_that_a_person_made_in_airflow_stands_for_the_newest(
+    dags: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    dag_id: str,
+    task_id: str,
+    asset: str,
+    newest: dict[str, None],
+) -> None:
+    from airflow.sdk import Asset
+
+    task, asked = dags[dag_id].get_task(task_id).python_callable, []
+    monkeypatch.setitem(task.__globals__, "stage", lambda _, **arguments: asked.append(arguments) or {"retrain": False})
+    task({Asset(asset): [SimpleNamespace(extra={"from_rest_api": True})]})
+    assert asked == [newest]
+
+
 def test_only_approvers_are_asked_and_silence_is_a_no(dags: dict[str, Any]) -> None:
     approve = dags["gated_evaluation"].get_task("approve")
     assert [user["id"] for user in approve.assigned_users] == PARAMS["gate"]["approvers"]

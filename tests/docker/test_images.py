@@ -47,6 +47,11 @@ def test_every_service_says_whether_it_is_healthy(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SERVICES)
+def test_no_log_fills_the_disk(name: str) -> None:
+    assert SERVICES[name]["logging"]["options"].keys() >= {"max-size", "max-file"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
 def test_every_image_is_pinned(name: str) -> None:
     tag = SERVICES[name]["image"].partition(":")[2]
     assert tag

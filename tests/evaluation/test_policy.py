@@ -87,6 +87,20 @@ def test_too_few_clips_of_a_label_are_undecided_not_passed(make_evaluation: Make
     assert (verdict.verdict, _outcome(verdict, "support")) == ("undecided", "undecided")
 
 
+def test_a_first_model_judged_on_few_source_groups_is_undecided_and_told_how_many(
+    make_evaluation: Make, gate_params: GateParams
+) -> None:
+    few, enough = (
+        judge(make_evaluation(LABELS, RIGHT, groups=[f"g{i % groups}" for i in range(len(LABELS))]), gate_params)
+        for groups in (4, 5)
+    )
+    assert few.verdict == "undecided"
+    assert few.reasons == [
+        "The holdout has 10 Fight and 10 NonFight clips of 4 source groups; 8 of each label (gate.min_clips) and 5 source groups are wanted."
+    ]
+    assert enough.verdict == "pass"
+
+
 def test_a_clearly_better_candidate_passes_and_a_clearly_worse_one_is_refused(
     make_evaluation: Make, gate_params: GateParams
 ) -> None:
@@ -185,6 +199,20 @@ def test_few_source_groups_cannot_carry_a_comparison(make_evaluation: Make, gate
     assert _outcome(verdict, "F1 difference") == "undecided"
 
 
+def test_a_gain_in_few_source_groups_is_no_better_model_in_verdict_and_headline(
+    make_evaluation: Make, gate_params: GateParams
+) -> None:
+    lost = _wrong(*(i for i in range(len(LABELS)) if i % 5 < 3))
+    evaluation = make_evaluation(LABELS, RIGHT, lost, [f"g{i // 5}" for i in range(len(LABELS))])
+    assert evaluation.difference
+    assert evaluation.difference.interval.lower > 0
+    verdict = judge(evaluation, gate_params)
+    assert _outcome(verdict, "F1 difference") == "undecided"
+    assert headline(evaluation, verdict).startswith(
+        "It is undecided whether candidate 2 is better than champion 1, as fewer than 5 source groups cannot carry a comparison: F1 1.000"
+    )
+
+
 def test_a_loss_in_one_camera_is_refused_although_the_whole_gains(
     make_evaluation: Make, gate_params: GateParams
 ) -> None:
@@ -252,7 +280,7 @@ def test_anything_shared_with_training_is_refused(
 
 @pytest.mark.parametrize(
     ("stale", "says"),
-    [({"newer_holdout": "v2"}, "v2 is newer"), ({"relabelled": ("a", "b")}, "2 of its clips have another label by now: freeze")],
+    [({"newer_holdout": "v2"}, "v2 is newer"), ({"relabelled": ("a", "b")}, "2 of its clips have another label by now: freeze another with `violence-ops holdout freeze`, then run `violence-ops evaluate`.")],
     ids=["superseded", "relabelled"],
 )  # fmt: skip
 def test_a_stale_holdout_releases_nothing(

@@ -10,7 +10,7 @@ import pytest
 from violence_ops.errors import ServiceUnavailable
 from violence_ops.records import ClipRecord
 from violence_ops.registry import MODEL
-from violence_ops.stages import assemble, train
+from violence_ops.stages import assemble, sweep, train
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
 
@@ -67,6 +67,35 @@ def test_a_training_survives_the_loss_of_mlflow_before_during_and_after_it(
     package = registry.download("1", workspace.model_package("1"))
     assert (package / "model.safetensors").is_file()
     assert (package / "training.json").is_file()
+
+
+def test_a_sweep_that_loses_mlflow_ends_with_the_best_settings_that_it_has_found(
+    server: Any,
+    new_workspace: Callable[..., Workspace],
+    with_dataset: Callable[[Workspace], Workspace],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    workspace = with_dataset(new_workspace(**{"train.base_channels": 8, "train.epochs": 1}))
+    monkeypatch.setenv("VIOLENCE_OPS_MLFLOW_URI", server.url)
+    workspace, params = Workspace.open(workspace.root), workspace.params()
+    server.start()
+    fit, tried = train.fit, []
+
+    def lose_mlflow_after_the_second(changed: Any, *arguments: Any) -> Any:
+        trained = fit(changed, *arguments)
+        best = trained.history[trained.best_epoch - 1]
+        tried.append((best.val.f1 - 1e-3 * best.val_loss, changed.train.learning_rate))
+        if len(tried) == 2:
+            server.stop()
+        return trained
+
+    monkeypatch.setattr(train, "fit", lose_mlflow_after_the_second)
+    with pytest.raises(ServiceUnavailable, match=rf"MLflow at {server.url} cannot be reached") as lost:
+        sweep.run(workspace, params, trials=4)
+    assert len(tried) == 2, "it went on without MLflow"
+    best = tried.index(max(tried))
+    assert f"of 2 trials that were trained until then trial {best} is the best (validation F1 " in str(lost.value)
+    assert f"`violence-ops train -S train.learning_rate={tried[best][1]} -S train.weight_decay=" in str(lost.value)
 
 
 def test_a_server_that_dies_while_it_takes_the_model_leaves_no_version_without_files(

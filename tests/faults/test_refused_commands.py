@@ -90,7 +90,7 @@ def site(tmp_path_factory: pytest.TempPathFactory, seal_tracks: Seal) -> Workspa
         init.run(root, params_overrides=SMALL)
         workspace = Workspace.open(root)
         params = workspace.params()
-        seal_tracks(workspace, clips=36)
+        seal_tracks(workspace, clips=48)  # of which five source groups are held out
         holdout.freeze(workspace, params)
         assemble.run(workspace, params)
         train.run(workspace, params)

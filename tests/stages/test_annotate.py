@@ -1,9 +1,11 @@
+import os
+
 import numpy as np
 import pytest
 
-from violence_ops.errors import UserError
+from violence_ops.errors import ServiceUnavailable, UserError
 from violence_ops.files import write_table
-from violence_ops.stages import annotate, batches, quarantine
+from violence_ops.stages import annotate, batches, quarantine, workers
 from violence_ops.stages.parts import record_progress
 
 
@@ -96,6 +98,36 @@ def test_a_clip_beyond_the_time_limit_is_quarantined_and_the_stage_goes_on(works
     assert (workspace.quarantined(clips[0].clip_id) / reason["original"]).read_bytes() == video
     assert batches.accepted_clips(batch) == []
     assert [clip.status for clip in batches.read_clips(batch)] == ["quarantined"] * 2
+
+
+def test_a_machine_that_lacks_memory_for_a_while_refuses_no_clip(workspace, params, open_batch, tmp_path, monkeypatch):
+    (tmp_path / "killed_in_this_test.py").write_text(
+        "import os, signal\ndef work(*_): os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    clips, outcomes = open_batch(workspace, clips=2, people=lambda number: 2), workers.outcomes
+    with monkeypatch.context() as patched:
+        patched.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+        patched.setattr(workers, "outcomes", lambda _, *rest, **how: outcomes("killed_in_this_test:work", *rest, **how))
+        with pytest.raises(ServiceUnavailable, match=r"night/clip\d.mp4 was killed twice.*then run the step again"):
+            annotate.run(workspace, params)
+    assert list(quarantine.entries(workspace)) == []
+    assert batches.accepted_clips(workspace.batch(clips[0].batch_id)) == sorted(clips, key=lambda clip: clip.clip_id)
+    assert annotate.run(workspace, params).annotated == 2
+
+
+def test_a_clip_that_crashes_its_process_is_quarantined_and_the_stage_goes_on(
+    workspace, params, open_batch, tmp_path, monkeypatch
+):
+    open_batch(workspace, clips=2, people=lambda number: 2)
+    outcomes = workers.outcomes
+    (tmp_path / "crashed_in_this_test.py").write_text(
+        "import os, signal\ndef work(*_): os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(
+        workers, "outcomes", lambda _, *rest, **how: outcomes("crashed_in_this_test:work", *rest, **how)
+    )
+    assert annotate.run(workspace, params).quarantined == {"decode_error": 2}
 
 
 def test_poses_that_are_missing_are_asked_for(workspace, params, open_batch):

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
 import pyarrow.parquet as pq
 import pytest
 
-from violence_ops.errors import UserError
+from violence_ops import versioning
+from violence_ops.errors import UserError, WorkspaceError
 from violence_ops.records import ClipRecord
 from violence_ops.stages import assemble, holdout, labels, tombstones
+from violence_ops.stages.labelled import labelled_clips
 from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
@@ -132,6 +136,29 @@ def test_a_label_in_one_source_group_cannot_be_split(workspace: Workspace, seal_
     seal_tracks(workspace, per_group=4, labels=lambda i: "Fight" if i < 4 else "NonFight")
     with pytest.raises(UserError, match="Fight clips cannot be on both sides of the split"):
         assemble.run(workspace, workspace.params({"holdout.auto_freeze": False}))
+
+
+def test_no_holdout_is_frozen_that_leaves_no_dataset(workspace: Workspace, seal_tracks: Seal) -> None:
+    seal_tracks(workspace, clips=4, per_group=2)
+    with pytest.raises(UserError, match="clips cannot be on both sides of the split"):
+        assemble.run(workspace, workspace.params({"dataset.min_clips_per_label": 1}))
+    assert workspace.holdout_versions() == []
+
+
+def test_sealed_batches_that_are_not_pulled_are_named_and_not_left_out(workspace: Workspace, seal_tracks: Seal) -> None:
+    seal_tracks(workspace)
+    params = workspace.params()
+    before = assemble.run(workspace, params)
+    away = [workspace.batch(seal_tracks(workspace, seed=seed)[0].batch_id) for seed in (1, 2)]
+    for batch in away:
+        versioning.add_batch(workspace, batch)
+        shutil.rmtree(batch.sealed)
+    names = ", ".join(batch.batch_id for batch in away)
+    sentence = f"The data of sealed batch {names} is not pulled: run `violence-ops dvc pull` first."
+    with pytest.raises(WorkspaceError, match=re.escape(sentence)):
+        assemble.run(workspace, params)
+    assert assemble.obstacle(workspace, params, labelled_clips(workspace)) == sentence
+    assert json.loads((workspace.dataset / "split.json").read_text())["revision"] == before.revision
 
 
 def test_all_groups_in_the_holdout_is_said(workspace: Workspace, seal_tracks: Seal) -> None:

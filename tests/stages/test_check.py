@@ -183,6 +183,16 @@ def test_a_batch_that_was_not_pulled_is_a_finding_of_its_own(sealed: Workspace) 
     assert the_only(sealed, batch_id=batch.batch_id) == finding
 
 
+def test_a_holdout_that_was_not_pulled_is_a_finding_too(sealed: Workspace) -> None:
+    sealed.holdouts.mkdir()
+    (sealed.holdouts / "v1.dvc").write_text("outs: []\n")
+    finding = the_only(sealed)
+    assert (finding.kind, finding.what, finding.items) == ("not pulled", "holdout", ("data/holdout/v1.dvc",))
+    assert finding.remedy == "violence-ops dvc pull data/holdout/v1.dvc"
+    sealed.holdout("v1").mkdir()
+    assert check.run(sealed, sealed.params()).clean
+
+
 def test_a_sealed_batch_that_is_in_no_version_is_told(sealed: Workspace) -> None:
     batch_of(sealed).pointer.unlink()
     assert (the_only(sealed).what, the_only(sealed).kind) == ("version", "missing")

@@ -8,12 +8,14 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 from violence_ops.errors import UnknownBatch, WorkspaceError
+from violence_ops.files import write_json, write_table
 from violence_ops.records import ClipRecord
 from violence_ops.registry import Registry
-from violence_ops.stages import drift, reports
+from violence_ops.stages import batches, drift, reports, rewrite, tombstones
 from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
@@ -131,6 +133,62 @@ def test_a_champion_that_does_not_say_what_it_was_trained_on_is_named(champion: 
     champion.model_package("2").mkdir(parents=True)
     with pytest.raises(WorkspaceError, match="Version 2 does not say which clips"):
         drift.run(champion, champion.params())
+
+
+def test_a_reference_is_measured_from_all_training_clips_or_not_at_all(champion: Workspace, seal_whole: Seal) -> None:
+    (batch,) = champion.sealed_batches()
+    night = seal_whole(champion, clips=20, seed=2, night="2026-02-01")[0].batch_id
+    kept, away = champion.drift_reference("1"), champion.root / "away"
+    batch.sealed.rename(away)
+    with pytest.raises(WorkspaceError, match=rf"not here \({batch.batch_id}\): run `violence-ops dvc pull`, then"):
+        drift.run(champion, champion.params(), batch_id=night)
+    away.rename(batch.sealed)
+    clips = pq.read_table(batch.table("clips"))
+    write_table(batch.table("clips"), clips.slice(2))
+    force = (
+        rf"{batch.batch_id} lacks 2 of the clips .* `violence-ops dvc pull --force data/batches/{batch.batch_id}\.dvc`"
+    )
+    with pytest.raises(WorkspaceError, match=force):
+        drift.run(champion, champion.params(), batch_id=night)
+    assert not kept.exists()
+
+    write_table(batch.table("clips"), clips)
+    drift.run(champion, champion.params(), batch_id=night)
+    whole = json.loads(kept.read_text())
+    assert len(whole["clips"]) == 60
+    write_json(kept, whole | {"clips": whole["clips"][:40]})  # as versions of before November 2026 left it
+    drift.run(champion, champion.params(), batch_id=night)
+    assert json.loads(kept.read_text()) == whole
+
+
+def test_forgotten_clips_are_no_part_of_the_reference_and_missed_by_nobody(
+    champion: Workspace, seal_whole: Seal
+) -> None:
+    (batch,) = champion.sealed_batches()
+    night = seal_whole(champion, clips=20, seed=2, night="2026-02-01")[0].batch_id
+    drift.run(champion, champion.params(), batch_id=night)
+    for clip in batches.read_clips(batch)[:3]:
+        tombstones.write(champion, {"clip_id": clip.clip_id, "by": "ann", "reason": "r", "at": "", "models": ["1"]})
+        rewrite.sealed_without(batch, clip.clip_id)
+    drift.run(champion, champion.params(), batch_id=night)
+    assert len(json.loads(champion.drift_reference("1").read_text())["clips"]) == 57
+
+
+def test_batches_that_an_old_training_json_does_not_name_are_found_in_the_catalog(
+    champion: Workspace, seal_whole: Seal
+) -> None:
+    night = seal_whole(champion, clips=20, seed=2, night="2026-02-01")[0].batch_id
+    path = champion.model_package("1") / "training.json"
+    record = json.loads(path.read_text())
+    for row in record["clips"]:
+        del row["batch_id"]
+    write_json(path, record)
+    drift.run(champion, champion.params(), batch_id=night)
+    record["clips"][0]["clip_id"] = "0" * 20
+    write_json(path, record)
+    champion.drift_reference("1").unlink()
+    with pytest.raises(WorkspaceError, match=r"which batch holds clip 0{20}, .* `violence-ops catalog rebuild`"):
+        drift.run(champion, champion.params(), batch_id=night)
 
 
 def test_the_report_of_an_evaluation_shows_the_nights_of_its_champion(

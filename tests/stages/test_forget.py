@@ -19,7 +19,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
-from violence_ops import versioning
+from violence_ops import versioning, versioning_erase
 from violence_ops.catalog import Catalog
 from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.files import sha256_file, write_json, write_table, write_text
@@ -254,6 +254,36 @@ def test_killed_after_every_step_it_is_finished_by_running_it_again(site: Worksp
     assert not (site.holdouts / "v1.dvc").exists()
     assert holdout.next_version(site) == "v3"
     check_all_else(site, {clip_id})
+
+
+def test_a_clip_is_not_forgotten_while_a_holdout_that_may_hold_it_is_not_pulled(site: Workspace) -> None:
+    clip_id = held_out(site)
+    shutil.rmtree(site.holdout("v1"))
+    with pytest.raises(WorkspaceError, match="The data of holdout v1 is not pulled: run `violence-ops dvc pull` first"):
+        forget.run(site, site.params(), clip_id, **WHO)
+    assert tombstones.all_of(site) == []
+    assert content_of(site, clip_id)
+
+
+def test_killed_while_a_holdout_gives_way_it_is_finished_by_running_it_again(
+    site: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip_id = held_out(site)
+    git = versioning_erase._git
+
+    def killed_at_rm(workspace: Workspace, *arguments: str) -> str:
+        if arguments[0] == "rm":
+            raise Killed
+        return git(workspace, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(versioning_erase, "_git", killed_at_rm)
+        with pytest.raises(Killed):
+            forget.run(site, site.params(), clip_id, **WHO)
+    forget.run(site, site.params(), clip_id)
+    assert list(remnants(site, clip_id)) == []
+    assert site.holdout_versions() == ["v2"]
+    assert not (site.holdouts / "v1.dvc").exists()
 
 
 def test_who_and_why_must_be_said_and_an_unknown_clip_is_named(workspace: Workspace, seal_whole: Seal) -> None:

@@ -1,6 +1,7 @@
 """The gate judges a report once, writes the verdict where it cannot be changed unseen, and moves nothing."""
 
 import json
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -61,6 +62,48 @@ def test_a_holdout_that_has_judged_many_candidates_is_told(
     assert not any(result.notices for result in results[:9])
     assert "has judged 10 candidates" in results[9].notices[0]
     assert results[9].verdict == "pass"
+
+
+def test_candidates_that_were_evaluated_and_never_gated_wear_a_holdout_too(
+    released: Workspace, params: Params, write_evaluation: Judge
+) -> None:
+    for number in range(2, 10):
+        write_evaluation(str(number))
+    write_evaluation("9", "1")  # once more, against another champion
+    _on_other_clips(released, write_evaluation("50"))
+    for name, content in (("60-vs-none", "garbage"), ("61-vs-none", '{"clips": 7}'), ("copy-vs-2", "{}")):
+        (released.reports / name).mkdir()
+        (released.reports / name / "evaluation.json").write_text(content)
+    (released.reports / "62-vs-none").write_text("a file")
+    assert gate.run(released, params, report=write_evaluation("10")).notices == []
+    (notice,) = gate.run(released, params, report=write_evaluation("11")).notices
+    assert notice.startswith("This holdout, or one with most of its clips, has judged 10 candidates")
+    shutil.rmtree(released.report("10-vs-none").folder)
+    assert gate.run(released, params).notices == [notice], "the ledger knows it still"
+
+
+def test_a_holdout_with_a_corrected_label_or_a_few_more_clips_is_as_worn(
+    released: Workspace, params: Params, write_evaluation: Judge
+) -> None:
+    for number in range(1, 10):
+        files = released.report(write_evaluation(str(number)))
+        content = json.loads(files.evaluation.read_text())
+        content["holdout"] = {"version": "v0", "revision": "cd" * 16, "batches": []}
+        content["clips"] = content["clips"][: 12 + number % 2]
+        write_json(files.evaluation, content)
+    assert gate.run(released, params, report=write_evaluation("10")).notices == []
+    for number in range(2, 10, 2):
+        write_evaluation(str(number))
+    (notice,) = gate.run(released, params, report="10-vs-none").notices
+    assert "has judged 10 candidates" in notice
+
+
+def _on_other_clips(workspace: Workspace, name: str) -> None:
+    path = workspace.report(name).evaluation
+    content = json.loads(path.read_text())
+    for clip in content["clips"]:
+        clip["clip_id"] = clip["clip_id"][::-1].replace("0", "f")
+    write_json(path, content)
 
 
 def test_the_same_report_gets_the_same_verdict_and_no_second_line(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from types import SimpleNamespace
 
@@ -14,7 +18,8 @@ from violence_ops import versioning
 from violence_ops.errors import UsageError, UserError, WorkspaceError
 from violence_ops.files import sha256_file, write_json
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord
-from violence_ops.stages import assemble, holdout
+from violence_ops.stages import assemble, holdout, init, labels_file, status
+from violence_ops.stages.labelled import labelled_clips
 from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
@@ -67,6 +72,70 @@ def test_a_further_holdout_keeps_the_earlier_groups_and_takes_none_that_was_trai
     assert set(first.groups) < set(second.groups)
     assert all(group.startswith("s1") for group in set(second.groups) - set(first.groups))
     assert versioning.status(workspace)["assemble"]
+
+
+def test_a_corrected_label_freezes_the_same_groups_anew_and_once(workspace: Workspace, seal_tracks: Seal) -> None:
+    seal_tracks(workspace)
+    first = holdout.freeze(workspace, workspace.params())
+    assemble.run(workspace, workspace.params())
+    corrected = next(clip for clip in holdout.held_out(workspace) if clip.label == "Fight")
+    labels_file.record(workspace, {corrected.clip_id: "NonFight"}, "ada")
+    second = holdout.freeze(workspace, workspace.params())
+    assert (second.version, second.groups) == ("v2", first.groups)
+    assert second.clips == {"Fight": first.clips["Fight"] - 1, "NonFight": first.clips["NonFight"] + 1}
+    assert workspace.read_progress("holdout") == {"versions": {"v1": first.revision, "v2": second.revision}}
+    with pytest.raises(
+        UserError, match="what is held out has the labels it was frozen with, and too few source groups"
+    ):
+        holdout.freeze(workspace, workspace.params())
+    assert workspace.holdout_versions() == ["v1", "v2"]
+
+
+def test_a_new_clip_of_a_held_out_group_comes_with_the_next_version(workspace: Workspace, seal_tracks: Seal) -> None:
+    seal_tracks(workspace)
+    first = holdout.freeze(workspace, workspace.params())
+    assemble.run(workspace, workspace.params())
+    seal_tracks(workspace, clips=2, seed=1, group_of=first.groups[0])
+    second = holdout.freeze(workspace, workspace.params())
+    assert second.groups == first.groups
+    assert sum(second.clips.values()) == sum(first.clips.values()) + 2
+
+
+def test_a_holdout_that_is_not_pulled_is_named_and_never_overlooked(workspace: Workspace, seal_tracks: Seal) -> None:
+    seal_tracks(workspace)
+    params = workspace.params()
+    holdout.freeze(workspace, params)
+    seal_tracks(workspace, seed=1)
+    shutil.rmtree(workspace.holdout("v1"))
+    sentence = r"^The data of holdout v1 is not pulled: run `violence-ops dvc pull` first\.$"
+    for act in (
+        lambda: assemble.run(workspace, params),
+        lambda: assemble.run(workspace, workspace.params({"holdout.auto_freeze": False})),
+        lambda: holdout.ensure(workspace, params),
+        lambda: holdout.freeze(workspace, params),
+        lambda: holdout.freeze(workspace, params, version="v1"),
+        lambda: status.run(workspace),
+    ):
+        with pytest.raises(WorkspaceError, match=sentence):
+            act()
+    assert re.match(sentence, assemble.obstacle(workspace, params, labelled_clips(workspace)) or "")
+    assert not workspace.dataset.exists()
+    assert init.run(workspace.root).created is False
+    assert [path.name for path in workspace.holdouts.iterdir()] == ["v1.dvc"]
+    subprocess.run(
+        [sys.executable, "-m", "dvc", "checkout", "-q", "data/holdout/v1.dvc"], cwd=workspace.root, check=True
+    )
+    assert assemble.run(workspace, params).held_out > 0
+
+
+def test_no_holdout_is_frozen_of_a_part_of_the_batches(workspace: Workspace, seal_tracks: Seal) -> None:
+    seal_tracks(workspace)
+    away = workspace.batch(seal_tracks(workspace, seed=1)[0].batch_id)
+    versioning.add_batch(workspace, away)
+    shutil.rmtree(away.sealed)
+    with pytest.raises(WorkspaceError, match=f"The data of sealed batch {away.batch_id} is not pulled"):
+        holdout.freeze(workspace, workspace.params())
+    assert workspace.holdout_versions() == []
 
 
 def test_groups_of_any_registered_model_stay_out_of_a_further_holdout(workspace: Workspace, seal_tracks: Seal) -> None:

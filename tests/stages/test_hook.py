@@ -174,3 +174,17 @@ def test_one_that_is_set_up_wrongly_is_said_before_anything_moves(
     assert "VIOLENCE_OPS_HOOK_COMMAND" in status.run(Workspace(released.root)).told["nobody"]
     faults = [finding for finding in doctor.run(released.root).findings if finding.what == "told of releases"]
     assert [fault.ok for fault in faults] == [False]
+
+
+def test_output_that_cannot_be_kept_undoes_no_release_and_is_seen_in_status(
+    released: Workspace, params: Params, registry: Registry, write_evaluation: Judge, install: Install
+) -> None:
+    taken, workspace = install(KEEP), Workspace(released.root)
+    (workspace.services / "hook.log").mkdir(parents=True)  # as unwritable as on a full disk
+    result = _release(workspace, params, write_evaluation("1"))
+    assert (registry.alias("champion"), result.moved) == ("1", True)
+    assert "(exit status 0) cannot be kept in" in (result.untold or "")
+    assert "hook: 1 not told: The output of the command hook tell" in "\n".join(status.run(workspace).lines())
+    (workspace.services / "hook.log").rmdir()
+    assert notify.run(workspace).told == {"hook": [4]}
+    assert len(_lines(taken)) == 2  # at least once: it is known by its `seq`

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from violence_ops.catalog import Catalog
 from violence_ops.errors import ServiceUnavailable
-from violence_ops.stages import batches, explain, ingest, labels, quarantine
+from violence_ops.stages import batches, explain, ingest, labels, quarantine, status
 from violence_ops.stages.index import open_catalog, rebuild
 from violence_ops.workspace import Workspace
 
@@ -337,3 +342,114 @@ def test_a_rebuild_while_a_run_is_not_finished_does_not_let_the_same_bytes_in_tw
     assert take_in(workspace).claimed == 1
     (workspace.inbox / "again.mp4").write_bytes(b"a")
     assert take_in(workspace, date(2026, 1, 2)).duplicates == 1
+
+
+def unreadable(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, code: int = errno.EIO) -> None:
+    """Files that begin with `bad` give a read error."""
+    read = ingest.sha256_file
+
+    def fail(path: Path) -> str:
+        if path.read_bytes().startswith(b"bad"):
+            raise OSError(code, os.strerror(code), str(path))
+        return read(path)
+
+    monkeypatch.setattr(ingest, "sha256_file", fail)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])
+def test_a_file_that_gives_a_read_error_is_refused_and_stops_no_other(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    unreadable(workspace, monkeypatch, code)
+    for night in (1, 2):  # under the same name, and not known to be the same bytes
+        (workspace.inbox / "one.mp4").write_bytes(b"bad %d" % night)
+        (workspace.inbox / "good.mp4").write_bytes(b"good %d" % night)
+        result = take_in(workspace, date(2026, 1, night))
+        assert (result.claimed, result.quarantined, result.left) == (1, {"unreadable": 1}, 0)
+    entries = list(quarantine.entries(workspace))
+    assert {one["message"] for one in entries} == {
+        f"one.mp4 cannot be read ({os.strerror(code)}): look at its disk, then drop it again, from where it came from or from the "
+        "quarantine."
+    }
+    kept = {(workspace.quarantined(one["clip_id"]) / one["original"]).read_bytes() for one in entries}
+    assert kept == {b"bad 1", b"bad 2"}
+    assert list(workspace.claims.iterdir()) == []
+
+
+def test_a_file_that_cannot_even_be_copied_to_be_ours_is_refused(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(source: Path, target: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO), str(source))
+
+    monkeypatch.setattr(shutil, "copyfile", fail)
+    (tmp_path / "theirs.mp4").write_bytes(b"theirs")
+    os.link(tmp_path / "theirs.mp4", workspace.inbox / "theirs.mp4")
+    (workspace.inbox / "good.mp4").write_bytes(b"good")
+    result = take_in(workspace)
+    assert (result.claimed, result.quarantined) == (1, {"unreadable": 1})
+
+
+def test_one_that_cannot_even_be_put_into_quarantine_waits_in_the_claim_and_is_told(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreadable(workspace, monkeypatch)
+    put = quarantine.put
+
+    def fail(*arguments: Any, original: Path | None, **options: Any) -> None:
+        if original and original.read_bytes().startswith(b"bad"):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(original))
+        put(*arguments, original=original, **options)
+
+    (workspace.inbox / "bad.mp4").write_bytes(b"bad")
+    (workspace.inbox / "good.mp4").write_bytes(b"good")
+    (workspace.inbox / "again.mp4").write_bytes(b"good")
+    with monkeypatch.context() as patch:
+        patch.setattr(quarantine, "put", fail)
+        first = take_in(workspace)
+        assert (first.claimed, first.quarantined, first.left) == (1, {"duplicate": 1}, 1)
+        (notice,) = first.notices
+        assert notice.startswith(
+            "bad.mp4 can be neither read nor put into quarantine (Input/output error) and stays in "
+        )
+        (workspace.inbox / "new.mp4").write_bytes(b"new")
+        second = take_in(workspace, date(2026, 1, 2))
+        assert (second.claimed, second.duplicates, second.left, second.notices) == (1, 0, 1, first.notices)
+        assert status.run(workspace).inbox == 1
+        (waiting,) = workspace.claims.glob("*/files/*")
+        assert waiting.read_bytes() == b"bad"
+    third = take_in(workspace, date(2026, 1, 3))
+    assert (third.batch_ids, third.quarantined, third.left) == ([], {"unreadable": 1}, 0)
+    assert list(workspace.claims.iterdir()) == []
+
+
+def test_one_that_waits_in_the_claim_may_be_taken_away_by_hand(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    unreadable(workspace, monkeypatch)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    (workspace.inbox / "bad.mp4").write_bytes(b"bad")
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "link", fail)
+        take_in(workspace)
+    (waiting,) = workspace.claims.glob("*/files/*")
+    waiting.unlink()
+    result = take_in(workspace, date(2026, 1, 2))
+    assert (result.quarantined, result.left) == ({}, 0)
+    assert list(workspace.claims.iterdir()) == []
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT])
+def test_a_full_disk_of_our_own_refuses_no_clip(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    with monkeypatch.context() as patch:
+        unreadable(workspace, patch, code)
+        (workspace.inbox / "bad.mp4").write_bytes(b"bad luck")
+        with pytest.raises(OSError, match=os.strerror(code)):
+            take_in(workspace)
+    assert list(quarantine.entries(workspace)) == []
+    assert take_in(workspace, date(2026, 1, 2)).claimed == 1

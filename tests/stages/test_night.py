@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -11,7 +12,10 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+from violence_ops import versioning
 from violence_ops.cli.program import app
+from violence_ops.errors import ServiceUnavailable, WorkspaceError
+from violence_ops.folders import Batch
 from violence_ops.stages import night
 from violence_ops.workspace import Workspace
 
@@ -56,3 +60,45 @@ def test_missed_days_are_filled_in_one_after_another_each_with_its_own_files(
         shutil.copy(clip_folder / f"clip{day % 5}.mp4", workspace.inbox)
         night.run(workspace, workspace.params(), night=date(2026, 1, day))
     assert [batch.batch_id[:10] for batch in workspace.sealed_batches()] == ["2026-01-29", "2026-01-30"]
+
+
+def test_batches_whose_sealing_was_not_finished_are_finished_by_the_night_after(workspace: Workspace) -> None:
+    params = workspace.params({"expectations.max_share_quarantined": 1.0})
+    shutil.rmtree(workspace.remote)
+    workspace.remote.write_text("a file where the remote was")
+    for day in (1, 2):  # what could not be sent keeps the second night from nothing but sending
+        (workspace.inbox / "junk.mp4").write_text(f"no video {day}")
+        with pytest.raises(ServiceUnavailable, match="run this again"):
+            night.run(workspace, params, night=date(2026, 1, day))
+    names = [batch.batch_id for batch in workspace.sealed_batches()]
+    assert [name[:10] for name in names] == ["2026-01-01", "2026-01-02"]
+    assert versioning.versioned_batches(workspace) == set()
+    workspace.remote.unlink()
+    workspace.remote.mkdir()
+    found = night.run(workspace, params, night=date(2026, 1, 3))
+    assert {name: list(verbs) for name, verbs in found.batches.items()} == {name: ["seal"] for name in names}
+    assert versioning.versioned_batches(workspace) == set(names)
+    assert night.run(workspace, params, night=date(2026, 1, 4)).batches == {}
+
+
+def test_one_whose_sealing_cannot_be_finished_stops_no_other(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = workspace.params({"expectations.max_share_quarantined": 1.0})
+    (workspace.inbox / "junk.mp4").write_text("no video")
+    (half_sealed,) = night.run(workspace, params, night=DAY).batches
+    subprocess.run(["git", "-C", workspace.root, "tag", "--delete", f"batch/{half_sealed}"], check=True)
+    (workspace.inbox / "junk.mp4").write_text("no video either")
+    add_batch = versioning.add_batch
+
+    def refuse_the_first(one: Workspace, batch: Batch) -> str:
+        if batch.batch_id == half_sealed:
+            raise WorkspaceError("DVC refused.")
+        return add_batch(one, batch)
+
+    monkeypatch.setattr(versioning, "add_batch", refuse_the_first)
+    found = night.run(workspace, params, night=date(2026, 2, 1))
+    assert found.stopped == {half_sealed: "DVC refused."}
+    assert f"batch {half_sealed} was stopped" in list(found.lines())
+    (other,) = set(found.batches) - {half_sealed}
+    assert versioning.versioned_batches(workspace) == {other}

@@ -160,3 +160,44 @@ def test_an_address_that_is_none_is_refused_by_its_variable_without_being_shown(
     with pytest.raises(UsageError, match="VIOLENCE_OPS_WEBHOOK_URL is no address") as refusal:
         notify.receivers(Workspace(workspace.root))
     assert "t0ken" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "fault"),
+    [
+        ("ALL_PROXY", "socks5://me:t0ken@127.0.0.1:1080", "ImportError"),
+        ("ALL_PROXY", "ftp://me:t0ken@proxy", "ValueError"),
+        ("SSL_CERT_FILE", "/no/t0ken.pem", "FileNotFoundError"),
+    ],
+    ids=["socks", "ftp", "certificates"],
+)
+def test_a_proxy_or_certificates_that_cannot_be_used_stop_no_release_and_are_said(
+    released: Workspace, params: Params, registry: Registry, write_evaluation: Judge, receiver: _Server,
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, fault: str,
+) -> None:  # fmt: skip
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    workspace = Workspace(released.root)
+    with monkeypatch.context() as patch:
+        patch.setenv(variable, value)
+        result = _release(workspace, params, write_evaluation("1"))
+        assert (registry.alias("champion"), result.moved) == ("1", True)
+        assert f"did not take the change of champion ({fault}, by the environment's proxy" in (result.untold or "")
+        assert fault in notify.state(workspace)["webhook"]
+        assert "t0ken" not in (result.untold or "") + workspace.told("webhook").read_text()
+        assert rollback.verify_ledger(workspace).champion == "1"
+    assert receiver.received == []
+    assert notify.run(workspace).told == {"webhook": [4]}
+
+
+def test_what_was_told_and_cannot_be_written_down_stops_no_release_and_is_said(
+    released: Workspace, params: Params, registry: Registry, write_evaluation: Judge, receiver: _Server
+) -> None:
+    workspace = Workspace(released.root)
+    workspace.told("webhook").mkdir(parents=True)  # as unwritable as on a full disk
+    result = _release(workspace, params, write_evaluation("1"))
+    assert (registry.alias("champion"), result.moved) == ("1", True)
+    assert "What the webhook was told cannot be written down (Is a directory)" in (result.untold or "")
+    workspace.told("webhook").rmdir()
+    assert notify.run(workspace).told == {"webhook": [4]}
+    assert len(receiver.received) == 1

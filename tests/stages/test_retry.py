@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from violence_ops.cli.program import app
-from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
+from violence_ops.errors import ExpectationsFailed, ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.stages import batches, forget, ingest, quarantine, retry, seal, status, validate
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
@@ -122,6 +123,39 @@ def test_a_night_under_way_is_sealed_as_it_is_and_the_clip_goes_to_the_inbox_the
     assert seal.run(workspace, workspace.params()).batch_ids == [batch_id]
     found = retry.run(workspace)
     assert (found.inbox, found.waiting) == ([again], [])
+
+
+def test_a_clip_taken_back_after_its_shard_was_validated_is_judged_by_the_checkpoint(
+    workspace: Workspace, refused: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validate.expectations, "check_clips", lambda *_: None)
+    assert retry.run(workspace).batch == [refused["clip_id"]]
+    validate.checkpoint(workspace, workspace.params())
+    assert known(workspace, refused["clip_id"]) == ("accepted", None, refused["batch_id"])
+
+
+@pytest.mark.parametrize(("stops", "place"), [(False, "waiting"), (True, "batch")], ids=["passed", "stopped"])
+def test_from_its_checkpoint_on_a_batch_is_left_alone_also_before_there_are_poses_unless_it_stops_there(
+    workspace: Workspace, refused: dict[str, Any], monkeypatch: pytest.MonkeyPatch, stops: bool, place: str
+) -> None:
+    meanwhile = []
+
+    def check(*_: object) -> None:
+        meanwhile.extend(retry.run(workspace).waiting)
+        if stops:
+            raise ExpectationsFailed("Too many clips are in quarantine.")
+
+    monkeypatch.setattr(validate.expectations, "check_clips", check)
+    with pytest.raises(ExpectationsFailed) if stops else nullcontext():
+        validate.checkpoint(workspace, workspace.params(BUSY))
+    assert meanwhile == [refused["clip_id"]]
+    found = retry.run(workspace)
+    assert {name: getattr(found, name) for name in ("inbox", "batch", "waiting")} == {
+        "inbox": [],
+        "batch": [],
+        "waiting": [],
+        place: [refused["clip_id"]],
+    }
 
 
 def test_a_clip_of_a_batch_that_could_not_be_sent_is_not_lost(workspace: Workspace, refused: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.recognition.predict import predict_clip
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
-from violence_ops.stages import assemble, batches, score, shadow, train
+from violence_ops.stages import assemble, batches, reports, score, shadow, train
 from violence_ops.stages import night as whole_night
 from violence_ops.workspace import Workspace
 
@@ -105,6 +105,75 @@ def test_what_a_kill_left_half_written_goes_with_the_next_run(
     left.write_bytes(b"PAR1 and no end")
     shadow.run(released, released.params())
     assert (left.exists(), whole.exists()) == (False, True)
+
+
+def _right_in_shadow(workspace: Workspace, clips: list[ClipRecord], version: str) -> None:
+    """Let a version have said in shadow, of one batch, what the clips' labels say."""
+    batch = workspace.batch(clips[0].batch_id)
+    labels = {clip.clip_id: clip.label for clip in clips}
+    rows = [
+        row | {"model_version": version, "clip_probability": float(labels[row["clip_id"]] == "Fight"), "verdict": labels[row["clip_id"]]}
+        for row in pq.read_table(batch.table("predictions")).to_pylist()
+    ]  # fmt: skip
+    write_table(workspace.shadow(version, batch.batch_id), pa.Table.from_pylist(rows, PREDICTIONS_SCHEMA))
+
+
+@pytest.fixture
+def in_shadow(released: Workspace, seal_whole: Seal) -> tuple[Workspace, list[ClipRecord]]:
+    """A night of 12 clips (4 groups of 3), all of them Fight to champion 1, and version 2 in shadow right on each."""
+    clips = seal_whole(released, clips=12, judged_by="1", surely=True)
+    _right_in_shadow(released, clips, "2")
+    return released, clips
+
+
+def test_clips_whose_source_group_it_was_trained_on_do_not_count(
+    in_shadow: tuple[Workspace, list[ClipRecord]], trained: Callable[..., None], write_evaluation: Callable[..., str]
+) -> None:
+    workspace, clips = in_shadow
+    trained(workspace, "2", [next(clip for clip in clips if clip.source_group == "s0g01")])
+    rest = [clip for clip in clips if clip.source_group != "s0g01"]
+    calm = sum(clip.label == "NonFight" for clip in rest)
+    found = shadow.show(workspace, "2").found
+    assert (found.clips, found.left_out, found.differ) == (9, 3, calm)
+    assert (found.labelled, found.shadow_right) == (calm, calm)
+    assert {clip.clip_id for clip in found.disagreements} == {clip.clip_id for clip in rest if clip.label == "NonFight"}
+    said = "Left out: 3 clips of source groups that it was trained on."
+    assert shadow.show(workspace, "2").lines()[0].endswith(said)
+    files = workspace.report(write_evaluation("2", "1"))
+    reports.write_page(workspace, files, reports.read(files).evaluation, workspace.params())
+    assert said in files.page.read_text()
+
+    trained(workspace, "2", clips)
+    assert shadow.show(workspace, "2").lines() == [
+        "Version 2 has judged no clip in shadow that a champion has judged, too, and that is new to it. "
+        "Left out: 12 clips of source groups that it was trained on."
+    ]
+
+
+def test_of_a_version_that_does_not_say_what_it_was_trained_on_the_comparison_says_so(
+    in_shadow: tuple[Workspace, list[ClipRecord]],
+) -> None:
+    workspace, _ = in_shadow
+    workspace.model_package("2").mkdir(parents=True)
+    found = shadow.show(workspace, "2").found
+    assert (found.clips, found.left_out) == (12, 0)
+    assert sentence(found).endswith(" Which clips it was trained on is not known: they may be among these.")
+
+
+def test_a_night_that_the_version_judged_as_champion_is_not_compared_with_itself(
+    released: Workspace, release: Callable[[Workspace, str], None], seal_whole: Seal, trained: Callable[..., None]
+) -> None:
+    own = seal_whole(released, clips=6, judged_by="2")
+    trained(released, "2", [])
+    release(released, "1")
+    shadow.start(released, released.params(), "2")
+    assert shadow.run(released, released.params()).batches == 0
+    _right_in_shadow(released, own, "2")  # as versions of before November 2026 did
+    with pytest.raises(WorkspaceError, match="no sealed batch holds verdicts of a champion to compare with"):
+        shadow.show(released)
+    other = seal_whole(released, clips=6, seed=1, night="2026-02-01", judged_by="1")
+    _right_in_shadow(released, other, "2")
+    assert [night.batch_id for night in shadow.show(released).found.nights] == [other[0].batch_id]
 
 
 def _a_damaged_package_fails_the_shadow_and_not_the_night(workspace: Workspace) -> None:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shlex
+import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from violence_ops import services, versioning_remote
+from violence_ops.cli.program import app
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
-from violence_ops.stages import doctor, ingest, init, status
+from violence_ops.files import write_json
+from violence_ops.records import ClipRecord
+from violence_ops.stages import doctor, extract_poses, ingest, init, night, status, validate
 from violence_ops.workspace import Workspace
 
 
@@ -34,8 +43,6 @@ def test_status_counts_the_files_that_wait_in_the_inbox(workspace: Workspace) ->
 
 
 def test_status_counts_batches_and_quarantine(workspace: Workspace, clip_folder: Path) -> None:
-    import shutil
-
     shutil.copytree(clip_folder, workspace.inbox / "Fight")
     (workspace.inbox / "link.mp4").symlink_to("/etc/passwd")
     (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 1, 31)).batch_ids
@@ -45,6 +52,96 @@ def test_status_counts_batches_and_quarantine(workspace: Workspace, clip_folder:
     before = result.to_dict()
     status.rebuild_catalog(workspace)
     assert status.run(workspace).to_dict() == before
+
+
+def test_status_counts_what_a_killed_run_has_taken_out_of_the_inbox(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    for name in ("a.mp4", "b.mp4"):
+        (workspace.inbox / name).write_text(name)
+    with monkeypatch.context() as patch:
+        patch.setattr(ingest, "_decide", killed)
+        with pytest.raises(KeyboardInterrupt):
+            ingest.run(workspace, workspace.params(), night=date(2026, 1, 31))
+    (workspace.inbox / "c.mp4").write_text("c")
+    assert status.run(workspace).inbox == 3
+    ingest.run(workspace, workspace.params(), night=date(2026, 2, 1))
+    assert status.run(workspace).inbox == 0
+
+
+def test_status_names_a_claim_that_cannot_be_read(workspace: Workspace) -> None:
+    plan = workspace.claims / "2026-01-31-ab" / "plan.json"
+    plan.parent.mkdir(parents=True)
+    plan.write_text("{")
+    (problem,) = [line for line in status.run(workspace).lines() if line.startswith("PROBLEM")]
+    assert f"{plan} is damaged" in problem
+
+
+def test_status_names_a_batch_whose_sealing_was_not_finished(workspace: Workspace) -> None:
+    (workspace.inbox / "junk.mp4").write_text("no video")
+    params = workspace.params({"expectations.max_share_quarantined": 1.0})
+    (batch_id,) = night.run(workspace, params, night=date(2026, 1, 31)).batches
+    assert not any(line.startswith("PROBLEM") for line in status.run(workspace).lines())
+    subprocess.run(["git", "-C", workspace.root, "tag", "--delete", f"batch/{batch_id}"], check=True)
+    (sentence,) = status.run(workspace).unfinished
+    assert f"PROBLEM     {sentence}" in list(status.run(workspace).lines())
+    remedy = shlex.split(re.findall("`violence-ops (.+?)`", sentence)[0])
+    assert CliRunner().invoke(app, [*remedy, "--workspace", str(workspace.root)]).exit_code == 0
+    assert status.run(workspace).unfinished == []
+
+
+def test_status_says_on_one_line_what_became_of_the_newest_batch(
+    workspace: Workspace, clip_folder: Path, seal_whole: Callable[..., list[ClipRecord]]
+) -> None:
+    def line() -> str:
+        (found,) = [line for line in status.run(workspace).lines() if line.startswith("last batch")]
+        return found
+
+    assert line() == "last batch  none"
+    seal_whole(workspace, clips=4, night="2026-01-30")
+    assert line() == "last batch  2026-01-30-00000000: sealed, 4 accepted"
+    shutil.copy(clip_folder / "clip0.mp4", workspace.inbox)
+    (workspace.inbox / "junk.mp4").write_text("no video")
+    (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 1, 31)).batch_ids
+    assert line() == f"last batch  {batch_id}: open, 2 claimed"
+    validate.run(workspace, workspace.params())
+    assert line() == f"last batch  {batch_id}: open, 1 accepted, 1 quarantined"
+    seal_whole(workspace, clips=4, night="2026-01-31", seed=1)
+    assert batch_id in line()  # of one night the one that is not done
+    done = CliRunner().invoke(app, ["status", "--json", "--workspace", str(workspace.root)])
+    wanted = {"batch_id": batch_id, "state": "open", "clips": {"accepted": 1, "quarantined": 1}}
+    assert json.loads(done.stdout)["last_batch"] == wanted
+    workspace.batch(batch_id).manifest.write_text("{")
+    assert line() == f"last batch  {batch_id}: open, clips not known"
+
+
+def test_of_several_batches_of_one_night_the_one_that_was_sealed_last_is_the_newest(
+    workspace: Workspace, seal_whole: Callable[..., list[ClipRecord]]
+) -> None:
+    for seed, sealed_at in ((1, "2026-02-01T02:30:00+00:00"), (2, "2026-02-01T02:10:00+00:00")):
+        batch = workspace.batch(seal_whole(workspace, clips=4, seed=seed)[0].batch_id)
+        content = json.loads(batch.manifest.read_text())
+        write_json(batch.manifest, content | {"run": content["run"] | {"sealed_at": sealed_at}})
+    newest = status.run(workspace).last_batch
+    assert newest is not None
+    assert newest.batch_id == "2026-01-31-00000001"
+
+
+def test_the_exit_code_of_status_is_what_its_help_says(workspace: Workspace) -> None:
+    def exit_code() -> int:
+        return CliRunner().invoke(app, ["status", "--workspace", str(workspace.root)]).exit_code
+
+    said = " ".join(CliRunner().invoke(app, ["status", "--help"], env={"COLUMNS": "200"}).stdout.split())
+    assert "Exit code 1 if it is not known for certain which version is champion, or git is on no branch." in said
+    assert exit_code() == 0  # though there is nothing that could be released
+    subprocess.run(["git", "-C", workspace.root, "checkout", "--quiet", "--detach"], check=True)
+    assert exit_code() == 1
+    subprocess.run(["git", "-C", workspace.root, "checkout", "--quiet", "-"], check=True)
+    (workspace.root / "mlflow.db").write_text("garbage" * 1000)
+    assert exit_code() == 1
 
 
 def test_a_healthy_machine_has_no_fault(workspace: Workspace) -> None:
@@ -59,6 +156,12 @@ def test_doctor_names_the_bad_key_of_params(workspace: Workspace) -> None:
     result = doctor.run(workspace.root)
     assert not result.healthy
     assert any("ingest.shard_sise" in line for line in result.lines())
+
+
+def test_doctor_names_a_family_that_cannot_be_trained_before_any_night(workspace: Workspace) -> None:
+    text = workspace.params_file.read_text("utf-8")
+    workspace.params_file.write_text(text.replace("family: stgcnpp ", "family: stgcn "), "utf-8")
+    assert any("train.family is 'stgcn'" in line for line in doctor.run(workspace.root).lines())
 
 
 @pytest.mark.parametrize(
@@ -81,6 +184,24 @@ def test_doctor_finds_what_would_keep_the_night_from_looking_at_a_clip(
     (fault,) = [finding for finding in doctor.run(workspace.root).findings if not finding.ok]
     assert fault.what == "poses"
     assert remedy in fault.remedy
+
+
+def test_a_full_gpu_is_a_fault_with_a_remedy_and_no_traceback(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import torch
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20 MiB.\nSee the documentation.")
+
+    monkeypatch.setattr(extract_poses, "open_source", full)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", full)
+    faults = [finding for finding in doctor.run(workspace.root).findings if not finding.ok]
+    assert [(fault.what, fault.found) for fault in faults] == [
+        (what, "OutOfMemoryError: CUDA out of memory. Tried to allocate 20 MiB.") for what in ("GPU", "poses")
+    ]
+    assert all("`nvidia-smi`" in fault.remedy for fault in faults)
 
 
 @pytest.mark.parametrize(

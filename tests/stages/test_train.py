@@ -13,7 +13,7 @@ from violence_ops.cli.program import app
 from violence_ops.errors import ParamsError, UserError, WorkspaceError
 from violence_ops.files import fingerprint, write_json
 from violence_ops.records import ClipRecord
-from violence_ops.stages import assemble, holdout, train
+from violence_ops.stages import assemble, holdout, lineage, train
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
 
@@ -157,9 +157,8 @@ def test_every_training_is_a_run_and_a_version_and_the_newest_is_the_candidate(
     assert tags["dataset_revision"] == revision == workspace.read_progress("train")["dataset_revision"]
     assert (tags["holdout"], tags["holdout_revision"]) == ("v1", frozen.revision)
     assert tags["labels_version"] == "0"
-    assert all(
-        tags[name] for name in ("code_revision", "workspace_revision", "pose_weights", "params_digest", "threshold")
-    )
+    assert all(tags[name] for name in ("code_revision", "workspace_revision", "params_digest", "threshold"))
+    assert "pose_weights" not in tags  # the batches do not say
 
     folder = registry.download("2", workspace.model_package("2"))
     training = json.loads((folder / "training.json").read_text())
@@ -174,6 +173,46 @@ def test_every_training_is_a_run_and_a_version_and_the_newest_is_the_candidate(
     assert not train.worth_while(workspace, workspace.params({"train.min_new_clips": 25}))
 
 
+@pytest.mark.slow
+def test_what_the_clips_were_made_with_is_logged_whatever_params_yaml_says_now(
+    new_workspace: Callable[..., Workspace], seal_whole: Seal
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    workspace = new_workspace(**{"train.family": "feature_line", "holdout.auto_freeze": False})
+    first = workspace.batch(seal_whole(workspace, clips=24)[0].batch_id)
+    now = workspace.params({"pose.score_threshold": 0.9, "tracking.buffer_s": 9.0, "involvement.preset": "accuracy"})
+
+    def made() -> tuple[dict[str, str], dict[str, str]]:
+        """Tags and parameters of a new version and its run."""
+        assemble.run(workspace, now)
+        found = train.run(workspace, now)
+        model = lineage.run(workspace, found.model_version)
+        tags = open_registry(workspace).tags(found.model_version)
+        assert isinstance(model, lineage.ModelLineage)
+        assert model.facts["pose_weights"] == tags["pose_weights"]
+        return tags, MlflowClient(workspace.mlflow_uri).get_run(found.run_id).data.params
+
+    tags, logged = made()
+    assert tags["pose_weights"] == "ab" * 32
+    names = ("pose.score_threshold", "tracking.buffer_s", "involvement.preset")
+    assert [logged[name] for name in names] == ["0.2", "2.0", "fighters"]
+
+    second = workspace.batch(seal_whole(workspace, clips=12, seed=1, night="2026-02-01")[0].batch_id)
+    facts = json.loads(second.manifest.read_text())
+    facts["params"]["involvement"]["preset"] = "prevention"
+    del facts["params"]["tracking"]
+    write_json(second.manifest, facts | {"pose_weights": {"name": "rtmo-s", "sha256": "cd" * 32}})
+    tags, logged = made()
+    homes = train.Dataset.read(workspace).both.column("batch_id").to_pylist()
+    clips = [homes.count(batch.batch_id) for batch in (first, second)]
+    assert clips == [24, 12]
+    assert tags["pose_weights"] == f"mixed: {'ab' * 32} (24 clips), {'cd' * 32} (12 clips)"
+    assert [logged[name] for name in names] == [
+        "0.2", "mixed: 2.0 (24 clips), not recorded (12 clips)", "mixed: fighters (24 clips), prevention (12 clips)",
+    ]  # fmt: skip
+
+
 def _check_run(uri: str, run_id: str) -> None:
     """What a data scientist looks for in a run."""
     from mlflow.tracking import MlflowClient
@@ -182,6 +221,7 @@ def _check_run(uri: str, run_id: str) -> None:
     run = client.get_run(run_id)
     assert run.info.status == "FINISHED"
     assert run.data.params["train.epochs"] == "2"
+    assert "tracking.high_score" not in run.data.params
     assert {"train_loss", "val_f1", "val_precision", "val_recall", "val_accuracy"} <= run.data.metrics.keys()
     assert [metric.step for metric in client.get_metric_history(run_id, "val_f1")] == [1, 2]
     assert {one.path for one in client.list_artifacts(run_id, "plots")} == {

@@ -21,6 +21,8 @@ def work(common, item):
     if item == "dies" or (item == "dies once" and not mark.exists()):
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if item == "crashes":
+        os.kill(os.getpid(), signal.SIGSEGV)
     if item == "refuses":
         raise UserError("no such thing: mend it.")
     if item == "is wrong":
@@ -52,9 +54,9 @@ def work(work_on):
 
 
 def test_one_that_hangs_and_one_that_dies_do_not_harm_the_others(work):
-    found = work("a", "hangs", "b", "dies", "c", "dies once")
+    found = work("a", "hangs", "b", "dies", "c", "dies once", "crashes")
     assert {item: outcome.failure for item, outcome in found.items()} == {
-        "a": None, "b": None, "c": None, "hangs": "timeout", "dies": "killed", "dies once": None,
+        "a": None, "b": None, "c": None, "hangs": "timeout", "dies": "killed", "dies once": None, "crashes": "crashed",
     }  # fmt: skip
     assert found["c"].value["item"] == "c"
 

@@ -108,7 +108,7 @@ def night(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The whole night without Airflow: ingest, then validate to seal for every open batch, and a version in shadow.
+    """The whole night without Airflow: ingest, then validate to seal for every open batch, what an earlier sealing lacks, and a version in shadow.
 
     A batch that does not meet the expectations, or cannot be read, stays open and stops no other; the exit code is then 1, or 4 if nothing of it was usable.
     """

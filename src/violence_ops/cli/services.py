@@ -63,12 +63,29 @@ def down(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
 
 
 @app.command()
+def tidy(
+    days: Annotated[int, typer.Option(min=1, help="What is older is removed.")] = 90,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Remove old runs and logs of Airflow, old checks of Great Expectations, and all but the end of long service logs.
+
+    Clips, tables, models, reports and the ledger stay. Airflow may be running; have cron do it every week.
+    """
+    from violence_ops.stages import tidy as stage
+
+    opened, _ = open_workspace(workspace)
+    show(stage.run(opened, days=days, dry_run=dry_run), as_json)
+
+
+@app.command()
 def status(
     workspace: WorkspaceOption = None,
     unlabelled: Annotated[bool, typer.Option("--unlabelled", help="List the clips that wait for a label.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Batches, quarantine, labels, models and services at a glance. Exit code 1 if nothing can be released or the champion is not known for certain."""
+    """Batches, quarantine, labels, models and services at a glance. Exit code 1 if it is not known for certain which version is champion, or git is on no branch."""
     from violence_ops.stages import status as stage
 
     opened, _ = open_workspace(workspace)

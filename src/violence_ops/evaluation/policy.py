@@ -65,7 +65,7 @@ def _same_holdout(evaluation: Evaluation) -> Check:
     if relabelled := evaluation.checks.relabelled:
         return Check(
             name="holdout", outcome="undecided",
-            sentence=f"Holdout {evaluation.holdout.version} is stale, {len(relabelled)} of its clips have another label by now: freeze another one.",
+            sentence=f"Holdout {evaluation.holdout.version} is stale, {len(relabelled)} of its clips have another label by now: freeze another with `violence-ops holdout freeze`, then run `violence-ops evaluate`.",
         )  # fmt: skip
     return Check(
         name="holdout", outcome="pass",
@@ -102,10 +102,11 @@ def _shared(leakage: Leakage) -> str:
 def _support(evaluation: Evaluation, policy: GateParams) -> Check:
     counts = evaluation.candidate.metrics.confusion
     fights, others = counts.tp + counts.fn, counts.tn + counts.fp
-    enough = min(fights, others) >= policy.min_clips
+    groups = len({clip.source_group for clip in evaluation.clips})
+    enough = min(fights, others) >= policy.min_clips and groups >= MIN_GROUPS
     return Check(
         name="support", outcome="pass" if enough else "undecided",
-        sentence=f"The holdout has {fights} Fight and {others} NonFight clips; {policy.min_clips} of each are wanted (gate.min_clips).",
+        sentence=f"The holdout has {fights} Fight and {others} NonFight clips of {groups} source group{'' if groups == 1 else 's'}; {policy.min_clips} of each label (gate.min_clips) and {MIN_GROUPS} source groups are wanted.",
     )  # fmt: skip
 
 

@@ -226,10 +226,12 @@ class Evaluation(_Record):
 
 
 class ShadowNight(_Record):
-    """The clips of one batch that the champion of that night and the shadow have both judged."""
+    """The clips of one batch that the champion of that night and the shadow have both judged, without the `left_out` ones, of
+    whose source groups the shadow has learnt (none in records of before that was counted)."""
 
     batch_id: str
     clips: int
+    left_out: int = 0
     champion_fights: int
     shadow_fights: int
     differ: int
@@ -249,9 +251,11 @@ class ShadowClip(_Record):
 
 class ShadowComparison(_Record):
     """What a version said in shadow, beside the champions of those nights. `labelled` of all disagreements have a label,
-    and the shadow is right on `shadow_right` of these; `disagreements` may be only the first of them."""
+    and the shadow is right on `shadow_right` of these; `disagreements` may be only the first of them. Without
+    `training_known` the version does not say which clips it was trained on, and none is left out."""
 
     version: str
+    training_known: bool = False
     nights: tuple[ShadowNight, ...]
     disagreements: tuple[ShadowClip, ...]
     labelled: int
@@ -260,6 +264,10 @@ class ShadowComparison(_Record):
     @property
     def clips(self) -> int:
         return sum(night.clips for night in self.nights)
+
+    @property
+    def left_out(self) -> int:
+        return sum(night.left_out for night in self.nights)
 
     @property
     def differ(self) -> int:

@@ -113,13 +113,15 @@ def _comparison(evaluation: Evaluation) -> str:
         f"{interval.lower:+.3f} to {interval.upper:+.3f}) {where}."
     )
     names = f"candidate {own.version}", f"champion {champion.version}"
-    if interval.lower > 0:
+    few = interval.units < policy.MIN_GROUPS
+    if interval.lower > 0 and not few:
         return f"C{names[0][1:]} is better than {names[1]}: {figures}"
     if interval.upper < 0:
         return f"C{names[0][1:]} is worse than {names[1]}: {figures}"
     if found.only_candidate_right == found.only_champion_right == 0:
         return f"C{names[0][1:]} gives the same verdicts as {names[1]}, F1 {own.metrics.f1:.3f}, {where}."
-    return f"It is undecided whether {names[0]} is better than {names[1]}: {figures}"
+    why = f", as fewer than {policy.MIN_GROUPS} source groups cannot carry a comparison" if few else ""
+    return f"It is undecided whether {names[0]} is better than {names[1]}{why}: {figures}"
 
 
 def _context(evaluation: Evaluation, verdict: Verdict, gate: GateParams) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Final
 
 from violence_ops.evaluation.records import Prediction, ShadowClip, ShadowComparison, ShadowNight
@@ -12,15 +12,19 @@ MAX_CLIPS: Final = 200
 """Disagreements that are listed; all are counted."""
 
 
-def night(batch_id: str, champion: Mapping[str, Prediction], shadow: Mapping[str, Prediction]) -> ShadowNight:
-    """Count, over the clips of one batch that both have judged (predictions by clip_id)."""
+def night(
+    batch_id: str, champion: Mapping[str, Prediction], shadow: Mapping[str, Prediction], learnt: Collection[str] = ()
+) -> ShadowNight:
+    """Count, over the clips of one batch that both have judged (predictions by clip_id), without those that the shadow has `learnt`."""
     both = champion.keys() & shadow.keys()
+    counted = both.difference(learnt)
     return ShadowNight(
         batch_id=batch_id,
-        clips=len(both),
-        champion_fights=sum(champion[name].verdict == "Fight" for name in both),
-        shadow_fights=sum(shadow[name].verdict == "Fight" for name in both),
-        differ=sum(champion[name].verdict != shadow[name].verdict for name in both),
+        clips=len(counted),
+        left_out=len(both) - len(counted),
+        champion_fights=sum(champion[name].verdict == "Fight" for name in counted),
+        shadow_fights=sum(shadow[name].verdict == "Fight" for name in counted),
+        differ=sum(champion[name].verdict != shadow[name].verdict for name in counted),
     )
 
 
@@ -38,7 +42,9 @@ def disagreements(
     ]  # fmt: skip
 
 
-def comparison(version: str, nights: Iterable[ShadowNight], differing: Iterable[ShadowClip]) -> ShadowComparison:
+def comparison(
+    version: str, nights: Iterable[ShadowNight], differing: Iterable[ShadowClip], *, training_known: bool = True
+) -> ShadowComparison:
     """All nights together; the disagreements that are furthest apart first."""
     found = sorted(
         differing, key=lambda clip: (-abs(clip.shadow.probability - clip.champion.probability), clip.clip_id)
@@ -46,24 +52,33 @@ def comparison(version: str, nights: Iterable[ShadowNight], differing: Iterable[
     labelled = [clip for clip in found if clip.label]
     return ShadowComparison(
         version=version, nights=tuple(nights), disagreements=tuple(found[:MAX_CLIPS]), labelled=len(labelled),
-        shadow_right=sum(clip.label == clip.shadow.verdict for clip in labelled),
+        shadow_right=sum(clip.label == clip.shadow.verdict for clip in labelled), training_known=training_known,
     )  # fmt: skip
 
 
 def sentence(found: ShadowComparison) -> str:
-    """One or two sentences for a person."""
+    """A few sentences for a person."""
     if not found.clips:
-        return f"Version {found.version} has judged no clip in shadow that a champion has judged, too."
+        new = ", and that is new to it" if found.left_out else ""
+        return f"Version {found.version} has judged no clip in shadow that a champion has judged, too{new}.{_learnt(found)}"
     said = (
         f"In shadow, version {found.version} gave the champion's verdict on {found.clips - found.differ} of {found.clips} clips "
-        f"of {_count(len(found.nights), 'night')} ({1 - found.differ / found.clips:.0%}); it said Fight {found.shadow_fights} "
+        f"of {_count(sum(night.clips > 0 for night in found.nights), 'night')} ({1 - found.differ / found.clips:.0%}); it said Fight {found.shadow_fights} "
         f"times, the champion {found.champion_fights} times."
     )
     if found.labelled:
         said += (
             f" Of the clips they differ on {found.labelled} have a label: the shadow is right on {found.shadow_right}."
         )
-    return said
+    return said + _learnt(found)
+
+
+def _learnt(found: ShadowComparison) -> str:
+    """What the figures leave out because the shadow knows it from its training."""
+    if not found.training_known:
+        return " Which clips it was trained on is not known: they may be among these."
+    clips = _count(found.left_out, "clip")
+    return f" Left out: {clips} of source groups that it was trained on." if found.left_out else ""
 
 
 def _count(number: int, word: str) -> str:

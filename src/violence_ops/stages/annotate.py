@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Iterable
+from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
-from violence_ops.errors import Rejected
+from violence_ops.errors import Rejected, ServiceUnavailable
 from violence_ops.files import fingerprint, load_table, read_fingerprint, write_table
 from violence_ops.folders import Batch
 from violence_ops.params import AnnotationParams, Params
@@ -25,16 +26,6 @@ if TYPE_CHECKING:
     from violence_ops.video.overlay import Judgement
 
 _log = logging.getLogger(__name__)
-_FAILURES: Final = {
-    "timeout": (
-        "timeout",
-        "Following the people of {clip} took longer than annotation.timeout_s allows it ({limit:g} s).",
-    ),
-    "killed": (
-        "too_large",
-        "The process that followed the people of {clip} was killed twice, most likely for lack of memory.",
-    ),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +61,7 @@ def run(
     """Annotate the accepted clips of one batch, or of every open one; done clips are left as they are.
 
     The tables do not depend on the number of processes. A clip beyond the time limit goes to quarantine.
-    Raises UserError if the poses of a clip are missing.
+    Raises UserError if the poses of a clip are missing, ServiceUnavailable if the system kills what works on one twice.
     """
     chosen = None if clip_ids is None else list(clip_ids)
     found: list[_Counts] = []
@@ -120,17 +111,30 @@ def _annotate(
     limits = {clip.clip_id: params.annotation.allowance_s(clip.duration_s) for clip in clips}
     lost = {}
     count = workers.worker_count(params.annotation.workers, len(clips))
-    answers = workers.outcomes(f"{__name__}:annotate_clip", common, limits, workers=count)
-    for done, outcome in enumerate(answers, start=1):
-        if outcome.failure:
-            reason, sentence = _FAILURES[outcome.failure]
-            message = sentence.format(clip=by_id[outcome.item].source_path, limit=limits[outcome.item])
-            with unless_forgotten(workspace, outcome.item):
-                withdraw(workspace, batch, by_id[outcome.item], Rejected(reason, message))
-                lost[outcome.item] = reason
-        if progress:
-            progress("annotate", done, len(clips))
+    with closing(workers.outcomes(f"{__name__}:annotate_clip", common, limits, workers=count)) as answers:
+        for done, outcome in enumerate(answers, start=1):
+            if outcome.failure:
+                clip = by_id[outcome.item]
+                with unless_forgotten(workspace, clip.clip_id):
+                    refusal = _refusal(clip, outcome.failure, limits[clip.clip_id])
+                    withdraw(workspace, batch, clip, refusal)
+                    lost[clip.clip_id] = refusal.reason
+            if progress:
+                progress("annotate", done, len(clips))
     return lost
+
+
+def _refusal(clip: ClipRecord, failure: str, limit_s: float) -> Rejected:
+    """What a failure says of the clip. Raises ServiceUnavailable for one that says nothing of it: the system killed its process."""
+    if failure == "killed":
+        raise ServiceUnavailable(
+            f"The process that followed the people of {clip.source_path} was killed twice, most likely because the machine lacks "
+            "memory: free some or lower annotation.workers, then run the step again."
+        )
+    what = f"Following the people of {clip.source_path}"
+    if failure == "crashed":
+        return Rejected("decode_error", f"{what} crashed its process twice: copy it again from its source.")
+    return Rejected("timeout", f"{what} took longer than annotation.timeout_s allows it ({limit_s:g} s).")
 
 
 def annotate_clip(common: dict[str, Any], clip_id: str) -> dict[str, Any]:

@@ -49,8 +49,8 @@ def run(workspace: Workspace, params: Params, *, progress: Progress | None = Non
     """Write `data/dataset`, after freezing a holdout if there is none and `holdout.auto_freeze` is set: train and val tables, split.json, the skeletons, and the export for MMAction2's PoseDataset.
 
     The same sealed batches, labels, holdouts and params give the same bytes. One run at a time; the others wait. Raises
-    UserError, saying what is missing, if there is no labelled clip, only one label, too few clips of one, or nothing outside
-    the holdout.
+    UserError, saying what is missing, if there is no labelled clip, only one label, too few clips of one, nothing outside
+    the holdout, or if the data of a holdout or of a sealed batch is not pulled.
     """
     with locked(workspace):
         return make(workspace, params, progress=progress)
@@ -98,10 +98,11 @@ class _Content:
 
 def _read(workspace: Workspace, params: Params, progress: Progress | None) -> _Content:
     """Read the content, and read it again if a clip was forgotten meanwhile. A later one waits for the dataset in `forget`."""
+    workspace.check_pulled()
     while True:
         forgotten = tombstones.all_of(workspace)
         clips = labelled_clips(workspace)
-        _check(clips, trainable(workspace, params, clips), params)
+        _rehearse(workspace, params, clips)  # a holdout is for good: none is frozen that leaves no dataset
         holdout.ensure(workspace, params)
         usable = trainable(workspace, params, clips)
         _check(clips, usable, params)
@@ -119,16 +120,22 @@ def baked_in(windows: WindowParams) -> dict[str, Any]:
 def obstacle(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -> str | None:
     """Why `run` would refuse these labelled clips, in a sentence; None if it would not. Writes nothing."""
     try:
-        usable = trainable(workspace, params, clips)
-        _check(clips, usable, params)
-        if params.holdout.auto_freeze and not workspace.holdout_versions():
-            held = {one.clip.clip_id for one in holdout.choose(workspace, params, clips, params.holdout.share)}
-            usable = [one for one in usable if one.clip.clip_id not in held]
-            _check(clips, usable, params)
-        _split(usable, params)
+        workspace.check_pulled()
+        _rehearse(workspace, params, clips)
     except UserError as error:
         return str(error)
     return None
+
+
+def _rehearse(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -> None:
+    """Choose the holdout, if one is to be frozen, and both sides of these labelled clips, writing nothing. Raises UserError as `run`."""
+    usable = trainable(workspace, params, clips)
+    _check(clips, usable, params)
+    if params.holdout.auto_freeze and not workspace.holdout_versions():
+        held = {one.clip.clip_id for one in holdout.choose(workspace, params, clips, params.holdout.share)}
+        usable = [one for one in usable if one.clip.clip_id not in held]
+        _check(clips, usable, params)
+    _split(usable, params)
 
 
 def trainable(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -> list[Labelled]:

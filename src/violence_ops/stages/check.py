@@ -14,7 +14,7 @@ from violence_ops.records import ClipRecord
 from violence_ops.stages import batches, check_forgotten, check_open, check_sealed, extract_poses, releases
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.check_overlays import Overlays
-from violence_ops.stages.findings import Finding, Look, Recipe, back_to_inbox
+from violence_ops.stages.findings import Finding, Look, Recipe, back_to_inbox, command
 from violence_ops.workspace import Workspace
 
 
@@ -53,7 +53,8 @@ def run(
     as_sealed: bool = False,
     progress: Progress | None = None,
 ) -> CheckResult:
-    """Look at one batch, or at all of them and at what is forgotten, and change nothing. Damaged files are findings.
+    """Look at one batch, or at all of them, the holdouts' pointers and what is forgotten, and change nothing. Damaged files
+    are findings.
 
     `content` reads every sealed video's bytes, not only its size. `as_sealed` accepts that sealed batches were made with other
     parameters or weights. Raises UnknownBatch, WeightsError if the weights in use are not there, ServiceUnavailable if there are
@@ -80,6 +81,7 @@ def run(
     if complete:
         findings += overlays.of_nobody()
     if batch_id is None:
+        findings += _holdouts(workspace)
         findings += check_forgotten.elsewhere(workspace)
     return CheckResult(len(chosen), len(homes), overlays.count, findings)
 
@@ -101,6 +103,14 @@ def _look(workspace: Workspace, batch: Batch, recipe: Recipe, content: bool, as_
     if batch.pointer.is_file():
         return Look(None, [check_sealed.not_pulled(workspace, batch)])
     return check_open.look(workspace, batch, recipe)
+
+
+def _holdouts(workspace: Workspace) -> Iterator[Finding]:
+    """Holdouts of which only git's part is here."""
+    for name in workspace.holdouts_elsewhere():
+        pointer = str((workspace.holdouts / f"{name}.dvc").relative_to(workspace.root))
+        why = "Its data is in DVC's cache or remote only, and nothing is assembled, trained or judged without it."
+        yield Finding("not pulled", "holdout", None, (pointer,), why, command("violence-ops", "dvc", "pull", pointer))
 
 
 def _repeated(

@@ -22,6 +22,9 @@ from violence_ops.workspace import Workspace
 
 _LEAST_DISK_GIB: Final = 5.0
 _LEAST_MEMORY_GIB: Final = 4.0
+_UNFORESEEN: Final = (
+    "mend what it names; if that is memory, free some (`nvidia-smi` lists who holds that of a GPU), then ask again"
+)
 _ON_WORKERS: Final = (
     "no GPU here, but Celery's workers of the queue gpu find the poses: ask there too, with "
     "`docker compose -f docker/compose.yaml exec worker-gpu violence-ops doctor`"
@@ -107,9 +110,12 @@ def _ffmpeg() -> Finding:
 def _device() -> Finding:
     import torch
 
-    if torch.cuda.is_available():
+    def look() -> str:
         facts = torch.cuda.get_device_properties(0)
-        return Finding("GPU", f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, torch {torch.__version__}", True)
+        return f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, torch {torch.__version__}"
+
+    if torch.cuda.is_available():
+        return _finding("GPU", look)
     idle = shutil.which("nvidia-smi") is not None
     remedy = "torch cannot use this machine's GPU: update its driver, or reinstall torch (`make setup`)"
     return Finding("GPU", f"none, {os.cpu_count()} CPU cores, torch {torch.__version__}", not idle, remedy)
@@ -227,3 +233,6 @@ def _finding(what: str, look: Callable[[], str]) -> Finding:
         return Finding(what, look(), True)
     except UserError as error:
         return Finding(what, "not usable", False, str(error))
+    except Exception as error:  # a full GPU, or whatever else a library meets
+        first = str(error).strip().partition("\n")[0]
+        return Finding(what, f"{type(error).__name__}: {first}", False, _UNFORESEEN)

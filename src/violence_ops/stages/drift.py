@@ -14,7 +14,7 @@ from violence_ops.errors import WorkspaceError
 from violence_ops.files import read_json, write_json, write_text
 from violence_ops.folders import Batch
 from violence_ops.params import Params
-from violence_ops.stages import batches, releases, reports, trained_on
+from violence_ops.stages import batches, clip_names, releases, reports, tombstones, trained_on
 from violence_ops.stages.batches import Manifest
 from violence_ops.stages.clip_values import clip_values
 from violence_ops.stages.drift_summary import drift_summary
@@ -60,7 +60,8 @@ def run(workspace: Workspace, params: Params, *, batch_id: str | None = None) ->
     """Compare one sealed batch (default: the newest) with the clips that the champion was trained on.
 
     Writes `reports/drift/<batch>.json` and commits it; the same batch and champion give the same bytes. Without a champion
-    nothing is written. Raises UnknownBatch, WorkspaceError if the batch is not sealed or the champion does not say what it was trained on.
+    nothing is written. Raises UnknownBatch, WorkspaceError if the batch is not sealed, the champion does not say what it was
+    trained on, or clips of that are not here, though nobody has forgotten them.
     """
     from violence_ops.evaluation.drift import DriftReport, compare
 
@@ -116,36 +117,73 @@ def _sealed(workspace: Workspace, batch_id: str | None) -> Batch:
 
 
 def _reference(workspace: Workspace, version: str) -> _Reference:
-    """What a model was trained on, measured once and kept: every night is compared with the same."""
+    """What a model was trained on, measured once and kept: every night is compared with the same, but for what is forgotten."""
     from violence_ops.evaluation.drift import ClipValues
 
+    record = trained_on.read(workspace, version)
+    forgotten = set(tombstones.all_of(workspace))
+    trained = [clip for clip in record["clips"] if clip["clip_id"] not in forgotten]
     path = workspace.drift_reference(version)
-    if not path.is_file():
-        write_json(path, _measured_reference(workspace, version))
-    content = read_json(path, "remove it, and it is made again", _Measured)
+    content: dict[str, Any] | None = None
+    if path.is_file():
+        content = read_json(path, "remove it, and it is made again", _Measured)
+    # one of before November 2026 may lack clips that were not here then
+    if content is None or len(content["clips"]) != len(trained):
+        content = {"dataset_revision": record["dataset_revision"]} | _measured_reference(workspace, version, trained)
+        write_json(path, content)
     clips = [ClipValues(one["group"], one["values"]) for one in content["clips"]]
     # last, and never kept: which evaluation is the newest may change
     clips += _probabilities(workspace, version)
     return _Reference(content["dataset_revision"], clips, content["pose_weights"])
 
 
-def _measured_reference(workspace: Workspace, version: str) -> dict[str, Any]:
-    record = trained_on.read(workspace, version)
-    clip_ids = [clip["clip_id"] for clip in record["clips"]]
-    with open_catalog(workspace) as catalog:
-        homes = {clip_id: clip.batch_id for clip_id, clip in catalog.find(clip_ids).items() if clip.batch_id}
+def _measured_reference(workspace: Workspace, version: str, trained: list[dict[str, Any]]) -> dict[str, Any]:
+    """The values of these clips of training.json. Raises WorkspaceError if one is not here."""
+    homes = _homes(workspace, version, trained)
+    if away := [batch_id for batch_id in homes if not workspace.batch(batch_id).is_sealed]:
+        raise WorkspaceError(
+            f"Model {version} was trained on clips of batches that are not here ({clip_names.listed(away)}): run `violence-ops dvc pull`, "
+            "then this again."
+        )
     found: list[ClipValues] = []
     weights: set[str] = set()
-    for batch_id in sorted(set(homes.values())):
+    for batch_id, wanted in homes.items():
         batch = workspace.batch(batch_id)
-        if batch.is_sealed:
-            wanted = {clip_id for clip_id, home in homes.items() if home == batch_id}
-            found += clip_values(batch, wanted)
-            weights.add(_pose_weights(batches.read_manifest(batch)))
+        _check_whole(workspace, version, batch, wanted)
+        found += clip_values(batch, wanted)
+        weights.add(_pose_weights(batches.read_manifest(batch)))
     return {
-        "dataset_revision": record["dataset_revision"], "pose_weights": sorted(weights),
+        "pose_weights": sorted(weights),
         "clips": [{"group": clip.group, "values": dict(clip.values)} for clip in found],
-    }  # fmt: skip
+    }
+
+
+def _homes(workspace: Workspace, version: str, trained: list[dict[str, Any]]) -> dict[str, set[str]]:
+    """The clips by their batches, oldest first; an old training.json does not name these, but the catalog does."""
+    known = {clip["clip_id"]: clip.get("batch_id") for clip in trained}
+    if unnamed := [clip_id for clip_id, batch_id in known.items() if not batch_id]:
+        with open_catalog(workspace) as catalog:
+            known |= {clip.clip_id: clip.batch_id for clip in catalog.find(unnamed).values()}
+    homes: dict[str, set[str]] = {}
+    for clip_id, batch_id in sorted(known.items(), key=lambda one: one[1] or ""):
+        if not batch_id:
+            raise WorkspaceError(
+                f"It is not known which batch holds clip {clip_id}, which model {version} was trained on: run `violence-ops dvc pull` and "
+                "`violence-ops catalog rebuild`, then this again."
+            )
+        homes.setdefault(batch_id, set()).add(clip_id)
+    return homes
+
+
+def _check_whole(workspace: Workspace, version: str, batch: Batch, wanted: set[str]) -> None:
+    """Raise WorkspaceError if a batch lacks one of the clips, unless that was forgotten since the tombstones were read."""
+    lost = wanted - {clip.clip_id for clip in batches.accepted_clips(batch, wanted)}
+    if count := sum(not tombstones.stands(workspace, clip_id) for clip_id in lost):
+        pointer = batch.pointer.relative_to(workspace.root)
+        raise WorkspaceError(
+            f"Batch {batch.batch_id} lacks {count} of the clips that model {version} was trained on, and nobody has forgotten them: run "
+            f"`violence-ops dvc pull --force {pointer}`, then this again."
+        )
 
 
 def _probabilities(workspace: Workspace, version: str) -> list[ClipValues]:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 
 from violence_ops import ledger, versioning
-from violence_ops.errors import WorkspaceError
-from violence_ops.evaluation.records import Outcome, Verdict
+from violence_ops.errors import UserError, WorkspaceError
+from violence_ops.evaluation.records import Evaluation, Outcome, Verdict
 from violence_ops.evaluation.report import headline
 from violence_ops.files import fingerprint, write_json
 from violence_ops.params import Params
@@ -83,19 +83,32 @@ def run(
         candidate=evaluation.candidate.version,
         champion=evaluation.champion.version if evaluation.champion else None,
         report=str(chosen.files.page),
-        notices=list(_wear(entries, payload["holdout"])),
+        notices=list(_wear(workspace, entries, evaluation)),
     )
 
 
-def _wear(entries: list[ledger.Entry], holdout: str) -> Iterator[str]:
+def _wear(workspace: Workspace, entries: list[ledger.Entry], evaluation: Evaluation) -> Iterator[str]:
     """That a holdout has judged many candidates: the best of many equal ones looks better than it is."""
     verdicts = (entry.payload for entry in entries if entry.event == "verdict")
-    judged = {found["candidate"] for found in verdicts if found.get("holdout") == holdout}
+    gated = {found["candidate"] for found in verdicts if found.get("holdout") == _holdout(evaluation)}
+    judged = gated.union(_judged_on(workspace, {clip.clip_id for clip in evaluation.clips}))
     if len(judged) >= _WORN:
         yield (
-            f"This holdout has judged {len(judged)} candidates, and one in about twenty of those that are no better passes by chance: "
-            "freeze another with `violence-ops holdout freeze`."
+            f"This holdout, or one with most of its clips, has judged {len(judged)} candidates, and one in about twenty of those "
+            "that are no better passes by chance: bring labelled clips of new source groups, and freeze another, of which half is "
+            "new, with `violence-ops holdout freeze`."
         )
+
+
+def _judged_on(workspace: Workspace, clip_ids: set[str]) -> Iterator[str]:
+    """The candidates of the evaluations that saw more than half of these clips, whether the gate was asked or not."""
+    for folder in workspace.reports.glob("*-vs-*"):
+        try:
+            found = reports.read(workspace.report(folder.name)).evaluation
+        except (UserError, OSError):
+            continue  # it can judge nothing either
+        if 2 * sum(clip.clip_id in clip_ids for clip in found.clips) > len(clip_ids):
+            yield found.candidate.version
 
 
 def latest(entries: list[ledger.Entry], report: str) -> ledger.Entry | None:
@@ -134,8 +147,13 @@ def _payload(chosen: reports.Report, verdict: Verdict) -> dict[str, Any]:
         "digest": chosen.digest,
         "candidate": evaluation.candidate.version,
         "champion": evaluation.champion.version if evaluation.champion else None,
-        "holdout": f"{evaluation.holdout.version} {evaluation.holdout.revision}",
+        "holdout": _holdout(evaluation),
         "verdict": verdict.verdict,
         "mode": verdict.mode,
         "reasons": verdict.reasons,
     }
+
+
+def _holdout(evaluation: Evaluation) -> str:
+    """A holdout as the ledger names it."""
+    return f"{evaluation.holdout.version} {evaluation.holdout.revision}"

@@ -6,7 +6,7 @@ import re
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NotRequired
@@ -57,10 +57,11 @@ def freeze(
 ) -> HoldoutResult:
     """Freeze about `share` of the labelled clips, in whole source groups, as holdout `version` (default: the next of v1, v2, …).
 
-    The same clips and `holdout.seed` give the same groups. A further version holds the groups of all earlier ones and about
-    `share` of the clips of groups that no model and no dataset has seen. Raises UserError if both labels cannot be on both
-    sides or nothing new is left, UsageError if the version exists or the share is no share, WorkspaceError if git is on no
-    branch, ServiceUnavailable if MLflow, which knows what models were trained on, cannot be reached; nothing is frozen then.
+    The same clips and `holdout.seed` give the same groups. A further version holds the groups of all earlier ones, with the
+    labels of now, and about `share` of the clips of groups that no model and no dataset has seen. Raises UserError if both
+    labels cannot be on both sides or it would hold what the newest holds, UsageError if the version exists or the share is no
+    share, WorkspaceError if git is on no branch or data is not pulled, ServiceUnavailable if MLflow, which knows what models
+    were trained on, cannot be reached; nothing is frozen then.
     """
     share = params.holdout.share if share is None else share
     if not 0 < share < 1:
@@ -73,6 +74,7 @@ def freeze(
             raise UsageError(f"Holdout {name} exists and is never changed: choose another --version.")
         if (known := workspace.holdout_versions()) and version_order(name) < version_order(known[-1]):
             raise UsageError(f"{name} would count as older than {known[-1]}: choose a --version that sorts after it.")
+        workspace.check_pulled()
         chosen = choose(workspace, params, labelled_clips(workspace), share)
         _write(folder, name, chosen, share, params.holdout.seed)
         return publish(workspace, name)
@@ -81,7 +83,7 @@ def freeze(
 def ensure(workspace: Workspace, params: Params) -> HoldoutResult | None:
     """The newest holdout, frozen now if there is none and `holdout.auto_freeze` is set; None if there is none.
 
-    Raises UserError as `freeze` does.
+    Raises UserError as `freeze` does, also if there is one whose data is not pulled.
     """
     versions = workspace.holdout_versions()
     if not versions:
@@ -114,9 +116,13 @@ def held_out(workspace: Workspace) -> list[ClipRecord]:
     """The clips of all holdout versions, each once."""
     found: dict[str, ClipRecord] = {}
     for version in workspace.holdout_versions():
-        rows = load_table(workspace.holdout(version) / "clips.parquet").to_pylist()
-        found |= {row["clip_id"]: ClipRecord.from_dict(row) for row in rows}
+        found |= {clip.clip_id: clip for clip in _clips(workspace, version)}
     return list(found.values())
+
+
+def _clips(workspace: Workspace, version: str) -> Iterator[ClipRecord]:
+    rows = load_table(workspace.holdout(version) / "clips.parquet").to_pylist()
+    return (ClipRecord.from_dict(row) for row in rows)
 
 
 def choose(workspace: Workspace, params: Params, clips: Sequence[Labelled], share: float) -> list[Labelled]:
@@ -128,13 +134,14 @@ def choose(workspace: Workspace, params: Params, clips: Sequence[Labelled], shar
     families = in_families((one.clip for one in clips), params)
     free = [f for f in families if not any({m.clip_id, m.source_group} & seen or m.source_group in kept for m in f)]
     new = {m.source_group for family in split.choose(free, share, params.holdout.seed, "holdout") for m in family}
-    if (kept or seen) and not new:
-        raise UserError(
-            "No further holdout can be frozen: too few source groups are left that no model was trained on and no holdout "
-            "holds; bring labelled clips of at least two new ones, and freeze before training on them."
-        )
     groups = kept | new
     chosen = [one for one in clips if one.clip.source_group in groups]
+    if (kept or seen) and not new and _holds_already(workspace, chosen):
+        raise UserError(
+            "No further holdout can be frozen: what is held out has the labels it was frozen with, and too few source groups are "
+            "left that no model was trained on and no holdout holds; bring labelled clips of at least two new ones, and freeze "
+            "before training on them."
+        )
     for label in LABELS:
         inside, all_of_it = (sum(one.label == label for one in some) for some in (chosen, clips))
         if not 0 < inside < all_of_it:
@@ -143,6 +150,13 @@ def choose(workspace: Workspace, params: Params, clips: Sequence[Labelled], shar
                 f"but both sides need some; bring clips of at least two source groups per label ({len(families)} groups now)."
             )
     return chosen
+
+
+def _holds_already(workspace: Workspace, chosen: Sequence[Labelled]) -> bool:
+    """Whether the newest version holds these clips and no others, with these labels."""
+    newest = workspace.holdout_versions()[-1:]
+    frozen = {clip.clip_id: clip.label for version in newest for clip in _clips(workspace, version)}
+    return frozen == {one.clip.clip_id: one.label for one in chosen}
 
 
 def _seen(workspace: Workspace) -> set[str]:

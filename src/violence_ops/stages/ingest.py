@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from violence_ops.catalog import Catalog
 from violence_ops.errors import WorkspaceError
@@ -28,11 +29,14 @@ from violence_ops.stages.claims import Claim
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
+_OURS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+"""Errors that say nothing of a file: a full disk, too many open files, no memory."""
+
 
 @dataclass(slots=True)
 class IngestResult:
-    """What a run took in. `left` files and folders wait: still being written, closed to us, or over
-    `ingest.max_clips`. `notices` are sentences about odd labels and files."""
+    """What a run took in. `left` files and folders wait: still being written, closed to us, over `ingest.max_clips`, or not even
+    to be put into quarantine. `notices` are sentences about odd labels and files."""
 
     batch_ids: list[str] = field(default_factory=list)
     claimed: int = 0
@@ -67,8 +71,10 @@ def run(
             if decision is None:
                 decision = _decide(workspace, params, claim, catalog, progress)
                 claim.decide(decision)
-            _carry_out(workspace, catalog, claim, decision, own.night, result)
-            claim.release(workspace)
+            if kept := _carry_out(workspace, catalog, claim, decision, own.night, result):
+                _keep(claim, kept)
+            else:
+                claim.release(workspace)
     # every open batch, so that one whose run was killed right here is seen by the stages after it
     batches.write_batch_progress(workspace, "ingest", batches.chosen_batches(workspace, None))
     return result
@@ -122,9 +128,9 @@ def _take_out(claim: Claim, clip_id: str) -> int:
 def _numbers_of(claim: Claim, clip_id: str) -> list[int]:
     """Which of a claim's files are that clip."""
     found = []
-    for number, drop in claim.drops.items():
+    for number in claim.drops:
         with suppress(FileNotFoundError):  # a run under way has put it elsewhere
-            if _look_at(claim.file(number), drop)[0].clip_id == clip_id:
+            if _look_at(claim, number)[0].clip_id == clip_id:
                 found.append(number)
     return found
 
@@ -168,12 +174,11 @@ def _decide(
     workspace: Workspace, params: Params, claim: Claim, catalog: Catalog, progress: Progress | None
 ) -> dict[str, Any]:
     """Look at every file of the claim, and claim in the catalog those that may become clips."""
-    claim.make_own()
     refused: list[dict[str, Any]] = []
     same_bytes: dict[str, list[tuple[int, ClipRecord]]] = {}
     in_order = sorted(claim.drops.items(), key=lambda item: (item[1].source_path, item[0]))
     for done, (number, drop) in enumerate(in_order, start=1):
-        record, message = _look_at(claim.file(number), drop)
+        record, message = _look_at(claim, number, own=True)
         if not message and (stone := tombstones.find(workspace, record.clip_id)):
             record = record.with_(status="quarantined", reason=tombstones.REASON)
             message = f"{drop.source_path} was forgotten on {stone['at']} by {stone['by']}: {stone['reason']}."
@@ -235,35 +240,55 @@ def _without_label(catalog: Catalog, same_bytes: dict[str, list[tuple[int, ClipR
     ]
 
 
-def _look_at(path: Path, drop: inbox.Drop) -> tuple[ClipRecord, str | None]:
-    """The record of one claimed file, and why it cannot be a clip, if so. Opens nothing but regular files."""
+def _look_at(claim: Claim, number: int, *, own: bool = False) -> tuple[ClipRecord, str | None]:
+    """The record of one claimed file, and why it cannot be a clip, if so. With `own` it is made ours alone first.
+
+    Raises FileNotFoundError if it is gone, OSError for what is no fault of the file.
+    """
+    drop = claim.drops[number]
+    try:
+        if own:
+            replace(claim, drops={number: drop}).make_own()
+        return _seen(claim.file(number), drop)
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) or error.errno in _OURS:
+            raise
+        # its bytes are not known: were it taken for the same clip as another, only the first would be kept
+        name = f"{drop.source_path}\0{claim.name}/{number}"
+        return _record(drop, hashlib.sha256(name.encode()).hexdigest(), 0, "unreadable"), _why_unread(drop, error)
+
+
+def _why_unread(drop: inbox.Drop, error: OSError) -> str:
+    if isinstance(error, PermissionError):
+        return f"{drop.source_path} cannot be opened: give the pipeline's user read access."
+    return (
+        f"{drop.source_path} cannot be read ({error.strerror}): look at its disk, then drop it again, from where it came from or "
+        "from the quarantine."
+    )
+
+
+def _seen(path: Path, drop: inbox.Drop) -> tuple[ClipRecord, str | None]:
+    """What `_look_at` says of a file that can be read. Opens nothing but regular files."""
     status = path.lstat()
-    known: dict[str, Any] = {
-        "source_path": drop.source_path, "label": drop.label, "camera_id": drop.camera_id,
-        "recorded_at": drop.recorded_at, "batch_id": "",
-    }  # fmt: skip
-
-    def record(sha256: str, reason: str | None) -> ClipRecord:
-        clip_id = clip_id_of(sha256)
-        clip = ClipRecord(
-            clip_id=clip_id, sha256=sha256, size_bytes=status.st_size, source_group=drop.source_group or clip_id, **known
-        )  # fmt: skip
-        return clip.with_(status="quarantined", reason=reason) if reason else clip
-
     if not stat.S_ISREG(status.st_mode):
         kind = f"a link to {inbox.printable(os.readlink(path))}" if stat.S_ISLNK(status.st_mode) else "no regular file"
         sentence = f"{drop.source_path} is {kind}: only regular files are taken, and links are never followed."
-        return record(
-            hashlib.sha256(f"{drop.source_path}\0{kind}".encode()).hexdigest(), "not_a_regular_file"
-        ), sentence
-    try:
-        sha256 = sha256_file(path)
-    except PermissionError:
-        sentence = f"{drop.source_path} cannot be opened: give the pipeline's user read access."
-        return record(hashlib.sha256(f"{drop.source_path}\0closed".encode()).hexdigest(), "unreadable"), sentence
+        sha256 = hashlib.sha256(f"{drop.source_path}\0{kind}".encode()).hexdigest()
+        return _record(drop, sha256, status.st_size, "not_a_regular_file"), sentence
+    sha256 = sha256_file(path)
     if drop.unsafe:
-        return record(sha256, "unsafe_name"), f"{drop.source_path}: {drop.unsafe}; rename the file and drop it again."
-    return record(sha256, None), None
+        sentence = f"{drop.source_path}: {drop.unsafe}; rename the file and drop it again."
+        return _record(drop, sha256, status.st_size, "unsafe_name"), sentence
+    return _record(drop, sha256, status.st_size, None), None
+
+
+def _record(drop: inbox.Drop, sha256: str, size_bytes: int, reason: str | None) -> ClipRecord:
+    clip_id = clip_id_of(sha256)
+    clip = ClipRecord(
+        clip_id=clip_id, sha256=sha256, batch_id="", source_path=drop.source_path, label=drop.label, camera_id=drop.camera_id,
+        recorded_at=drop.recorded_at, size_bytes=size_bytes, source_group=drop.source_group or clip_id,
+    )  # fmt: skip
+    return clip.with_(status="quarantined", reason=reason) if reason else clip
 
 
 def _joined(copies: list[tuple[int, ClipRecord]]) -> ClipRecord:
@@ -284,16 +309,23 @@ def _batch_id(workspace: Workspace, night: str, clips: Iterable[ClipRecord]) -> 
 
 def _carry_out(
     workspace: Workspace, catalog: Catalog, claim: Claim, decision: dict[str, Any], night: str, result: IngestResult
-) -> None:
+) -> list[dict[str, Any]]:
     """Put every file where the decision says, unless its clip was forgotten since; `night` is that of this run.
 
-    Can be repeated after a crash at any point.
+    Can be repeated after a crash at any point. Returns what was refused and has to stay in the claim.
     """
     decision = _without(decision, tombstones.all_of(workspace))
     quarantined = Counter(result.quarantined)
+    kept = []
+    lying = set(os.listdir(claim.folder / "files")) if decision["refused"] else set()
     for item in decision["refused"]:
+        if str(item["number"]) not in lying:  # it had to stay, and somebody took it away by hand
+            continue
         clip = ClipRecord.from_dict(item["clip"])
-        _refuse(workspace, claim, item["number"], clip, item["message"])
+        if notice := _refuse(workspace, claim, item["number"], clip, item["message"]):
+            kept.append(item)
+            result.notices.append(notice)
+            continue
         catalog.record([clip])
         quarantined[clip.reason or ""] += 1
     copies = [ClipRecord.from_dict(clip) for clip in decision["duplicates"]]
@@ -309,9 +341,33 @@ def _carry_out(
     quarantined["duplicate"] += len(copies)
     result.quarantined = dict(sorted((+quarantined).items()))
     result.notices += [item["message"] for item in decision["notices"]]
+    result.left += len(kept)
+    return kept
 
 
-def _refuse(workspace: Workspace, claim: Claim, number: int, clip: ClipRecord, message: str) -> None:
+def _keep(claim: Claim, kept: list[dict[str, Any]]) -> None:
+    """Leave these refused files in the claim, to be put into quarantine by the next run; the others have found their places."""
+    claim.decide({"batch_id": None, "refused": kept, "duplicates": [], "notices": [], "clips": []})
+    for number in claim.drops.keys() - {item["number"] for item in kept}:
+        claim.file(number).unlink(missing_ok=True)
+
+
+def _refuse(workspace: Workspace, claim: Claim, number: int, clip: ClipRecord, message: str) -> str | None:
+    """Put a file into quarantine. One that cannot be read may not even be linked: it stays, and what is to be said is returned."""
+    try:
+        _put_away(workspace, claim, number, clip, message)
+    except OSError as error:
+        if clip.reason != "unreadable" or error.errno in _OURS:
+            raise
+        path = claim.file(number)
+        return (
+            f"{clip.source_path} can be neither read nor put into quarantine ({error.strerror}) and stays in {path}: look at its disk; "
+            "the next night tries again."
+        )
+    return None
+
+
+def _put_away(workspace: Workspace, claim: Claim, number: int, clip: ClipRecord, message: str) -> None:
     path = claim.file(number)
     kept = clip.reason != tombstones.REASON and stat.S_ISREG(path.lstat().st_mode)
     target = inbox.printable(os.readlink(path)) if path.is_symlink() else None

@@ -16,7 +16,7 @@ from violence_ops.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class NightResult:
-    """What each verb said: `ingest` and `shadow` of the night, the others a batch; `stopped` says why a batch stays open."""
+    """What each verb said: `ingest` and `shadow` of the night, the others a batch; `stopped` says why a batch is not done."""
 
     ingest: dict[str, Any]
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -35,18 +35,23 @@ class NightResult:
         """What a person reads."""
         yield _line("ingest", self.ingest)
         for batch_id, found in self.batches.items():
-            yield f"batch {batch_id}{' stays open' if batch_id in self.stopped else ''}"
+            yield f"batch {batch_id}{' was stopped' if batch_id in self.stopped else ''}"
             yield from (f"  {_line(verb, result)}" for verb, result in found.items())
         if self.shadow:
             yield _line("shadow", self.shadow)
 
 
 def run(workspace: Workspace, params: Params, *, night: date, progress: Progress | None = None) -> NightResult:
-    """Ingest, then bring every open batch to its end. One that has to stop stops no other; the shadow stops nothing."""
+    """Ingest, then bring every open batch to its end, and those of any night whose sealing was not finished.
+
+    One that has to stop stops no other; the shadow stops nothing. Raises ServiceUnavailable if an outside system cannot be reached;
+    the next run goes on there.
+    """
     taken = ingest.run(workspace, params, night=night, progress=progress).to_dict()
     found: dict[str, dict[str, Any]] = {}
     stopped = {}
-    for batch_id in batches.open_batch_ids(workspace):
+    half_sealed = [batch.batch_id for batch in seal.half_sealed(workspace)]
+    for batch_id in [*batches.open_batch_ids(workspace), *half_sealed]:
         found[batch_id] = {}
         try:
             for verb, result in _steps(workspace, params, batch_id, progress):
@@ -63,10 +68,12 @@ def run(workspace: Workspace, params: Params, *, night: date, progress: Progress
 def _steps(
     workspace: Workspace, params: Params, batch_id: str, progress: Progress | None
 ) -> Iterator[tuple[str, dict[str, Any]]]:
-    yield "validate", validate.run(workspace, params, batch_id=batch_id, progress=progress).to_dict()
-    validate.checkpoint(workspace, params, batch_id=batch_id)
-    for verb, stage in {"extract-poses": extract_poses, "annotate": annotate, "score": score, "seal": seal}.items():
-        yield verb, stage.run(workspace, params, batch_id=batch_id, progress=progress).to_dict()
+    if not workspace.batch(batch_id).is_sealed:
+        yield "validate", validate.run(workspace, params, batch_id=batch_id, progress=progress).to_dict()
+        validate.checkpoint(workspace, params, batch_id=batch_id)
+        for verb, stage in {"extract-poses": extract_poses, "annotate": annotate, "score": score}.items():
+            yield verb, stage.run(workspace, params, batch_id=batch_id, progress=progress).to_dict()
+    yield "seal", seal.run(workspace, params, batch_id=batch_id, progress=progress).to_dict()
 
 
 def _line(verb: str, result: dict[str, Any]) -> str:

@@ -71,26 +71,40 @@ def receivers(workspace: Workspace) -> list[Receiver]:
 def run(workspace: Workspace) -> NotifyResult:
     """Deliver to each receiver what it has not taken yet, oldest first, up to the first that it does not take.
 
-    The first time, only the newest change. Raises nothing for a receiver that is down: a release holds without it.
+    The first time, only the newest change. Raises nothing for a receiver that is down, or if it cannot be written down what one
+    has taken: a release holds without it.
     """
     told: dict[str, list[int]] = {}
     problems: list[str] = []
     for receiver in receivers(workspace):
         told[receiver.name] = []
-        with workspace.lock(f"told-{receiver.name}"):
-            changes, last = _untold(workspace, receiver)
-            if changes:
-                _remember(workspace, receiver, last)
-            try:
-                for entry in changes:
-                    receiver.deliver(entry.hash, _body(entry))
-                    last = entry.seq
-                    told[receiver.name].append(last)
-                    _remember(workspace, receiver, last)
-            except ServiceUnavailable as error:
-                problems.append(str(error))
-                _remember(workspace, receiver, last, str(error))
+        try:
+            with workspace.lock(f"told-{receiver.name}"):
+                _tell(workspace, receiver, told[receiver.name])
+        except ServiceUnavailable as error:
+            problems.append(str(error))
+        except OSError as error:
+            problems.append(
+                f"What the {receiver.name} was told cannot be written down ({error.strerror}): make room or get the right to write to "
+                f"{workspace.told(receiver.name)}, then run `violence-ops ledger notify`."
+            )
     return NotifyResult(told, " ".join(problems) or None)
+
+
+def _tell(workspace: Workspace, receiver: Receiver, told: list[int]) -> None:
+    """Deliver what a receiver has not taken; `told` gets the ledger lines that it takes. The caller holds its lock."""
+    changes, last = _untold(workspace, receiver)
+    if changes:
+        _remember(workspace, receiver, last)
+    try:
+        for entry in changes:
+            receiver.deliver(entry.hash, _body(entry))
+            last = entry.seq
+            told.append(last)
+            _remember(workspace, receiver, last)
+    except ServiceUnavailable as error:
+        _remember(workspace, receiver, last, str(error))
+        raise
 
 
 def state(workspace: Workspace) -> dict[str, str]:

@@ -50,7 +50,7 @@ class RetryResult:
             f"{len(self.inbox)} clips refused for {self.reason} {verb} back to the inbox, {len(self.batch)} to their open batch."
         ]
         if self.inbox or self.batch:
-            again = "in Airflow the next run does, for an open batch that of its night (clear it)"
+            again = "in Airflow the next run does, for an open batch that of its night (clear it, if it has ended)"
             lines.append(f"`violence-ops night` judges them anew; {again}.")
         if self.waiting:
             lines.append(
@@ -152,9 +152,9 @@ def _place(batch: Batch, entry: dict[str, Any]) -> _Place | None:
         return "kept" if batches.read_rows(batch, "clips", entry["clip_id"]).num_rows else "waiting"
     if _video(batch, entry).exists() and not batch.part("clips", entry["clip_id"]).exists():
         return None
-    # nobody would validate it after that, and the batch could not be sealed
-    has_poses = (batch.open / "poses").exists()
-    return "batch" if batch.manifest.is_file() and not has_poses else "waiting"
+    # its checkpoint makes the folder: nobody would validate a clip after that, and the batch could not be sealed
+    goes_on = (batch.open / "poses").exists()
+    return "batch" if batch.manifest.is_file() and not goes_on else "waiting"
 
 
 def _to_batch(workspace: Workspace, batch: Batch, entry: dict[str, Any]) -> _Place | None:

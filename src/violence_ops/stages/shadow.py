@@ -6,21 +6,22 @@ and what it says lies outside the batch, in the cache, where no other stage look
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.evaluation import shadow as engine
 from violence_ops.evaluation.judgement import prediction
 from violence_ops.evaluation.records import Prediction, ShadowComparison
 from violence_ops.files import fingerprint, load_table, read_fingerprint, write_table
 from violence_ops.folders import Batch
 from violence_ops.params import Params
-from violence_ops.records import PREDICTIONS_SCHEMA
-from violence_ops.stages import batches, labels, pictures, releases
+from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
+from violence_ops.stages import batches, labels, pictures, releases, trained_on
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.score import load_version
 from violence_ops.workspace import Workspace
@@ -45,6 +46,18 @@ class ShadowResult:
         if self.version is None:
             return ["No version is in shadow: `violence-ops shadow start VERSION` puts one there."]
         return [f"Version {self.version} is in shadow; it has judged {self.clips} clips of {self.batches} batches now."]
+
+
+@dataclass(frozen=True, slots=True)
+class _Learnt:
+    """What a version was trained and tuned on: clip_ids and source groups."""
+
+    clip_ids: frozenset[str]
+    groups: frozenset[str]
+
+    def among(self, clips: list[ClipRecord]) -> set[str]:
+        """Those of the clips whose scene the version knows."""
+        return {one.clip_id for one in clips if one.clip_id in self.clip_ids or one.source_group in self.groups}
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +104,7 @@ def stop(workspace: Workspace) -> ShadowResult:
 
 
 def run(workspace: Workspace, params: Params, *, progress: Progress | None = None) -> ShadowResult:
-    """Let the version in shadow judge every sealed batch that a champion has judged and it has not. Nothing if there is none.
+    """Let the version in shadow judge every sealed batch that another champion has judged and it has not. Nothing if there is none.
 
     Raises ServiceUnavailable if MLflow cannot be reached, UserError if the version's package is damaged; the batches that are
     done stay.
@@ -124,31 +137,64 @@ def show(workspace: Workspace, version: str | None = None) -> ComparisonResult:
         if chosen != in_shadow:
             commands = f"`violence-ops shadow start {chosen}` and {commands}"
         why = f"run {commands}"
-        if not any(_is_judged(batch) for batch in workspace.sealed_batches()):
+        if not any(_is_judged(batch, chosen) for batch in workspace.sealed_batches()):
             why = "no sealed batch holds verdicts of a champion to compare with; the next night with a champion brings them"
         raise WorkspaceError(f"Version {chosen} has judged nothing in shadow yet: {why}.")
     return ComparisonResult(found)
 
 
 def compare(workspace: Workspace, version: str) -> ShadowComparison | None:
-    """What a version said in shadow beside the champions of the same batches; None if it was never in shadow."""
+    """What a version said in shadow beside the champions of the same batches; None if it was never in shadow.
+
+    Of the clips that it has learnt from, and of others of their source groups, nothing is counted: there it knows the answers.
+    """
+    judged = [
+        batch
+        for batch in workspace.sealed_batches()
+        if workspace.shadow(version, batch.batch_id).is_file() and _is_judged(batch, version)
+    ]
+    if not judged:
+        return None
     known = {clip_id: label for clip_id, (label, _) in labels.effective_labels(workspace).items()}
+    learnt = _learnt(workspace, version)
     nights, differing = [], []
-    for batch in workspace.sealed_batches():
-        path = workspace.shadow(version, batch.batch_id)
-        if path.is_file():
-            champion, own = (_predictions(load_table(table)) for table in (batch.table("predictions"), path))
-            nights.append(engine.night(batch.batch_id, champion, own))
-            differing += engine.disagreements(batches.accepted_clips(batch), known, champion, own)
-    return engine.comparison(version, nights, differing) if nights else None
+    for batch in judged:
+        champion = _predictions(batch.table("predictions"))
+        own = _predictions(workspace.shadow(version, batch.batch_id))
+        clips = batches.accepted_clips(batch)
+        left_out = learnt.among(clips) if learnt else set()
+        nights.append(engine.night(batch.batch_id, champion, own, left_out))
+        new = [clip for clip in clips if clip.clip_id not in left_out]
+        differing += engine.disagreements(new, known, champion, own)
+    return engine.comparison(version, nights, differing, training_known=learnt is not None)
+
+
+def _learnt(workspace: Workspace, version: str) -> _Learnt | None:
+    """What a version says that it was trained on; None if it does not say, or is gone."""
+    try:
+        # the copy that has judged needs no MLflow
+        package = workspace.model_package(version)
+        record = trained_on.of_package(package) or trained_on.find(workspace, version)
+    except ServiceUnavailable:
+        raise
+    except UserError:  # a page about it can be written all the same
+        return None
+    if record is None:
+        return None
+    rows = record["clips"]
+    return _Learnt(frozenset(row["clip_id"] for row in rows), frozenset(row["source_group"] for row in rows))
 
 
 def _is_due(workspace: Workspace, batch: Batch, version: str) -> bool:
-    return _is_judged(batch) and read_fingerprint(workspace.shadow(version, batch.batch_id)) != _mark(batch, version)
+    if not _is_judged(batch, version):
+        return False
+    return read_fingerprint(workspace.shadow(version, batch.batch_id)) != _mark(batch, version)
 
 
-def _is_judged(batch: Batch) -> bool:
-    return bool(batches.row_count(batch.table("predictions")))
+def _is_judged(batch: Batch, version: str) -> bool:
+    """Whether a batch holds verdicts to compare a version's with: those of a champion, and not its own."""
+    judges = load_table(batch.table("predictions"), columns=["model_version"]).column("model_version")
+    return bool(set(pc.unique(judges).to_pylist()) - {version})
 
 
 def _mark(batch: Batch, version: str) -> str:
@@ -176,7 +222,7 @@ def _judge(workspace: Workspace, params: Params, batch: Batch, version: str) -> 
     return len(clips)
 
 
-def _predictions(table: pa.Table) -> dict[str, Prediction]:
+def _predictions(path: Path) -> dict[str, Prediction]:
     """The verdict on each clip of a predictions table."""
-    rows: Iterable[dict[str, Any]] = table.select(["clip_id", "clip_probability", "verdict"]).to_pylist()
+    rows = load_table(path, columns=["clip_id", "clip_probability", "verdict"]).to_pylist()
     return {row["clip_id"]: prediction(row["clip_probability"], row["verdict"]) for row in rows}

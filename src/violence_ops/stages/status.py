@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 from violence_ops import ledger, services, versioning
-from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
-from violence_ops.stages import batches, inbox, notify, releases, tombstones
+from violence_ops.catalog import Catalog
+from violence_ops.errors import ServiceUnavailable, UnknownBatch, UsageError, UserError, WorkspaceError
+from violence_ops.folders import Batch
+from violence_ops.stages import batches, claims, inbox, notify, releases, seal, tombstones
 from violence_ops.stages.index import open_catalog, rebuild
 from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
+class LastBatch:
+    """The newest batch; `clips` are numbers by status, None if its batch.json cannot be read."""
+
+    batch_id: str
+    state: Literal["open", "sealed"]
+    clips: dict[str, int] | None
+
+    def line(self) -> str:
+        """What a person reads."""
+        clips = "clips not known" if self.clips is None else _counts(self.clips)
+        return f"{self.batch_id}: {self.state}, {clips}"
+
+
+@dataclass(frozen=True, slots=True)
 class StatusResult:
-    """Numbers of clips by status, reason and label, and what is released. `inbox` counts the files that no batch has claimed yet;
-    `waiting` is filled on demand only; `half_forgotten` are clips whose forgetting did not come to its end, and `problems` are what
-    keeps models from being released or judging, a sentence each."""
+    """Numbers of clips by status, reason and label, and what is released. `inbox` counts the files of which no batch is made yet,
+    also those that a run has taken out of the inbox; `waiting` is filled on demand only. Then sentences: `half_forgotten` of clips
+    whose forgetting did not come to its end, `unfinished` of what else a run left half done, and `problems` of what keeps models
+    from being released or judging."""
 
     workspace: str
     inbox: int
     sealed: list[str]
     open: list[str]
+    last_batch: LastBatch | None
     clips: dict[str, int]
     quarantine: dict[str, int]
     labels: dict[str, int]
@@ -34,6 +53,7 @@ class StatusResult:
     runs: dict[str, str] = field(default_factory=dict)
     waiting: list[dict[str, str | None]] | None = None
     half_forgotten: list[str] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,6 +67,7 @@ class StatusResult:
         yield f"workspace   {self.workspace}"
         yield f"inbox       {self.inbox} files wait"
         yield f"batches     {len(self.sealed)} sealed, {len(self.open)} open{_list(self.open)}"
+        yield f"last batch  {self.last_batch.line() if self.last_batch else 'none'}"
         yield f"clips       {_counts(self.clips)}"
         yield f"quarantine  {_counts(self.quarantine)}"
         yield f"labels      {_counts(self.labels)}"
@@ -56,8 +77,7 @@ class StatusResult:
         yield f"services    {', '.join(f'{name} {where}' for name, where in self.services.items()) or 'not running'}"
         yield from (f"releases    {receiver}: {state}" for receiver, state in self.told.items())
         yield from (f"last run    {dag}: {run}" for dag, run in self.runs.items())
-        yield from (f"PROBLEM     {sentence}" for sentence in self.half_forgotten)
-        yield from (f"PROBLEM     {problem}" for problem in self.problems)
+        yield from (f"PROBLEM     {said}" for said in (*self.half_forgotten, *self.unfinished, *self.problems))
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +99,17 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
     with open_catalog(workspace) as catalog:
         counts = catalog.counts()
         waiting = [_clip(clip) for clip in catalog.unlabelled()] if unlabelled else None
+        last_batch = _last_batch(workspace, catalog)
+    taken, unfinished = _taken(workspace)
     champion, problems = _champion(workspace)
     problems = problems or _branch(workspace)
     state = services.inspect(workspace)
     return StatusResult(
         workspace=str(workspace.root),
-        inbox=_files_in(workspace),
+        inbox=_files_in(workspace) + taken,
         sealed=[batch.batch_id for batch in workspace.sealed_batches()],
         open=batches.open_batch_ids(workspace),
+        last_batch=last_batch,
         clips=counts["status"],
         quarantine=counts["reason"],
         labels=counts["label"],
@@ -98,6 +121,7 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
         runs=_last_runs(workspace) if state.is_up else {},
         waiting=waiting,
         half_forgotten=_half_forgotten(workspace),
+        unfinished=unfinished + _half_sealed(workspace),
         problems=problems,
     )
 
@@ -108,6 +132,39 @@ def rebuild_catalog(workspace: Workspace) -> RebuildResult:
         rebuild(workspace, catalog)
         counts = catalog.counts()
     return RebuildResult(counts["batches"], counts["status"])
+
+
+def _last_batch(workspace: Workspace, catalog: Catalog) -> LastBatch | None:
+    """That of the newest night; of several an open one, else the one that was sealed last."""
+    found = [*workspace.sealed_batches(), *map(workspace.batch, batches.open_batch_ids(workspace))]
+    nights = [batch.batch_id.rpartition("-")[0] for batch in found]
+    newest = [batch for batch, night in zip(found, nights, strict=True) if night == max(nights)]
+    if not newest:
+        return None
+    batch = max(newest, key=lambda one: (not one.is_sealed, _sealed_at(one)))
+    return LastBatch(batch.batch_id, "sealed" if batch.is_sealed else "open", _clips_of(batch, catalog))
+
+
+def _sealed_at(batch: Batch) -> str:
+    """Nothing while it is open, or if that cannot be read."""
+    try:
+        return str(batches.read_manifest(batch).facts["run"]["sealed_at"]) if batch.is_sealed else ""
+    except (UnknownBatch, WorkspaceError):
+        return ""
+
+
+def _clips_of(batch: Batch, catalog: Catalog) -> dict[str, int] | None:
+    try:
+        manifest = batches.read_manifest(batch)
+        if batch.is_sealed:
+            refused = sum(manifest.facts["quarantined"].values())
+            counts = Counter(accepted=manifest.facts["accepted"], quarantined=refused)
+        else:
+            known = catalog.find(clip.clip_id for clip in manifest.clips)
+            counts = Counter(clip.status for clip in known.values())
+    except (UnknownBatch, WorkspaceError):
+        return None
+    return dict(sorted((+counts).items()))
 
 
 def _champion(workspace: Workspace) -> tuple[str | None, list[str]]:
@@ -135,6 +192,25 @@ def _half_forgotten(workspace: Workspace) -> list[str]:
     except WorkspaceError as error:
         return [str(error)]
     return [f"The forgetting of clip {one} was not finished: run `violence-ops forget {one}`." for one in gone]
+
+
+def _half_sealed(workspace: Workspace) -> list[str]:
+    try:
+        names = [batch.batch_id for batch in seal.half_sealed(workspace)]
+    except WorkspaceError as error:
+        return [str(error)]
+    return [
+        f"The sealing of batch {one} was not finished: unless a run is at it now, `violence-ops seal --batch {one}`."
+        for one in names
+    ]
+
+
+def _taken(workspace: Workspace) -> tuple[int, list[str]]:
+    """How many files lie in the claims of ingestion runs; and what is wrong with the claims."""
+    try:
+        return sum(len(claim.drops) for claim in claims.seen(workspace)), []
+    except WorkspaceError as error:
+        return 0, [str(error)]
 
 
 def _files_in(workspace: Workspace) -> int:

@@ -5,10 +5,10 @@ Nothing is registered and no params.yaml is changed: the result says which setti
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from violence_ops.errors import UserError
+from violence_ops.errors import ServiceUnavailable, UserError
 from violence_ops.params import Params
 from violence_ops.registry import Registry, Run
 from violence_ops.stages import train
@@ -19,8 +19,6 @@ from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     import optuna
-
-    from violence_ops.recognition.train import Trained
 
 _LOSS_SHARE: Final = 1e-3
 """Of validation loss in a trial's value: it decides between trials of the same F1."""
@@ -44,11 +42,10 @@ class SweepResult:
 
     def lines(self) -> list[str]:
         """For people."""
-        settings = " ".join(f"-S train.{name}={value}" for name, value in self.best.items())
         return [
             f"Trial {self.best_trial} of {self.trials} is the best: validation F1 {self.val_f1:.3f}, loss {self.val_loss:.3f}"
             + (f"; {self.failed} trials failed." if self.failed else "."),
-            f"Train it: violence-ops train {settings}",
+            f"Train it: {_command(self.best)}",
             f"Run: {self.run_url}",
         ]
 
@@ -60,7 +57,7 @@ def run(
 
     A trial whose loss diverges counts as failed. Raises ParamsError if the family has no network, whose settings these are, or
     cannot be trained as params.yaml has it; WorkspaceError if there is no dataset or it was assembled with other `windows`;
-    ServiceUnavailable if MLflow cannot be reached; UserError if every trial fails.
+    ServiceUnavailable, naming the best settings until then, if MLflow cannot be reached; UserError if every trial fails.
     """
     import optuna
 
@@ -72,34 +69,95 @@ def run(
     registry = open_registry(workspace)
     registry.check()
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
-    figures: dict[int, tuple[float, float]] = {}
     tags = {
         "dataset_revision": dataset.revision,
         "family": params.train.family,
         "sweep": f"{trials} trials, seed {seed}",
     }
-    with registry.start_run(f"sweep {params.train.family} {dataset.revision[:8]}", tags) as parent:
-        for number in range(trials):
-            trial = study.ask()
-            changed = _changed(params, trial)
+    search = _Search(registry, dataset, params, tags, study)
+    try:
+        with registry.start_run(f"sweep {params.train.family} {dataset.revision[:8]}", tags) as parent:
+            for number in range(trials):
+                search.attempt(parent)
+                if progress:
+                    progress("sweep", number + 1, trials)
+            if not search.figures:
+                raise UserError(
+                    f"None of {trials} trials could be trained: look at the runs' tag `failure`, {parent.url}."
+                )
+            best, settings, f1, loss = search.best()
+            parent.log_params({"best": settings | {"trial": best}})
+            parent.log_metrics([{"best_f1": f1, "best_loss": loss}])
+    except ServiceUnavailable as error:
+        raise search.ended_by(error) from error
+    failed = trials - len(search.figures)
+    return SweepResult(trials, failed, best, settings, round(f1, 4), round(loss, 4), parent.run_id, parent.url)
+
+
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """What is looked for and on what, and the validation F1 and loss of every trial that was trained, by its number."""
+
+    registry: Registry
+    dataset: Dataset
+    params: Params
+    tags: dict[str, str]
+    study: optuna.Study
+    figures: dict[int, tuple[float, float]] = field(default_factory=dict)
+
+    def attempt(self, parent: Run) -> None:
+        """Train the settings that Optuna asks for, and tell it the outcome. Raises ServiceUnavailable, telling nothing."""
+        import optuna
+
+        trial = self.study.ask()
+        try:
+            self._train(parent, trial.number, _changed(self.params, trial))
+        except ServiceUnavailable:
+            raise
+        except UserError:
+            self.figures.pop(trial.number, None)
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        else:
+            self.study.tell(trial, _value(*self.figures[trial.number]))
+
+    def best(self) -> tuple[int, dict[str, Any], float, float]:
+        """The best trial, its settings, and its F1 and loss."""
+        number = max(self.figures, key=lambda one: _value(*self.figures[one]))
+        return number, self.study.trials[number].params, *self.figures[number]
+
+    def ended_by(self, error: ServiceUnavailable) -> ServiceUnavailable:
+        """The error that ends the search, with what was found until then: it is nowhere else."""
+        if not self.figures:
+            return error
+        number, settings, f1, loss = self.best()
+        return ServiceUnavailable(
+            f"{str(error).removesuffix('.')}; of {len(self.figures)} trials that were trained until then trial {number} is the best "
+            f"(validation F1 {f1:.3f}, loss {loss:.3f}), and `{_command(settings)}` trains it."
+        )
+
+    def _train(self, parent: Run, number: int, changed: Params) -> None:
+        """Train with changed settings and log the nested run. Raises UserError if the loss diverges."""
+        nested = self.tags | {"mlflow.parentRunId": parent.run_id, "trial": str(number)}
+        with self.registry.start_run(f"trial {number}", nested) as run:
+            run.log_params(changed.model_dump(include={"train", "windows"}))
+            train.log_dataset(run, self.dataset)
             try:
-                trained = _trial(registry, parent, number, changed, dataset, tags)
-            except UserError:
-                study.tell(trial, state=optuna.trial.TrialState.FAIL)
-            else:
-                best = trained.history[trained.best_epoch - 1]
-                figures[trial.number] = (best.val.f1, best.val_loss)
-                study.tell(trial, best.val.f1 - _LOSS_SHARE * best.val_loss)
-            if progress:
-                progress("sweep", number + 1, trials)
-        if not figures:
-            raise UserError(f"None of {trials} trials could be trained: look at the runs' tag `failure`, {parent.url}.")
-        f1, loss = figures[study.best_trial.number]
-        parent.log_params({"best": study.best_params | {"trial": study.best_trial.number}})
-        parent.log_metrics([{"best_f1": f1, "best_loss": loss}])
-    return SweepResult(
-        trials, trials - len(figures), study.best_trial.number, study.best_params, round(f1, 4), round(loss, 4), parent.run_id, parent.url
-    )  # fmt: skip
+                trained = train.fit(changed, self.dataset, None, None)
+            except UserError as error:
+                run.set_tag("failure", str(error))
+                raise
+            best = trained.history[trained.best_epoch - 1]
+            # first: MLflow may be lost by now
+            self.figures[number] = (best.val.f1, best.val_loss)
+            train.log_curves(run, trained)
+
+
+def _value(f1: float, loss: float) -> float:
+    return f1 - _LOSS_SHARE * loss
+
+
+def _command(settings: dict[str, Any]) -> str:
+    return "violence-ops train " + " ".join(f"-S train.{name}={value}" for name, value in settings.items())
 
 
 def _changed(params: Params, trial: optuna.Trial) -> Params:
@@ -113,20 +171,3 @@ def _changed(params: Params, trial: optuna.Trial) -> Params:
         "schedule": trial.suggest_categorical("schedule", ["step", "cosine"]),
     }
     return params.model_copy(update={"train": params.train.model_copy(update=found)})
-
-
-def _trial(
-    registry: Registry, parent: Run, number: int, changed: Params, dataset: Dataset, tags: dict[str, str]
-) -> Trained:
-    """Train with changed settings and log the nested run. Raises UserError if the loss diverges."""
-    nested = tags | {"mlflow.parentRunId": parent.run_id, "trial": str(number)}
-    with registry.start_run(f"trial {number}", nested) as run:
-        run.log_params(changed.model_dump(include={"train", "windows"}))
-        train.log_dataset(run, dataset)
-        try:
-            trained = train.fit(changed, dataset, None, None)
-        except UserError as error:
-            run.set_tag("failure", str(error))
-            raise
-        train.log_curves(run, trained)
-        return trained

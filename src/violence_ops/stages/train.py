@@ -10,10 +10,11 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NotRequired
+from typing import TYPE_CHECKING, Any, Final, NotRequired
 
 import pyarrow as pa
 import yaml
@@ -25,10 +26,9 @@ from violence_ops.errors import WorkspaceError
 from violence_ops.files import fingerprint, load_table, read_json, sha256_file, write_json
 from violence_ops.params import Params, WindowParams
 from violence_ops.registry import MODEL, Registry, Run
-from violence_ops.stages import holdout, pictures, training_tables
+from violence_ops.stages import batches, holdout, pictures, training_tables
 from violence_ops.stages.assemble import TABLES, baked_in, obstacle, trainable
 from violence_ops.stages.batches import Progress
-from violence_ops.stages.extract_poses import source_sha256
 from violence_ops.stages.labelled import labelled_clips
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
@@ -37,6 +37,10 @@ if TYPE_CHECKING:
     from violence_ops.recognition.train import Epoch, Trained
 
 CANDIDATE = "candidate"
+_ANNOTATED: Final = ("pose", "tracking", "involvement")
+"""Sections that the clips' tracks were made with, before they were sealed: what params.yaml says now is of no matter."""
+_LEARNT: Final = ("windows", "dataset", "holdout", "train")
+_NOT_RECORDED: Final = "not recorded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,19 +211,50 @@ class Dataset:
 def _facts(workspace: Workspace, params: Params, dataset: Dataset) -> dict[str, str]:
     """What every model version is tagged with."""
     versions = workspace.holdout_versions()
+    weights = _annotated_with(dataset).get("pose_weights", {}).get("sha256")
     return {
         "dataset_revision": dataset.revision,
         # the newest version of data/labels.csv that a clip of the dataset has its label from
         "labels_version": str(dataset.split.get("labels_version", 0)),
         "code_revision": code_revision(),
         "workspace_revision": versioning.revision(workspace),
-        "pose_weights": source_sha256(params.pose),
+        **({"pose_weights": weights} if weights else {}),
         "params_digest": fingerprint(params.train.model_dump(), params.windows.model_dump()),
         "holdout": versions[-1] if versions else "none",
         "holdout_revision": holdout.read(workspace, versions[-1]).revision if versions else "none",
         "family": params.train.family,
         "start": _start(params),
     }
+
+
+def _annotated_with(dataset: Dataset) -> dict[str, Any]:
+    """What `batch.json` of the dataset's batches records: `pose_weights`, and the sections of `_ANNOTATED`.
+
+    Where they differ, a value is `mixed: A (120 clips), B (30 clips)`. What none of them records is not there.
+    """
+    counts = Counter(dataset.both.column("batch_id").to_pylist())
+    recorded: list[tuple[dict[str, Any], int]] = []
+    for batch_id, clips in sorted(counts.items()):
+        batch = dataset.workspace.batch(batch_id)
+        # a machine that only trains may have the dataset and not its batches
+        facts = batches.read_manifest(batch).facts if batch.is_sealed else {}
+        known = dict(facts.get("params", {})) | {"pose_weights": facts.get("pose_weights", {})}
+        recorded.append(({name: known[name] for name in ("pose_weights", *_ANNOTATED) if name in known}, clips))
+    return _in_all(recorded)
+
+
+def _in_all(recorded: Sequence[tuple[Any, int]]) -> Any:
+    """What some batches record of one thing, each with its number of clips; mappings key by key."""
+    if any(isinstance(value, Mapping) for value, _ in recorded):
+        mappings = [(value if isinstance(value, Mapping) else {}, clips) for value, clips in recorded]
+        keys = sorted({key for value, _ in mappings for key in value})
+        return {key: _in_all([(value.get(key, _NOT_RECORDED), clips) for value, clips in mappings]) for key in keys}
+    counts: Counter[str] = Counter()
+    for value, clips in recorded:
+        counts[str(value)] += clips
+    if len(counts) == 1:
+        return recorded[0][0]
+    return "mixed: " + ", ".join(f"{value} ({clips} clips)" for value, clips in counts.most_common())
 
 
 def _start(params: Params) -> str:
@@ -350,8 +385,8 @@ def _register(
 
 def _log(run: Run, params: Params, dataset: Dataset, record: dict[str, Any]) -> None:
     weights = dict(zip(("NonFight", "Fight"), record["class_weights"], strict=True))
-    sections = ("pose", "tracking", "involvement", "windows", "dataset", "holdout", "train")
-    run.log_params(params.model_dump(include=set(sections)) | {"class_weight": weights})
+    annotated = {name: value for name, value in _annotated_with(dataset).items() if name in _ANNOTATED}
+    run.log_params(annotated | params.model_dump(include=set(_LEARNT)) | {"class_weight": weights})
     run.log_metrics(record["epochs"])
     run.log_metrics([_kept(record["metrics"])])
     log_dataset(run, dataset)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,7 @@ import pyarrow as pa
 
 from violence_ops import expectations
 from violence_ops.catalog import Catalog
-from violence_ops.errors import Rejected
+from violence_ops.errors import Rejected, UserError
 from violence_ops.files import fingerprint, load_table, read_fingerprint, sha256_file, write_table
 from violence_ops.folders import Batch
 from violence_ops.params import Params
@@ -62,11 +64,42 @@ def run(
 def checkpoint(workspace: Workspace, params: Params, *, batch_id: str | None = None) -> list[expectations.CheckResult]:
     """Check the clips table of a batch, or of every open one, once all of it is judged. A sealed batch was checked before.
 
-    Refuses near-duplicates first, if `validation.near_duplicate_bits` asks for it. Raises ExpectationsFailed, and
-    WorkspaceError if clips have not been judged yet.
+    First judges anew what `retry` has taken back meanwhile, which takes back no more from here on, and refuses near-duplicates, if
+    `validation.near_duplicate_bits` asks for it. Raises ExpectationsFailed, and WorkspaceError if clips have not been judged yet.
     """
-    chosen = batches.chosen_batches(workspace, batch_id)
-    return [_check_clips(workspace, params, batch) for batch in chosen if not batch.is_sealed]
+    checked = []
+    for batch in batches.chosen_batches(workspace, batch_id):
+        if not batch.is_sealed:
+            with _going_on(workspace, batch):
+                _judge_again(workspace, params, batch)
+                checked.append(_check_clips(workspace, params, batch))
+    return checked
+
+
+@contextmanager
+def _going_on(workspace: Workspace, batch: Batch) -> Iterator[None]:
+    """Make the folder of a batch's poses, so that `retry` leaves it alone while the night goes on with it; away if it stops here.
+
+    Raises UnknownBatch.
+    """
+    batches.read_manifest(batch)
+    poses = batch.open / "poses"
+    with batches.locked(workspace, batch):
+        poses.mkdir(exist_ok=True)
+    try:
+        yield
+    except UserError:
+        with suppress(OSError):  # an earlier run has put poses there
+            poses.rmdir()
+        raise
+
+
+def _judge_again(workspace: Workspace, params: Params, batch: Batch) -> None:
+    """Judge the clips whose verdict `retry` has taken back since their shard was validated; one that never had one is left."""
+    judged = {clip.clip_id for clip in batches.read_clips(batch)}
+    missing = [clip.clip_id for clip in batches.read_manifest(batch).clips if clip.clip_id not in judged]
+    if again := [clip_id for clip_id in missing if workspace.quarantined(clip_id).is_dir()]:
+        run(workspace, params, batch_id=batch.batch_id, clip_ids=again)
 
 
 def _check_clips(workspace: Workspace, params: Params, batch: Batch) -> expectations.CheckResult:

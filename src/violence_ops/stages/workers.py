@@ -10,11 +10,12 @@ import json
 import os
 import queue
 import select
+import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,7 +35,10 @@ _START_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one item: its `value`, or why there is none: `timeout`, or `killed` (by the system, twice)."""
+    """What became of one item: its `value`, or why there is none: `timeout`, or twice `crashed` or `killed` (by the system).
+
+    That a child was killed says nothing of the item, as nothing bounds a child's memory but what the machine has free.
+    """
 
     item: str
     value: dict[str, Any] | None = None
@@ -51,10 +55,10 @@ def worker_count(asked: int, items: int) -> int:
     return max(1, min(useful, free_processors(), free_memory() // _MEMORY_PER_WORKER))
 
 
-def outcomes(target: str, common: dict[str, Any], limits_s: Mapping[str, float], *, workers: int) -> Iterator[Outcome]:
+def outcomes(target: str, common: dict[str, Any], limits_s: Mapping[str, float], *, workers: int) -> Generator[Outcome]:
     """Call `target` ("module:function") as `function(common, item) -> dict` for every item; yields in order of completion.
 
-    `limits_s` are the items, each with the seconds it may take. A child that was killed gets one more try. Raises UserError if the function raised one; RuntimeError if it ended with
+    `limits_s` are the items, each with the seconds it may take. An item whose child was killed or crashed gets one more try. Raises UserError if the function raised one; RuntimeError if it ended with
     another error, whose traceback the child has printed.
     """
     children = _Children(target, common)
@@ -77,9 +81,9 @@ class _Children:
         self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
 
     def work_on(self, item: str, limit_s: float) -> Outcome:
-        """Have a child work on one item; two of them if the first is killed."""
+        """Have a child work on one item; two of them if the first is killed or crashes."""
         outcome = self._attempt(item, limit_s)
-        return self._attempt(item, limit_s) if outcome.failure == "killed" else outcome
+        return self._attempt(item, limit_s) if outcome.failure in ("killed", "crashed") else outcome
 
     def _attempt(self, item: str, limit_s: float) -> Outcome:
         try:
@@ -127,8 +131,8 @@ class _Child:
         if line is None:
             return Outcome(item, failure="timeout")
         if not line.endswith(b"\n"):
-            if self.process.wait() < 0:
-                return Outcome(item, failure="killed")
+            if (code := self.process.wait()) < 0:
+                return Outcome(item, failure="killed" if code == -signal.SIGKILL else "crashed")
             raise RuntimeError(f"a worker process failed on {item}: its traceback is on standard error.")
         reply = json.loads(line)
         if "error" in reply:

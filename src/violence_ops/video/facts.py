@@ -101,7 +101,9 @@ def examine(
             raise Rejected(
                 "truncated", f"{name} ends before its index (moov): the copy was cut off, copy it again."
             ) from None
-        raise Rejected("unreadable", f"{name} is no video that can be read ({_plain(error)}): copy it again from its source.") from None
+        raise Rejected(
+            "unreadable", f"{name} is no video that can be read ({_plain(error)}): copy it again from its source."
+        ) from None
     with container:
         return _examine_opened(container, name, size_bytes, limits, on_promise)
 
@@ -172,7 +174,8 @@ def _check_complete(name: str, count: int, promised: int, failures: list[str]) -
     if promised and count < _COMPLETE * promised and missing > 2:
         if len(failures) >= missing / 2:
             raise Rejected(
-                "decode_error", f"{name}: {len(failures)} of {promised} frames do not decode ({failures[0]}): copy it again from its source."
+                "decode_error",
+                f"{name}: {len(failures)} of {promised} frames do not decode ({failures[0]}): copy it again from its source.",
             )
         raise Rejected(
             "truncated",
@@ -180,7 +183,8 @@ def _check_complete(name: str, count: int, promised: int, failures: list[str]) -
         )
     if len(failures) > (1 - _COMPLETE) * (count + len(failures)):
         raise Rejected(
-            "decode_error", f"{name}: {len(failures)} packets do not decode beside {count} frames ({failures[0]}): copy it again from its source."
+            "decode_error",
+            f"{name}: {len(failures)} packets do not decode beside {count} frames ({failures[0]}): copy it again from its source.",
         )
 
 
@@ -212,7 +216,8 @@ def _frame_rate(name: str, stream: Any, count: int, span_s: float) -> float:
     if span_s > 0 and 0 < (count - 1) / span_s <= _MAX_FPS:
         return (count - 1) / span_s
     raise Rejected(
-        "decode_error", f"{name} does not say how many frames a second it has, and neither do its time stamps: write it again with a frame rate."
+        "decode_error",
+        f"{name} does not say how many frames a second it has, and neither do its time stamps: write it again with a frame rate.",
     )
 
 

@@ -1,0 +1,98 @@
+"""`tidy`: what months of nights leave behind and nobody reads any more. No clip, table, model, report or ledger line is touched."""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Final
+
+from violence_ops import services
+from violence_ops.workspace import Workspace
+
+_LONG_LOG: Final = 8 << 20  # bytes of a service's log, of which
+_KEPT: Final = 1 << 20  # so many are kept
+
+
+@dataclass(frozen=True, slots=True)
+class TidyResult:
+    """How many runs of Airflow that began before `before`, files of their logs, and files of Great Expectations' checks were
+    removed, how many logs of services were cut to their end, and the megabytes of all these files. In a dry run: would be.
+    """
+
+    before: str
+    dry_run: bool
+    airflow_runs: int
+    task_logs: int
+    checks: int
+    service_logs: int
+    megabytes: float
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(workspace: Workspace, *, days: int, dry_run: bool = False) -> TidyResult:
+    """Remove what is older than `days`; Airflow may be running. Can be repeated.
+
+    Of each DAG Airflow keeps the last run that nobody started by hand. Raises ServiceUnavailable if its database cannot be cleaned.
+    """
+    before = datetime.now(UTC) - timedelta(days=days)
+    oldest = time.time() - days * 86400
+    logs = list(_older(workspace.airflow_logs, oldest))
+    checks = [path for folder in workspace.check_results for path in _older(folder, oldest)]
+    long = [path for path in sorted(workspace.services.glob("*.log")) if path.stat().st_size > _LONG_LOG]
+    size = sum(path.stat().st_size for path in [*logs, *checks]) + sum(path.stat().st_size - _KEPT for path in long)
+    runs = _runs(workspace, before)
+    if not dry_run:
+        if runs:
+            services.clean_database(workspace, before)
+            runs -= _runs(workspace, before)
+        for path in [*logs, *checks]:
+            path.unlink(missing_ok=True)
+        for folder in (workspace.airflow_logs, *workspace.check_results):
+            _remove_empty(folder)
+        for path in long:
+            _cut(path)
+    return TidyResult(
+        before.date().isoformat(), dry_run, runs, len(logs), len(checks), len(long), round(size / 2**20, 1)
+    )
+
+
+def _older(folder: Path, oldest: float) -> Iterator[Path]:
+    """The files below a folder that were changed last before that time; links are not followed."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink() and not path.name.startswith(".") and path.stat().st_mtime < oldest:
+            yield path
+
+
+def _remove_empty(folder: Path) -> None:
+    """The folders below it in which nothing is left, the deepest first."""
+    for path in sorted(folder.rglob("*"), reverse=True):
+        if path.is_dir() and not path.is_symlink() and not any(path.iterdir()):
+            path.rmdir()
+
+
+def _cut(log: Path) -> None:
+    """Keep a log's end. Its service goes on appending to the same file; a line that it writes in this moment may be lost."""
+    with log.open("rb") as handle:
+        handle.seek(-_KEPT, 2)
+        end = handle.read()
+    with log.open("ab") as handle:
+        handle.truncate(0)
+        handle.write(end)
+
+
+def _runs(workspace: Workspace, before: datetime) -> int:
+    """How many runs of the workspace's own Airflow began before that time."""
+    if not workspace.airflow_database.is_file():
+        return 0
+    with closing(sqlite3.connect(f"file:{workspace.airflow_database}?mode=ro", uri=True)) as database:
+        (count,) = database.execute(
+            "SELECT COUNT(*) FROM dag_run WHERE start_date < ?", [before.strftime("%Y-%m-%d %H:%M:%S")]
+        ).fetchone()
+    return int(count)

@@ -1,0 +1,97 @@
+"""`tidy`: what months of nights leave behind goes, and nothing else does."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from violence_ops import services
+from violence_ops.cli.program import app
+from violence_ops.stages import tidy
+from violence_ops.workspace import Workspace
+
+OLD_S = 100 * 86400
+
+
+def written(path: Path, *, old: bool) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("a line\n")
+    if old:
+        os.utime(path, (time.time() - OLD_S,) * 2)
+    return path
+
+
+def test_what_is_old_goes_with_its_folders_and_what_is_new_or_of_value_stays(workspace: Workspace) -> None:
+    results, pages = workspace.check_results
+    gone = [
+        written(workspace.airflow_logs / "dag_id=drift" / "run_id=1" / "attempt=1.log", old=True),
+        written(results / "clips" / "night 1" / "x.json", old=True),
+        written(pages / "clips" / "night 1" / "x.html", old=True),
+    ]
+    kept = [
+        written(workspace.airflow_logs / "dag_id=drift" / "run_id=2" / "attempt=1.log", old=False),
+        written(results / ".ge_store_backend_id", old=True),
+        written(pages.parent / "index.html", old=True),
+        written(workspace.reports / "1-vs-none" / "report.html", old=True),
+        written(workspace.inbox / "one.mp4", old=True),
+    ]
+    planned = tidy.run(workspace, days=90, dry_run=True)
+    assert (planned.task_logs, planned.checks, planned.airflow_runs) == (1, 2, 0)
+    assert all(path.is_file() for path in gone)
+
+    found = tidy.run(workspace, days=90)
+    assert (found.task_logs, found.checks) == (1, 2)
+    assert not any(path.parent.exists() for path in gone)
+    assert all(path.is_file() for path in kept)
+    assert tidy.run(workspace, days=90).task_logs == 0
+
+
+def test_a_link_among_the_logs_is_not_followed(workspace: Workspace, tmp_path: Path) -> None:
+    elsewhere = written(tmp_path / "elsewhere" / "precious.log", old=True)
+    workspace.airflow_logs.mkdir(parents=True)
+    (workspace.airflow_logs / "latest").symlink_to(elsewhere.parent)
+    (workspace.airflow_logs / "latest.log").symlink_to(elsewhere)
+    tidy.run(workspace, days=90)
+    assert elsewhere.is_file()
+
+
+def test_of_a_long_log_the_end_stays_and_its_service_goes_on_writing_to_it(workspace: Workspace) -> None:
+    workspace.services.mkdir(parents=True, exist_ok=True)
+    log = workspace.services / "scheduler.log"
+    with log.open("ab") as service:
+        service.write(b"old\n" * (3 << 20) + b"last line\n")
+        service.flush()
+        done = CliRunner().invoke(app, ["tidy", "--workspace", str(workspace.root), "--json"])
+        service.write(b"next line\n")
+    assert json.loads(done.stdout)["service_logs"] == 1
+    assert log.stat().st_size < 2 << 20
+    assert log.read_bytes().endswith(b"last line\nnext line\n")
+
+
+@pytest.mark.slow
+def test_old_runs_leave_the_database_of_airflow_and_the_last_one_of_a_dag_stays(workspace: Workspace) -> None:
+    environment = services.airflow_environment(workspace, services.Addresses("http://127.0.0.1:0", ""))
+    workspace.services.mkdir(parents=True, exist_ok=True)
+    services._airflow_db(workspace, environment, ["migrate"], "be made")
+    with closing(sqlite3.connect(workspace.airflow_database)) as database:
+        columns = {row[1]: row for row in database.execute("PRAGMA table_info(dag_run)")}
+        needed = {name: 0 for name, row in columns.items() if row[3] and row[4] is None and name != "id"}
+        for number, day in enumerate(("2026-01-01", "2026-01-02", "2026-01-03")):
+            facts = needed | {
+                "dag_id": "drift", "run_id": f"run {number}", "start_date": f"{day} 02:00:00.000000", "run_type": "scheduled",
+                "logical_date": f"{day} 02:00:00.000000", "run_after": f"{day} 02:00:00.000000", "state": "success",
+            }  # fmt: skip
+            marks = ", ".join("?" * len(facts))
+            database.execute(f"INSERT INTO dag_run ({', '.join(facts)}) VALUES ({marks})", list(facts.values()))
+        database.commit()
+    assert tidy.run(workspace, days=30, dry_run=True).airflow_runs == 3
+    assert tidy.run(workspace, days=30).airflow_runs == 2
+    with closing(sqlite3.connect(workspace.airflow_database)) as database:
+        assert database.execute("SELECT run_id FROM dag_run").fetchall() == [("run 2",)]
