@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import date
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +375,27 @@ def test_a_file_that_gives_a_read_error_is_refused_and_stops_no_other(
     kept = {(workspace.quarantined(one["clip_id"]) / one["original"]).read_bytes() for one in entries}
     assert kept == {b"bad 1", b"bad 2"}
     assert list(workspace.claims.iterdir()) == []
+
+
+def test_a_file_that_cannot_even_be_looked_at_is_not_lost(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (workspace.inbox / "stale.mp4").write_bytes(b"stale")
+    number = (workspace.inbox / "stale.mp4").lstat().st_ino
+    look = {name: getattr(os, name) for name in ("stat", "lstat")}
+
+    def fail(name: str, path: str, *arguments: object, **how: object) -> os.stat_result:
+        found: os.stat_result = look[name](path, *arguments, **how)
+        if found.st_ino == number and "/claims/" in str(path):
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE), str(path))
+        return found
+
+    with monkeypatch.context() as patched:
+        for name in look:
+            patched.setattr(os, name, partial(fail, name))
+        take_in(workspace)
+    kept = [path for path in workspace.root.rglob("*") if path.is_file() and path.read_bytes() == b"stale"]
+    assert kept
 
 
 def test_a_file_that_cannot_even_be_copied_to_be_ours_is_refused(

@@ -80,7 +80,7 @@ class Claim:
 
         Returns the files that stay where they are because they may not be read, or their folder may not be changed.
         """
-        plan = {number: drop for number, drop in self.drops.items() if os.path.lexists(self.file(number))}
+        plan = self._there()
         first = max(plan, default=-1) + 1
         new = dict(enumerate(found, start=first))
         plan |= {number: drop for number, (_, drop) in new.items()}
@@ -98,6 +98,14 @@ class Claim:
                 del self.drops[number]
         sync_folder(self.folder / "files")
         return closed
+
+    def _there(self) -> dict[int, Drop]:
+        """The planned files that lie in the claim, also those that cannot be looked at: their folder lists them."""
+        try:
+            names = set(os.listdir(self.folder / "files"))
+        except FileNotFoundError:
+            names = set()
+        return {number: drop for number, drop in self.drops.items() if str(number) in names}
 
     def make_own(self) -> None:
         """Replace what others have a hold on, by another name or as its owner, by copies: theirs are not ours to link, to make
@@ -158,7 +166,7 @@ def seen(workspace: Workspace) -> list[Claim]:
 def _adopt(folder: Path, locks: ExitStack) -> Claim | None:
     """The claim in `folder` if nobody holds it; an empty one is removed."""
     if folder.name.startswith(".done-"):
-        shutil.rmtree(folder)
+        shutil.rmtree(folder, ignore_errors=True)  # what cannot be removed now is tried again by the next run
         return None
     if (lock := _lock(folder, locks)) is None:
         return None
@@ -175,7 +183,7 @@ def _planned(plan: Path) -> Claim:
     content = read_json(plan, _remedy(plan.parent), _Plan)
     drops = {int(number): row.to(lambda drop: Drop(**drop)) for number, row in content["drops"].items()}
     claim = Claim(plan.parent, content["night"], drops)
-    claim.drops = {number: drop for number, drop in drops.items() if os.path.lexists(claim.file(number))}
+    claim.drops = claim._there()
     return claim
 
 
