@@ -35,6 +35,14 @@ class TidyResult:
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def lines(self) -> list[str]:
+        """For people."""
+        would = "would be " if self.dry_run else ""
+        return [
+            f"Of before {self.before}: {self.airflow_runs} runs of Airflow, {self.task_logs} of their logs and {self.checks} files of checks "
+            f"{would}removed; {self.service_logs} long logs of services {would}cut to their end: {self.megabytes:.1f} MB."
+        ]
+
 
 def run(workspace: Workspace, *, days: int, dry_run: bool = False) -> TidyResult:
     """Remove what is older than `days`; Airflow may be running. Can be repeated.
