@@ -184,7 +184,11 @@ def test_members_on_skeletons_and_on_pictures_judge_together_unless_they_want_di
     }.items():
         content = ", ".join(f"dict(name='{one}', family='{one}')" for one in families)
         (folder / f"{name}.py").write_text(f"members = [{content}]\n")
-    chosen, other = params("mixed"), params("both")
+    shipped = params("feature_line")  # params.yaml takes the shipped families alone
+    chosen, other = (
+        shipped.model_copy(update={"train": shipped.train.model_copy(update={"family": name})})
+        for name in ("mixed", "both")
+    )
     clips = shown(CLIPS, Settings.of(chosen.train, chosen.windows))
     trained = fit(clips[:4], clips[4:], LABELS, chosen.train, chosen.windows)
     package.save(trained, tmp_path / "package", {})
