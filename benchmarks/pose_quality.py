@@ -10,8 +10,9 @@
 
 The first weights are looked at in the precision of params.yaml and, where that is a lower one on this machine, in fp32 too:
 `loss_points` is what it costs in average precision, of 100. `topdown` (the teachers as a pose source, a single look at each
-frame) is measured beside the weights; on the teacher's frames it is judged by its own, more thorough self. Everything found with a score of 0.3 or more counts. The last line is
-JSON: the figures of the first weights on top, all of them under `sources`, the machine's load at the end.
+frame) is measured beside the weights; on the teacher's frames it is judged by its own, more thorough self. Weights and `topdown`
+have the suppression of params.yaml as it is shipped, the teacher its own. Everything found with a score of 0.3 or more counts. The last line is JSON: the
+figures of the first weights on top, all of them under `sources`, the machine's load at the end.
 """
 
 from __future__ import annotations
@@ -25,18 +26,15 @@ import csv
 import json
 import sys
 from collections.abc import Iterator
-from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 from violence_ops.errors import UserError
-from violence_ops.params import PoseParams, load_params
 from violence_ops.pose import coco, teacher
 from violence_ops.pose.agreement import Agreement, Labelled, Share, agreement
 from violence_ops.pose.rtmo import PoseEstimator
 from violence_ops.pose.topdown import TopDown
 from violence_ops.stages import weights
-from violence_ops.stages.extract_poses import open_source
 from violence_ops.video import decode
 
 HELD_OUT_GROUPS = ("g10", "g18", "g29", "g37", "g42")
@@ -76,7 +74,7 @@ def _missing(data: Path) -> str | None:
 def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
     data: Path = arguments.data
     models = weights.teacher_files(data / "teachers")
-    guide = TopDown(*models, score_threshold=0.1, thorough=True)
+    guide = teacher.guide(*models)
     pictures = list(coco.pictures(data / "keypoints" / "coco" / "test_coco.json"))
     sources = {TEACHER: {"coco": _figures(agreement(guide, pictures, SCORE))}}
     frames = list(_taught(data / "surv_fight", guide, arguments.every))
@@ -112,12 +110,9 @@ def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def _source(name: str, models: tuple[Path, Path], **changed: Any) -> PoseEstimator | TopDown:
     """The weights, or the teachers, with the parameters that a workspace starts with, but for those that are `changed`."""
-    with as_file(files("violence_ops") / "template" / "params.yaml") as shipped:
-        pose: PoseParams = load_params(shipped).pose
-    changes: dict[str, Any] = {"weights": name} | changed
     if name == TOPDOWN:
-        changes = {"source": "topdown", "detector": str(models[0]), "keypoints": str(models[1])}
-    return open_source(pose.model_copy(update=changes | {"score_threshold": weights.LOWEST_SCORE}))
+        changed = {"source": "topdown", "detector": str(models[0]), "keypoints": str(models[1])}
+    return weights.as_shipped(name, **changed, score_threshold=weights.LOWEST_SCORE)
 
 
 def _taught(folder: Path, guide: TopDown, every: int) -> Iterator[Labelled]:

@@ -2,8 +2,8 @@
 ### Gated evaluation: is the candidate better than what is live, and may it be released?
 
 Started by the asset *candidate*. Candidate and champion are judged on the same frozen clips (**evaluate**), and the **gate** applies
-its policy (`gate:` in params.yaml). If it passes, a release manager is asked (**approve**, see *Required Actions*); nobody's answer
-within `gate.approval_timeout_h` means no. **promote** makes the candidate the champion in the name of the person who approved.
+its policy (`gate:` in params.yaml). If it passes, a release manager is asked (**approve**, see *Required Actions*); no answer within
+`gate.approval_timeout_h` means no. **promote** makes the candidate the champion in the name of the person who approved.
 **outcome** says what became of the candidate and why; a refused candidate is a green run with *promote* skipped. With `gate.mode`
 `dry_run` nobody is asked and nothing moves.
 
@@ -31,7 +31,7 @@ QUESTION = """\
 - {{ reason }}
 {%- endfor %}
 
-Report, to be read before: `{{ verdict['report'] }}`
+Read the report first: `{{ verdict['report'] }}`
 """
 
 
@@ -85,10 +85,8 @@ def gated_evaluation():
             stage("promote.lapse", report=evaluation["report"])
             said = "Nobody answered in time, so the candidate is not released."
         else:
-            by, reason = (
-                answer["responded_by_user"]["name"],
-                (answer["params_input"].get("reason") or "").strip() or "refused in Airflow",
-            )
+            by = answer["responded_by_user"]["name"]
+            reason = (answer["params_input"].get("reason") or "").strip() or "refused in Airflow"
             stage("promote.refuse", report=evaluation["report"], by=by, reason=reason)
             said = f"Refused by {by}: {reason}"
         log.info(said)

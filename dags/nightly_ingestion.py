@@ -9,13 +9,13 @@
 | **passed** | the shards of the batches that do go on; **all_passed** fails the run where one does not |
 | **extract_poses** | finds the people in every frame (RTMO); one shard at a time on the device |
 | **annotate** | follows them and ranks who is most involved |
-| **score** | the champion judges every clip, once there is a champion; all shards have the one that the first shard found |
+| **score** | the champion judges every clip, once there is a champion; all shards have the one that the first shard found. Then the overlays that are asked for are drawn |
 | **seal** | checks a batch's poses, tracks and predictions, merges, versions with DVC and a git tag, announces it |
 
 Every task can be run again at any time: what is done already is skipped, and the sealed batch is the same, byte for byte.
-A night without new clips ends green with everything after *ingest* skipped. What a killed run of another night has taken in and
-not made a batch of, this one makes a batch of and finishes. A batch that an expectation stops stays open and stops no other: mend
-the cause, then clear what failed, its checkpoint or its seal.
+A night without new clips ends green with everything after *ingest* skipped. If an earlier night was killed after claiming files,
+this run turns them into a batch and finishes it. A batch that fails an expectation stays open without stopping others: fix the
+cause, then clear its checkpoint or seal.
 
 Trigger it by hand for a night of your choice (field *night*).
 """
@@ -74,7 +74,7 @@ def nightly_ingestion():
 
     @task
     def all_passed():
-        """A leaf: without it, a night would look well of which one batch was stopped."""
+        """A leaf: otherwise a run with a stopped batch would look successful."""
 
     @task_group
     def shard(shard):

@@ -14,5 +14,5 @@ umask 022
 
 airflow db migrate
 airflow pools set gpu "$GPU_SLOTS" "one model on a device at a time"
-airflow pools set versioning 1 "one writer to git and DVC at a time"
+airflow pools set versioning 1 "one task that moves data with DVC at a time"
 violence-ops init "$VIOLENCE_OPS_WORKSPACE" --remote s3://dvc/violence-ops --endpoint "$AWS_ENDPOINT_URL"

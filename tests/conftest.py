@@ -7,6 +7,8 @@ import os
 os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DVC_NO_ANALYTICS="1", GX_ANALYTICS_ENABLED="False")
 
 import hashlib
+import json
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -32,12 +34,30 @@ def _no_deployment(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
+@pytest.fixture(scope="session")
+def fresh_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A real workspace (git + DVC) with some parameters overridden: made once, and then only to be copied."""
+    made: dict[str, Path] = {}
+
+    def fresh(**overrides: object) -> Path:
+        deployment = {name: value for name, value in os.environ.items() if name.startswith("VIOLENCE_OPS_")}
+        key = json.dumps([overrides, deployment], sort_keys=True)
+        if key not in made:
+            folder = tmp_path_factory.mktemp("fresh") / "workspace"
+            init.run(folder, params_overrides=overrides)
+            made[key] = folder
+        return made[key]
+
+    return fresh
+
+
 @pytest.fixture
-def new_workspace(tmp_path: Path) -> Callable[..., Workspace]:
+def new_workspace(tmp_path: Path, fresh_workspace: Callable[..., Path]) -> Callable[..., Workspace]:
     """Make a real workspace (git + DVC) in a temporary folder; files of its inbox count as complete at once."""
 
     def make(name: str = "workspace", **overrides: object) -> Workspace:
-        init.run(tmp_path / name, params_overrides={"ingest.settle_s": 0} | overrides)
+        fresh = fresh_workspace(**{"ingest.settle_s": 0} | overrides)
+        shutil.copytree(fresh, tmp_path / name, symlinks=True)
         return Workspace.open(tmp_path / name)
 
     return make

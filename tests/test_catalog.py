@@ -227,8 +227,9 @@ def test_a_url_that_is_none_of_a_catalog_is_refused_by_its_variable_without_bein
     assert "secret" not in str(refusal.value)
 
 
-def test_a_database_that_is_not_there_is_said_in_one_sentence_without_its_password() -> None:
+@pytest.mark.parametrize("written", ["u:secret@127.0.0.1:9/none", "127.0.0.1:9/none?user=u&password=secret"])
+def test_a_database_that_is_not_there_is_said_in_one_sentence_without_its_password(written: str) -> None:
     with pytest.raises(ServiceUnavailable) as refusal:
-        Catalog("postgresql+psycopg2://u:secret@127.0.0.1:9/none")
+        Catalog(f"postgresql+psycopg2://{written}")
     assert "secret" not in str(refusal.value)
     assert "\n" not in str(refusal.value)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from violence_ops.deployment import compute_device
+from violence_ops.deployment import compute_device, has_password, without_password
 from violence_ops.errors import UsageError, UserError
 from violence_ops.recognition.model import device
 from violence_ops.stages import extract_poses
@@ -22,12 +22,14 @@ def test_a_gpu_worker_without_a_gpu_finds_no_poses_and_trains_nothing(
     assert device().type == "cpu"
     monkeypatch.setenv("VIOLENCE_OPS_DEVICE", "cuda")
     for start in (lambda: extract_poses.open_source(workspace.params().pose), device):
-        with pytest.raises(UserError, match=r"sees no GPU, and it is to use one.*VIOLENCE_OPS_DEVICE to cpu"):
+        with pytest.raises(
+            UserError, match=r"A GPU was asked for, but this process sees none: .*VIOLENCE_OPS_DEVICE to cpu"
+        ):
             start()
 
 
 def test_a_gpu_that_params_ask_for_and_that_is_not_there_is_said(workspace: Workspace) -> None:
-    with pytest.raises(UserError, match=r"sees no GPU.*pose\.device to cpu"):
+    with pytest.raises(UserError, match=r"this process sees none.*pose\.device to cpu"):
         extract_poses.open_source(workspace.params({"pose.device": "cuda"}).pose)
 
 
@@ -37,3 +39,26 @@ def test_the_processor_can_be_asked_for_and_nothing_else(monkeypatch: pytest.Mon
     monkeypatch.setenv("VIOLENCE_OPS_DEVICE", "tpu")
     with pytest.raises(UsageError, match="VIOLENCE_OPS_DEVICE is 'tpu'"):
         compute_device()
+
+
+@pytest.mark.parametrize(
+    ("address", "secret"),
+    [
+        ("https://bob:hunter2@host/dvc", True),
+        ("https://t0ken@host/dvc", True),
+        ("ssh://bob:hunter2@host/dvc", True),
+        ("s3://key:hunter2@bucket/dvc", True),
+        ("https://bob:hunt@er2@host:8443", True),
+        ("ssh://bob@host/dvc", False),
+        ("https://host/dvc/a:b@c", False),
+        ("s3://bucket/path", False),
+        ("bob@host:/path", False),
+        ("/mnt/nas@home:1", False),
+    ],
+)
+def test_an_address_with_a_password_is_known_and_never_shown(address: str, secret: bool) -> None:
+    assert has_password(address) == secret
+    shown = without_password(f"No answer from {address}.")
+    assert "hunt" not in shown
+    assert "t0ken" not in shown
+    assert not has_password(shown)

@@ -1,15 +1,19 @@
 """Whatever a small file of a workspace lacks is one sentence that names the file and what to do."""
 
 import json
+import os
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from violence_ops.errors import WorkspaceError
-from violence_ops.files import read_json
+from violence_ops.files import atomic_path, read_json, spreadsheet_row, write_text
 from violence_ops.processes import Service, recorded
+from violence_ops.video.write import VideoWriter
 
 REMEDY = "remove it and begin again"
 
@@ -62,3 +66,37 @@ def test_a_record_of_a_damaged_file_names_the_file(tmp_path: Path) -> None:
     whole = '{"name": "mlflow", "pid": 1, "boot": "a1", "ticks": 25}'
     written(tmp_path / "mlflow.json", whole)
     assert recorded(tmp_path, ["mlflow"]) == [Service("mlflow", 1, "a1", 25)]
+
+
+@pytest.fixture
+def close_umask() -> Iterator[None]:
+    before = os.umask(0o077)
+    yield
+    os.umask(before)
+
+
+def mode(path: Path) -> int:
+    return path.stat().st_mode & 0o777
+
+
+def test_what_is_written_is_as_open_as_the_umask_allows(tmp_path: Path, close_umask: None) -> None:
+    write_text(tmp_path / "why.txt", "x")
+    with VideoWriter(tmp_path / "overlay.avi", width=32, height=32, fps=5) as video:
+        video.write(np.zeros((32, 32, 3), np.uint8))
+    assert [mode(tmp_path / name) for name in ("why.txt", "overlay.avi")] == [0o600, 0o600]
+    os.umask(0o022)
+    write_text(tmp_path / "open.txt", "x")
+    with atomic_path(tmp_path / "secret", mode=0o600) as temporary:
+        temporary.write_text("x")
+    assert [mode(tmp_path / name) for name in ("open.txt", "secret")] == [0o644, 0o600]
+    assert not list(tmp_path.glob(".*"))
+
+
+def test_a_name_of_many_bytes_can_be_written(tmp_path: Path) -> None:
+    write_text(tmp_path / ("夜" * 80), "x")
+
+
+@pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])
+def test_no_text_of_a_table_for_people_is_a_formula(cell: str) -> None:
+    row = {"camera_id": cell, "group": f"yard {cell}", "confidence": -0.5, "label": None}
+    assert spreadsheet_row(row) == row | {"camera_id": f"'{cell}"}

@@ -9,7 +9,7 @@ import yaml
 from pydantic import ValidationError
 
 from violence_ops.errors import ParamsError
-from violence_ops.params import load_params
+from violence_ops.params import families, load_params, shipped_starts
 
 SHIPPED = Path(__file__).parents[1] / "params.yaml"
 
@@ -102,10 +102,7 @@ def test_a_file_that_is_no_params_file_is_refused_in_a_sentence(tmp_path: Path, 
 
 
 def test_every_family_and_start_that_there_is_may_be_named() -> None:
-    from violence_ops.recognition.model import families
-    from violence_ops.recognition.starts import available
-
     for family in families():
         assert load_params(SHIPPED, {"train.family": family}).train.family == family
-    for start in (None, "starts/own.safetensors", *available()):
+    for start in (None, "starts/own.safetensors", *shipped_starts()):
         assert load_params(SHIPPED, {"train.start": start}).train.start == start

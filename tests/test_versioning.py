@@ -114,6 +114,65 @@ def test_a_link_dropped_while_a_night_runs_stops_only_the_recording_of_ingest(wo
         versioning.commit_stage(workspace, ["ingest"], "Night")
 
 
+def hide_things(inbox: Path) -> None:
+    """What editors, uploads under way and ill will leave behind hidden names; DVC would hang or end on any of it."""
+    (inbox / "Fight" / ".partial").mkdir(parents=True)
+    for folder in (inbox, inbox / "Fight", inbox / "Fight" / ".partial"):
+        (folder / ".#labels.csv").symlink_to("ann@host.123:456")
+        (folder / ".zero").symlink_to("/dev/zero")
+        os.mkfifo(folder / ".pipe")
+        Path(os.fsdecode(os.fsencode(folder) + b"/.\xff\xfe")).write_bytes(b"x")
+    (inbox / ".dvcignore").write_bytes(b"\xff")
+    (inbox / "Fight" / ".dvcignore").write_text("*\n")
+
+
+def test_hidden_things_in_the_inbox_are_nobodys_business(workspace: Workspace) -> None:
+    workspace.write_progress("ingest", {"batches": []})
+    hide_things(workspace.inbox)
+    versioning.commit_stage(workspace, ["ingest"], "Night")
+    assert "ingest" not in versioning.status(workspace)
+    hide_things(workspace.inbox / "more")
+    assert "ingest" not in versioning.status(workspace)
+    (workspace.inbox / "Fight" / "..up.mp4").write_bytes(b"to be refused by ingestion")
+    assert "ingest" in versioning.status(workspace)
+
+
+def test_a_workspace_of_an_earlier_version_learns_what_to_leave_alone_in_the_inbox(workspace: Workspace) -> None:
+    own = {
+        ".gitignore": versioning.GITIGNORE.replace("/inbox/", "/inbox/*\n!/inbox/.gitkeep") + "/mine",
+        ".dvcignore": versioning.DVCIGNORE.replace("/inbox/**/.[!.]*", "/inbox/.gitkeep"),
+    }
+    for name, content in own.items():
+        (workspace.root / name).write_text(content)
+    versioning.git_commit(workspace, [workspace.root / name for name in own], "As before")
+    workspace.write_progress("ingest", {"batches": []})
+    hide_things(workspace.inbox)
+    for _ in range(2):
+        versioning.commit_stage(workspace, ["ingest"], "Night")
+    assert "ingest" not in versioning.status(workspace)
+    assert git(workspace.root, "status", "--short") == ""
+    for name, content in own.items():
+        lines = (workspace.root / name).read_text().split()
+        assert lines[:-1] == content.split()
+        assert lines.count(lines[-1]) == 1
+
+
+@pytest.mark.parametrize("folder", [".x", "x"])
+def test_a_pipeline_in_the_inbox_is_not_run_whatever_a_gitignore_there_says(workspace: Workspace, folder: str) -> None:
+    ran = workspace.work / "ran"
+    hostile = workspace.inbox / folder / "dvc.yaml"
+    hostile.parent.mkdir()
+    hostile.write_text(f"stages:\n  evil:\n    cmd: touch {ran}\n    outs: [out.txt]\n")
+    (workspace.inbox / ".gitignore").write_text(f"!{folder}/\n!dvc.yaml\n")
+    workspace.dvc_file.write_text("stages:\n  own:\n    cmd: echo own > own\n    deps: [inbox]\n    outs: [own]\n")
+    subprocess.run([sys.executable, "-m", "dvc", "repro", "-q", "--all-pipelines"], cwd=workspace.root, check=True)
+    assert (workspace.root / "own").is_file()
+    assert not ran.exists()
+    # git says so itself, and not only DVC's reading of its rules
+    assert git(workspace.root, "check-ignore", str(hostile)) == str(hostile)
+    assert git(workspace.root, "ls-files", "--others", "--exclude-standard", "inbox") == ""
+
+
 def test_inside_dvc_repro_a_batch_can_be_added_and_stages_are_left_to_dvc(workspace: Workspace) -> None:
     batch = sealed(workspace, 1)
     script = workspace.work / "stage.py"

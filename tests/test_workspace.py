@@ -81,6 +81,18 @@ def test_init_takes_an_s3_compatible_remote(tmp_path: Path) -> None:
     assert "endpointurl = http://127.0.0.1:9000" in config
 
 
+@pytest.mark.parametrize(
+    ("remote", "endpoint"), [("https://bob:hunter2@host/dvc", None), ("s3://bucket", "http://bob:hunter2@minio:9000")]
+)
+def test_init_writes_no_password_of_a_remote_where_git_keeps_it(
+    tmp_path: Path, remote: str, endpoint: str | None
+) -> None:
+    with pytest.raises(UsageError, match=r"--local default password") as refused:
+        init.run(tmp_path / "w", remote_url=remote, remote_endpoint=endpoint)
+    assert "hunter2" not in str(refused.value)
+    assert not any(b"hunter2" in path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
+
+
 def test_init_refuses_bad_overrides_and_keeps_the_comments_of_good_ones(
     new_workspace: Callable[..., Workspace],
 ) -> None:

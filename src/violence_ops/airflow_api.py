@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import datetime
 from typing import Any, Final
 
 import httpx
@@ -55,14 +54,10 @@ class AirflowApi:
         if name not in self.pools():
             self._send("POST", "pools", {"name": name, "slots": slots, "description": description})
 
-    def trigger(
-        self, dag_id: str, conf: Mapping[str, Any] | None = None, *, logical_date: datetime | None = None
-    ) -> str:
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Start a run and return its id. `conf` fills the DAG's form; a value that its schema forbids is a UserError."""
-        moment = logical_date.isoformat() if logical_date else None
-        return self._send("POST", f"dags/{dag_id}/dagRuns", {"logical_date": moment, "conf": dict(conf or {})})[
-            "dag_run_id"
-        ]
+        body = {"logical_date": None, "conf": dict(conf or {})}
+        return str(self._send("POST", f"dags/{dag_id}/dagRuns", body)["dag_run_id"])
 
     def runs(self, dag_id: str) -> list[dict[str, Any]]:
         """The DAG's runs, oldest first; each has `dag_run_id`, `state`, `start_date`, `end_date`, `conf`."""
@@ -80,16 +75,6 @@ class AirflowApi:
         """The assets whose updates started a run, each with the extra of its event."""
         events = self._send("GET", f"dags/{dag_id}/dagRuns/{run_id}/upstreamAssetEvents")["asset_events"]
         return {event["name"]: event["extra"] for event in events}
-
-    def clear(self, dag_id: str, run_id: str, *, only_failed: bool = True) -> None:
-        """Let the run's (failed) tasks run again."""
-        body = {"dag_run_id": run_id, "dry_run": False, "only_failed": only_failed, "reset_dag_runs": True}
-        self._send("POST", f"dags/{dag_id}/clearTaskInstances", body)
-
-    def xcom(self, dag_id: str, run_id: str, task_id: str, *, key: str = "return_value", map_index: int = -1) -> Any:
-        """What a task returned."""
-        path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}?map_index={map_index}"
-        return self._send("GET", path)["value"]
 
     def log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1, map_index: int = -1) -> str:
         """The log of one try of a task, a line per event."""

@@ -72,7 +72,7 @@ class Catalog:
 
     def __init__(self, url: str) -> None:
         parsed = _parsed(url)
-        self._shown = parsed.render_as_string(hide_password=True)
+        self._shown = parsed.set(query={}).render_as_string(hide_password=True)  # a driver takes a password there too
         options: dict[str, Any] = {"pool_pre_ping": True}
         if parsed.get_backend_name() == "sqlite":
             options["connect_args"] = {"timeout": _WAIT_S}

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass, field, fields
+from typing import Final
 from urllib.parse import urlsplit
 
 from violence_ops.errors import NoGpu, UsageError
+
+AIRFLOW_PORT: Final = 8080
+MLFLOW_PORT: Final = 5000
+"""Where the pages of a workspace's Airflow and MLflow are, unless another port is asked for or this one is taken."""
+_OF_EVERY_PROGRAM: Final = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER")
+_OF_PYTHON: Final = ("LD_LIBRARY_PATH", "PYTHONHOME", "PYTHONPATH", "VIRTUAL_ENV")
+_OF_NUMERICS: Final = ("MKL_", "OMP_", "OPENBLAS_")
+"""How these names begin: numbers of threads, and kinds of processor, on which a result's last digits depend."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +39,16 @@ class Deployment:
         return cls(**{each.name: os.environ.get(f"VIOLENCE_OPS_{each.name.upper()}") or None for each in fields(cls)})
 
 
+def bare_environment(*, python: bool = False) -> dict[str, str]:
+    """Of this process's environment, with its passwords and addresses, what every program needs; with `python` also what this
+    installation finds its modules and libraries by, and what sets those that compute."""
+
+    def is_needed(name: str) -> bool:
+        return name in _OF_EVERY_PROGRAM or (python and (name in _OF_PYTHON or name.startswith(_OF_NUMERICS)))
+
+    return {name: value for name, value in os.environ.items() if is_needed(name)}
+
+
 def compute_device(wanted: str = "auto") -> str:
     """`cuda` or `cpu`; `auto` is `$VIOLENCE_OPS_DEVICE`, else the GPU if this process sees one.
 
@@ -42,7 +62,7 @@ def compute_device(wanted: str = "auto") -> str:
     seen = asked != "cpu" and torch.cuda.is_available()
     if asked == "cuda" and not seen:
         raise NoGpu(
-            "This process sees no GPU, and it is to use one: look at `nvidia-smi`, CUDA_VISIBLE_DEVICES and the container's devices, or "
+            "A GPU was asked for, but this process sees none: look at `nvidia-smi`, CUDA_VISIBLE_DEVICES and the container's devices, or "
             f"set {'VIOLENCE_OPS_DEVICE' if wanted == 'auto' else 'pose.device'} to cpu."
         )
     return "cuda" if seen else "cpu"
@@ -65,3 +85,14 @@ def is_http(address: str) -> bool:
         return parts.scheme in ("http", "https") and bool(host) and parts.port != 0
     except ValueError:  # an open bracket, a port that is no number, a host that cannot be looked up
         return False
+
+
+def has_password(address: str) -> bool:
+    """Whether an address holds what signs somebody in: a password, or over HTTP also a user's name alone, which may be a token."""
+    user, sign, _ = address.partition("://")[2].partition("/")[0].rpartition("@")
+    return bool(sign) and (":" in user or address.startswith("http"))
+
+
+def without_password(text: str) -> str:
+    """A text to be shown, without the user and the password of the addresses in it."""
+    return re.sub(r"://[^/\s]*@", "://", text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -19,21 +19,29 @@ from pydantic import TypeAdapter, ValidationError
 from violence_ops.errors import WorkspaceError
 
 _FINGERPRINT: Final = b"violence_ops.fingerprint"
+_FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 _Made = TypeVar("_Made")
+
+
+def temporary_beside(path: Path, suffix: str = ".tmp") -> Path:
+    """A hidden name in the folder of `path` that nothing has. Whoever makes it there leaves its rights to the umask, which
+    `tempfile` does not ask."""
+    return path.with_name(f".{path.name[:80]}.{secrets.token_hex(4)}{suffix}")
 
 
 @contextmanager
 def atomic_path(path: Path, mode: int = 0o644) -> Iterator[Path]:
-    """A temporary path beside `path`; what was written there is synced and renamed to `path` if the block succeeds."""
+    """A temporary path beside `path`; what was written there is synced and renamed to `path` if the block succeeds.
+
+    The file has those rights of `mode` that the umask leaves.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name[:80]}.", suffix=".tmp", dir=path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = temporary_beside(path)
+    temporary.touch(mode, exist_ok=False)
     try:
         yield temporary
         with temporary.open("rb+") as written:
             os.fsync(written.fileno())
-        temporary.chmod(mode)
         temporary.replace(path)
         sync_folder(path.parent)
     finally:
@@ -53,6 +61,13 @@ def write_text(path: Path, content: str) -> None:
     """Write a whole text file at once."""
     with atomic_path(path) as temporary:
         temporary.write_text(content, "utf-8")
+
+
+def spreadsheet_row(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row for a CSV table that people open: a text that a spreadsheet would take for a formula begins with an apostrophe."""
+    return {
+        key: f"'{cell}" if isinstance(cell, str) and cell.startswith(_FORMULA) else cell for key, cell in row.items()
+    }
 
 
 def write_json(path: Path, content: Any) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from violence_ops import processes
+from violence_ops.deployment import bare_environment
 from violence_ops.errors import ServiceUnavailable, UsageError
 from violence_ops.files import atomic_path
 
@@ -22,7 +23,6 @@ TIMEOUT_S: Final = 60.0
 KEPT: Final = 65536
 """Bytes of the output's end that are kept."""
 _PATIENCE_S: Final = 2.0
-_ENVIRONMENT: Final = ("HOME", "LANG", "LC_ALL", "LOGNAME", "PATH", "TMPDIR", "TZ", "USER")
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +56,10 @@ class Hook:
 
         Exit status 0 is success, anything else a ServiceUnavailable, and so is output that cannot be kept.
         """
-        environment = {key: os.environ[key] for key in _ENVIRONMENT if key in os.environ}
         program = Path(self.arguments[0]).name
         try:
             ended = processes.run(
-                self.arguments, body + b"\n", environment=environment | {"VIOLENCE_OPS_DELIVERY": delivery},
+                self.arguments, body + b"\n", environment=bare_environment() | {"VIOLENCE_OPS_DELIVERY": delivery},
                 timeout_s=TIMEOUT_S, keep=KEPT, patience_s=_PATIENCE_S,
             )  # fmt: skip
         except OSError as error:
@@ -76,6 +75,6 @@ class Hook:
             ) from None
         if ended.status != 0:
             raise ServiceUnavailable(
-                f"The command hook {program} did not take the change of champion ({problem}, output in {self.log}): mend it, then "
+                f"The command hook {program} did not take the change of champion ({problem}, output in {self.log}): fix it, then "
                 "run `violence-ops ledger notify`."
             )

@@ -12,6 +12,9 @@ PADDING = 114
 """Grey that fills what the frame leaves free, as in MMPose."""
 _PADDING_LUMA, _NO_COLOUR = 114, 128  # the same grey in YUV
 Plane = NDArray[np.uint8]
+_LIMITED = np.array([-16.0, -128.0, -128.0])  # what is added to Y, U and V of a limited range
+_BT709 = np.array([[1.164384, 2.112402, 0.0], [1.164384, -0.213249, -0.532909], [1.164384, 0.0, 1.792741]])
+"""B, G and R of Y, U and V."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +61,10 @@ class Letterbox:
         fitted = cv2.warpAffine(frame, matrix, size, flags=cv2.INTER_LINEAR, borderValue=(PADDING,) * 3)
         return np.asarray(fitted, np.uint8)
 
-    def apply_planes(self, luma: Plane, blue: Plane, red: Plane) -> Plane:
-        """As `apply`, of a frame in YUV 4:2:0 (ITU-R BT.601, limited range): luma (height, width), chroma at half of both.
+    def apply_planes(self, luma: Plane, blue: Plane, red: Plane, *, bt709: bool = False) -> Plane:
+        """As `apply`, of a frame in YUV 4:2:0 (limited range): luma (height, width), chroma at half of both.
+
+        Its colours are those of ITU-R BT.601, or of BT.709.
 
         Fitting three small planes before their colours are converted costs a quarter of converting the frame first.
         """
@@ -75,7 +80,11 @@ class Letterbox:
         cv2.warpAffine(luma, whole, size, planes[: self.input_height], cv2.INTER_LINEAR, borderValue=_PADDING_LUMA)
         for place, plane in zip(chroma, (blue, red), strict=True):
             cv2.warpAffine(plane, halved, half, place, cv2.INTER_LINEAR, borderValue=_NO_COLOUR)
-        return np.asarray(cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_I420), np.uint8)
+        if not bt709:
+            return np.asarray(cv2.cvtColor(planes, cv2.COLOR_YUV2BGR_I420), np.uint8)
+        wide = [cv2.resize(plane, size, interpolation=cv2.INTER_NEAREST) for plane in chroma]
+        matrix = np.column_stack([_BT709, _BT709 @ _LIMITED])
+        return np.asarray(cv2.transform(cv2.merge([planes[: self.input_height], *wide]), matrix), np.uint8)
 
     def to_frame(self, points: NDArray[np.float32]) -> NDArray[np.float32]:
         """Points (..., 2) of the input in pixels of the frame."""

@@ -36,7 +36,7 @@ GPU: Final = {"queue": "gpu", "pool": "gpu"}
 """For tasks that use a model at length: workers of the queue `gpu`, one at a time on a device."""
 
 VERSIONING: Final = {"pool": "versioning"}
-"""For tasks that write to git and DVC: one at a time."""
+"""For tasks that move data with DVC, one at a time; the short commits of others are serialised by the workspace's lock."""
 
 _PROGRESS_EVERY_S: Final = 5.0
 _CHATTY: Final = ("great_expectations", "alembic", "dvc", "httpx")

@@ -15,6 +15,8 @@ from violence_ops.errors import ParamsError
 
 _NAMED = 5  # missing keys, at most, that a message names
 _RECOGNITION: Final = Path(__file__).with_name("recognition")  # its files give the names; its code is too heavy to ask
+FAMILIES: Final = _RECOGNITION / "configs"
+STARTS: Final = _RECOGNITION / "weights"
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Hours = Annotated[float, Field(gt=0, le=8760)]
@@ -224,15 +226,14 @@ class TrainParams(_Section):
     @field_validator("family")
     @classmethod
     def _is_family(cls, name: str) -> str:
-        known = _names("configs/*.py")
-        if name not in known:
-            raise ValueError(f"train.family is {name!r} but must be one of {', '.join(known)}")
+        if fault := family_fault(name):
+            raise ValueError(fault)
         return name
 
     @field_validator("start")
     @classmethod
     def _is_start(cls, name: str | None) -> str | None:
-        known = _names("weights/*.safetensors")
+        known = shipped_starts()
         if name is not None and name not in known and not name.endswith(".safetensors"):
             raise ValueError(
                 f"train.start is {name!r} but must be null, {', '.join(known)}, or a path that ends in .safetensors"
@@ -324,9 +325,20 @@ class Params(_Section):
         return self
 
 
-def _names(pattern: str) -> list[str]:
-    """What the files of `recognition` are called that match; those of an underscore are parts of others."""
-    return sorted(path.stem for path in _RECOGNITION.glob(pattern) if not path.stem.startswith("_"))
+def families() -> list[str]:
+    """The model families that can be trained: a file of `recognition/configs` each, but for parts of others (`_…`)."""
+    return sorted(path.stem for path in FAMILIES.glob("*.py") if not path.stem.startswith("_"))
+
+
+def family_fault(name: str) -> str | None:
+    """Why no family of that name can be trained; None if there is one."""
+    known = families()
+    return None if name in known else f"train.family is {name!r} but must be one of {', '.join(known)}"
+
+
+def shipped_starts() -> list[str]:
+    """The names of the starts that are shipped."""
+    return sorted(path.stem for path in STARTS.glob("*.safetensors"))
 
 
 def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
@@ -344,10 +356,10 @@ def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
     except (yaml.YAMLError, ValueError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
-        raise ParamsError(f"{path} is not readable as YAML{line}: mend its syntax.") from None
+        raise ParamsError(f"{path} is not readable as YAML{line}: fix its syntax.") from None
     if not isinstance(content, dict):
         raise ParamsError(
-            f"{path} holds no sections: remove it, and `violence-ops init` on the workspace writes it anew."
+            f"{path} holds no sections: remove it, and `violence-ops init` on the workspace writes a new one."
         )
     for key, value in (overrides or {}).items():
         section, _, name = key.partition(".")
@@ -366,7 +378,7 @@ def _sentence(error: ValidationError) -> str:
         key = ".".join(str(part) for part in item["loc"])
         match item["type"]:
             case "extra_forbidden":
-                problems.append(f"{key} is not a known key; remove it or mend its name")
+                problems.append(f"{key} is not a known key; remove it or correct its name")
             case "missing" if len(item["loc"]) > 2:
                 problems.append(f"{key} is missing; add it")
             case "missing":

@@ -68,6 +68,19 @@ class Service:
                 continue  # it has just ended, or it is somebody else's
         return list(found.values())
 
+    def listens(self, port: int, folder: Path) -> bool:
+        """Whether one of its `members` listens on a TCP port; yes if that cannot be seen."""
+        for member in self.members(folder):
+            try:
+                connections = member.net_connections("tcp")
+            except psutil.AccessDenied:
+                return True
+            except psutil.NoSuchProcess:
+                continue
+            if any(one.status == psutil.CONN_LISTEN and one.laddr.port == port for one in connections):
+                return True
+        return False
+
     def _belongs(self, process: psutil.Process, folder: Path) -> bool:
         is_older = self.boot != _boot() or _ticks(process.pid) < self.ticks
         if is_older or process.status() == psutil.STATUS_ZOMBIE:

@@ -15,15 +15,17 @@ LABELS: Final[tuple[Label, Label]] = ("NonFight", "Fight")
 """Class index 0 is NonFight, 1 is Fight."""
 
 JOINTS: Final = 17
-KEYPOINT_NAMES: Final = (
-    "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow", "right_elbow",
-    "left_wrist", "right_wrist", "left_hip", "right_hip", "left_knee", "right_knee", "left_ankle", "right_ankle",
-)  # fmt: skip
 SKELETON: Final = (
     (15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8), (7, 9), (8, 10),
     (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6),
 )  # fmt: skip
 """Pairs of joints joined by a bone (COCO-17, 0-based)."""
+HEAD: Final = (0, 1, 2, 3, 4)
+"""Nose, eyes and ears."""
+TRUNK: Final = (5, 6, 11, 12)
+"""Shoulders and hips."""
+LIMBS: Final = (9, 10, 15, 16)
+"""Wrists and ankles: the limbs' ends, which strike."""
 
 REASONS: Final = (
     "unreadable", "no_video_stream", "no_frames", "truncated", "decode_error", "too_large", "too_long", "too_short",

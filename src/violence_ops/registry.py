@@ -255,10 +255,6 @@ class Registry:
         with self._reached() as client:
             return self._url(client.get_run(run_id).info.experiment_id, run_id)
 
-    def model_url(self, version: str) -> str:
-        """Where a browser shows a version, if MLflow is a server; else the address of the database."""
-        return f"{self._shown}/#/models/{MODEL}/versions/{version}" if self._is_server else self._shown
-
     @property
     def _shown(self) -> str:
         """The address as it may be printed."""
@@ -320,7 +316,7 @@ class Registry:
 
     def _unavailable(self, error: Exception) -> ServiceUnavailable:
         reason = _reason(error)[:200]
-        fault = "cannot be reached", "start it with `violence-ops up`, or mend VIOLENCE_OPS_MLFLOW_URI"
+        fault = "cannot be reached", "start it with `violence-ops up`, or correct VIOLENCE_OPS_MLFLOW_URI"
         if not self._is_server:
             fault = "cannot be used", "see that the file is sound and may be written, or bring it back from a backup"
         return ServiceUnavailable(f"MLflow at {self._shown} {fault[0]} ({reason}): {fault[1]}, then run this again.")

@@ -6,12 +6,13 @@ import json
 import os
 import secrets
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable, Sequence
-from contextlib import suppress
+from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -31,7 +32,7 @@ USERS: Final = {"admin": "admin", "release-manager": "op"}
 
 POOLS: Final = {
     "gpu": "one model on the device at a time",
-    "versioning": "one writer to git and DVC at a time",
+    "versioning": "one task that moves data with DVC at a time",
 }
 DAGS: Final = ("nightly_ingestion", "retraining", "gated_evaluation", "rollback", "drift", "shadow")
 # The API server reads the logs from disk; the log servers of the others would listen on every network interface.
@@ -47,6 +48,13 @@ _HISTORY: Final = (
     "callback", "import_error", "revoked_token",
 )  # fmt: skip
 """Tables of Airflow's database that grow with every run."""
+_OLD_RUNS: Final = """
+    SELECT COUNT(*) FROM dag_run LEFT JOIN
+        (SELECT dag_id, MAX(start_date) AS last FROM dag_run WHERE run_type != 'manual' GROUP BY dag_id) AS kept
+        ON dag_run.dag_id = kept.dag_id AND dag_run.start_date = kept.last
+    WHERE dag_run.start_date < ? AND kept.last IS NULL
+"""
+"""Counts what `airflow db clean` takes for old: not the last run of a DAG that nobody started by hand."""
 
 _START_LIMIT_S: Final = 240.0
 _STOP_PATIENCE_S: Final = 8.0
@@ -133,15 +141,24 @@ def password_file(workspace: Workspace) -> Path:
 
 
 def api(workspace: Workspace, username: str = "admin") -> AirflowApi:
-    """A client that is signed in to the workspace's Airflow. Raises ServiceUnavailable if that is not up."""
+    """A client that signs in to the workspace's Airflow.
+
+    Raises ServiceUnavailable if that is not up, also if another program listens at its address, which gets no password.
+    """
     addresses = inspect(workspace).addresses
-    if addresses is None:
+    if addresses is None or not _listens(workspace, "api-server", addresses.airflow):
         raise ServiceUnavailable(f"Airflow of {workspace.root} is not running: start it with `violence-ops up`.")
     return AirflowApi(addresses.airflow, username, read_json(password_file(workspace), _SECRETS_REMEDY)[username])
 
 
+def make_database(workspace: Workspace, environment: dict[str, str]) -> None:
+    """Make Airflow's database, or bring an older one up to date. Raises ServiceUnavailable with the reason if that fails."""
+    _airflow_db(workspace, environment, ["migrate"], "be made")
+
+
 def clean_database(workspace: Workspace, before: datetime) -> None:
-    """Remove from Airflow's database what is of runs from before that time, but for each DAG's last that nobody started by hand.
+    """Remove from Airflow's database what belongs to runs from before that time, except each DAG's last run that nobody started
+    by hand.
 
     Raises ServiceUnavailable with the reason if that fails.
     """
@@ -155,6 +172,15 @@ def clean_database(workspace: Workspace, before: datetime) -> None:
         "--yes",
     ]
     _airflow_db(workspace, environment, ["clean", *options, "--error-on-cleanup-failure"], "be cleaned")
+
+
+def old_runs(workspace: Workspace, before: datetime) -> int:
+    """How many runs `clean_database` removes; 0 if the workspace has no Airflow database of its own."""
+    if not workspace.airflow_database.is_file():
+        return 0
+    with closing(sqlite3.connect(f"file:{workspace.airflow_database}?mode=ro", uri=True)) as database:
+        (count,) = database.execute(_OLD_RUNS, [before.strftime("%Y-%m-%d %H:%M:%S.%f")]).fetchone()
+    return int(count)
 
 
 def dags_folder() -> Path:
@@ -229,7 +255,7 @@ def _start(workspace: Workspace, addresses: Addresses) -> None:
     _secret(workspace, password_file(workspace).name, tuple(USERS))
     _start_mlflow(workspace, addresses)
     environment = airflow_environment(workspace, addresses)
-    _airflow_db(workspace, environment, ["migrate"], "be made")
+    make_database(workspace, environment)
     for name, options in _AIRFLOW.items():
         processes.start(workspace.services, name, [sys.executable, "-m", "airflow", name, *options], environment)
     write_json(workspace.service_addresses, asdict(addresses))
@@ -261,9 +287,12 @@ def _airflow_db(workspace: Workspace, environment: dict[str, str], command: Sequ
 
 
 def _await_health(workspace: Workspace, addresses: Addresses) -> None:
+    def answers(name: str, address: str, path: str) -> bool:
+        return _listens(workspace, name, address) and httpx.get(f"{address}/{path}", trust_env=False).is_success
+
+    _await(workspace, "MLflow", lambda: answers("mlflow", addresses.mlflow, "health"))
+    _await(workspace, "Airflow's API server", lambda: answers("api-server", addresses.airflow, "api/v2/monitor/health"))
     client = api(workspace)
-    _await(workspace, "MLflow", lambda: httpx.get(f"{addresses.mlflow}/health", trust_env=False).is_success)
-    _await(workspace, "Airflow's API server", lambda: bool(client.health()))
     for name, description in POOLS.items():
         client.create_pool(name, 1, description)
     _await(workspace, "the DAGs", lambda: set(DAGS) <= set(client.dag_ids()) or _refuse_broken_dags(client))
@@ -273,17 +302,25 @@ def _await_health(workspace: Workspace, addresses: Addresses) -> None:
 def _await(workspace: Workspace, what: str, is_ready: Callable[[], bool]) -> None:
     limit = time.monotonic() + _START_LIMIT_S
     while True:
-        with suppress(httpx.TransportError, ServiceUnavailable):
-            if is_ready():
-                return
+        # first: what answers in place of a service that has ended is another program
         for name in inspect(workspace).dead:
             end = processes.last_lines(workspace.services, name)
             raise ServiceUnavailable(f"{name} ended while starting; the end of {workspace.services / name}.log: {end}")
+        with suppress(httpx.TransportError, ServiceUnavailable):
+            if is_ready():
+                return
         if time.monotonic() > limit:
             raise ServiceUnavailable(
                 f"Waited {_START_LIMIT_S:.0f} s for {what} in vain: the logs are in {workspace.services}."
             )
         time.sleep(0.25)
+
+
+def _listens(workspace: Workspace, name: str, address: str) -> bool:
+    """Whether it is this service of the workspace that listens at an address, and not a program that was faster to take the port."""
+    port = int(address.rpartition(":")[2])
+    services = processes.recorded(workspace.services, [name])
+    return any(service.is_alive and service.listens(port, workspace.root) for service in services)
 
 
 def _refuse_broken_dags(client: AirflowApi) -> bool:

@@ -1,10 +1,12 @@
-"""DVC and git: the one file that speaks to them. Every workspace is a git + DVC repository of its own.
+"""DVC and git of a workspace, which is a repository of its own; with `versioning_erase`, `versioning_experiment` and
+`versioning_remote` all that speaks to them.
 
 One writer at a time: whatever changes the repository holds the workspace's lock `versioning`.
 """
 
 from __future__ import annotations
 
+import hashlib
 import logging
 import os
 import stat
@@ -13,13 +15,16 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 
+from violence_ops import drop_folder
+from violence_ops.deployment import has_password
 from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
-from violence_ops.files import write_text
+from violence_ops.files import atomic_path, write_text
 from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.workspace import Workspace
@@ -33,10 +38,12 @@ _IDENTITY: Final = (
     "-c", "core.hooksPath=/dev/null", "-c", "init.defaultBranch=main", "-c", "core.quotePath=false", "-c", "gc.auto=0",
 )  # fmt: skip
 
+_INBOX: Final = {".gitignore": "/inbox/", ".dvcignore": "/inbox/**/.[!.]*"}
+"""What is said of the inbox. Uploaders write to it: with the folder itself ignored, neither git heeds a .gitignore in it nor DVC
+a pipeline. Of hidden files there DVC sees none, as ingestion does not (`drop_folder.is_hidden`)."""
 # DVC looks for .dvc files in no folder that git ignores, and takes `data/batches/` itself to match `data/batches/*`
-GITIGNORE: Final = """\
-/inbox/*
-!/inbox/.gitkeep
+GITIGNORE: Final = f"""\
+{_INBOX[".gitignore"]}
 /work/
 /quarantine/
 /data/batches/[0-9]*/
@@ -53,8 +60,8 @@ GITIGNORE: Final = """\
 /.cache/
 /.remote/
 """
-DVCIGNORE: Final = """\
-/inbox/.gitkeep
+DVCIGNORE: Final = f"""\
+{_INBOX[".dvcignore"]}
 /work
 /quarantine
 /reports
@@ -68,7 +75,7 @@ DVCIGNORE: Final = """\
 /.remote
 """
 _TRACKED: Final = (
-    "dvc.yaml", "dvc.lock", "params.yaml", "data/progress", "data/labels.csv", "data/.gitignore", "reports", "gx",
+    "dvc.yaml", "dvc.lock", "params.yaml", "data/progress", "data/labels.csv", "data/.gitignore", "reports", "gx", *_INBOX,
 )  # fmt: skip
 
 
@@ -76,14 +83,21 @@ def init(workspace: Workspace, *, remote_url: str | None = None, remote_endpoint
     """Make the folder a git + DVC repository with a default remote. Does nothing to what is there already.
 
     `remote_url` is anything DVC knows (`s3://bucket/path`); `remote_endpoint` the address of an S3-compatible service.
-    Raises UsageError if another git repository tracks files in the folder.
+    Raises UsageError if one of them holds a password, or another git repository tracks files in the folder.
     """
+    if any(has_password(address) for address in (remote_url, remote_endpoint) if address):
+        raise UsageError(
+            "The remote's address holds a user or a password, and git would keep it: leave both out, give them with `violence-ops dvc "
+            f"remote modify --local {_REMOTE} password PASSWORD` (likewise `user`, and over HTTP `auth basic`), which git does not see, "
+            "and run `chmod 600 .dvc/config.local`."
+        )
     with workspace.lock("versioning"):
         if not (workspace.root / ".git").exists():
             _refuse_foreign_repository(workspace.root)
-            _git(workspace, "init", "--quiet")
+            git(workspace, "init", "--quiet")
         _write_if_missing(workspace.root / ".gitignore", GITIGNORE)
         _write_if_missing(workspace.root / ".dvcignore", DVCIGNORE)
+        _keep_out_of_the_inbox(workspace)
         if not (workspace.root / ".dvc" / "config").is_file() or not (workspace.root / ".dvc" / "tmp").is_dir():
             _init_dvc(workspace.root)
         _configure_dvc(workspace, remote_url, remote_endpoint)
@@ -105,7 +119,7 @@ def add_artifact(workspace: Workspace, folder: Path, message: str, tag: str | No
 
 def versioned_batches(workspace: Workspace) -> set[str]:
     """The batches for which `add_batch` has finished."""
-    return {tag.removeprefix("batch/") for tag in _git(workspace, "tag", "--list", "batch/*").splitlines()}
+    return {tag.removeprefix("batch/") for tag in git(workspace, "tag", "--list", "batch/*").splitlines()}
 
 
 def commit_stage(workspace: Workspace, names: Iterable[str], message: str, params: Params | None = None) -> str:
@@ -118,47 +132,41 @@ def commit_stage(workspace: Workspace, names: Iterable[str], message: str, param
     """
     if inside_repro(workspace):
         return revision(workspace)
-    with _dvc(workspace) as repo:
+    with repository(workspace) as repo:
         check_branch(workspace)
         for name in names if params in (None, workspace.params()) else ():
             if name == "ingest":
                 _refuse_special_files(workspace)
             target = f"{workspace.dvc_file}:{name}"
-            stages = _translated(workspace, lambda target=target: repo.stage.collect(target))
+            stages = translated(workspace, lambda target=target: repo.stage.collect(target))
             if all(item.exists for stage in stages for item in (*stage.deps, *stage.outs)):
-                _translated(workspace, lambda target=target: repo.commit(target=target, force=True))
-        _commit(workspace, [workspace.root / path for path in _TRACKED], message)
+                translated(workspace, lambda target=target: repo.commit(target=target, force=True))
+        commit_paths(workspace, [workspace.root / path for path in _TRACKED], message)
     return revision(workspace)
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
     """What `dvc repro` would redo, and data that is not what was recorded: empty when all is in order."""
-    with _dvc(workspace) as repo:
+    with repository(workspace) as repo:
         _refuse_special_files(workspace)
-        found = _translated(workspace, repo.status)
+        found = translated(workspace, repo.status)
     # DVC names a stage by its file's path as seen from the current folder
     return {name.rpartition("/")[2].removeprefix("dvc.yaml:"): changes for name, changes in found.items()}
 
 
-def push(workspace: Workspace, targets: Iterable[Path] | None = None) -> int:
-    """Send data to the default remote; returns how many files went. Raises ServiceUnavailable if it cannot be reached."""
-    with _dvc(workspace) as repo:
-        return _push(workspace, repo, targets)
-
-
 def has_commits(workspace: Workspace) -> bool:
     """Whether the workspace's first commit has been made."""
-    return bool(_git(workspace, "rev-list", "--all", "--max-count=1"))
+    return bool(git(workspace, "rev-list", "--all", "--max-count=1"))
 
 
 def revision(workspace: Workspace) -> str:
     """The commit that the workspace stands on."""
-    return _git(workspace, "rev-parse", "HEAD")
+    return git(workspace, "rev-parse", "HEAD")
 
 
 def check_branch(workspace: Workspace) -> None:
     """Raise WorkspaceError if git is on no branch, where a commit is lost as soon as somebody goes back to one."""
-    if not _git(workspace, "branch", "--show-current"):
+    if not git(workspace, "branch", "--show-current"):
         newest = [*_branches(workspace), "BRANCH"][0]
         raise WorkspaceError(
             f"{workspace.root} is {_standing(workspace)}, where what is written is lost: if `dvc exp run` runs there let it end, else "
@@ -174,34 +182,28 @@ def writing(workspace: Workspace) -> Iterator[Callable[[Iterable[Path], str], No
     """
     with workspace.lock("versioning"):
         check_branch(workspace)
-        yield partial(_commit, workspace)
+        yield partial(commit_paths, workspace)
 
 
-def git_commit(workspace: Workspace, paths: Iterable[Path], message: str) -> str:
-    """Commit these files or folders, and nothing else, to the workspace's git; a no-op if nothing changed.
+def git_commit(workspace: Workspace, paths: Iterable[Path], message: str, *, ignored: bool = False) -> str:
+    """Commit these files or folders, and nothing else, to the workspace's git; a no-op if nothing changed. Of what git ignores
+    nothing is added, unless with `ignored`.
 
     Raises WorkspaceError if git is on no branch.
     """
-    with writing(workspace) as commit:
-        commit(paths, message)
+    with workspace.lock("versioning"):
+        check_branch(workspace)
+        commit_paths(workspace, paths, message, ignored=ignored)
     return revision(workspace)
 
 
 def lost_content(workspace: Workspace, path: Path) -> str | None:
-    """The commit that holds content of an append-only text file which the file has lost since, None if there is none.
+    """The commit that holds content of an append-only text file which the file has lost since, None if there is none; of
+    several the newest.
 
-    Looks at the last commit, and at the one before every commit that took lines out.
+    Looks at all that led to the last commit, on both sides of a merge.
     """
-    name = str(path.relative_to(workspace.root))
-    if not has_commits(workspace):
-        return None
-    present = path.read_bytes() if path.is_file() else b""
-    commits = _git(workspace, "log", "--all", "--format=%x00%H", "--numstat", "--", name).split("\0")[1:]
-    shortened = [f"{found[0]}^" for found in map(str.split, commits) if len(found) > 2 and found[2] != "0"]
-    for commit in ["HEAD", *shortened] if commits else []:
-        if not present.startswith(_content(workspace, commit, name)):
-            return _git(workspace, "rev-parse", "--short", commit)
-    return None
+    return _lost(workspace, path, "HEAD") if has_commits(workspace) else None
 
 
 def goes_on_elsewhere(workspace: Workspace, path: Path) -> str | None:
@@ -209,10 +211,10 @@ def goes_on_elsewhere(workspace: Workspace, path: Path) -> str | None:
 
     Looks at every other branch: an earlier commit that was checked out lacks what came after it, and so may a branch.
     """
-    name, present = str(path.relative_to(workspace.root)), path.read_bytes() if path.is_file() else b""
-    here = _git(workspace, "branch", "--show-current")
+    name = path.relative_to(workspace.root)
+    here = git(workspace, "branch", "--show-current")
     for branch in _branches(workspace):
-        if branch != here and not present.startswith(_content(workspace, f"refs/heads/{branch}", name)):
+        if branch != here and _lost(workspace, path, f"refs/heads/{branch}", "^HEAD"):
             return (
                 f"branch {branch} holds lines of {name} that are not here, because {workspace.root} is {_standing(workspace)}: "
                 f"`git switch {branch} && violence-ops dvc checkout` goes back to it."
@@ -236,58 +238,26 @@ def inside_experiment(workspace: Workspace) -> bool:
     return inside_repro(workspace) and bool(os.environ.get("DVC_EXP_NAME"))
 
 
-def _branches(workspace: Workspace) -> list[str]:
-    """The branches, the one that was committed to last before the others."""
-    return _git(
-        workspace, "for-each-ref", "--sort=-committerdate", "--format=%(refname:lstrip=2)", "refs/heads"
-    ).splitlines()
-
-
-def _standing(workspace: Workspace) -> str:
-    """Where git is, in words."""
-    branch = _git(workspace, "branch", "--show-current")
-    return (
-        f"on branch {branch}"
-        if branch
-        else f"on no branch (HEAD is detached at {_git(workspace, 'rev-parse', '--short', 'HEAD')})"
-    )
-
-
-def _content(workspace: Workspace, commit: str, name: str) -> bytes:
-    held = _git(workspace, "ls-tree", "--name-only", commit, "--", name)
-    return _git_bytes(workspace, "show", f"{commit}:{name}").strip() if held else b""
-
-
-def _add(workspace: Workspace, path: Path, message: str, tag: str | None) -> str:
-    pointer = path.with_name(f"{path.name}.dvc")
-    with _dvc(workspace) as repo:
-        check_branch(workspace)
-        _translated(workspace, lambda: repo.add(str(path)))
-        _commit(workspace, [pointer], message)
-        _push(workspace, repo, [pointer])
-        # last: the tag says that all of it is done
-        if tag and not _git(workspace, "tag", "--list", tag):
-            _git(workspace, "tag", tag)
-    return revision(workspace)
-
-
-def _push(workspace: Workspace, repo: Any, targets: Iterable[Path] | None) -> int:
-    chosen = None if targets is None else [str(target) for target in targets]
-    return int(_translated(workspace, lambda: repo.push(targets=chosen)))
+# what the siblings share
 
 
 @contextmanager
-def _dvc(workspace: Workspace) -> Iterator[Any]:
+def repository(workspace: Workspace) -> Iterator[Any]:
     """The opened DVC repository, with the workspace's writer lock held."""
     from dvc.repo import Repo
 
     logging.getLogger("dvc").setLevel(logging.WARNING)
-    with workspace.lock("versioning"), Repo(str(workspace.root)) as repo:
-        yield repo
+    with workspace.lock("versioning"):
+        _keep_out_of_the_inbox(workspace)
+        with Repo(str(workspace.root)) as repo:
+            yield repo
 
 
-def _translated(workspace: Workspace, action: Any) -> Any:
-    """Run a DVC operation, waiting for another DVC process, with DVC's errors turned into ours."""
+def translated(workspace: Workspace, action: Any) -> Any:
+    """Run a DVC operation, waiting for another DVC process, with DVC's errors turned into ours.
+
+    Raises ServiceUnavailable if the remote, the disk or the other process does not allow it, WorkspaceError if DVC refuses.
+    """
     from botocore.exceptions import BotoCoreError
     from dvc.exceptions import DvcException, UploadError
     from dvc.lock import LockError
@@ -303,7 +273,9 @@ def _translated(workspace: Workspace, action: Any) -> Any:
                 ) from error
             time.sleep(0.5)
         except UploadError as error:
-            raise ServiceUnavailable(f"The DVC remote took not all of the data ({error}): run this again.") from error
+            raise ServiceUnavailable(
+                f"The DVC remote did not take all of the data ({error}): run this again."
+            ) from error
         except DvcException as error:
             raise WorkspaceError(f"DVC refused in {workspace.root}: {error}.") from error
         except (OSError, BotoCoreError) as error:  # of an S3 remote that does not answer, DVC lets the latter through
@@ -312,11 +284,13 @@ def _translated(workspace: Workspace, action: Any) -> Any:
             ) from error
 
 
-def _git(workspace: Workspace, *arguments: str) -> str:
-    return os.fsdecode(_git_bytes(workspace, *arguments)).strip()
+def git(workspace: Workspace, *arguments: str) -> str:
+    """What a git command prints, without the space around it. Raises WorkspaceError, with git's reason, if it fails."""
+    return os.fsdecode(git_bytes(workspace, *arguments)).strip()
 
 
-def _git_bytes(workspace: Workspace, *arguments: str) -> bytes:
+def git_bytes(workspace: Workspace, *arguments: str) -> bytes:
+    """The same as bytes: a file's name or content need be no UTF-8."""
     command = ["git", *_IDENTITY, "-c", f"safe.directory={workspace.root}", "-C", str(workspace.root), *arguments]
     done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode:
@@ -325,15 +299,76 @@ def _git_bytes(workspace: Workspace, *arguments: str) -> bytes:
     return done.stdout
 
 
-def _commit(workspace: Workspace, paths: Iterable[Path], message: str) -> None:
-    """Add and commit; the caller holds the lock."""
+def commit_paths(workspace: Workspace, paths: Iterable[Path], message: str, *, ignored: bool = False) -> None:
+    """Add and commit, with `ignored` also what git ignores; the caller holds the lock."""
     _remove_dead_index_lock(workspace)
     names = [str(path.relative_to(workspace.root)) for path in paths if path.exists()]
     if not names:
         return
-    _git(workspace, "add", "--", *names)
-    if changed := _git(workspace, "diff", "--cached", "--name-only", "-z", "--", *names):
-        _git(workspace, "commit", "--quiet", "-m", message, "--", *changed.strip("\0").split("\0"))
+    git(workspace, "add", *(["--force"] if ignored else []), "--", *names)
+    if changed := git(workspace, "diff", "--cached", "--name-only", "-z", "--", *names):
+        git(workspace, "commit", "--quiet", "-m", message, "--", *changed.strip("\0").split("\0"))
+
+
+# the pieces
+
+
+def _branches(workspace: Workspace) -> list[str]:
+    """The branches, the one that was committed to last before the others."""
+    return git(
+        workspace, "for-each-ref", "--sort=-committerdate", "--format=%(refname:lstrip=2)", "refs/heads"
+    ).splitlines()
+
+
+def _standing(workspace: Workspace) -> str:
+    """Where git is, in words."""
+    branch = git(workspace, "branch", "--show-current")
+    return (
+        f"on branch {branch}"
+        if branch
+        else f"on no branch (HEAD is detached at {git(workspace, 'rev-parse', '--short', 'HEAD')})"
+    )
+
+
+def _lost(workspace: Workspace, path: Path, *revisions: str) -> str | None:
+    """The newest commit of these revisions with content that `path` does not begin with, in short."""
+    name, present = str(path.relative_to(workspace.root)), path.read_bytes() if path.is_file() else b""
+    log = ("log", "--full-history", "-m", "--format=%x00%H", "--raw", "--no-abbrev")
+    known: set[str] = set()
+    for found in git(workspace, *log, *revisions, "--", name).split("\0")[1:]:
+        commit, *changes = found.split("\n")
+        for blob in (change.split()[3] for change in changes if change.startswith(":")):
+            if not known:
+                known = _beginnings(present, len(blob))
+            if blob not in known and not present.startswith(_content(workspace, commit, name)):
+                return git(workspace, "rev-parse", "--short", commit)
+    return None
+
+
+def _beginnings(content: bytes, digits: int) -> set[str]:
+    """What git, whose names of objects have so many digits, calls the first lines of a text, however many they are, and no text
+    at all: reading every version instead takes ten times as long."""
+    sha = hashlib.sha1 if digits == 40 else hashlib.sha256
+    ends = [0, *accumulate(map(len, content.splitlines(keepends=True)))]
+    return {sha(b"blob %d\0" % end + content[:end]).hexdigest() for end in ends} | {"0" * digits}
+
+
+def _content(workspace: Workspace, commit: str, name: str) -> bytes:
+    held = git(workspace, "ls-tree", "--name-only", commit, "--", name)
+    return git_bytes(workspace, "show", f"{commit}:{name}").strip() if held else b""
+
+
+def _add(workspace: Workspace, path: Path, message: str, tag: str | None) -> str:
+    pointer = path.with_name(f"{path.name}.dvc")
+    with repository(workspace) as repo:
+        check_branch(workspace)
+        translated(workspace, lambda: repo.add(str(path)))
+        commit_paths(workspace, [pointer], message)
+        translated(workspace, lambda: repo.push(targets=[str(pointer)]))
+        # last: the tag says that all of it is done
+        if tag and not git(workspace, "tag", "--list", tag):
+            git(workspace, "tag", tag)
+    return revision(workspace)
 
 
 def _remove_dead_index_lock(workspace: Workspace) -> None:
@@ -348,9 +383,12 @@ def _remove_dead_index_lock(workspace: Workspace) -> None:
 
 
 def _refuse_special_files(workspace: Workspace) -> None:
-    """DVC reads the whole inbox; a FIFO in it would hang it, and a link would lead it outside."""
-    for folder, _, names in os.walk(workspace.inbox):
+    """DVC reads all of the inbox that is not hidden; a FIFO in it would hang it, and a link would lead it outside."""
+    for folder, inner, names in os.walk(workspace.inbox):
+        inner[:] = [name for name in inner if not drop_folder.is_hidden(name)]
         for name in names:
+            if drop_folder.is_hidden(name):
+                continue
             path = os.path.join(folder, name)
             if os.path.lexists(path) and not stat.S_ISREG(os.lstat(path).st_mode):
                 raise WorkspaceError(f"{path!r} is not a regular file: `violence-ops ingest` puts it into quarantine.")
@@ -360,6 +398,16 @@ def _refuse_foreign_repository(root: Path) -> None:
     tracked = subprocess.run(["git", "-C", str(root), "ls-files", "."], capture_output=True, text=True, check=False)
     if tracked.returncode == 0 and tracked.stdout:
         raise UsageError(f"{root} belongs to another git repository, which tracks files in it: choose another folder.")
+
+
+def _keep_out_of_the_inbox(workspace: Workspace) -> None:
+    """Write what is said of the inbox where it is missing: in workspaces that an earlier version made."""
+    for name, line in _INBOX.items():
+        path = workspace.root / name
+        content = path.read_bytes() if path.is_file() else b""
+        if line.encode() not in content.splitlines():
+            with atomic_path(path) as temporary:
+                temporary.write_bytes(content + f"\n{line}\n".encode())
 
 
 def _write_if_missing(path: Path, content: str) -> None:

@@ -1,7 +1,8 @@
 """The other half of versioning: a new version that lacks something, and the erasing of what only versions that have it need.
 
-Versions are the folders that any commit's pointers (`*.dvc`, `dvc.lock`) name. Erasing deletes objects from DVC's cache and
-from the default remote; the pointers themselves, which are hashes, stay in git's history.
+Versions are the folders that any commit's pointers (`*.dvc`, `dvc.lock`) name, and those that only a store lists: of `dvc repro`
+run twice without a commit in between, no commit names what the first run stored. Erasing deletes objects from DVC's cache and from
+the default remote; the pointers themselves, which are hashes, stay in git's history.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from violence_ops.errors import WorkspaceError
-from violence_ops.versioning import _commit, _dvc, _git, _push, _translated, check_branch, revision
+from violence_ops.versioning import check_branch, commit_paths, git, repository, revision, translated
 from violence_ops.workspace import Workspace
 
 _ADDED: Final = re.compile(r"\+.*\bmd5: ([0-9a-f]{32}\.dir)")
@@ -36,10 +37,10 @@ class Erased:
 
 @dataclass(frozen=True, slots=True)
 class _Tree:
-    """A version of a folder: its object, the pointer that names it, and its files' objects by name."""
+    """A version of a folder: its object, the pointer that names it (None if no commit does), and its files' objects by name."""
 
     oid: str
-    pointer: str
+    pointer: str | None
     files: dict[str, str]
 
 
@@ -62,12 +63,12 @@ def replace(workspace: Workspace, folder: Path, message: str, tag: str) -> str:
     branch.
     """
     pointer = folder.with_name(f"{folder.name}.dvc")
-    with _dvc(workspace) as repo:
+    with repository(workspace) as repo:
         check_branch(workspace)
-        _translated(workspace, lambda: repo.add(str(folder)))
-        _commit(workspace, [pointer], message)
-        _push(workspace, repo, [pointer])
-        _git(workspace, "tag", "--force", tag)
+        translated(workspace, lambda: repo.add(str(folder)))
+        commit_paths(workspace, [pointer], message)
+        translated(workspace, lambda: repo.push(targets=[str(pointer)]))
+        git(workspace, "tag", "--force", tag)
     return revision(workspace)
 
 
@@ -80,21 +81,22 @@ def remove(workspace: Workspace, folder: Path, message: str) -> None:
     name = str(pointer.relative_to(workspace.root))
     with workspace.lock("versioning"):
         check_branch(workspace)
-        _git(workspace, "rm", "--quiet", "--force", "--ignore-unmatch", "--", name)
-        if _git(workspace, "diff", "--cached", "--name-only", "--", name):
-            _git(workspace, "commit", "--quiet", "-m", message, "--", name)
+        git(workspace, "rm", "--quiet", "--force", "--ignore-unmatch", "--", name)
+        if git(workspace, "diff", "--cached", "--name-only", "--", name):
+            git(workspace, "commit", "--quiet", "-m", message, "--", name)
         # last: what is still there when it is killed is found by whoever removes it again
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def erase(workspace: Workspace, pointers: Collection[str], holds: Holds) -> Erased:
-    """Delete the objects of all versions of these `pointers` (paths in the workspace) that have a file which `holds` it.
+    """Delete the objects of all versions of these `pointers` (paths in the workspace), and of those that no commit names, that
+    have a file which `holds` it.
 
-    What another version needs too stays. Killed half-way, it can be repeated: the file by which a version is known goes last.
+    What another version needs too stays. Killed half-way, it can be repeated: the files by which versions are known go last.
     Raises ServiceUnavailable if a store stops answering in the middle.
     """
-    with _dvc(workspace) as repo:
-        return _translated(workspace, lambda: _erase(workspace, repo, pointers, holds))
+    with repository(workspace) as repo:
+        return translated(workspace, lambda: _erase(workspace, repo, pointers, holds))
 
 
 def _erase(workspace: Workspace, repo: Any, pointers: Collection[str], holds: Holds) -> Erased:
@@ -105,16 +107,15 @@ def _erase(workspace: Workspace, repo: Any, pointers: Collection[str], holds: Ho
     known = {
         tree.oid: found
         for tree in trees
-        if tree.pointer in pointers and (found := _witness(tree, reached, holds, left))
+        if tree.pointer in (None, *pointers) and (found := _witness(tree, reached, holds, left))
     }
     needed = {oid for tree in trees if tree.oid not in known for oid in tree.files.values()}
+    witnesses = set(known.values())
+    rest = {oid for tree in trees if tree.oid in known for oid in tree.files.values()} - witnesses
     objects: set[str] = set()
-    for tree in trees:
-        if witness := known.get(tree.oid):
-            rest = [oid for oid in tree.files.values() if oid != witness]
-            doomed = [oid for oid in (*rest, witness) if oid not in needed]
-            for store in reached:
-                objects |= _delete(store, [*doomed, tree.oid])
+    for oids in (rest, witnesses, set(known)):  # in this order, as versions share files
+        for store in reached:
+            objects |= _delete(store, oids - needed)
     return Erased(len(known), len(objects), tuple(dict.fromkeys(left)))
 
 
@@ -132,10 +133,10 @@ def _is_reached(name: str, store: Any, left: list[str]) -> bool:
 
 
 def _trees(workspace: Workspace, stores: list[Any]) -> Iterator[_Tree]:
-    """Every version that a pointer of any commit names and of which a store knows the files."""
-    found: dict[str, str] = {}
+    """Every version of which a store knows the files."""
+    found: dict[str, str | None] = {}
     pointer = ""
-    changes = _git(
+    changes = git(
         workspace,
         "log",
         "--all",
@@ -153,6 +154,8 @@ def _trees(workspace: Workspace, stores: list[Any]) -> Iterator[_Tree]:
             pointer = line.removeprefix("+++ b/")
         elif match := _ADDED.match(line):
             found.setdefault(match[1], pointer)
+    listed = (oid for store in stores for oid in store.all() if oid.endswith(".dir"))
+    found = dict.fromkeys(sorted(listed)) | found
     for oid, named_by in found.items():
         if place := _place(stores, oid):
             yield _Tree(oid, named_by, _files_in(place))
@@ -183,7 +186,7 @@ def _witness(tree: _Tree, stores: Collection[Any], holds: Holds, left: list[str]
             return oid
         if place and found is None:
             unread.append(
-                f"{place.path}, the {name} of a version that {tree.pointer} named, cannot be read: delete that "
+                f"{place.path}, the {name} of a version that {tree.pointer or 'no commit'} named, cannot be read: delete that "
                 "file if it is damaged, then run this again."
             )
     left += unread
@@ -195,8 +198,8 @@ def _place(stores: Collection[Any], oid: str) -> _Place | None:
     return next((_Place(store.fs, store.oid_to_path(oid)) for store in stores if store.exists(oid)), None)
 
 
-def _delete(store: Any, oids: list[str]) -> set[str]:
-    there = [oid for oid in oids if store.exists(oid)]
+def _delete(store: Any, oids: set[str]) -> set[str]:
+    there = sorted(oid for oid in oids if store.exists(oid))
     for oid in there:
         store.delete(oid)
     return set(there)

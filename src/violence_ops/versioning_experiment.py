@@ -22,7 +22,7 @@ from typing import Final
 
 from violence_ops.errors import UsageError
 from violence_ops.processes import Service, end
-from violence_ops.versioning import AUTHOR, _dvc, _git, _git_bytes, _translated, check_branch, revision
+from violence_ops.versioning import AUTHOR, check_branch, git, git_bytes, repository, revision, translated
 from violence_ops.workspace import Workspace
 
 _SAID_OF_THE_COPY: Final = "have been applied to your workspace"
@@ -113,8 +113,8 @@ def run_here(workspace: Workspace, arguments: Sequence[str], options: Namespace)
         check_branch(workspace)
         if options.cmd == "apply" and not _begins_here(workspace, options.experiment):
             raise UsageError(
-                f"{options.experiment} is no experiment that began at the workspace's present commit, and to apply it would take "
-                "back what came after: write its settings, which `violence-ops dvc exp show -A` tells, into params.yaml."
+                f"{options.experiment} is not an experiment that began at the workspace's present commit, so applying it would undo what "
+                "came after: copy its settings, which `violence-ops dvc exp show -A` shows, into params.yaml."
             )
         command = [sys.executable, "-m", "dvc", *arguments]
         environment = {**_author(workspace), **os.environ}
@@ -150,7 +150,7 @@ def _clone(workspace: Workspace, copy: Workspace) -> None:
     with workspace.lock("versioning"):
         new = _listed(workspace, "ls-files", "--others", "--exclude-standard", "-z")
         _refuse_large(workspace, new)
-        _git(workspace, "clone", "--quiet", "--shared", "--no-tags", str(workspace.root), str(copy.root))
+        git(workspace, "clone", "--quiet", "--shared", "--no-tags", str(workspace.root), str(copy.root))
         for name in _listed(workspace, "diff", "--name-only", "--no-renames", "-z", "HEAD"):
             _bring(workspace, copy, name)
     for name in new:
@@ -160,7 +160,7 @@ def _clone(workspace: Workspace, copy: Workspace) -> None:
 
 def _listed(workspace: Workspace, *arguments: str) -> list[str]:
     """The files that a command of git's lists with `-z`; a name need be no UTF-8."""
-    return [os.fsdecode(name) for name in _git_bytes(workspace, *arguments).split(b"\0") if name]
+    return [os.fsdecode(name) for name in git_bytes(workspace, *arguments).split(b"\0") if name]
 
 
 def _refuse_large(workspace: Workspace, new: Sequence[str]) -> None:
@@ -193,19 +193,19 @@ def _share(workspace: Workspace, copy: Workspace) -> None:
     settings = Path(".dvc", "config.local")
     if (workspace.root / settings).is_file():
         shutil.copy2(workspace.root / settings, copy.root / settings)
-    with _dvc(workspace) as repo:
+    with repository(workspace) as repo:
         cache = repo.cache.local_cache_dir
-    with _dvc(copy) as repo, repo.config.edit("local") as config:
+    with repository(copy) as repo, repo.config.edit("local") as config:
         config["cache"]["dir"] = cache
-    with _dvc(copy) as repo:
-        _translated(copy, lambda: repo.checkout(allow_missing=True))
+    with repository(copy) as repo:
+        translated(copy, lambda: repo.checkout(allow_missing=True))
     workspace.mlflow_artifacts.mkdir(exist_ok=True)
     copy.mlflow_artifacts.symlink_to(workspace.mlflow_artifacts)
 
 
 def _begins_here(workspace: Workspace, experiment: str) -> bool:
     """Whether an experiment, by its name or its commit, began at the commit that the workspace stands on."""
-    begun = _git(workspace, "for-each-ref", "--format=%(refname:lstrip=4) %(objectname)", _kept(revision(workspace)))
+    begun = git(workspace, "for-each-ref", "--format=%(refname:lstrip=4) %(objectname)", _kept(revision(workspace)))
     return any(
         experiment == name or commit.startswith(experiment) for name, commit in map(str.split, begun.splitlines())
     )
@@ -215,7 +215,7 @@ def _fetch(source: Workspace, into: Workspace, commit: str) -> None:
     """Fetch the experiments that began at a commit."""
     kept = _kept(commit)
     with into.lock("versioning"):
-        _git(into, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(source.root), f"+{kept}/*:{kept}/*")
+        git(into, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(source.root), f"+{kept}/*:{kept}/*")
 
 
 def _kept(commit: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from typing import Any, Final
 
+from violence_ops.deployment import without_password
 from violence_ops.errors import ServiceUnavailable
 from violence_ops.workspace import Workspace
 
@@ -24,10 +25,10 @@ def reached(workspace: Workspace) -> str:
         try:
             with Repo(str(workspace.root)) as repo:
                 remote = repo.cloud.get_remote()
-                answer["address"] = repo.config["remote"][remote.name]["url"]
+                answer["address"] = without_password(repo.config["remote"][remote.name]["url"])
                 answer["fault"] = None if _is_there(remote) else "there is no such place"
         except Exception as error:  # whatever the remote's own client raises
-            answer["fault"] = " ".join(str(error).split()) or type(error).__name__
+            answer["fault"] = without_password(" ".join(str(error).split())) or type(error).__name__
 
     # a thread and no pool: the program does not wait for it at its end
     asking = threading.Thread(target=ask, daemon=True)

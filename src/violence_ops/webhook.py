@@ -75,7 +75,7 @@ class Webhook:
             if pause is not None:
                 time.sleep(pause)
         raise ServiceUnavailable(
-            f"The webhook at {self.host} did not take the change of champion ({problem}): mend it, then run `violence-ops ledger notify`."
+            f"The webhook at {self.host} did not take the change of champion ({problem}): fix it, then run `violence-ops ledger notify`."
         )
 
 

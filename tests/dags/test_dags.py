@@ -101,7 +101,7 @@ def test_models_run_on_the_gpu_queue_one_at_a_time(dags: dict[str, Any]) -> None
     }
 
 
-def test_git_and_dvc_have_one_writer_at_a_time(dags: dict[str, Any]) -> None:
+def test_what_moves_data_with_dvc_runs_one_at_a_time(dags: dict[str, Any]) -> None:
     writers = {
         f"{dag_id}.{task.task_id}" for dag_id, dag in dags.items() for task in dag.tasks if task.pool == "versioning"
     }
@@ -214,7 +214,7 @@ def test_the_question_names_the_version_and_says_what_the_report_says(dags: dict
     asked = [approve.render_template(text, {"ti": _Run(verdict=verdict)}) for text in (approve.subject, approve.body)]
     assert asked == [
         "Release version 7?",
-        "Better by 0.1.\n\n- F1 is 0.9.\n- AUC is 0.8.\n- This holdout is worn.\n\nReport, to be read before: `/r/report.html`",
+        "Better by 0.1.\n\n- F1 is 0.9.\n- AUC is 0.8.\n- This holdout is worn.\n\nRead the report first: `/r/report.html`",
     ]
 
 

@@ -51,7 +51,7 @@ def test_the_second_night_brings_bytes_of_the_first_again(real_clips: Path, tmp_
     for path in list(real_clips.glob("syn_*")):
         label = "Fight" if int(path.stem[-1]) % 2 == 0 else "NonFight"
         (real_clips / label).mkdir(exist_ok=True)
-        path.rename(real_clips / label / path.name)
+        path.rename(real_clips / label / path.with_suffix(path.suffix.upper()).name)  # as cameras name them
     (real_clips / "labels.csv").unlink()
     first, second = drops.prepare(tmp_path / "drops", real_clips)
     again = list((second.folder / "again").iterdir())

@@ -65,10 +65,24 @@ def test_ports_are_bound_to_loopback_only(name: str) -> None:
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_secrets_come_from_the_environment_and_have_no_default(name: str) -> None:
-    secret = re.compile(r"PASSWORD|SECRET|FERNET|ACCESS_KEY|SQL_ALCHEMY|BROKER|RESULT_BACKEND|AUTH$")
+    secret = re.compile(r"PASSWORD|SECRET|FERNET|ACCESS_KEY|SQL_ALCHEMY|BROKER|RESULT_BACKEND|MC_HOST|AUTH$")
     for key, value in _environment(SERVICES[name]).items():
         if secret.search(key) and not key.endswith(("_FILE", "_USERS")):
             assert re.search(r"\$\{[A-Z_]+:\?\}", value) or value == f"${{{key}-}}", key
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_no_password_is_in_a_process_list(name: str) -> None:
+    service = SERVICES[name]
+    commands = [*service.get("entrypoint", ()), *service.get("command", ()), *service["healthcheck"].get("test", ())]
+    assert not [word for word in commands if re.search(r"\$\{?\w*(PASSWORD|SECRET|KEY)", word)]
+
+
+def test_the_bucket_of_the_remote_is_made_with_the_credentials_of_the_server() -> None:
+    service, server = SERVICES["minio-init"], _environment(SERVICES["minio"])
+    alias = service["command"][-1].partition("/")[0]
+    signed = f"http://{server['MINIO_ROOT_USER']}:{server['MINIO_ROOT_PASSWORD']}@minio:9000"
+    assert _environment(service) == {f"MC_HOST_{alias}": signed}
 
 
 def test_what_tells_of_releases_reaches_the_workers_that_release_and_nobody_else() -> None:

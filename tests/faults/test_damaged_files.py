@@ -148,7 +148,7 @@ def damage_mlflow(workspace: Workspace) -> None:
         (damage_addresses, lambda w: w.mlflow_uri, r"addresses\.json is damaged .* `violence-ops up`"),
         (damage_addresses, status.run, r"addresses\.json is damaged .* `violence-ops up`"),
         (damage_labels, labels_file.read, r"labels\.csv is no CSV in UTF-8 .* save it as such"),
-        (damage_holdout, lambda w: holdout.read(w, "v1"), r"holdout\.json is damaged .* `dvc checkout"),
+        (damage_holdout, lambda w: holdout.read(w, "v1"), r"holdout\.json is damaged .* `violence-ops dvc checkout"),
         (damage_package, lambda w: trained_on.of_package(w.model_package("1")), r"training\.json is damaged .* fetched again"),
         (damage_mlflow, lambda w: lineage.run(w, "1"), r"mlflow\.db cannot be used .* backup"),
     ],

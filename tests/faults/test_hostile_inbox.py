@@ -10,12 +10,14 @@ import subprocess
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from violence_ops import versioning
 from violence_ops.errors import WorkspaceError
-from violence_ops.stages import ingest, quarantine, status
+from violence_ops.stages import batches, inbox, ingest, quarantine, status
+from violence_ops.stages.claims import Claim
 from violence_ops.workspace import Workspace
 
 NIGHT = date(2026, 1, 1)
@@ -73,6 +75,71 @@ def test_what_is_no_regular_file_is_taken_away_and_never_opened(
     everything = [path for path in workspace.root.rglob("*") if ".git" not in path.parts and path.is_file()]
     assert all(passwd not in path.read_bytes() for path in everything)
     assert not any(path.is_symlink() for path in workspace.quarantine.rglob("*"))
+
+
+@pytest.fixture
+def outside(workspace: Workspace) -> Path:
+    """A folder of the workspace that no uploader may write to, with a file and a table called like his."""
+    folder = workspace.root / "releases"
+    folder.mkdir()
+    (folder / "ledger.jsonl").write_text("the ledger")
+    (folder / "labels.csv").write_text("path,label\nledger.jsonl,Fight\nother.mp4,Fight\n")
+    return folder
+
+
+@pytest.mark.parametrize("depth", [1, 2])
+@pytest.mark.parametrize(
+    "when", [(Claim, "take"), (inbox, "_spend_rows"), (inbox, "_read_table")], ids=lambda at: at[1]
+)
+def test_a_folder_exchanged_for_a_link_between_two_looks_leads_nowhere(
+    workspace: Workspace, outside: Path, monkeypatch: pytest.MonkeyPatch, when: tuple[Any, str], depth: int
+) -> None:
+    top = workspace.inbox / "drop"
+    folder = top / "inner" if depth == 2 else top
+    folder.mkdir(parents=True)
+    (folder / "ledger.jsonl").write_text("theirs")
+    (folder / "labels.csv").write_text("path,label\nledger.jsonl,NonFight\nother.mp4,NonFight\n")
+    (outside / "inner").symlink_to(outside)
+    before = {path.name: path.read_bytes() for path in outside.iterdir() if path.is_file()}
+    owner, name = when
+    real = getattr(owner, name)
+
+    def exchanged(*arguments: Any) -> Any:
+        if not top.is_symlink():
+            top.rename(workspace.work / "his")
+            top.symlink_to(outside)
+        return real(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, name, exchanged)
+        result = ingest.run(workspace, workspace.params(), night=NIGHT)
+    assert {path.name: path.read_bytes() for path in outside.iterdir() if path.is_file()} == before
+    for batch_id in result.batch_ids:
+        for clip in batches.read_manifest(workspace.batch(batch_id)).clips:
+            assert (clip.size_bytes, clip.label) == (len("theirs"), "NonFight")
+    assert result.claimed == (name == "_spend_rows")
+    assert ingest.run(workspace, workspace.params(), night=NIGHT).quarantined == {"not_a_regular_file": 1}
+
+
+def test_a_table_exchanged_for_a_link_or_a_pipe_is_not_read(
+    workspace: Workspace, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, real = workspace.inbox / "labels.csv", inbox._read_table
+    for exchange in (lambda: table.symlink_to(outside / "labels.csv"), lambda: os.mkfifo(table)):
+        (workspace.inbox / "ledger.jsonl").write_text("theirs")
+        table.write_text("path,label\nledger.jsonl,NonFight\n")
+
+        def exchanged(*arguments: Any, exchange: Callable[[], None] = exchange) -> Any:
+            table.unlink()
+            exchange()
+            return real(*arguments)
+
+        monkeypatch.setattr(inbox, "_read_table", exchanged)
+        found = inbox.scan(workspace.inbox, 0)
+        assert [drop.label for _, drop in found.drops] == [None]
+        assert found.left == 1
+        assert found.notices[0].startswith("labels.csv cannot be read")
+        table.unlink()
 
 
 @pytest.mark.parametrize(

@@ -23,12 +23,13 @@ STEPS = 4
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A report every step, a checkpoint with pictures every second one."""
+    """A report every step, a checkpoint with pictures every second one; figures of one scene."""
     torch.set_num_threads(1)
     monkeypatch.setattr(
         training, "TrainingSettings", partial(training.TrainingSettings, report_every=1, save_every=2, warm_up=2)
     )
     monkeypatch.setattr(weights, "_SHOWN_EVERY", 2)
+    monkeypatch.setattr(weights, "_JUDGED", 1)
 
 
 def _at_report(monkeypatch: pytest.MonkeyPatch, number: int, act: Any) -> None:
@@ -51,7 +52,7 @@ def test_a_training_that_is_interrupted_and_loses_mlflow_is_one_complete_run_in_
 
     caplog.set_level(logging.WARNING, logger=training_run.__name__)
     out = tmp_path / "own.safetensors"
-    train = partial(weights.train, out, steps=STEPS, size=2, tracking=server.url, judged=1)
+    train = partial(weights.train, out, steps=STEPS, size=2, tracking=server.url)
 
     with pytest.raises(ServiceUnavailable, match=rf"MLflow at {server.url} cannot be reached"):
         train()

@@ -214,7 +214,10 @@ def adapted(tracks, params, weights, frames):
         scores = {
             track: involvement(values, params) for track, values in components(tracks, params, weights, frames).items()
         }
-        top = sorted(scores, key=lambda track: (-scores[track], track))[: params.adaptive_tracks]
+        eligible = rankable(tracks, params, frames)
+        top = sorted(eligible, key=lambda track: (-scores[track], track))[: params.adaptive_tracks]
+        if not top:
+            break
         inside, count = dict.fromkeys(REGIONS, 0), 0
         for track, (left, top_, right, bottom) in zip(tracks.track_id, tracks.bboxes.astype(float), strict=True):
             if track in top:

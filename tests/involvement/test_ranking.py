@@ -250,6 +250,21 @@ def test_who_is_alone_has_no_partner_and_nobody_is_one_s_own():
     assert ranked[0, -1] == 1
 
 
+def test_who_is_not_ranked_does_not_draw_the_region_weights_to_where_it_is():
+    chosen = {"preset": "accuracy", "regions": "lower_focused", "adaptive_tracks": 1}
+    places, frames = np.array([[30, 30], [610, 20], [320, 180]]), np.arange(30, dtype=np.int32)
+    tracks = people(np.zeros((30, 3, 17, 2)) + places[None, :, None], places)
+    tracks.scores[tracks.track_id == 3] = 0.1  # first in all else, but as weak as a poster
+    fixed = by_track(rank(tracks, with_(**chosen, adaptive_regions=False), frames=frames))
+    assert fixed[:, -2].argmax() == 2
+    assert fixed[2, -1] == 0
+    without = only(tracks, tracks.track_id < 3)
+    position = COMPONENTS.index("position")
+    with_poster, alone = (by_track(rank(some, with_(**chosen), frames=frames))[:2] for some in (tracks, without))
+    assert np.array_equal(with_poster[:, position], alone[:, position])
+    assert not np.array_equal(alone[:, position], fixed[:2, position])
+
+
 def test_filled_rows_change_nothing_and_get_what_their_track_has():
     for seed in range(5):
         tracks, frames = crowd(seed, persons=4)

@@ -7,7 +7,6 @@ from violence_ops import synthetic
 from violence_ops.errors import UsageError
 from violence_ops.params import PoseParams
 from violence_ops.pose import backends
-from violence_ops.pose.rtmo import PoseEstimator
 from violence_ops.stages.extract_poses import open_source
 from violence_ops.workspace import Workspace
 
@@ -45,9 +44,9 @@ def test_auto_is_full_precision_for_a_backend_without_bf16_and_on_a_gpu(backend:
 
 
 @pytest.mark.skipif(not backends.computes_bf16(), reason="this processor does not compute with bf16")
-def test_bf16_gives_the_same_numbers_bit_for_bit_whoever_looks() -> None:
+def test_bf16_gives_the_same_numbers_bit_for_bit_whoever_looks(pose: PoseParams) -> None:
     frames = list(synthetic.clip(7, duration_s=0.6).frames())[:4]
-    first, second = (PoseEstimator("rtmo_small", backend="openvino", precision="bf16") for _ in range(2))
+    first, second = (open_source(pose.model_copy(update={"precision": "bf16"})) for _ in range(2))
     together, alone = first.estimate(frames), [second.estimate([frame])[0] for frame in frames]
     assert any(len(found) for found in together)
     assert all(np.array_equal(a.keypoints, b.keypoints) for a, b in zip(together, alone, strict=True))

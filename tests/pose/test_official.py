@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from violence_ops.errors import UserError
+from violence_ops.files import sha256_file
 from violence_ops.pose import checkpoint as untrusted
 from violence_ops.pose import config, loss, official, weights
 from violence_ops.pose.official import Checkpoint
@@ -61,7 +62,7 @@ def publish(tmp_path: Path) -> Publish:
             file.write_bytes(content)
         else:
             torch.save(content, file)
-        name = f"rtmo-t_test-{weights.file_sha256(file)[:8]}_20260101.pth"
+        name = f"rtmo-t_test-{sha256_file(file)[:8]}_20260101.pth"
         file.rename(file.with_name(name))
         return Checkpoint("rtmo_t", name, 0)
 
@@ -136,7 +137,7 @@ def test_a_whole_digest_that_is_given_must_match(
 ) -> None:
     checkpoint = publish(published)
     mirror = tmp_path / "mirror"
-    digest = weights.file_sha256(mirror / checkpoint.file)
+    digest = sha256_file(mirror / checkpoint.file)
     other = checkpoint.digits + digest[8:][::-1]
     with pytest.raises(weights.WeightsError, match=other):
         official.pull(checkpoint, folder, source=str(mirror), sha256=other)
@@ -279,3 +280,16 @@ def test_a_full_disk_leaves_nothing_half(published: Any, publish: Publish, serve
     with pytest.raises(weights.WeightsError, match="No space left on device; no weights were written"):
         official.pull(checkpoint, disk, source=served(checkpoint))
     assert only_the_lock(disk)
+
+
+def test_who_reads_a_checkpoint_is_given_no_secret(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    reader = tmp_path / "python"
+    reader.write_text(f"#!/bin/sh\ncat /proc/self/environ > {tmp_path}/given\nexit 9\n")
+    reader.chmod(0o700)
+    monkeypatch.setattr("sys.executable", str(reader))
+    with pytest.raises(untrusted.CheckpointError):
+        untrusted.read(tmp_path / "x.pth")
+    given = (tmp_path / "given").read_bytes().split(b"\0")
+    assert b"OMP_NUM_THREADS=1" in given
+    assert not [one for one in given if b"s3cret" in one]

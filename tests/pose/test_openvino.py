@@ -11,7 +11,8 @@ faulthandler.enable()
 signal.signal(signal.SIGCHLD, lambda *_: None)
 import numpy as np
 from violence_ops.pose.rtmo import PoseEstimator
-first, second = (PoseEstimator("rtmo_small", backend="openvino") for _ in range(2))
+thresholds = {"score_threshold": 0.3, "nms_threshold": 0.35, "duplicate_distance": 0.0}
+first, second = (PoseEstimator("rtmo_small", backend="openvino", **thresholds) for _ in range(2))
 for one in (first, second):
     one.estimate([np.zeros((90, 160, 3), np.uint8)])
 del first, one

@@ -50,7 +50,14 @@ def calibrated(_own_cache: None) -> Calibration:
 
 
 def estimator(precision: str) -> PoseEstimator:
-    return PoseEstimator("rtmo_small", backend="openvino", precision=precision, score_threshold=0.05)
+    return PoseEstimator(
+        "rtmo_small",
+        backend="openvino",
+        precision=precision,
+        score_threshold=0.05,
+        nms_threshold=0.35,
+        duplicate_distance=0.0,
+    )
 
 
 @pytest.mark.parametrize(("precision", "least"), [("int8", 0.9), ("bf16", 0.9)], ids=["int8", "bf16"])

@@ -10,11 +10,14 @@ from violence_ops import synthetic
 from violence_ops.errors import UsageError
 from violence_ops.letterbox import Letterbox
 from violence_ops.pose import config, weights
-from violence_ops.pose.backends import BackendName
+from violence_ops.pose.backends import Backend, BackendName, open_backend
 from violence_ops.pose.rtmo import PoseEstimator
 from violence_ops.pose.suppression import distinct, suppress
 from violence_ops.pose.weights import Weights
 from violence_ops.records import FramePoses
+
+MMPOSE: dict[str, float] = {"score_threshold": 0.3, "nms_threshold": 0.35, "duplicate_distance": 0.0}
+"""What MMPose's own configuration of RTMO has."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -24,7 +27,7 @@ def _one_thread() -> None:
 
 @pytest.fixture(scope="module")
 def estimator() -> PoseEstimator:
-    return PoseEstimator("rtmo_small", backend="onnxruntime")
+    return PoseEstimator("rtmo_small", backend="onnxruntime", **MMPOSE)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +56,8 @@ def _mmpose(frame: np.ndarray, plain: Weights) -> Any:
             },
         ]
     )
-    assert (settings.model.test_cfg.score_thr, settings.model.test_cfg.nms_thr) == (0.3, 0.35)
+    wanted = (MMPOSE["score_threshold"], MMPOSE["nms_threshold"])
+    assert (settings.model.test_cfg.score_thr, settings.model.test_cfg.nms_thr) == wanted
     data = pseudo_collate([pipeline({"img": frame, "ori_shape": frame.shape[:2], "img_shape": frame.shape[:2]})])
     with torch.inference_mode():
         return model.test_step(data)[0].pred_instances  # type: ignore[operator]
@@ -63,7 +67,7 @@ def _mmpose(frame: np.ndarray, plain: Weights) -> Any:
 @pytest.mark.parametrize("seed", [2, 4, 7], ids=lambda seed: f"clip {seed}")
 def test_every_backend_finds_the_persons_of_mmpose_itself(backend: BackendName, seed: int, plain: Weights) -> None:
     frame = synthetic.clip(seed, duration_s=0.6).frame(3)
-    ours, theirs = PoseEstimator(plain, backend=backend).estimate([frame])[0], _mmpose(frame, plain)
+    ours, theirs = PoseEstimator(plain, backend=backend, **MMPOSE).estimate([frame])[0], _mmpose(frame, plain)
     assert len(ours) == len(theirs.bboxes)
     assert len(ours) > 0
     assert np.abs(ours.keypoints - theirs.keypoints).max() < 0.5
@@ -78,9 +82,9 @@ def test_every_backend_refines_joints_as_the_reference_does(backend: BackendName
         frame[:, : frame.shape[0] * 4 // 3] for frame in wide
     ]  # another input size for the same network of joints
     estimators = (
-        PoseEstimator("rtmo_small"),
-        PoseEstimator("rtmo_small", backend=backend),
-        PoseEstimator(plain, backend=backend),
+        PoseEstimator("rtmo_small", **MMPOSE),
+        PoseEstimator("rtmo_small", backend=backend, **MMPOSE),
+        PoseEstimator(plain, backend=backend, **MMPOSE),
     )
     found = [one.estimate(wide) + one.estimate(narrow) for one in estimators]
     for first, second, third in zip(*found, strict=True):
@@ -93,20 +97,29 @@ def test_every_backend_refines_joints_as_the_reference_does(backend: BackendName
 @pytest.mark.parametrize("backend", ["torch", "onnxruntime"])
 def test_pictures_of_a_mini_batch_are_refined_each_by_its_own_features(backend: BackendName) -> None:
     """On a GPU several pictures are computed at once; here the backends are asked for that directly."""
-    estimator = PoseEstimator("rtmo_small", backend=backend)
+    network = open_backend(backend, weights.find("rtmo_small"), "cpu", "fp32")
     frames = [synthetic.clip(7, duration_s=0.6).frame(number) for number in (1, 5)]
-    boxes = [Letterbox.of(frame.shape[1], frame.shape[0], estimator.fit) for frame in frames]
-    items = [(box.apply(frame), box) for box, frame in zip(boxes, frames, strict=True)]
-    together = estimator._some(items)
-    for one, alone in zip(together, [estimator._some([item])[0] for item in items], strict=True):
-        assert len(one) == len(alone) > 0
-        assert np.abs(one.keypoints - alone.keypoints).max() < 0.01
+    pictures = [Letterbox.of(frame.shape[1], frame.shape[0], config.fit()).apply(frame) for frame in frames]
+    together, alone = _joints(network, pictures), [_joints(network, [picture]) for picture in pictures]
+    assert all(len(each) for each in alone)
+    assert np.abs(together - np.concatenate(alone)).max() < 0.01
+
+
+def _joints(network: Backend, pictures: list[np.ndarray]) -> np.ndarray:
+    """Joints of all candidates, picture by picture, in the order of their cells."""
+    found = network.candidates(np.stack(pictures), 0.3)
+    order = np.lexsort((*found.centres.T, found.picture))
+    corners = found.boxes[order]
+    frames = np.hstack([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]])
+    return network.joints(found, order, frames)
 
 
 def test_with_a_distance_doubles_go_and_everybody_else_stays_as_he_was() -> None:
     frame = synthetic.clip(4, duration_s=0.6).frame(3)
     wide, strict = (
-        PoseEstimator("rtmo_small", backend="onnxruntime", nms_threshold=0.9, duplicate_distance=distance)
+        PoseEstimator(
+            "rtmo_small", backend="onnxruntime", score_threshold=0.3, nms_threshold=0.9, duplicate_distance=distance
+        )
         for distance in (0.0, 0.25)
     )
     everybody, people = wide.estimate([frame])[0], strict.estimate([frame])[0]
@@ -116,7 +129,7 @@ def test_with_a_distance_doubles_go_and_everybody_else_stays_as_he_was() -> None
 
 def test_a_backend_refuses_a_precision_it_does_not_have() -> None:
     with pytest.raises(UsageError, match=r"no int8: set pose\.precision to fp32, or another pose\.backend"):
-        PoseEstimator("rtmo_small", backend="onnxruntime", precision="int8")
+        PoseEstimator("rtmo_small", backend="onnxruntime", precision="int8", **MMPOSE)
 
 
 def test_a_frame_gets_the_same_poses_whatever_else_is_in_the_mini_batch(estimator: PoseEstimator) -> None:

@@ -1,5 +1,6 @@
 """The teacher labels whom it is sure of and finds again; everybody else is neither wanted nor wrong."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,7 +8,6 @@ import numpy as np
 import pytest
 
 from violence_ops.pose import coco, teacher
-from violence_ops.pose.topdown import TopDown
 from violence_ops.records import FramePoses
 from violence_ops.stages.weights import teacher_files
 
@@ -25,8 +25,18 @@ def _people(count: int, score: float = 0.8, joints: float = 0.6) -> FramePoses:
     )  # fmt: skip
 
 
+class _Says:
+    """A teacher that has its answers ready."""
+
+    def __init__(self, *answers: FramePoses) -> None:
+        self.answers = answers
+
+    def estimate(self, frames: Sequence[np.ndarray]) -> list[FramePoses]:
+        return list(self.answers)
+
+
 def _agreed(found: FramePoses, again: FramePoses) -> teacher.Sample:
-    return teacher._agreed(FRAME, found, again)
+    return teacher.agreed(_Says(found, again), FRAME, FRAME)
 
 
 def _shifted(poses: FramePoses, joint: int, by: float) -> FramePoses:
@@ -86,7 +96,7 @@ def test_pairs_are_every_few_frames_with_the_one_a_moment_later() -> None:
 
 @pytest.mark.skipif(not (DATA / "teachers").is_dir(), reason="needs the teacher models in ../shared/data/teachers")
 def test_the_real_teacher_wants_the_clear_people_of_a_still_scene_and_never_a_place_without_one() -> None:
-    guide = TopDown(*teacher_files(DATA / "teachers"), score_threshold=0.1, thorough=True)
+    guide = teacher.guide(*teacher_files(DATA / "teachers"))
     pictures = list(coco.pictures(DATA / "keypoints" / "coco" / "test_coco.json"))
     wanted = 0
     for picture in pictures:

@@ -14,6 +14,7 @@ from violence_ops.pose.weights import WeightsError
 from violence_ops.stages.weights import teacher_files
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
+THRESHOLDS: dict[str, float] = {"score_threshold": 0.3, "nms_threshold": 0.5, "duplicate_distance": 0.0}
 needs_models = pytest.mark.skipif(
     not (DATA / "teachers").is_dir(), reason="needs the detector and the keypoint model in ../shared/data/teachers"
 )
@@ -26,7 +27,7 @@ def models() -> tuple[Path, Path]:
 
 @pytest.fixture(scope="module")
 def source(models: tuple[Path, Path]) -> TopDown:
-    return TopDown(*models)
+    return TopDown(*models, **THRESHOLDS)
 
 
 @needs_models
@@ -49,14 +50,14 @@ def test_an_empty_picture_holds_nobody(source: TopDown) -> None:
 @pytest.mark.parametrize("thorough", [False, True])
 def test_pictures_of_any_shape_are_taken(models: tuple[Path, Path], shape: tuple[int, int], thorough: bool) -> None:
     pictures = [np.full((*shape, 3), 90, np.uint8)] * 2
-    assert len(TopDown(*models, thorough=thorough).estimate(pictures)) == 2
+    assert len(TopDown(*models, thorough=thorough, **THRESHOLDS).estimate(pictures)) == 2
 
 
 @needs_models
 def test_it_answers_as_rtmo_does(source: TopDown) -> None:
     """Same fields, types and shapes, strongest first, inside the picture, so that all that follows takes either."""
     picture = next(iter(coco.pictures(DATA / "keypoints" / "coco" / "test_coco.json"))).sample.image
-    answers = [each.estimate([picture])[0] for each in (source, PoseEstimator("rtmo_small"))]
+    answers = [each.estimate([picture])[0] for each in (source, PoseEstimator("rtmo_small", **THRESHOLDS))]
     for found in answers:
         assert len(found) >= 1
         assert (np.diff(found.scores) <= 0).all()
@@ -78,13 +79,13 @@ def test_a_source_is_known_by_the_content_of_its_files(
     again.write_bytes(models[0].read_bytes())
     other = tmp_path / "other.onnx"
     other.write_bytes(models[0].read_bytes() + b"\x0a\x00")
-    assert TopDown(again, models[1]).sha256 == source.sha256
-    assert TopDown(other, models[1]).sha256 != source.sha256
+    assert TopDown(again, models[1], **THRESHOLDS).sha256 == source.sha256
+    assert TopDown(other, models[1], **THRESHOLDS).sha256 != source.sha256
 
 
 def test_a_missing_file_is_said_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"There is no model file .*gone\.onnx: give the path"):
-        TopDown(tmp_path / "gone.onnx", tmp_path / "gone.tflite")
+        TopDown(tmp_path / "gone.onnx", tmp_path / "gone.tflite", **THRESHOLDS)
 
 
 @pytest.mark.parametrize("name", ["detector.onnx", "detector.tflite", "detector.xml", "detector.bin"])
@@ -94,7 +95,7 @@ def test_a_missing_file_is_said_in_a_sentence(tmp_path: Path) -> None:
 def test_a_file_that_is_no_model_is_refused_in_a_sentence(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(WeightsError, match=rf"{name} is no model that can be read here") as refused:
-        TopDown(tmp_path / name, tmp_path / name)
+        TopDown(tmp_path / name, tmp_path / name, **THRESHOLDS)
     assert "\n" not in str(refused.value)
 
 
@@ -110,7 +111,7 @@ def test_models_in_the_wrong_place_are_refused(
     models: tuple[Path, Path], change: Callable[[Path, Path], tuple[Path, Path]], sentence: str
 ) -> None:
     with pytest.raises(WeightsError, match=sentence):
-        TopDown(*change(*models))
+        TopDown(*change(*models), **THRESHOLDS)
 
 
 @needs_models
@@ -120,4 +121,4 @@ def test_half_a_model_is_refused(models: tuple[Path, Path], tmp_path: Path) -> N
         half.write_bytes(whole.read_bytes()[:100_000])
     for pair in ((halves[0], models[1]), (models[0], halves[1])):
         with pytest.raises(WeightsError, match="is no model that can be read here"):
-            TopDown(*pair)
+            TopDown(*pair, **THRESHOLDS)

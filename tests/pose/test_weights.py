@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from violence_ops.files import sha256_file
 from violence_ops.letterbox import Letterbox
 from violence_ops.pose import config, loss, weights
 
@@ -24,13 +25,13 @@ def own(tmp_path: Path) -> Path:
 def _rewrite(path: Path, tensors: dict[str, torch.Tensor]) -> None:
     save_file(tensors, path)
     card = path.with_suffix(".json")
-    card.write_text(json.dumps(json.loads(card.read_text()) | {"sha256": weights.file_sha256(path)}))
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"sha256": sha256_file(path)}))
 
 
 def test_the_shipped_weights_are_there_small_and_what_the_card_says() -> None:
     found = weights.find("rtmo_small")
     assert found.path.stat().st_size < 12_000_000
-    assert found.sha256 == weights.file_sha256(found.path)
+    assert found.sha256 == sha256_file(found.path)
     assert found.sha256[:12] in (found.path.parent / "MODEL_CARD.md").read_text()
     wide = [tensor for tensor in load_file(found.path).values() if tensor.dtype == torch.float32]
     assert all(tensor.abs().max() > torch.finfo(torch.float16).max for tensor in wide)

@@ -13,6 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import violence_ops.params
 from violence_ops.errors import ParamsError, UserError
 from violence_ops.params import Params, load_params
 from violence_ops.recognition import ensemble, model, package
@@ -176,19 +177,16 @@ def test_members_on_skeletons_and_on_pictures_judge_together_unless_they_want_di
     shown: Callable[..., list[Skeleton]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = tmp_path / "configs"
-    shutil.copytree(model._CONFIGS, folder)
-    monkeypatch.setattr(model, "_CONFIGS", folder)
+    shutil.copytree(model.FAMILIES, folder)
+    for module in (model, violence_ops.params):
+        monkeypatch.setattr(module, "FAMILIES", folder)
     for name, families in {
         "mixed": ["feature_line", "resnet18_timeseries"],
         "both": ["mobilenetv2_frames", "resnet18_timeseries"],
     }.items():
         content = ", ".join(f"dict(name='{one}', family='{one}')" for one in families)
         (folder / f"{name}.py").write_text(f"members = [{content}]\n")
-    shipped = params("feature_line")  # params.yaml takes the shipped families alone
-    chosen, other = (
-        shipped.model_copy(update={"train": shipped.train.model_copy(update={"family": name})})
-        for name in ("mixed", "both")
-    )
+    chosen, other = params("mixed"), params("both")
     clips = shown(CLIPS, Settings.of(chosen.train, chosen.windows))
     trained = fit(clips[:4], clips[4:], LABELS, chosen.train, chosen.windows)
     package.save(trained, tmp_path / "package", {})

@@ -14,12 +14,12 @@ import torch
 from sklearn.ensemble import RandomForestClassifier
 
 from violence_ops.errors import ParamsError
-from violence_ops.params import Params, load_params
+from violence_ops.params import Params, families, load_params
 from violence_ops.recognition import forest, package
 from violence_ops.recognition.ensemble import Ensemble, build
 from violence_ops.recognition.families import fit
 from violence_ops.recognition.features import features
-from violence_ops.recognition.model import Recogniser, Settings, families
+from violence_ops.recognition.model import Recogniser, Settings
 from violence_ops.recognition.predict import predict_skeleton
 from violence_ops.recognition.skeleton import Skeleton
 

@@ -36,6 +36,12 @@ def test_f1_precision_and_recall_by_hand() -> None:
     assert found.accuracy == 0.25
 
 
+def test_cross_entropy_by_hand_is_finite_even_of_a_sure_mistake() -> None:
+    sure, half = vote.cross_entropy(np.array([1.0]), np.array([False])), np.array([0.5, 0.5])
+    assert sure == pytest.approx(-np.log(1e-6))
+    assert vote.cross_entropy(half, np.array([True, False])) == pytest.approx(np.log(2))
+
+
 def test_without_fights_nothing_divides_by_zero() -> None:
     found = vote.scores_at(0.5, np.array([0.1, 0.2]), np.array([False, False]))
     assert (found.f1, found.precision, found.recall, found.accuracy) == (0, 0, 0, 1)

@@ -106,6 +106,7 @@ def test_a_machine_that_lacks_memory_for_a_while_refuses_no_clip(workspace, para
     )
     clips, outcomes = open_batch(workspace, clips=2, people=lambda number: 2), workers.outcomes
     with monkeypatch.context() as patched:
+        patched.setattr(annotate, "free_memory", lambda: 512 << 20)
         patched.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
         patched.setattr(workers, "outcomes", lambda _, *rest, **how: outcomes("killed_in_this_test:work", *rest, **how))
         with pytest.raises(ServiceUnavailable, match=r"night/clip\d.mp4 was killed twice.*then run the step again"):
@@ -113,6 +114,37 @@ def test_a_machine_that_lacks_memory_for_a_while_refuses_no_clip(workspace, para
     assert list(quarantine.entries(workspace)) == []
     assert batches.accepted_clips(workspace.batch(clips[0].batch_id)) == sorted(clips, key=lambda clip: clip.clip_id)
     assert annotate.run(workspace, params).annotated == 2
+
+
+def test_a_clip_that_needs_more_memory_than_is_free_is_quarantined_and_the_stage_goes_on(
+    workspace, params, open_batch, tmp_path, monkeypatch
+):
+    clips, outcomes = open_batch(workspace, clips=3, people=lambda number: 2), workers.outcomes
+    (tmp_path / "too_large_in_this_test.py").write_text(
+        "import os, signal\nfrom violence_ops.stages.annotate import annotate_clip\ndef work(common, item):\n"
+        f"    return annotate_clip(common, item) if item != {clips[1].clip_id!r} else os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setattr(annotate, "free_memory", lambda: 3 << 30)
+    monkeypatch.setattr(
+        workers, "outcomes", lambda _, *rest, **how: outcomes("too_large_in_this_test:work", *rest, **how)
+    )
+    result = annotate.run(workspace, params)
+    assert (result.annotated, result.quarantined) == (2, {"timeout": 1})
+    reason = quarantine.read(workspace.quarantined(clips[1].clip_id))
+    assert "killed twice, with no other clip beside it" in reason["message"]
+    assert "more memory than is free (3.0 GiB)" in reason["message"]
+
+
+def test_the_longest_clip_says_how_many_processes_there_is_memory_for(workspace, params, open_batch, monkeypatch):
+    clips = open_batch(workspace, clips=2, people=lambda number: 1 + 9 * number, frame_count=100)
+    batch = workspace.batch(clips[0].batch_id)
+    room = []
+    monkeypatch.setattr(workers, "worker_count", lambda asked, items, memory=0: room.append(memory) or 1)
+    monkeypatch.setattr(workers, "MEMORY_PER_WORKER", 0)
+    annotate.run(workspace, params)
+    assert max(batches.part_rows(batch, "poses", clip.clip_id) for clip in clips) == 1000
+    assert room[0] == (256 << 20) + 1280 * 1000
 
 
 def test_a_clip_that_crashes_its_process_is_quarantined_and_the_stage_goes_on(
@@ -134,15 +166,6 @@ def test_poses_that_are_missing_are_asked_for(workspace, params, open_batch):
     open_batch(workspace, clips=1)
     with pytest.raises(UserError, match="has no poses yet"):
         annotate.run(workspace, params)
-
-
-def test_overlays_are_made_for_fights_if_asked_for(workspace, open_batch):
-    clips = open_batch(workspace, clips=2, people=lambda number: 2)
-    result = annotate.run(workspace, workspace.params({"annotation.overlay": "fights"}))
-    assert result.overlays == 1
-    assert [workspace.overlay(clip.clip_id, ".mp4").is_file() for clip in clips] == [
-        clip.label == "Fight" for clip in clips
-    ]
 
 
 def test_damaged_poses_are_said_in_a_sentence_that_says_what_mends_them(workspace, params, open_batch):

@@ -162,3 +162,47 @@ def test_on_no_branch_nothing_is_labelled_forgotten_frozen_or_asked_and_no_file_
     git(workspace, "switch", "--quiet", "main")
     for write in refused.values():
         write()
+
+
+def test_a_line_that_a_merge_left_out_is_told(workspace: Workspace, tmp_path: Path) -> None:
+    """Of two clones that each wrote a line, one is merged into the other, whose ledger is kept as it was."""
+    other = Workspace(tmp_path / "other")
+    _approve(workspace, "1-vs-none")
+    git(workspace, "clone", "--quiet", str(workspace.root), str(other.root))
+    other.work.mkdir()
+    _approve(workspace, "2-vs-1")
+    _approve(other, "3-vs-1")
+    theirs = git(other, "rev-parse", "--short", "HEAD").strip()
+    before = git(workspace, "rev-parse", "HEAD").strip()
+    git(workspace, "pull", "--quiet", "--no-rebase", "-X", "ours", str(other.root))
+    _told_to_be_lost(workspace, theirs)
+    git(workspace, "commit", "--quiet", "--allow-empty", "-m", "something else")
+    _told_to_be_lost(workspace, theirs)
+    git(workspace, "switch", "--quiet", "--create", "before", before)
+    with pytest.raises(LedgerBroken, match="branch main holds lines"):
+        releases.entries(workspace)
+    git(workspace, "branch", "--quiet", "-D", "main")
+    assert [entry.payload["report"] for entry in releases.entries(workspace)] == ["1-vs-none", "2-vs-1"]
+
+
+def _approve(workspace: Workspace, report: str) -> None:
+    with workspace.lock("release"):
+        releases.record(workspace, actor="ada", event="approval", payload={"report": report})
+
+
+def _told_to_be_lost(workspace: Workspace, commit: str) -> None:
+    with pytest.raises(LedgerBroken, match=rf"git checkout {commit} -- .*If a merge left them out") as broken:
+        rollback.verify_ledger(workspace)
+    assert str(broken.value).count("releases/ledger.jsonl") == 2
+
+
+def test_a_merge_that_left_nothing_out_is_sound(workspace: Workspace, tmp_path: Path) -> None:
+    other = Workspace(tmp_path / "other")
+    _approve(workspace, "1-vs-none")
+    git(workspace, "clone", "--quiet", str(workspace.root), str(other.root))
+    other.work.mkdir()
+    _approve(other, "2-vs-1")
+    git(workspace, "commit", "--quiet", "--allow-empty", "-m", "something else")
+    git(workspace, "pull", "--quiet", "--no-rebase", str(other.root))
+    assert len(git(workspace, "rev-list", "--parents", "-1", "HEAD").split()) == 3
+    assert len(releases.entries(workspace)) == 2

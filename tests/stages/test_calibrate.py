@@ -51,7 +51,7 @@ def test_int8_without_a_calibration_stops_with_one_sentence(
 
 def test_nothing_to_calibrate_with_is_refused_in_a_sentence(workspace: Workspace) -> None:
     with pytest.raises(UsageError, match=r"No frame could be taken from the inbox and the batches: pass --clips"):
-        calibrate.run(workspace, workspace.params())
+        calibrate.run(workspace, workspace.params(), frames=6, scenes=2)
 
 
 @pytest.mark.slow

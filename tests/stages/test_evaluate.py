@@ -74,13 +74,17 @@ def test_a_holdout_with_another_table_than_was_frozen_is_refused(frozen: Workspa
     table, facts = (frozen.holdout("v1") / name for name in ("clips.parquet", "holdout.json"))
     table.unlink()  # it may be a link into DVC's cache
     write_table(table, CLIPS_SCHEMA.empty_table())
-    with pytest.raises(WorkspaceError, match=r"clips\.parquet is not what was frozen: restore it with `dvc checkout"):
+    with pytest.raises(
+        WorkspaceError, match=r"clips\.parquet is not what was frozen: restore it with `violence-ops dvc checkout"
+    ):
         evaluate.run(frozen, params, candidate="1")
     content = json.loads(facts.read_text("utf-8"))
     content["sha256"]["clips.parquet"] = sha256_file(table)
     for hashes in ({}, content["sha256"]):
         write_json(facts, content | {"sha256": hashes})
-        with pytest.raises(WorkspaceError, match=r"holdout\.json is damaged .*: restore it with `dvc checkout"):
+        with pytest.raises(
+            WorkspaceError, match=r"holdout\.json is damaged .*: restore it with `violence-ops dvc checkout"
+        ):
             evaluate.run(frozen, params, candidate="1")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -102,7 +103,7 @@ def test_an_experiment_learns_while_others_decide_and_a_night_arrives(assembled:
     applied = dvc(assembled.root, "exp", "apply", "seven")
     said, errors = applied.communicate(timeout=60)
     assert applied.returncode == 2
-    assert "would take back what came after" in errors
+    assert "would undo what came after" in errors
     assert rollback.verify_ledger(assembled).champion is None
 
 
@@ -156,7 +157,7 @@ def test_an_experiment_is_committed_in_the_name_that_the_workspace_has(
 
 
 def test_a_clip_forgotten_while_an_experiment_ran_is_to_be_forgotten_again(
-    assembled: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    assembled: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def is_stored() -> bool:
         files = [path for path in (assembled.root / ".dvc" / "cache").rglob("*") if path.is_file()]
@@ -170,9 +171,16 @@ def test_a_clip_forgotten_while_an_experiment_ran_is_to_be_forgotten_again(
     def run_and_forget(
         copy: versioning_experiment.Copy, arguments: Sequence[str], environment: Mapping[str, str]
     ) -> int:
-        code = run(copy, arguments, environment)
+        code, made = run(copy, arguments, environment), copy.workspace.dataset
+        shutil.copytree(made, tmp_path / "made")
         forget.run(assembled, assembled.params(), clip_id, by="ann", reason="the person asked")
         assert tombstones.is_finished(assembled, clip_id)
+        assert not is_stored()
+        # as if the experiment had read the clip before and stored its dataset after
+        shutil.rmtree(made)
+        shutil.copytree(tmp_path / "made", made)
+        with versioning.repository(copy.workspace) as repo:
+            repo.commit(target=f"{copy.workspace.dvc_file}:assemble", force=True)
         return code
 
     monkeypatch.setattr(versioning_experiment.Copy, "run", run_and_forget)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from datetime import date
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +23,7 @@ from violence_ops import versioning, versioning_erase
 from violence_ops.catalog import Catalog
 from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.files import sha256_file, write_json, write_table, write_text
-from violence_ops.records import ClipRecord
+from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import (
     annotate,
     assemble,
@@ -38,6 +38,7 @@ from violence_ops.stages import (
     labels,
     lineage,
     quarantine,
+    reports,
     score,
     seal,
     status,
@@ -71,8 +72,14 @@ def fill(workspace: Workspace, seal_whole: Seal) -> Workspace:
         labels.run(workspace, clip_id, "NonFight", "ann")
         write_text(workspace.overlay(clip_id, ".mp4"), "an overlay")
     assemble.run(workspace, workspace.params())
-    versioning.push(workspace)
+    push(workspace)
     return workspace
+
+
+def push(workspace: Workspace) -> int:
+    """Send all data to the remote; returns how many files it lacked."""
+    with versioning.repository(workspace) as repo:
+        return int(repo.push())
 
 
 def trained_on(workspace: Workspace) -> str:
@@ -115,7 +122,7 @@ def check_all_else(workspace: Workspace, forgotten: set[str]) -> None:
         assert {clip.clip_id for clip in clips}.isdisjoint(forgotten)
         assert set(content["run"]["pose_costs"]["clips"]) == {clip.clip_id for clip in clips}
         assert pq.read_metadata(batch.table("tracks")).num_rows == 72 * len(clips)
-    assert versioning.push(workspace) == 0
+    assert push(workspace) == 0
     shutil.rmtree(workspace.root / ".dvc" / "cache")
     shutil.rmtree(workspace.batches / workspace.sealed_batches()[0].batch_id)
     for pointer in (*workspace.batches.glob("*.dvc"), *workspace.holdouts.glob("*.dvc")):
@@ -225,6 +232,42 @@ def drop_again(site: Workspace, content: bytes) -> dict[str, str]:
     return entry
 
 
+@pytest.mark.parametrize("pushed", [False, True])
+def test_datasets_that_no_commit_names_go_too_and_what_others_of_that_kind_need_stays(
+    site: Workspace, monkeypatch: pytest.MonkeyPatch, pushed: bool
+) -> None:
+    """`dvc repro` run again and again with other parameters stores each dataset, and commits nothing to git."""
+    clip_id = trained_on(site)
+    site.write_progress("seal", {})  # without it, DVC keeps no dataset
+    shared = [site.root / "extra" / "note.txt", site.dataset / "note.txt"]
+    for path in shared:
+        write_text(path, "of both")
+    with monkeypatch.context() as inside:
+        inside.setenv("DVC_STAGE", "assemble")
+        inside.setenv("DVC_ROOT", str(site.root))
+        for persons in (1, 3):
+            assemble.make(site, site.params({"windows.persons": persons}))
+            with versioning.repository(site) as repo:
+                repo.commit(target=f"{site.dvc_file}:assemble", force=True)
+                repo.add(str(shared[0].parent))
+            if pushed:
+                push(site)
+    shared[1].unlink()
+    assemble.run(site, site.params())
+    (site.root / "extra.dvc").unlink()
+    stored = site.root / ".dvc" / "cache" / "files" / "md5"
+    orphans = set(stored.rglob("*.dir"))
+
+    found = forget.run(site, site.params(), clip_id, **WHO)
+    assert found.left == ()
+    assert list(remnants(site, clip_id)) == []
+    assert len(orphans - set(stored.rglob("*.dir"))) >= 2
+    digest = hashlib.md5(b"of both", usedforsecurity=False).hexdigest()
+    assert (stored / digest[:2] / digest[2:]).is_file()
+    push(site)
+    check_all_else(site, {clip_id})
+
+
 @pytest.mark.slow
 def test_killed_after_every_step_it_is_finished_by_running_it_again(site: Workspace) -> None:
     clip_id = held_out(site)
@@ -269,7 +312,7 @@ def test_killed_while_a_holdout_gives_way_it_is_finished_by_running_it_again(
     site: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip_id = held_out(site)
-    git = versioning_erase._git
+    git = versioning_erase.git
 
     def killed_at_rm(workspace: Workspace, *arguments: str) -> str:
         if arguments[0] == "rm":
@@ -277,7 +320,7 @@ def test_killed_while_a_holdout_gives_way_it_is_finished_by_running_it_again(
         return git(workspace, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(versioning_erase, "_git", killed_at_rm)
+        patch.setattr(versioning_erase, "git", killed_at_rm)
         with pytest.raises(Killed):
             forget.run(site, site.params(), clip_id, **WHO)
     forget.run(site, site.params(), clip_id)
@@ -500,6 +543,79 @@ def test_what_cannot_be_read_in_the_cache_goes_too(workspace: Workspace, person:
     forget.run(workspace, workspace.params(), person, **WHO)
     assert [path.exists() for path in (*damaged, sound)] == [*[False] * len(damaged), True]
     assert tombstones.is_finished(workspace, person)
+
+
+def test_a_training_that_was_not_registered_goes_if_it_names_the_clip(workspace: Workspace, person: str) -> None:
+    named, other = (workspace.cache / "training" / name for name in ("a1b2", "c3d4"))
+    write_text(named / "tables" / "validation.csv", f"clip_id,label\n{person},Fight\n")
+    write_table(named / "tables" / "rows.parquet", pa.table({"clip_id": [person]}))
+    write_text(other / "tables" / "validation.csv", "clip_id,label\nanother,Fight\n")
+    planned = forget.run(workspace, workspace.params(), person, dry_run=True)
+    assert ".cache/training/a1b2" in planned.removed["files"]
+    forget.run(workspace, workspace.params(), person, **WHO)
+    assert (named.exists(), other.exists()) == (False, True)
+
+
+def test_a_page_that_lists_the_clip_among_its_shadow_nights_is_drawn_without_it(
+    released: Workspace, seal_whole: Seal, write_evaluation: Callable[..., str]
+) -> None:
+    clips = seal_whole(released, clips=12, judged_by="1", surely=True)
+    batch = released.batch(clips[0].batch_id)
+    versioning.add_batch(released, batch)
+    clip = next(clip for clip in clips if clip.label == "NonFight")
+    rows = [
+        row | {"model_version": "2", "clip_probability": 0.0, "verdict": "NonFight"}
+        for row in pq.read_table(batch.table("predictions")).to_pylist()
+    ]
+    write_table(released.shadow("2", batch.batch_id), pa.Table.from_pylist(rows, PREDICTIONS_SCHEMA))
+    pages = [released.report(write_evaluation(version, "1")) for version in ("2", "3")]
+    for files in pages:
+        reports.write_page(released, files, reports.read(files).evaluation, released.params())
+    shown, other = (files.page for files in pages)
+    half_written = shown.with_name(".report.html.x1y2z3.tmp")
+    shutil.copy(shown, half_written)
+    before = other.read_bytes()
+    assert clip.clip_id in shown.read_text()
+    assert clip.clip_id not in pages[0].evaluation.read_text()
+
+    forget.run(released, released.params(), clip.clip_id, **WHO)
+    assert shown.read_text().startswith("<!doctype html>")
+    assert clip.clip_id not in shown.read_text()
+    assert not half_written.exists()
+    assert other.read_bytes() == before
+
+
+def test_a_page_that_cannot_be_drawn_again_goes_and_is_told(workspace: Workspace, person: str) -> None:
+    files = workspace.report("2-vs-1")
+    write_text(files.page, f"<td>{person}</td>")
+    found = forget.run(workspace, workspace.params(), person, **WHO)
+    assert not files.page.exists()
+    assert "reports/2-vs-1/report.html cannot be made without the clip and was removed" in found.notices[0]
+
+
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_link_in_the_inbox_leads_forgetting_nowhere(
+    workspace: Workspace, person: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    theirs, again = tmp_path / "theirs" / f"{person}.mp4", workspace.inbox / "again-00000000"
+    write_text(theirs, "somebody else's")
+    remove = forget._remove
+
+    def exchanged(*arguments: Any) -> None:
+        if not again.is_symlink():
+            shutil.rmtree(again)
+            again.symlink_to(theirs.parent)
+        remove(*arguments)
+
+    if when == "before":
+        again.symlink_to(theirs.parent)
+    else:
+        write_text(again / theirs.name, "put there by retry")
+        monkeypatch.setattr(forget, "_remove", exchanged)
+    found = forget.run(workspace, workspace.params(), person, **WHO)
+    assert theirs.is_file()
+    assert again.is_symlink()
+    assert ("files" in found.removed) == (when == "meanwhile")
 
 
 def unfinished(workspace: Workspace) -> list[tuple[str, str]]:

@@ -151,9 +151,8 @@ def test_an_evaluation_whose_holdout_went_stale_since_is_not_judged(
 ) -> None:
     name = write_evaluation("2", "1")
     go_stale(released, what)
-    with pytest.raises(
-        WorkspaceError, match=f"{change} after {name} .*run `violence-ops evaluate --candidate 2` again"
-    ):
+    remedy = "run `violence-ops evaluate --candidate 2` and `violence-ops gate` again"
+    with pytest.raises(WorkspaceError, match=f"{change} after {name} .*{remedy}"):
         gate.run(released, params)
     assert ledger.read(released) == []
     files = released.report(name)

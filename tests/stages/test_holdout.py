@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -84,9 +85,7 @@ def test_a_corrected_label_freezes_the_same_groups_anew_and_once(workspace: Work
     assert (second.version, second.groups) == ("v2", first.groups)
     assert second.clips == {"Fight": first.clips["Fight"] - 1, "NonFight": first.clips["NonFight"] + 1}
     assert workspace.read_progress("holdout") == {"versions": {"v1": first.revision, "v2": second.revision}}
-    with pytest.raises(
-        UserError, match="what is held out has the labels it was frozen with, and too few source groups"
-    ):
+    with pytest.raises(UserError, match="labels have not changed, and too few source groups are unused"):
         holdout.freeze(workspace, workspace.params())
     assert workspace.holdout_versions() == ["v1", "v2"]
 
@@ -182,7 +181,7 @@ def test_facts_of_the_wrong_kind_are_one_sentence(
     content = json.loads((folder / "holdout.json").read_text())
     write_json(folder / "holdout.json", content | damage)
     with pytest.raises(
-        WorkspaceError, match=r"holdout\.json is damaged \(.*\): restore it with `dvc checkout .*v1\.dvc`"
+        WorkspaceError, match=r"holdout\.json is damaged \(.*\): restore it with `violence-ops dvc checkout .*v1\.dvc`"
     ):
         holdout.read(workspace, "v1")
 
@@ -235,3 +234,13 @@ def test_a_freeze_that_was_cut_off_before_versioning_is_completed(
     assert found is not None
     assert found.version == "v1"
     assert (workspace.holdouts / "v1.dvc").is_file()
+
+
+def test_a_holdout_is_as_open_as_the_umask_allows(workspace: Workspace, seal_tracks: Seal) -> None:
+    seal_tracks(workspace)
+    before = os.umask(0o027)
+    try:
+        holdout.freeze(workspace, workspace.params())
+    finally:
+        os.umask(before)
+    assert workspace.holdout("v1").stat().st_mode & 0o777 == 0o750

@@ -412,6 +412,17 @@ def test_a_file_that_cannot_even_be_copied_to_be_ours_is_refused(
     assert (result.claimed, result.quarantined) == (1, {"unreadable": 1})
 
 
+def test_a_copy_of_what_has_another_name_has_no_wider_mode(workspace: Workspace, tmp_path: Path) -> None:
+    for name, mode in (("closed", 0o400), ("group", 0o640), ("open", 0o666)):
+        theirs = tmp_path / name
+        theirs.write_bytes(name.encode())
+        theirs.chmod(mode)
+        os.link(theirs, workspace.inbox / f"{name}.mp4")
+    batch = workspace.batch(take_in(workspace).batch_ids[0])
+    kept = {path.read_bytes(): path.stat().st_mode & 0o777 for path in batch.videos.iterdir()}
+    assert kept == {b"closed": 0o600, b"group": 0o640, b"open": 0o644}
+
+
 def test_one_that_cannot_even_be_put_into_quarantine_waits_in_the_claim_and_is_told(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

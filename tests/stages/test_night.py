@@ -55,7 +55,7 @@ def test_the_verb_prints_one_json_document_and_ends_with_4_if_nothing_was_usable
 def test_missed_days_are_filled_in_one_after_another_each_with_its_own_files(
     workspace: Workspace, clip_folder: Path
 ) -> None:
-    """As README.md says it: files in the inbox carry no night, so a night takes all that is there."""
+    """As README.md says it: files have no date of their own, so a night takes all that is there."""
     for day in (29, 30):
         shutil.copy(clip_folder / f"clip{day % 5}.mp4", workspace.inbox)
         night.run(workspace, workspace.params(), night=date(2026, 1, day))

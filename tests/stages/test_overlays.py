@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import date
+from pathlib import Path
 from typing import Any
 
 import av
+import pyarrow as pa
 import pytest
 from typer.testing import CliRunner
 
@@ -13,10 +16,25 @@ from violence_ops.cli.program import app
 from violence_ops.errors import UnknownBatch, UsageError, WorkspaceError
 from violence_ops.evaluation import judgement
 from violence_ops.evaluation.records import DataChecks, HoldoutFacts, JudgedClip, Latency, Leakage, ModelFacts, Timings
-from violence_ops.files import write_json
+from violence_ops.files import write_json, write_table
+from violence_ops.folders import Batch
 from violence_ops.params import Params
-from violence_ops.records import ClipRecord
-from violence_ops.stages import annotate, assemble, batches, overlays, train
+from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
+from violence_ops.stages import (
+    annotate,
+    assemble,
+    batches,
+    check,
+    check_overlays,
+    labels,
+    night,
+    overlay,
+    overlays,
+    overlays_of_failures,
+    score,
+    synth,
+    train,
+)
 from violence_ops.video.write import read_comment
 from violence_ops.workspace import Workspace
 
@@ -77,6 +95,100 @@ def test_one_that_takes_too_long_is_given_up(workspace: Workspace, params: Param
     assert not any(workspace.overlays.glob("*.mp4"))
 
 
+def judged(batch: Batch, clip: ClipRecord, verdict: str) -> None:
+    """As if `score` had run, and a model said this."""
+    row = {
+        "clip_id": clip.clip_id, "model_version": "4", "window": 0, "start_frame": 0, "end_frame": 30, "probability": 0.9, "weight": 1.0,
+        "clip_probability": 0.9, "threshold": 0.5, "verdict": verdict,
+    }  # fmt: skip
+    mark = score.expected(batch, clip, None)
+    write_table(batch.part("predictions", clip.clip_id), pa.Table.from_pylist([row], PREDICTIONS_SCHEMA), mark)
+
+
+def drawn(workspace: Workspace) -> set[str]:
+    return {path.stem for path in workspace.overlays.glob("*.mp4")}
+
+
+def test_score_draws_what_is_a_fight_by_the_verdict_or_by_the_label_in_force(
+    workspace: Workspace, params: Params, open_batch: OpenBatch
+) -> None:
+    asked = workspace.params({"annotation.overlay": "fights", "annotation.workers": 1})
+    clips = open_batch(workspace, clips=4, people=lambda number: 2, label="NonFight")
+    assert not annotate.run(workspace, asked).quarantined
+    assert drawn(workspace) == set()
+    batch, (by_verdict, by_label, neither, no_longer) = workspace.batch(clips[0].batch_id), clips
+    judged(batch, by_verdict, "Fight")
+    for clip in (by_label, neither, no_longer):
+        judged(batch, clip, "NonFight")
+    labels.run(workspace, by_label.clip_id, "Fight", by="ann")
+
+    def stale_or_missing() -> list[tuple[str, tuple[str, ...]]]:
+        accepted = {clip.clip_id: clip for clip in batches.accepted_clips(batch)}
+        return [(one.kind, one.items) for one in check_overlays.Overlays(workspace, asked).of_batch(batch, accepted)]
+
+    wanted = {by_verdict.clip_id, by_label.clip_id}
+    assert stale_or_missing() == [("missing", tuple(sorted(wanted)))]
+    result = score.run(workspace, asked)
+    assert (result.skipped, result.overlays) == (4, 2)
+    assert "2 overlays were drawn." in result.lines()
+    assert drawn(workspace) == wanted
+    assert stale_or_missing() == []
+    assert score.run(workspace, asked).overlays == 0  # they show what they should
+
+    workspace.overlay(by_verdict.clip_id, ".mp4").write_bytes(b"no video")
+    labels.run(workspace, no_longer.clip_id, "Fight", by="ann")
+    assert score.run(workspace, asked, clip_ids=[by_verdict.clip_id, by_label.clip_id]).overlays == 1
+    assert stale_or_missing() == [("missing", (no_longer.clip_id,))]
+
+
+def test_an_overlay_that_cannot_be_drawn_fails_no_step(
+    workspace: Workspace, open_batch: OpenBatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    asked = workspace.params({"annotation.overlay": "all", "annotation.workers": 1})
+    clips = open_batch(workspace, clips=2, people=lambda number: 2)
+    annotate.run(workspace, asked)
+    batches.video_of(workspace.batch(clips[0].batch_id), clips[0]).write_bytes(b"this is no video any more")
+    assert score.run(workspace, asked).overlays == 1
+    assert drawn(workspace) == {clips[1].clip_id}
+    assert "no overlay: " in caplog.text
+
+
+@pytest.mark.slow
+def test_after_a_night_with_a_champion_its_overlays_show_the_verdict_and_are_in_order(
+    new_workspace: Callable[..., Workspace],
+    seal_tracks: Callable[..., object],
+    release: Callable[[Workspace, str], None],
+    tmp_path: Path,
+) -> None:
+    settings = {"train.base_channels": 8, "train.epochs": 2, "train.start": None, "annotation.overlay": "fights"}
+    workspace = new_workspace(**settings, **{"expectations.max_share_without_person": 1.0})
+    params = workspace.params()
+    seal_tracks(workspace)
+    assemble.run(workspace, params)
+    release(workspace, str(train.run(workspace, params).model_version))
+    synth.run(tmp_path / "drop", 4, seed=3, groups=2, with_truth=False, duration_s=1.5)
+    clips = sorted((tmp_path / "drop").rglob("*.mp4"))
+    fights = workspace.inbox / "Fight"
+    fights.mkdir()
+    for number, path in enumerate(clips):  # one that the folder calls a Fight
+        path.rename(workspace.inbox / f"{number}.mp4" if number else fights / "0.mp4")
+
+    found = night.run(workspace, params, night=date(2026, 2, 1)).batches
+    (batch_id,) = (one for one in found if one.startswith("2026-02-01"))
+    batch = workspace.batch(batch_id)
+    wanted = set()
+    for clip in batches.accepted_clips(batch):
+        said = overlay.judgement(batch, clip)
+        assert said is not None
+        if clip.label == "Fight" or said.is_fight:
+            wanted.add(clip.clip_id)
+            assert read_comment(workspace.overlay(clip.clip_id, ".mp4")) == overlay.shown(
+                batches.read_tracks(batch, clip), said
+            )
+    assert drawn(workspace) == wanted != set()
+    assert [one for one in check.run(workspace, params, batch_id=batch_id).findings if one.what == "overlays"] == []
+
+
 @pytest.mark.slow
 def test_failures_show_what_the_candidate_of_the_report_said(
     new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., object], open_batch: OpenBatch
@@ -88,10 +200,10 @@ def test_failures_show_what_the_candidate_of_the_report_said(
     version = train.run(workspace, params).model_version
     clips = annotated(workspace, params, open_batch)
     with pytest.raises(WorkspaceError, match="violence-ops evaluate"):
-        overlays.of_failures(workspace, params)
+        overlays_of_failures.run(workspace, params)
 
     write_evaluation(workspace, version, clips, wrong={clips[1].clip_id})
-    result = overlays.of_failures(workspace, params)
+    result = overlays_of_failures.run(workspace, params)
     assert [(one.clip_id, one.judged) for one in result.made] == [(clips[1].clip_id, True)]
     path = workspace.overlay(clips[1].clip_id, ".mp4", report=f"{version}-vs-none")
     assert result.made[0].path == str(path)

@@ -35,6 +35,8 @@ def test_a_table_has_a_row_per_window_and_one_for_a_video_that_cannot_be_used() 
         ("a.mp4", 0, 30, ""), ("a.mp4", 1, 40, ""), ("b.mp4", "", "", "unreadable"),
     ]  # fmt: skip
     assert rows[1]["window_probability"] == 0.6
+    (row,) = predict.by_window({"path": "=1+1.mp4", "reason": "unreadable", "message": "No video.", "confidence": -0.5})
+    assert (row["path"], row["confidence"]) == ("'=1+1.mp4", -0.5)
 
 
 @pytest.mark.slow

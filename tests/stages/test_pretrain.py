@@ -79,15 +79,15 @@ def test_what_cannot_be_trained_is_refused_before_anything_is_drawn(
     tmp_path: Path, override: dict[str, str], wanted: str
 ) -> None:
     with pytest.raises(UserError, match=wanted):
-        pretrain.run(load_params(PARAMS, override), out=tmp_path / "own.safetensors", clips=8)
+        pretrain.run(load_params(PARAMS, override), out=tmp_path / "own.safetensors", clips=8, validation=8)
     assert not list(tmp_path.iterdir())
 
 
 def test_too_few_clips_or_another_kind_of_file_are_refused(tmp_path: Path) -> None:
     params = load_params(PARAMS)
     with pytest.raises(UsageError, match="at least 8"):
-        pretrain.run(params, out=tmp_path / "own.safetensors", clips=2)
+        pretrain.run(params, out=tmp_path / "own.safetensors", clips=2, validation=8)
     with pytest.raises(UsageError, match=r"\.safetensors"):
-        pretrain.run(params, out=tmp_path / "own.pth", clips=8)
+        pretrain.run(params, out=tmp_path / "own.pth", clips=8, validation=8)
     with pytest.raises(UsageError, match="seed"):
-        pretrain.run(params, out=tmp_path / "own.safetensors", clips=8, seed=-1)
+        pretrain.run(params, out=tmp_path / "own.safetensors", clips=8, validation=8, seed=-1)

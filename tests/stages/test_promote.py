@@ -371,7 +371,7 @@ def test_a_line_that_a_crash_kept_from_git_is_known_as_our_own_and_committed_wit
     passed: Workspace, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(versioning, "_commit", _die)
+        patch.setattr(versioning, "commit_paths", _die)
         with pytest.raises(KeyboardInterrupt):
             promote.refuse(passed, params, by="admin", reason="r")
     assert rollback.verify_ledger(passed).entries == 6
@@ -677,3 +677,20 @@ def test_the_history_reads_like_a_log(passed: Workspace, params: Params) -> None
     lines = rollback.history(passed).lines()
     assert "ada  rollback  champion 2 to 1, done: false alarms" in lines[-1]
     assert rollback.verify_ledger(passed).entries == len(lines)
+
+
+def test_a_reason_cannot_look_like_further_lines_of_the_ledger(passed: Workspace, params: Params) -> None:
+    reason = "worse\n   9  2026-11-22T08:00:00+00:00  release-manager  approval  2-vs-1\x1b[8m"
+    promote.refuse(passed, params, by="admin", reason=reason)
+    shown = rollback.history(passed).lines()
+    assert len(shown) == len(ledger.read(passed))
+    assert ledger.read(passed)[-1].payload["reason"] == reason
+    subject = subprocess.run(
+        ["git", "log", "-1", "--format=%B"], cwd=passed.root, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    for line in (shown[-1], subject):
+        assert line.isprintable()
+        assert r"worse\x0a   9" in line
+    with pytest.raises(RefusedByGate) as refused:
+        promote.run(passed, params, approved_by="release-manager")
+    assert str(refused.value).isprintable()

@@ -58,13 +58,16 @@ def refused(workspace: Workspace, clip_folder: Path) -> dict[str, Any]:
 
 
 def test_in_an_open_batch_the_verdict_is_taken_back(workspace: Workspace, refused: dict[str, Any]) -> None:
-    assert retry.run(workspace, dry_run=True).batch == [refused["clip_id"]]
+    assert retry.run(workspace, reason="timeout", dry_run=True).batch == [refused["clip_id"]]
     assert "`violence-ops retry --reason timeout`" in call(workspace, "explain", "one.mp4")
     assert "0 clips refused for timeout went back to the inbox, 1 to their open batch." in call(workspace, "retry")
-    assert retry.run(workspace).batch == []
+    assert retry.run(workspace, reason="timeout").batch == []
     assert validate.run(workspace, workspace.params()).accepted == 1
     assert known(workspace, refused["clip_id"]) == ("accepted", None, refused["batch_id"])
-    assert retry.run(workspace).to_dict() == retry.RetryResult("timeout", [], [], [], [], dry_run=False).to_dict()
+    assert (
+        retry.run(workspace, reason="timeout").to_dict()
+        == retry.RetryResult("timeout", [], [], [], [], dry_run=False).to_dict()
+    )
 
 
 def test_a_verdict_that_is_taken_back_while_a_validation_reads_it_is_given_anew(
@@ -74,7 +77,7 @@ def test_a_verdict_that_is_taken_back_while_a_validation_reads_it_is_given_anew(
 
     def read_and_retry(path: Path) -> object:
         table = read(path)
-        assert retry.run(workspace).batch == [refused["clip_id"]]
+        assert retry.run(workspace, reason="timeout").batch == [refused["clip_id"]]
         return table
 
     with monkeypatch.context() as patched:
@@ -90,7 +93,7 @@ def test_a_clip_taken_back_between_validation_and_poses_keeps_its_batch_open_unt
     write_annotations: Callable[[Workspace, str], None],
 ) -> None:
     batch_id, params = refused["batch_id"], workspace.params()
-    assert retry.run(workspace).batch == [refused["clip_id"]]
+    assert retry.run(workspace, reason="timeout").batch == [refused["clip_id"]]
     with pytest.raises(WorkspaceError, match=r"1 clips of batch .* are not validated yet: run `violence-ops validate`"):
         seal.run(workspace, params)
     assert validate.run(workspace, params, batch_id=batch_id).accepted == 1
@@ -107,21 +110,21 @@ def test_a_night_under_way_is_sealed_as_it_is_and_the_clip_goes_to_the_inbox_the
     write_annotations: Callable[[Workspace, str], None],
 ) -> None:
     seal.run(workspace, workspace.params())
-    retry.run(workspace)
+    retry.run(workspace, reason="timeout")
     shutil.copy(clip_folder / "clip1.mp4", workspace.inbox / "two.mp4")
     (batch_id,) = take_in(workspace).batch_ids
     again = refused["clip_id"]
     (other,) = {clip.clip_id for clip in batches.read_manifest(workspace.batch(batch_id)).clips} - {again}
     assert validate.run(workspace, workspace.params(BUSY), clip_ids=[again]).quarantined == {"timeout": 1}
     assert validate.run(workspace, workspace.params(), clip_ids=[other]).accepted == 1
-    assert retry.run(workspace, dry_run=True).batch == [again]
+    assert retry.run(workspace, reason="timeout", dry_run=True).batch == [again]
     write_annotations(workspace, batch_id)
 
     said = call(workspace, "retry")
     assert "0 clips refused for timeout went back to the inbox, 0 to their open batch." in said
     assert "1 wait in quarantine because their night is under way: once it is sealed, `violence-ops retry" in said
     assert seal.run(workspace, workspace.params()).batch_ids == [batch_id]
-    found = retry.run(workspace)
+    found = retry.run(workspace, reason="timeout")
     assert (found.inbox, found.waiting) == ([again], [])
 
 
@@ -129,7 +132,7 @@ def test_a_clip_taken_back_after_its_shard_was_validated_is_judged_by_the_checkp
     workspace: Workspace, refused: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(validate.expectations, "check_clips", lambda *_: None)
-    assert retry.run(workspace).batch == [refused["clip_id"]]
+    assert retry.run(workspace, reason="timeout").batch == [refused["clip_id"]]
     validate.checkpoint(workspace, workspace.params())
     assert known(workspace, refused["clip_id"]) == ("accepted", None, refused["batch_id"])
 
@@ -141,7 +144,7 @@ def test_from_its_checkpoint_on_a_batch_is_left_alone_also_before_there_are_pose
     meanwhile = []
 
     def check(*_: object) -> None:
-        meanwhile.extend(retry.run(workspace).waiting)
+        meanwhile.extend(retry.run(workspace, reason="timeout").waiting)
         if stops:
             raise ExpectationsFailed("Too many clips are in quarantine.")
 
@@ -149,7 +152,7 @@ def test_from_its_checkpoint_on_a_batch_is_left_alone_also_before_there_are_pose
     with pytest.raises(ExpectationsFailed) if stops else nullcontext():
         validate.checkpoint(workspace, workspace.params(BUSY))
     assert meanwhile == [refused["clip_id"]]
-    found = retry.run(workspace)
+    found = retry.run(workspace, reason="timeout")
     assert {name: getattr(found, name) for name in ("inbox", "batch", "waiting")} == {
         "inbox": [],
         "batch": [],
@@ -163,12 +166,12 @@ def test_a_clip_of_a_batch_that_could_not_be_sent_is_not_lost(workspace: Workspa
     workspace.remote.write_text("a file where the remote was")
     with pytest.raises(ServiceUnavailable):
         seal.run(workspace, workspace.params())
-    found = retry.run(workspace)
+    found = retry.run(workspace, reason="timeout")
     assert (found.inbox, found.waiting, found.kept) == ([], [refused["clip_id"]], [])
     workspace.remote.unlink()
     workspace.remote.mkdir()
     seal.run(workspace, workspace.params())
-    assert retry.run(workspace).inbox == [refused["clip_id"]]
+    assert retry.run(workspace, reason="timeout").inbox == [refused["clip_id"]]
 
 
 def test_a_clip_whose_refusal_is_sealed_stays_and_that_is_said(
@@ -179,7 +182,7 @@ def test_a_clip_whose_refusal_is_sealed_stays_and_that_is_said(
         for module in ("stages.seal", "catalog"):
             patched.setattr(f"violence_ops.{module}.TRANSIENT", ())
         seal.run(workspace, workspace.params())
-    found = retry.run(workspace)
+    found = retry.run(workspace, reason="timeout")
     assert (found.inbox, found.waiting, found.kept) == ([], [], [refused["clip_id"]])
     assert found.lines()[-1] == "1 stay in quarantine: a batch was sealed with their refusal in it."
 
@@ -192,8 +195,8 @@ def test_a_sealed_batch_does_without_it_and_another_takes_it_with_all_it_came_wi
     assert known(workspace, clip_id) == ("quarantined", "timeout", None)
     status.rebuild_catalog(workspace)
     assert known(workspace, clip_id) == ("quarantined", "timeout", None)
-    assert retry.run(workspace).inbox == [clip_id]
-    assert retry.run(workspace).inbox == []
+    assert retry.run(workspace, reason="timeout").inbox == [clip_id]
+    assert retry.run(workspace, reason="timeout").inbox == []
     (found,) = workspace.inbox.glob("*/*.mp4")
     assert found.read_bytes() == (clip_folder / "clip0.mp4").read_bytes()
 
@@ -213,7 +216,7 @@ def _killed_at(module: Any, name: str, workspace: Workspace, monkeypatch: pytest
     with monkeypatch.context() as patched:
         patched.setattr(module, name, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
-            retry.run(workspace)
+            retry.run(workspace, reason="timeout")
 
 
 def test_killed_between_inbox_and_quarantine_it_finishes_and_the_clip_comes_once(
@@ -221,7 +224,7 @@ def test_killed_between_inbox_and_quarantine_it_finishes_and_the_clip_comes_once
 ) -> None:
     seal.run(workspace, workspace.params())
     _killed_at(quarantine, "release", workspace, monkeypatch)
-    assert retry.run(workspace).inbox == [refused["clip_id"]]
+    assert retry.run(workspace, reason="timeout").inbox == [refused["clip_id"]]
     assert len(list(workspace.inbox.rglob("*.mp4"))) == 1
     again = take_in(workspace)
     assert (again.claimed, again.duplicates) == (1, 0)
@@ -235,7 +238,7 @@ def test_what_waits_in_the_inbox_is_forgotten_with_its_clip(
     assert len(list(released.work.rglob("*.mp4"))) == 1
     forget.run(released, released.params(), refused["clip_id"], by="ann", reason="the person asked")
     assert list(released.root.rglob("*.mp4")) == []
-    assert retry.run(released).inbox == []
+    assert retry.run(released, reason="timeout").inbox == []
     assert not released.retrying.exists()
 
 
@@ -249,7 +252,7 @@ def test_a_file_in_the_inbox_that_is_only_called_so_does_not_take_the_originals_
     link = workspace.inbox / "again-1" / foreign.name
     link.parent.mkdir()
     link.symlink_to(workspace.quarantined(refused["clip_id"]) / refused["original"])
-    retry.run(workspace)
+    retry.run(workspace, reason="timeout")
     again = take_in(workspace)
     assert (again.claimed, again.quarantined) == (2, {"not_a_regular_file": 1})
 

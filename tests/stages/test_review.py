@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
+import sys
 import zipfile
 from collections.abc import Callable
 from datetime import date
@@ -21,6 +23,7 @@ from typer.testing import CliRunner
 from violence_ops import versioning
 from violence_ops.cli.program import app
 from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.exchange import label_studio
 from violence_ops.files import sha256_file, write_table
 from violence_ops.records import CLIPS_SCHEMA, PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import assemble, batches, forget, holdout, ingest, labels, review, review_import
@@ -174,6 +177,19 @@ def test_a_folder_in_use_nothing_to_ask_and_changed_bytes_are_refused_and_leave_
     assert {path.name for path in tmp_path.iterdir()} == {"full", workspace.root.name}
 
 
+def test_a_night_that_is_not_over_does_not_keep_its_forerunners_from_review(
+    released: Workspace,
+    release: Callable[[Workspace, str], None],
+    clips: list[ClipRecord],
+    open_batch: Callable[..., list[ClipRecord]],
+    tmp_path: Path,
+) -> None:
+    release(released, "1")
+    open_batch(released, clips=2, people=lambda _: 2)  # accepted, and not annotated yet
+    result = export(released, tmp_path / "out")
+    assert (result.clips, result.not_annotated) == (3, 2)
+
+
 def test_without_any_verdict_there_is_nothing_to_review(
     workspace: Workspace, seal_tracks: Seal, tmp_path: Path
 ) -> None:
@@ -215,6 +231,18 @@ def test_tasks_for_label_studio_have_the_documented_form(
     first = regions[0]["value"]["sequence"][0]
     box = np.clip(tracks.bboxes[(tracks.track_id == 1) & (tracks.frame == 0)][0], 0, [640, 360, 640, 360])
     assert np.allclose([first["x"] * 6.4, first["y"] * 3.6], box[:2], atol=0.01)
+
+
+def test_an_export_is_as_open_as_the_umask_allows(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    before = os.umask(0o077)
+    try:
+        export(workspace, tmp_path / "out")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "out").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "out" / "manifest.json").stat().st_mode & 0o777 == 0o600
 
 
 def test_xml_for_cvat_has_the_documented_form(workspace: Workspace, clips: list[ClipRecord], tmp_path: Path) -> None:
@@ -430,18 +458,166 @@ def test_the_same_answers_exported_again_do_not_undo_what_was_said_of_a_clip_sin
     review_import.run(workspace, write_export(tmp_path / "a.json", weekly), by="ann")
     labels.run(workspace, clip_id, "NonFight", by="bob")
 
-    changed = [annotated(first, (1, "Fight")), annotated(second, (1, "NonFight")), annotated(third, (1, "Fight"))]
+    later = annotated(second, (1, "NonFight"), updated_at="2026-11-22T09:00:00.5Z")
+    changed = [annotated(first, (1, "Fight")), later, annotated(third, (1, "Fight"))]
     result = review_import.run(workspace, write_export(tmp_path / "b.json", changed), by="ann")
     assert (result.answered, result.taken_before) == (2, 1)
     assert "1 answers were left out: they are unchanged since an earlier import." in result.lines()
     found = labels.effective_labels(workspace)
     assert (found[clip_id][0], found[other_id][0]) == ("NonFight", "NonFight")
 
-    back = [annotated(second, (1, "Fight"))]
+    assert review_import.run(workspace, tmp_path / "a.json", by="ann").taken_before == 2  # the first export again
+    assert labels.effective_labels(workspace)[other_id][0] == "NonFight"
+    back = [annotated(second, (1, "Fight"), updated_at="2026-11-22T09:00:01Z")]
     assert review_import.run(workspace, write_export(tmp_path / "c.json", back), by="ann").taken_before == 0
     assert labels.effective_labels(workspace)[other_id][0] == "Fight"
     status = ["git", "-C", workspace.root, "status", "--porcelain", "data"]
     assert not subprocess.run(status, capture_output=True, check=True).stdout
+
+
+def cvat_answer(
+    out: Path, folder: Path, name: str, verdict: str, task: tuple[int, str] | None = None, clip_id: str | None = None
+) -> Path:
+    """Somebody's answer to the first clip of an export; `task` is its number at CVAT and when it was changed last."""
+    source = out / f"{clip_id}.xml" if clip_id else min(out.glob("*.xml"))
+    folder.mkdir(exist_ok=True)
+    path = folder / f"{name}.xml"
+    path.write_bytes(source.read_bytes())
+    answered_in_cvat(path, verdict)
+    if task:
+        created = f"<id>{task[0]}</id><created>2026-11-20 10:00:00.5+01:00</created><updated>{task[1]}</updated><name>"
+        path.write_text(path.read_text().replace("<name>", created, 1))
+    return path
+
+
+def label_of(workspace: Workspace, path: Path) -> str:
+    """The present label of the clip that an answer is about."""
+    clip_id = ElementTree.parse(path).findtext("track[@label='clip']/box/attribute[@name='clip_id']")
+    return labels.effective_labels(workspace)[str(clip_id)][0]
+
+
+@pytest.mark.parametrize("numbered", [False, True], ids=["without the task", "as CVAT writes it"])
+def test_a_folder_of_several_peoples_answers_gives_the_same_label_however_often_it_comes(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path, numbered: bool
+) -> None:
+    export(workspace, tmp_path / "out", "cvat")
+    said = {"1-carl": "NonFight", "2-ann": "Fight", "3-bob": "Fight"}
+    for number, (name, verdict) in enumerate(said.items()):
+        task = (number, f"2026-11-21 10:0{number}:00+01:00") if numbered else None
+        path = cvat_answer(tmp_path / "out", tmp_path / "all", name, verdict, task)
+    results = []
+    for _ in range(3):
+        results.append(review_import.run(workspace, tmp_path / "all", by="ann"))
+        assert label_of(workspace, path) == "Fight"
+    assert [(one.version, one.answered, one.taken_before) for one in results] == [(1, 1, 0), (None, 0, 3), (None, 0, 3)]
+    assert review_import.run(workspace, tmp_path / "all" / "1-carl.xml", by="ann").taken_before == 1
+    assert label_of(workspace, path) == "Fight"
+
+
+@pytest.mark.parametrize("numbered", [False, True], ids=["without the task", "as CVAT writes it"])
+def test_an_old_answer_does_not_undo_a_later_one_of_somebody_else(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path, numbered: bool
+) -> None:
+    export(workspace, tmp_path / "out", "cvat")
+
+    def answer(name: str, verdict: str, number: int) -> Path:
+        task = (number, f"2026-11-21 10:0{number}:00+01:00") if numbered else None
+        return cvat_answer(tmp_path / "out", tmp_path / name, name, verdict, task)
+
+    ann, bob = answer("ann", "Fight", 1), answer("bob", "NonFight", 2)
+    for path, label in ((ann, "Fight"), (bob, "NonFight"), (ann, "NonFight"), (bob, "NonFight")):
+        review_import.run(workspace, path, by="ann")
+        assert label_of(workspace, path) == label
+    answer("ann", "Fight", 1).rename(tmp_path / "bob" / "ann.xml")
+    third = answer("carl", "NonFight", 3).rename(tmp_path / "bob" / "carl.xml")
+    review_import.run(workspace, tmp_path / "bob", by="ann")
+    assert label_of(workspace, third) == "NonFight"
+
+
+def test_a_changed_answer_counts_and_the_one_before_it_never_again(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "out", "cvat")
+    first, second, third = (
+        cvat_answer(tmp_path / "out", tmp_path, f"{hour}", verdict, (7, f"2026-11-21 {hour}:00:00.1+01:00"))
+        for hour, verdict in ((10, "Fight"), (11, "NonFight"), (12, "Fight"))
+    )
+    said = []
+    for path in (first, second, first, third, second, third):
+        review_import.run(workspace, path, by="ann")
+        said.append(label_of(workspace, path))
+    assert said == ["Fight", "NonFight", "NonFight", "Fight", "Fight", "Fight"]
+
+
+def test_one_of_several_people_of_whom_nothing_is_known_changes_the_majority(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "out", "cvat")
+    for name, verdict in (("ann", "Fight"), ("bob", "NonFight"), ("carl", "Fight")):
+        path = cvat_answer(tmp_path / "out", tmp_path / "all", name, verdict)
+    review_import.run(workspace, tmp_path / "all", by="ann")
+    old = path.read_bytes()
+    cvat_answer(tmp_path / "out", tmp_path / "all", "carl", "NonFight")
+    review_import.run(workspace, tmp_path / "all", by="ann")
+    assert label_of(workspace, path) == "NonFight"
+    path.write_bytes(old)
+    assert review_import.run(workspace, tmp_path / "all", by="ann").taken_before == 3
+    assert label_of(workspace, path) == "NonFight"
+
+
+def test_old_answers_that_come_with_a_new_one_do_not_undo_a_correction_that_it_confirms(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "out")
+    task = exported_tasks(tmp_path / "out")[0]
+    clip_id = task["data"]["clip_id"]
+
+    def given(*answers: str) -> str:
+        found = annotated(task, *enumerate(answers))
+        review_import.run(workspace, write_export(tmp_path / "a.json", [found]), by="ann")
+        return labels.effective_labels(workspace)[clip_id][0]
+
+    assert given("Fight", "Fight", "Fight") == "Fight"
+    labels.run(workspace, clip_id, "NonFight", by="bob")
+    assert given("Fight", "Fight", "Fight", "NonFight") == "NonFight"
+    assert given("Fight", "Fight", "Fight", "NonFight", "Fight") == "Fight"
+    assert given("Fight", "Fight", "Fight", "NonFight", "Fight", "NonFight") == "Fight"  # four of six
+
+
+def test_of_a_clip_that_is_twice_in_an_export_everybody_votes_once(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "out")
+    task = exported_tasks(tmp_path / "out")[0]
+    twice = [annotated(task, (1, "NonFight"), (2, "Fight"), (3, "Fight")), annotated(task, (1, "NonFight"))]
+    path = write_export(tmp_path / "a.json", [*twice, twice[1]])
+    for taken in (0, 3):
+        assert review_import.run(workspace, path, by="ann").taken_before == taken
+        assert labels.effective_labels(workspace)[task["data"]["clip_id"]][0] == "Fight"
+
+
+def test_what_an_earlier_version_took_is_still_known(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    """It remembered the labels alone that the last file gave."""
+    asked = export(workspace, tmp_path / "out")
+    task = exported_tasks(tmp_path / "out")[0]
+    clip_id, manifest = task["data"]["clip_id"], json.loads(workspace.review(asked.review).read_text())
+    for clip in manifest["clips"]:
+        if clip["clip_id"] == clip_id:
+            clip["taken"] = ["Fight", "NonFight"]
+    workspace.review(asked.review).write_text(json.dumps(manifest))
+    labels.run(workspace, clip_id, "NonFight", by="bob")
+    old = annotated(task, (1, "Fight"), ({"id": 2, "email": "bob@example.org"}, "NonFight"))
+    result = review_import.run(workspace, write_export(tmp_path / "a.json", [old]), by="ann")
+    assert (result.version, result.taken_before) == (None, 2)
+    new = annotated(task, (1, "Fight"), (2, "NonFight"), (3, "Fight"))
+    review_import.run(workspace, write_export(tmp_path / "b.json", [new]), by="ann")
+    assert labels.effective_labels(workspace)[clip_id][0] == "Fight"
+    changed = annotated(task, (2, "Fight"), updated_at="2026-11-23T00:00:00Z")
+    assert review_import.run(workspace, write_export(tmp_path / "c.json", [changed]), by="ann").answered == 1
+    assert review_import.run(workspace, tmp_path / "a.json", by="ann").answered == 0
+    assert "example.org" not in workspace.review(asked.review).read_text()
 
 
 def test_answers_to_clips_that_were_forgotten_meanwhile_are_left_out(
@@ -489,6 +665,17 @@ HOSTILE = {
     "no-cvat": ("a.xml", "<html/>"),
     "odd-encoding": ("a.xml", '<?xml version="1.0" encoding="nonsense"?><annotations/>'),
     "deep-json": ("a.json", "[" * 100_000),
+    "json-cut-off": ("a.json", "[{}, "),
+    "json-and-more": ("a.json", "[] []"),
+    "many-results": (
+        "a.json",
+        '[{"data": {"review": "a", "clip_id": "b", "sha256": "c"}, "annotations": [{"result": ['
+        + "{}," * 10_000
+        + "{}]}]}]",
+    ),
+    "deep-xml": ("a.xml", "<annotations>" + "<a>" * 50),
+    "names-without-end": ("a.xml", "<annotations>" + "".join(f"<a{n}/>" for n in range(1001))),
+    "tag-without-end": ("a.xml", "<annotations><a " + "b='' " * (1 << 18)),
     "no-json": ("a.json", "\x00\xff"),
     "json-of-another-kind": ("a.json", '{"images": []}'),
     "json-min": ("a.json", '[{"video": "x", "verdict": "Fight", "id": 1}]'),
@@ -531,6 +718,41 @@ def test_answers_to_what_was_not_asked_change_nothing(
     assert review_import.log(workspace).versions == []
 
 
+def test_xml_that_nests_without_end_takes_no_memory_to_speak_of(tmp_path: Path) -> None:
+    (tmp_path / "deep.xml").write_text("<annotations>" + "<a>" * (1 << 22))
+    code = (
+        "import resource, sys\nfrom pathlib import Path\nfrom violence_ops.errors import UsageError\n"
+        "from violence_ops.stages.review_import import _read\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "try: list(_read(Path(sys.argv[1])))\nexcept UsageError: pass\n"
+        "print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) >> 10)"
+    )
+    ran = [sys.executable, "-c", code, tmp_path / "deep.xml"]
+    assert int(subprocess.run(ran, capture_output=True, check=True, text=True).stdout) < 100  # MB
+
+
+def test_of_json_no_more_than_the_longest_task_is_parsed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(label_studio, "_WINDOW", 1 << 10)
+    monkeypatch.setattr(label_studio, "_MAX_TASK", 1 << 20)
+    content = b'[{"data": [' + b"{}, " * (1 << 19) + b"{}]}]"
+    with pytest.raises(UsageError, match=r"x is not Label Studio's JSON export \(a task of more than 1 MB\)"):
+        list(label_studio.read(content, "x"))
+
+
+def test_json_is_read_a_task_at_a_time_wherever_it_is_broken_into_lines() -> None:
+    identity = '"data": {"review": "r", "clip_id": "%s", "sha256": "s", "note": "]},{\\"[ \u00e4"}'
+    answer = (
+        '"annotations": [{"completed_by": 1, "result": [{"from_name": "verdict", "value": {"choices": ["Fight"]}}]}]'
+    )
+    padding = f'"padding": "{"x" * (3 << 20)}"'
+    text = f" [\n{{{identity % 'a'}, {answer}}} ,\r\n\t{{{padding}, {identity % 'b'}, {answer}}}]\n"
+    assert [one.clip_id for one in label_studio.read(text.encode(), "x")] == ["a", "b"]
+    assert list(label_studio.read(b" [ ] \n", "x")) == []
+    for broken in ("", "[,]", "[{}", text.replace(" ,", "  "), text + "]", text.replace("]\n", ",]\n")):
+        with pytest.raises(UsageError, match="x is not Label Studio's JSON export"):
+            list(label_studio.read(broken.encode(), "x"))
+
+
 @pytest.mark.parametrize("choices", [["Brawl"], ["Fight", "NonFight"]], ids=["unknown", "both"])
 def test_an_answer_that_is_no_label_is_refused(
     workspace: Workspace, clips: list[ClipRecord], tmp_path: Path, choices: list[str]
@@ -556,6 +778,12 @@ def test_a_zip_that_unpacks_to_more_than_may_be_is_refused(
     assert (tmp_path / "bomb.zip").stat().st_size < 1 << 14
     with pytest.raises(UsageError, match="more than 1 MB"):
         review_import.run(workspace, tmp_path / "bomb.zip", by="ann")
+    monkeypatch.setattr(review_import, "_MAX_UNPACKED", 2 << 20)
+    with zipfile.ZipFile(tmp_path / "many.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        for number in range(3):
+            archive.writestr(f"{number}.xml", b"<annotations>" + b" " * (1 << 19) * (1 + number) + b"</annotations>")
+    with pytest.raises(UsageError, match=r"many\.zip unpacks to more than 2 MB"):
+        review_import.run(workspace, tmp_path / "many.zip", by="ann")
 
 
 # older tables

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -33,6 +35,11 @@ def validated(workspace: Workspace, *folders: Path) -> str:
     (batch_id,) = ingest.run(workspace, workspace.params(), night=NIGHT).batch_ids
     validate.run(workspace, workspace.params(), batch_id=batch_id)
     return batch_id
+
+
+def missing_in_remote(workspace: Workspace) -> int:
+    with versioning.repository(workspace) as repo:
+        return int(repo.push())
 
 
 def test_a_night_with_broken_files_is_sealed_versioned_and_leaves_nothing_to_redo(
@@ -82,7 +89,7 @@ def test_a_night_with_broken_files_is_sealed_versioned_and_leaves_nothing_to_red
     assert tags == [f"batch/{batch_id}"]
     versioning.commit_stage(workspace, STAGES, "Night")
     assert not versioning.status(workspace).keys() & {*STAGES, f"{batch_id}.dvc"}
-    assert versioning.push(workspace) == 0
+    assert missing_in_remote(workspace) == 0
     assert not subprocess.run(
         ["git", "-C", workspace.root, "status", "--short"], capture_output=True, check=True
     ).stdout
@@ -93,6 +100,21 @@ def test_a_night_with_broken_files_is_sealed_versioned_and_leaves_nothing_to_red
     assert sorted(batch.sealed.rglob("*")) == before
     (workspace.inbox / "new.mp4").write_bytes(b"new")
     assert "ingest" in versioning.status(workspace)
+
+
+def test_hidden_files_in_the_inbox_stop_no_sealing(
+    workspace: Workspace, clip_folder: Path, write_annotations: Annotate
+) -> None:
+    batch_id = validated(workspace, clip_folder)
+    write_annotations(workspace, batch_id)
+    (workspace.inbox / ".#labels.csv").symlink_to("ann@host.123:456")
+    os.mkfifo(workspace.inbox / ".pipe")
+    Path(os.fsdecode(os.fsencode(workspace.inbox) + b"/.\xff.mp4.Xy12")).write_bytes(b"an upload under way")
+    command = [sys.executable, "-m", "violence_ops.cli", "seal", "--workspace", str(workspace.root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=workspace.root)
+    assert done.returncode == 0, done.stderr
+    assert versioning.versioned_batches(workspace) == {batch_id}
+    assert not versioning.status(workspace).keys() & {*STAGES, f"{batch_id}.dvc"}
 
 
 def test_too_many_refused_clips_stop_the_batch_with_a_sentence_and_nothing_is_lost(
@@ -193,7 +215,7 @@ def test_a_remote_that_is_gone_refuses_and_a_second_run_sends_the_batch(
     workspace.remote.unlink()
     workspace.remote.mkdir()
     assert seal.run(workspace, workspace.params()).batch_ids == [batch_id]
-    assert versioning.push(workspace) == 0
+    assert missing_in_remote(workspace) == 0
     assert versioning.versioned_batches(workspace) == {batch_id}
 
 

@@ -41,7 +41,7 @@ def two_models(
     train.run(workspace, params.model_copy(update={"train": params.train.model_copy(update={"seed": 1})}))
     records = seal_tracks(workspace, clips=6, seed=5, night="2026-02-01")
     batch, package = workspace.batch(records[0].batch_id), score.load_version(workspace, "1")
-    rows = [predict_clip(package, tracks).to_table("1") for tracks in batches.iterate_tracks(batch, records)]
+    rows = [predict_clip(package, batches.read_tracks(batch, clip)).to_table("1") for clip in records]
     write_table(batch.table("predictions"), pa.concat_tables(rows))
     write_table(workspace.sealed_batches()[0].table("predictions"), PREDICTIONS_SCHEMA.empty_table())
     return workspace, batch
@@ -105,6 +105,20 @@ def test_what_a_kill_left_half_written_goes_with_the_next_run(
     left.write_bytes(b"PAR1 and no end")
     shadow.run(released, released.params())
     assert (left.exists(), whole.exists()) == (False, True)
+
+
+def test_what_it_says_of_a_start_and_of_a_version_that_became_champion(
+    released: Workspace, params: Params, release: Callable[[Workspace, str], None], seal_whole: Seal
+) -> None:
+    release(released, "1")
+    assert shadow.start(released, params, "2").lines() == [
+        "Version 2 is in shadow: `violence-ops shadow run` lets it judge the sealed nights."
+    ]
+    seal_whole(released, clips=2, judged_by="1")
+    release(released, "2")
+    found = shadow.run(released, params)
+    assert (found.version, found.batches) == ("2", 0)
+    assert found.lines() == ["Version 2 is champion now: nothing to shadow."]
 
 
 def _right_in_shadow(workspace: Workspace, clips: list[ClipRecord], version: str) -> None:

@@ -259,6 +259,16 @@ def test_doctor_finds_a_remote_that_is_gone_or_does_not_answer_and_does_not_wait
     assert "s3://store/x cannot be reached (no answer within 2 s)" in fault.remedy
 
 
+def test_doctor_shows_no_password_of_a_remote(tmp_path: Path) -> None:
+    """As an earlier version wrote it down."""
+    init.run(tmp_path / "w", remote_url="https://127.0.0.1:9/dvc")
+    config = tmp_path / "w" / ".dvc" / "config"
+    config.write_text(config.read_text().replace("https://", "https://bob:hunter2@"))
+    (fault,) = [finding for finding in doctor.run(tmp_path / "w").findings if not finding.ok]
+    assert "https://127.0.0.1:9/dvc cannot be reached" in fault.remedy
+    assert "hunter2" not in str(fault)
+
+
 def test_a_workspace_that_may_not_be_written_is_a_fault_and_is_said_by_status(
     workspace: Workspace, close: Callable[[Path], None]
 ) -> None:

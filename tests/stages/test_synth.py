@@ -78,7 +78,7 @@ def test_a_folder_that_holds_files_is_refused_and_an_empty_inbox_is_not(tmp_path
 def test_fewer_groups_than_asked_for_are_told(tmp_path: Path) -> None:
     made = synth.run(tmp_path / "x", 2, seed=0, groups=2, duration_s=0.5, with_truth=False)
     assert made["groups"] == 1
-    assert made["notices"] == ["2 clips fill 1 of 2 groups: a group has clips of both labels."]
+    assert made["notices"] == ["Only 1 of 2 groups was made: each group needs a clip of both labels."]
 
 
 def test_broken_files_are_broken_in_the_way_their_reason_says(tmp_path: Path) -> None:

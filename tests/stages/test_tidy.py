@@ -18,6 +18,10 @@ from violence_ops.stages import tidy
 from violence_ops.workspace import Workspace
 
 OLD_S = 100 * 86400
+OLD_RUNS = (
+    ("drift", "2026-01-01", "asset_triggered"), ("drift", "2026-01-02", "asset_triggered"), ("drift", "2026-01-03", "asset_triggered"),
+    ("drift", "2026-01-04", "manual"), ("shadow", "2026-01-01", "asset_triggered"), ("rollback", "2026-01-01", "manual"),
+)  # fmt: skip
 
 
 def written(path: Path, *, old: bool) -> Path:
@@ -76,22 +80,26 @@ def test_of_a_long_log_the_end_stays_and_its_service_goes_on_writing_to_it(works
 
 
 @pytest.mark.slow
-def test_old_runs_leave_the_database_of_airflow_and_the_last_one_of_a_dag_stays(workspace: Workspace) -> None:
+def test_as_many_old_runs_as_promised_leave_airflows_database_and_the_last_one_of_a_dag_stays(
+    workspace: Workspace,
+) -> None:
     environment = services.airflow_environment(workspace, services.Addresses("http://127.0.0.1:0", ""))
     workspace.services.mkdir(parents=True, exist_ok=True)
-    services._airflow_db(workspace, environment, ["migrate"], "be made")
+    services.make_database(workspace, environment)
     with closing(sqlite3.connect(workspace.airflow_database)) as database:
         columns = {row[1]: row for row in database.execute("PRAGMA table_info(dag_run)")}
         needed = {name: 0 for name, row in columns.items() if row[3] and row[4] is None and name != "id"}
-        for number, day in enumerate(("2026-01-01", "2026-01-02", "2026-01-03")):
+        for dag_id, day, run_type in OLD_RUNS:
             facts = needed | {
-                "dag_id": "drift", "run_id": f"run {number}", "start_date": f"{day} 02:00:00.000000", "run_type": "scheduled",
+                "dag_id": dag_id, "run_id": f"{dag_id} {day}", "start_date": f"{day} 02:00:00.000000", "run_type": run_type,
                 "logical_date": f"{day} 02:00:00.000000", "run_after": f"{day} 02:00:00.000000", "state": "success",
             }  # fmt: skip
             marks = ", ".join("?" * len(facts))
             database.execute(f"INSERT INTO dag_run ({', '.join(facts)}) VALUES ({marks})", list(facts.values()))
         database.commit()
-    assert tidy.run(workspace, days=30, dry_run=True).airflow_runs == 3
-    assert tidy.run(workspace, days=30).airflow_runs == 2
+    assert tidy.run(workspace, days=30, dry_run=True).airflow_runs == 4
+    assert tidy.run(workspace, days=30).airflow_runs == 4
     with closing(sqlite3.connect(workspace.airflow_database)) as database:
-        assert database.execute("SELECT run_id FROM dag_run").fetchall() == [("run 2",)]
+        left = database.execute("SELECT run_id FROM dag_run ORDER BY run_id").fetchall()
+    assert left == [("drift 2026-01-03",), ("shadow 2026-01-01",)]
+    assert tidy.run(workspace, days=30, dry_run=True).airflow_runs == 0

@@ -9,8 +9,8 @@ import pytest
 
 from violence_ops.errors import ServiceUnavailable, UsageError
 from violence_ops.pose.samples import sample
-from violence_ops.pose.weights import find
 from violence_ops.stages.training_run import NOT_TRACKED, TrainingRun, held_out_drawn, targets_drawn
+from violence_ops.stages.weights import as_shipped
 from violence_ops.synthetic.stills import stills
 
 LINE = {"lr": 0.1, "s_per_step": 0.5, "box": 2.0, "score": 0.5}
@@ -82,7 +82,7 @@ def test_the_pictures_show_targets_and_what_is_found(tmp_path: Path) -> None:
     def drawn(rng: np.random.Generator) -> list:
         return [sample(*picture) for picture in stills(rng, 2)]
 
-    for picture in (targets_drawn(drawn, seed=0, size=2), held_out_drawn(find("rtmo_small").path)):
+    for picture in (targets_drawn(drawn, seed=0, size=2), held_out_drawn(as_shipped("rtmo_small"))):
         assert picture.dtype == np.uint8
         yellow = cv2.inRange(picture, (40, 200, 230), (80, 240, 255))
         assert yellow.sum() / 255 > 100

@@ -21,6 +21,17 @@ def work(common, item):
     if item == "dies" or (item == "dies once" and not mark.exists()):
         mark.touch()
         os.kill(os.getpid(), signal.SIGKILL)
+    if item == "dies in company":
+        company = mark.with_name("company")
+        while not mark.exists() and not company.exists():
+            time.sleep(0.01)
+        mark.touch()
+        if company.exists():
+            os.kill(os.getpid(), signal.SIGKILL)
+    if item == "company":
+        mark.touch()
+        time.sleep(2)
+        mark.unlink()
     if item == "crashes":
         os.kill(os.getpid(), signal.SIGSEGV)
     if item == "refuses":
@@ -61,6 +72,12 @@ def test_one_that_hangs_and_one_that_dies_do_not_harm_the_others(work):
     assert found["c"].value["item"] == "c"
 
 
+def test_one_that_dies_beside_others_is_tried_again_when_they_are_done(work):
+    found = work("dies in company", "company")
+    assert {item: outcome.failure for item, outcome in found.items()} == {"company": None, "dies in company": None}
+    assert list(found) == ["company", "dies in company"]
+
+
 def test_a_child_works_on_many_items_and_is_gone_afterwards(work):
     pids = {outcome.value["pid"] for outcome in work(*"abcdef", workers=1).values()}
     assert len(pids) == 1
@@ -83,6 +100,12 @@ def test_no_more_processes_than_there_is_work_for():
     assert worker_count(8, 3) == 3
     assert worker_count(0, 1) == 1
     assert 1 <= worker_count(0, 1000) <= len(os.sched_getaffinity(0))
+
+
+def test_no_more_processes_than_memory_has_room_for(monkeypatch):
+    monkeypatch.setattr("violence_ops.stages.workers.free_memory", lambda: 10 << 30)
+    monkeypatch.setattr("violence_ops.stages.workers.free_processors", lambda: 16)
+    assert [worker_count(0, 1000, memory << 30) for memory in (1, 4, 20)] == [10, 2, 1]
 
 
 def test_a_container_s_limits_are_kept_to(tmp_path):

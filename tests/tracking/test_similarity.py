@@ -16,7 +16,7 @@ trusts = arrays(np.float64, (3, JOINTS), elements=st.floats(0, 1))
 def oks(apart, trust, area=4000.0):
     """Likeness of three pairs whose joints are `apart` `(3, 2, 17)` px; both of a pair have this `trust` `(3, 17)`."""
     keypoints = np.concatenate([np.zeros((3, JOINTS, 2)), np.swapaxes(apart, 1, 2)])
-    poses = Poses.of(keypoints, np.concatenate([trust, trust]), np.full(6, area))
+    poses = Poses.of(keypoints, np.concatenate([trust, trust]), np.arange(6), np.full(6, area))
     return poses.oks(EVERY, EVERY + 3, np.zeros(3, np.complex64))
 
 
@@ -34,10 +34,9 @@ def test_a_joint_that_is_not_trusted_does_not_count():
 
 
 def test_who_has_moved_on_is_compared_where_he_should_be():
-    poses = Poses.of(
-        np.stack([np.zeros((JOINTS, 2)), np.full((JOINTS, 2), 30.0)]), np.ones((2, JOINTS)), np.full(2, 4000.0)
-    )
     first, second = np.array([0]), np.array([1])
+    keypoints = np.stack([np.zeros((JOINTS, 2)), np.full((JOINTS, 2), 30.0)])
+    poses = Poses.of(keypoints, np.ones((2, JOINTS)), np.arange(2), np.full(2, 4000.0))
     assert poses.oks(first, second, np.array([30 + 30j], np.complex64)) == pytest.approx(1.0)
     assert poses.oks(first, second, np.array([0j], np.complex64)) < 0.5
 

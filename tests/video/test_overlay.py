@@ -67,6 +67,22 @@ def test_the_alarm_follows_the_windows_in_time():
     assert [share_of(overlay.draw(GREY, index)[:4], RED) > 0.8 for index in (0, 5, 6, 11)] == [False, False, True, True]
 
 
+@pytest.mark.parametrize(
+    ("second", "alarm"), [pytest.param(0.5, False, id="one sure"), pytest.param(0.75, True, id="sure on average")]
+)
+def test_where_windows_overlap_their_mean_decides_on_the_alarm_as_it_does_on_the_time_line(second, alarm):
+    both = Judgement(
+        start=np.array([0, 0], np.int32), end=np.array([12, 12], np.int32), probability=np.array([0.95, second], np.float32),
+        threshold=0.5, clip_probability=0.7, is_fight=True,
+    )  # fmt: skip
+    overlay = Overlay(tracks(), both)
+    picture = overlay.draw(GREY, 3)
+    assert (share_of(picture[:4], RED) > 0.8) == alarm
+    column = picture[overlay.height :, overlay.width // 2]
+    height = (np.abs(column.astype(int) - RED).max(axis=-1) < 12).sum()
+    assert height / (0.64 * overlay.strip) == pytest.approx((0.95 + second) / 2, abs=0.06)
+
+
 def test_people_are_shown_until_the_next_sampled_frame():
     overlay = Overlay(tracks())
     seen = [share_of(overlay.draw(GREY, index), YELLOW) > 0 for index in range(FRAMES)]

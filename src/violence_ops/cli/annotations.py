@@ -34,7 +34,7 @@ def check(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Find videos, annotations and overlays that are missing, orphaned, stale or damaged; each with the command that mends it.
+    """Find videos, annotations and overlays that are missing, orphaned, stale or damaged; each with the command that repairs it.
 
     Exit code 0 when all is in order, 3 when not. Nothing is changed.
     """

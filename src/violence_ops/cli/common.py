@@ -121,25 +121,25 @@ def open_workspace(workspace: Path | None, settings: Sequence[str] | None = None
     return opened, opened.params(overrides)
 
 
-def show(result: Result | dict[str, Any], as_json: bool, *, names: bool = False) -> None:
-    """Print a result for people or as JSON; `names` says that its keys are names, to be printed as they are."""
+def show(result: Result | dict[str, Any], as_json: bool) -> None:
+    """Print a result for people or as JSON."""
     content = result if isinstance(result, dict) else result.to_dict()
     lines = getattr(result, "lines", None)
     if as_json:
         print(json.dumps(content, indent=2, default=str, ensure_ascii=False))
         _Group.has_shown_json = True
     else:
-        print("\n".join(lines() if lines else _plain(content, names)))
+        print("\n".join(lines() if lines else _plain(content)))
 
 
-def _plain(content: dict[str, Any], names: bool) -> Iterator[str]:
+def _plain(content: dict[str, Any]) -> Iterator[str]:
     width = max((len(key) for key in content), default=0)
     for key, value in content.items():
         if isinstance(value, dict):
             value = ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
         elif isinstance(value, (list, tuple)):
             value = ", ".join(map(str, value)) or "none"
-        yield f"{key if names else key.replace('_', ' '):<{width}}  {'none' if value is None else value}"
+        yield f"{key.replace('_', ' '):<{width}}  {'none' if value is None else value}"
 
 
 @contextmanager

@@ -1,26 +1,83 @@
-"""Verbs of looking for better settings of a training."""
+"""Verbs of learning: what to judge on, what to train on, training, and judging."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from violence_ops.cli.common import JsonOption, SetOption, WorkspaceOption, app, open_workspace, progress_bar, show
+from violence_ops.stages.pretrain import MIN_CLIPS
+
+holdout_app = typer.Typer(help="The clips that models are judged on.", no_args_is_help=True)
+app.add_typer(holdout_app, name="holdout")
+
+
+@holdout_app.command("freeze")
+def holdout_freeze(
+    workspace: WorkspaceOption = None,
+    share: Annotated[float | None, typer.Option(help="Share of the source groups; default: holdout.share.")] = None,
+    version: Annotated[str | None, typer.Option(help="Its name; default: the next of v1, v2, …")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Freeze a share of the source groups for evaluation; nothing of them is ever trained on."""
+    from violence_ops.stages import holdout as stage
+
+    opened, params = open_workspace(workspace)
+    show(stage.freeze(opened, params, share=share, version=version), as_json)
+
+
+def _learning_command(verb: str, help_text: str) -> None:
+    def command(workspace: WorkspaceOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
+        from importlib import import_module
+
+        stage = import_module(f"violence_ops.stages.{verb}")
+        opened, params = open_workspace(workspace, settings)
+        with progress_bar() as progress:
+            result = stage.run(opened, params, progress=progress)
+        show(result, as_json)
+
+    app.command(verb, help=help_text)(command)
+
+
+_learning_command("assemble", "Make the training set from the sealed batches and their labels.")
+_learning_command("train", "Train a candidate and register it.")
 
 
 @app.command()
-def sweep(
-    trials: Annotated[int, typer.Option(min=1, help="How many settings are tried, each a whole training.")] = 20,
-    seed: Annotated[int, typer.Option(help="What the settings that are tried depend on.")] = 0,
+def pretrain(
+    out: Annotated[Path, typer.Argument(help="The .safetensors to write, for train.start.")],
+    clips: Annotated[
+        int, typer.Option(min=MIN_CLIPS, help="Synthetic clips to train on; half a second each to look at.")
+    ] = 1500,
+    validation: Annotated[int, typer.Option(min=MIN_CLIPS, help="Further clips, which choose the epoch.")] = 200,
+    seed: Annotated[int, typer.Option(help="What the clips that are drawn depend on.")] = 0,
     workspace: WorkspaceOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look for better settings of `train` with Optuna: nested MLflow runs, nothing is registered."""
-    from violence_ops.stages import sweep as stage
+    """Train a start for `train` on synthetic clips, as the pose weights in use find people in them."""
+    from violence_ops.stages import pretrain as stage
 
-    opened, params = open_workspace(workspace, settings)
+    _, params = open_workspace(workspace, settings)
     with progress_bar() as progress:
-        result = stage.run(opened, params, trials=trials, seed=seed, progress=progress)
+        result = stage.run(params, out=out, clips=clips, validation=validation, seed=seed, progress=progress)
+    show(result, as_json)
+
+
+@app.command()
+def evaluate(
+    workspace: WorkspaceOption = None,
+    candidate: Annotated[str | None, typer.Option(help="A model version; default: the alias `candidate`.")] = None,
+    holdout: Annotated[str | None, typer.Option(help="A holdout version; default: the newest.")] = None,
+    force: Annotated[bool, typer.Option("--force", help="Judge again even if the report is there.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge the candidate and the champion on the same frozen clips and write the report."""
+    from violence_ops.stages import evaluate as stage
+
+    opened, params = open_workspace(workspace)
+    with progress_bar() as progress:
+        result = stage.run(opened, params, candidate=candidate, holdout=holdout, force=force, progress=progress)
     show(result, as_json)

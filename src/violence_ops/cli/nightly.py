@@ -97,7 +97,7 @@ def validate(
 
 _batch_command("extract-poses", "extract_poses", "Find the people in every frame (RTMO, or what pose.source names).")
 _batch_command("annotate", "annotate", "Follow the people and rank who is most involved.")
-_batch_command("score", "score", "Let the champion judge every clip.")
+_batch_command("score", "score", "Let the champion judge every clip; draw the overlays that are asked for.")
 _batch_command("seal", "seal", "Check, version and announce a finished batch.")
 
 
@@ -108,7 +108,7 @@ def night(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The whole night without Airflow: ingest, then validate to seal for every open batch, what an earlier sealing lacks, and a version in shadow.
+    """The whole night without Airflow: ingest, then validate to seal for every open batch; also finish interrupted sealings, and let a version in shadow judge.
 
     A batch that does not meet the expectations, or cannot be read, stays open and stops no other; the exit code is then 1, or 4 if nothing of it was usable.
     """
@@ -134,7 +134,7 @@ def retry(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Take refused clips whose reason does not lie in their bytes out of quarantine, to be judged again the next night."""
+    """Take clips out of quarantine that were not refused for their bytes, to be judged again the next night."""
     from violence_ops.stages import retry as stage
 
     opened, _ = open_workspace(workspace)

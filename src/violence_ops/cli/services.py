@@ -11,6 +11,7 @@ import typer
 
 from violence_ops import __version__
 from violence_ops.cli.common import JsonOption, WorkspaceOption, app, open_workspace, show, stderr
+from violence_ops.deployment import AIRFLOW_PORT, MLFLOW_PORT
 from violence_ops.errors import UserError
 from violence_ops.workspace import Workspace
 
@@ -38,8 +39,12 @@ def init(
 @app.command()
 def up(
     workspace: WorkspaceOption = None,
-    airflow_port: Annotated[int, typer.Option(help="Port of the Airflow page; the next free one if taken.")] = 8080,
-    mlflow_port: Annotated[int, typer.Option(help="Port of the MLflow page; the next free one if taken.")] = 5000,
+    airflow_port: Annotated[
+        int, typer.Option(help="Port of the Airflow page; another free one if it is taken.")
+    ] = AIRFLOW_PORT,
+    mlflow_port: Annotated[
+        int, typer.Option(help="Port of the MLflow page; another free one if it is taken.")
+    ] = MLFLOW_PORT,
     as_json: JsonOption = False,
 ) -> None:
     """Start Airflow and MLflow on loopback and print their addresses."""

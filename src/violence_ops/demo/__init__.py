@@ -19,6 +19,7 @@ from typing import Any, Final
 from rich.console import Console
 
 from violence_ops.demo import account, drops, watch
+from violence_ops.deployment import AIRFLOW_PORT, MLFLOW_PORT
 from violence_ops.errors import UsageError
 from violence_ops.files import write_text
 from violence_ops.stages import init, services
@@ -82,7 +83,7 @@ def run(directory: Path, *, clips: Path | None = None, stop: bool = False) -> De
     with ThreadPoolExecutor(1) as background:
         preparing = background.submit(drops.prepare, dropped, clips)
         clock.say("starting Airflow and MLflow, and preparing the clips meanwhile")
-        running = services.up(workspace)
+        running = services.up(workspace, airflow_port=AIRFLOW_PORT, mlflow_port=MLFLOW_PORT)
         clock.add("start Airflow and MLflow", running.seconds)
         try:
             result = _two_nights(workspace, preparing, clock, must_release=clips is None)

@@ -64,7 +64,7 @@ def night(workspace: Workspace, date: str, drop: Drop, approver: str | None) -> 
         tracks=_tracks(batch),
         candidate=report.candidate.version,
         candidate_f1=report.candidate.metrics.f1,
-        champion_before=report.champion.version if report.champion else None,
+        champion_before=report.champion_version,
         champion_f1=report.champion.metrics.f1 if report.champion else None,
         holdout=f"{report.holdout.version} ({len(report.clips)} clips)",
         verdict=verdict["verdict"],

@@ -12,6 +12,7 @@ from typing import Final
 
 from violence_ops.errors import UsageError
 from violence_ops.stages import synth
+from violence_ops.stages.batches import is_video
 
 CLIPS: Final = (64, 24)
 """Labelled synthetic clips of the first and the second night."""
@@ -19,7 +20,6 @@ CLIPS: Final = (64, 24)
 UNLABELLED: Final = (3, 2)
 GROUPS: Final = (20, 8)
 DUPLICATES: Final = 5
-_VIDEO_SUFFIXES: Final = {".mp4", ".avi", ".mov", ".mkv", ".webm"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +58,7 @@ def _synthetic(nights: tuple[Path, Path]) -> tuple[int, int]:
 
 def _again(nights: tuple[Path, Path]) -> int:
     """Bring some of the first night's clips again on the second, under other names."""
-    clips = sorted(
-        path for path in nights[0].rglob("*") if path.suffix in _VIDEO_SUFFIXES and path.parent.name != "broken"
-    )
+    clips = sorted(path for path in nights[0].rglob("*") if is_video(path) and path.parent.name != "broken")
     chosen = clips[:DUPLICATES]
     for path in chosen:
         target = nights[1] / "again" / path.name
@@ -108,7 +106,7 @@ def _rows(source: Path) -> list[dict[str, str]]:
                 f"{table} names {missing[0]}, which is not there ({len(missing)} such rows): mend the table."
             )
         return [row | {"source_group": row.get("source_group") or row["path"]} for row in rows]
-    files = sorted(path for path in source.glob("*/*") if path.suffix.lower() in _VIDEO_SUFFIXES)
+    files = sorted(path for path in source.glob("*/*") if is_video(path))
     if not files:
         raise UsageError(
             f"{source} has no labels.csv and no <Label>/ folders with clips: there is nothing to run the demo on."

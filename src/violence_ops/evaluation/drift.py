@@ -73,11 +73,6 @@ class DriftReport:
         found = {shift.verdict for shift in self.shifts}
         return "drift" if "drift" in found else "stable" if "stable" in found else "too few clips"
 
-    @property
-    def drifted(self) -> list[str]:
-        """The quantities that drifted."""
-        return [shift.quantity for shift in self.shifts if shift.verdict == "drift"]
-
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-able values."""
         return asdict(self) | {"verdict": self.verdict}

@@ -28,7 +28,7 @@ class _Record(BaseModel):
             first = error.errors(include_url=False)[0]
             key = ".".join(str(part) for part in first["loc"])
             problem = f"{key}: {first['msg']}" if key else first["msg"]
-            raise WorkspaceError(f"{where} is not readable ({problem}): make it anew with `--force`.") from None
+            raise WorkspaceError(f"{where} is not readable ({problem}): make it again with `--force`.") from None
 
 
 class Prediction(_Record):
@@ -223,6 +223,10 @@ class Evaluation(_Record):
     checks: DataChecks
     clips: tuple[JudgedClip, ...]
     timings: Timings
+
+    @property
+    def champion_version(self) -> str | None:
+        return self.champion.version if self.champion else None
 
 
 class ShadowNight(_Record):

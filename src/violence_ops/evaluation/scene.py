@@ -1,4 +1,7 @@
-"""How many people a clip shows at once: the one definition behind `annotate`, `explain`, `analyze` and the report's slices."""
+"""How many people a clip shows at once: counted in one way for `annotate`, `explain`, `analyze` and the report's slices.
+
+The slices put the count into finer bins of their own; the others say it in these words.
+"""
 
 from __future__ import annotations
 

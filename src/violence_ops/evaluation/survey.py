@@ -24,7 +24,7 @@ LENGTH_EDGES: Final = (0.0, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0, 60.0, np.i
 _SCORES: Final = 20
 """Bins of a histogram over [0, 1]."""
 _TOP: Final = 2
-"""Ranks that count as top: those that the classifier looks at by default."""
+"""Ranks that count as top: the pair that fights, if one does."""
 UNLABELLED: Final = "unlabelled"
 
 

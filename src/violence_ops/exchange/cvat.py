@@ -12,7 +12,8 @@ from xml.parsers import expat
 from xml.sax.saxutils import escape, quoteattr
 
 from violence_ops.errors import UsageError
-from violence_ops.exchange.task import Answer, Task, boxes, joints, runs
+from violence_ops.exchange.task import Answer, Task, Vote, boxes, joints, moment, runs
+from violence_ops.files import fingerprint
 from violence_ops.records import LABELS, Label
 
 if TYPE_CHECKING:
@@ -22,7 +23,12 @@ UNANSWERED: Final = "unanswered"
 """The verdict of a clip that nobody has answered yet."""
 
 _MAX_TEXT: Final = 200
+_MAX_DEPTH: Final = 50
+_MAX_NAMES: Final = 1000
+_MAX_TAG: Final = 1 << 20  # bytes
+_BLOCK: Final = 1 << 16  # bytes
 _IDENTITY: Final = ("review", "clip_id", "sha256")
+_TASK: Final = ("id", "created", "updated")
 
 
 def _attribute(name: str, values: tuple[str, ...] = ("",)) -> dict[str, Any]:
@@ -103,8 +109,9 @@ def _shape(tag: str, frame: int, place: Mapping[str, str], facts: Mapping[str, s
 def read(source: SupportsRead[bytes], where: str) -> Iterator[Answer]:
     """The answer in a CVAT XML (of a video or of images), none if it has no box `clip` or that is unanswered.
 
-    Read as a stream. Raises UsageError, beginning with `where`, for what is no such XML, holds a document type (and so could
-    hold an entity bomb), contradicts itself, or gives neither Fight nor NonFight.
+    CVAT does not say who answered, so that a task, or a job of it, counts as a person. Read as a stream, in memory that does not
+    grow with the file. Raises UsageError, beginning with `where`, for what is no such XML, holds a document type (and so could
+    hold an entity bomb), is nested or tagged as no XML of CVAT is, contradicts itself, or gives neither Fight nor NonFight.
     """
     reader = _Reader(where)
     reader.parse(source)
@@ -120,16 +127,18 @@ def read(source: SupportsRead[bytes], where: str) -> Iterator[Answer]:
     label: Label | None = next((label for label in LABELS if label == verdict), None)
     if label is None:
         raise UsageError(f"{where}: the verdict is {verdict!r} but must be one of {', '.join(LABELS)}.")
-    yield Answer(review, clip_id, sha256, (label,), where)
+    yield Answer(review, clip_id, sha256, (Vote(label, *reader.who_and_when()),), where)
 
 
 class _Reader:
-    """Collects the attributes of everything labelled `clip`, and keeps nothing else."""
+    """Collects the attributes of everything labelled `clip` and which task it is, and keeps nothing else."""
 
     def __init__(self, where: str) -> None:
         self.facts: dict[str, set[str]] = {name: set() for name in ("verdict", *_IDENTITY)}
+        self._task: dict[str, str] = {}
+        self._names: set[str] = set()
         self._where = where
-        self._depth = 0
+        self._path: list[str] = []
         self._clip_depth = 0
         self._name: str | None = None
         self._text = ""
@@ -141,12 +150,26 @@ class _Reader:
         parser.StartElementHandler = self._start
         parser.EndElementHandler = self._end
         parser.CharacterDataHandler = self._characters
+        read = 0
         try:
-            parser.ParseFile(source)
+            while block := source.read(_BLOCK):
+                parser.Parse(block)
+                read += len(block)
+                if read - parser.CurrentByteIndex > _MAX_TAG:  # a tag is parsed when all of it is in memory
+                    raise self._no_cvat(f"a tag of more than {_MAX_TAG >> 20} MB")
+            parser.Parse(b"", True)
         except (expat.ExpatError, ValueError, LookupError) as error:
             raise UsageError(
                 f"{self._where} is no XML that CVAT wrote ({error}): export the task from CVAT again."
             ) from None
+
+    def who_and_when(self) -> tuple[str, str]:
+        """What tells the task or job from any other, and when it was last changed; two empty texts if it does not say all of it."""
+        who, at = [self._task.get(name, "") for name in ("id", "created")], moment(self._task.get("updated"))
+        return (fingerprint("cvat", *who)[:12], at) if at and all(who) else ("", "")
+
+    def _no_cvat(self, what: str) -> UsageError:
+        return UsageError(f"{self._where} holds {what}, which no XML of CVAT does: export the task from CVAT again.")
 
     def _refuse(self, *_: object) -> None:
         raise UsageError(
@@ -154,15 +177,22 @@ class _Reader:
         )
 
     def _start(self, tag: str, attributes: dict[str, str]) -> None:
-        if self._depth == 0 and tag != "annotations":
+        if not self._path and tag != "annotations":
             raise UsageError(
                 f"{self._where} begins with <{tag[:40]}>, not <annotations>: export the task from CVAT as XML."
             )
-        self._depth += 1
+        self._path.append(tag)
+        self._names.update((tag, *attributes))
+        if len(self._path) > _MAX_DEPTH:
+            raise self._no_cvat(f"tags nested more than {_MAX_DEPTH} deep")
+        if len(self._names) > _MAX_NAMES:  # the parser keeps every name
+            raise self._no_cvat(f"more than {_MAX_NAMES} different names of tags")
         if not self._clip_depth and tag in ("track", "box") and attributes.get("label") == "clip":
-            self._clip_depth = self._depth
+            self._clip_depth = len(self._path)
         elif self._clip_depth and tag == "attribute":
             self._name, self._text = attributes.get("name", "")[:_MAX_TEXT], ""
+        elif tag in _TASK and len(self._path) == 4 and self._path[1] == "meta":  # annotations/meta/task/id
+            self._name, self._text = tag, ""
 
     def _characters(self, text: str) -> None:
         if self._name is not None:
@@ -173,6 +203,8 @@ class _Reader:
             if self._name in self.facts and len(self.facts[self._name]) < 2:  # two contradict each other already
                 self.facts[self._name].add(self._text.strip())
             self._name = None
-        if self._depth == self._clip_depth:
+        elif self._name == tag and tag in _TASK:
+            self._task[tag], self._name = self._text.strip(), None
+        if len(self._path) == self._clip_depth:
             self._clip_depth = 0
-        self._depth -= 1
+        self._path.pop()

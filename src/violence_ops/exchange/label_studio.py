@@ -5,20 +5,29 @@ Formats: https://labelstud.io/guide/task_format and https://labelstud.io/tags/vi
 
 from __future__ import annotations
 
-from typing import Any, Final
+import json
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Final
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
-from pydantic import BaseModel, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, Field, ValidationError
+from typing_extensions import TypedDict
 
 from violence_ops.errors import UsageError
-from violence_ops.exchange.task import Answer, Task, boxes, runs
+from violence_ops.exchange.task import Answer, Task, Vote, boxes, moment, runs
+from violence_ops.files import fingerprint
 from violence_ops.records import LABELS, ClipTracks, FloatArray, Label
 
 PERSONS: Final = ("involved", "bystander")
 """Labels of boxes: the two most involved persons, and the others."""
 
 _VERDICT: Final = "verdict"
+_MAX_TASKS: Final = 100_000
+_MAX_TASK: Final = 32 << 20  # characters
+_WINDOW: Final = 1 << 20  # characters
+_BETWEEN: Final = re.compile(r"[ \t\n\r]*([\[\],]?)[ \t\n\r]*")
 
 
 def config(overlays: bool) -> str:
@@ -85,20 +94,20 @@ def _keyframe(tracks: ClipTracks, box: FloatArray, frame: int, enabled: bool = T
     }  # fmt: skip
 
 
-class _Value(BaseModel):
-    choices: list[str] = []
+class _Value(TypedDict, total=False):
+    choices: Annotated[list[str], Field(max_length=100)]
 
 
-class _Result(BaseModel):
-    from_name: str = ""
-    value: _Value = _Value()
+class _Result(TypedDict, total=False):
+    from_name: str
+    value: _Value
 
 
 class _Annotation(BaseModel):
     completed_by: Any = None
     was_cancelled: bool = False
     updated_at: str | None = None
-    result: list[_Result]
+    result: list[_Result] = Field(max_length=10_000)
 
 
 class _Data(BaseModel):
@@ -112,48 +121,94 @@ class _Task(BaseModel):
     annotations: list[_Annotation] = Field(max_length=1000)
 
 
-_TASKS: Final = TypeAdapter(list[_Task])
-
-
-def read(content: bytes, where: str) -> list[Answer]:
+def read(content: bytes, where: str) -> Iterator[Answer]:
     """The answers in a JSON export, one per task that somebody has answered; cancelled annotations do not count.
 
-    A person's last annotation of a task is his vote. Raises UsageError, beginning with `where`, for anything else than such an
-    export, and for an answer that is neither Fight nor NonFight.
+    A person's last annotation of a task is his vote. One task at a time is parsed, so that memory grows with the largest, and
+    that is bounded. Raises UsageError, beginning with `where`, for anything else than such an export, and for an answer that is
+    neither Fight nor NonFight.
     """
     try:
-        tasks = _TASKS.validate_json(content)
+        for number, found in enumerate(_tasks(content.decode())):
+            if number == _MAX_TASKS:
+                raise ValueError(f"more than {_MAX_TASKS} tasks")
+            one = _Task.model_validate(found)
+            if votes := _votes(one, where):
+                yield Answer(one.data.review, one.data.clip_id, one.data.sha256, votes, where)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        key = ".".join(str(part) for part in first["loc"])
-        raise UsageError(
-            f"{where} is not Label Studio's JSON export ({key + ': ' if key else ''}{first['msg']}): choose JSON, not JSON-MIN, when exporting."
-        ) from None
-    answers = []
-    for one in tasks:
-        if votes := _votes(one, where):
-            answers.append(Answer(one.data.review, one.data.clip_id, one.data.sha256, votes, where))
-    return answers
+        key = ".".join(str(part) for part in (number, *first["loc"]))
+        raise _no_export(where, f"{key}: {first['msg']}") from None
+    except (ValueError, RecursionError) as error:
+        raise _no_export(where, str(error)) from None
 
 
-def _votes(one: _Task, where: str) -> tuple[Label, ...]:
-    by_person: dict[str, Label] = {}
-    for number, annotation in enumerate(sorted(one.annotations, key=lambda found: found.updated_at or "")):
+def _no_export(where: str, why: str) -> UsageError:
+    return UsageError(
+        f"{where} is not Label Studio's JSON export ({why[:200]}): choose JSON, not JSON-MIN, when exporting."
+    )
+
+
+def _tasks(text: str) -> Iterator[Any]:
+    """The members of a JSON list, one at a time. Raises ValueError for what is none."""
+    position, expected = 0, "["
+    while True:
+        found = _BETWEEN.match(text, position)
+        assert found
+        position = found.end()
+        if expected == "," and found[1] == "]" and position == len(text):
+            return
+        if found[1] != expected:
+            raise ValueError(f"no {expected!r} at character {found.start(1)}")
+        if expected == "[" and text[position:].strip() == "]":
+            return
+        member, position = _member(text, position)
+        yield member
+        expected = ","
+
+
+def _member(text: str, start: int) -> tuple[Any, int]:
+    """The JSON value that begins at `start`, and where it ends; of the text no more is looked at than may belong to it."""
+    window = _WINDOW
+    while True:
+        try:
+            member, end = json.JSONDecoder().raw_decode(text[start : start + window])
+            return member, start + end
+        except ValueError:
+            if start + window >= len(text):
+                raise
+            if window >= _MAX_TASK:
+                raise ValueError(f"a task of more than {_MAX_TASK >> 20} MB") from None
+            window *= 2
+
+
+def _votes(one: _Task, where: str) -> tuple[Vote, ...]:
+    by_person: dict[str, Vote] = {}
+    for number, annotation in enumerate(sorted(one.annotations, key=lambda found: moment(found.updated_at))):
         label = None if annotation.was_cancelled else _choice(annotation, one.data.clip_id, where)
         if label:
-            by_person[f"annotation {number}" if annotation.completed_by is None else repr(annotation.completed_by)] = (
-                label
-            )
+            by, at = _person(annotation.completed_by), moment(annotation.updated_at)
+            by_person[by or f"annotation {number}"] = Vote(label, by, at) if by and at else Vote(label)
     return tuple(by_person.values())
 
 
+def _person(completed_by: Any) -> str:
+    """What tells a person from any other without saying who it is; some exports give his number, others that and his address."""
+    known = completed_by.get("id", completed_by) if isinstance(completed_by, dict) else completed_by
+    return "" if known is None else fingerprint("label studio", known)[:12]
+
+
 def _choice(annotation: _Annotation, clip_id: str, where: str) -> Label | None:
-    chosen = {choice for result in annotation.result if result.from_name == _VERDICT for choice in result.value.choices}
+    chosen = {
+        choice
+        for result in annotation.result if result.get("from_name") == _VERDICT
+        for choice in result.get("value", {}).get("choices", ())
+    }  # fmt: skip
     if not chosen:
         return None
     found = next((label for label in LABELS if chosen == {label}), None)
     if found is None:
         raise UsageError(
-            f"{where}: the answer for clip {clip_id!r} is {sorted(chosen)!r} but must be one of {', '.join(LABELS)}."
+            f"{where}: the answer for clip {clip_id[:80]!r} is {str(sorted(chosen))[:200]} but must be one of {', '.join(LABELS)}."
         )
     return found

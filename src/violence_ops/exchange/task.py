@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -39,14 +40,34 @@ class Task:
 
 
 @dataclass(frozen=True, slots=True)
+class Vote:
+    """What one person said of a clip. `by` tells the tool's users (or CVAT's tasks) apart without naming them, `at` is the
+    `moment` at which it was last said; both are empty if the file does not say both."""
+
+    label: Label
+    by: str = ""
+    at: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Answer:
     """What people said of one clip: a vote each. `where` names the file, for messages. Nothing of it has been checked yet."""
 
     review: str
     clip_id: str
     sha256: str
-    votes: tuple[Label, ...]
+    votes: tuple[Vote, ...]
     where: str
+
+
+def moment(text: str | None) -> str:
+    """A time in ISO form as one that sorts: UTC, to the microsecond; empty if it is none."""
+    try:
+        found = datetime.fromisoformat(text or "")
+        at = found if found.tzinfo else found.replace(tzinfo=UTC)
+        return at.astimezone(UTC).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError):
+        return ""
 
 
 def majority(votes: Counter[Label]) -> Label | None:

@@ -9,11 +9,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from violence_ops.involvement.components import Float, Rows
+from violence_ops.involvement.components import Flags, Float, Rows, joints
+from violence_ops.records import LIMBS, TRUNK
 
-LIMBS: Final = (9, 10, 15, 16)
-"""Wrists and ankles: what strikes."""
-TARGETS: Final = (0, 5, 6, 11, 12)
+TARGETS: Final = (0, *TRUNK)
 """Nose, shoulders and hips: what is struck."""
 _DEPTH: Final = 0.5
 """How long a step towards the camera looks, beside one across: a camera that looks down at 30 degrees."""
@@ -32,8 +31,8 @@ class Pairs:
 
 
 def pairs(
-    frame: NDArray[np.integer], track: Rows, bboxes: Float, scores: NDArray[np.floating], keypoints: Float,
-    valid: NDArray[np.bool_], heights: Float, *, frames: int, closeness_reach: float, contact_reach: float,
+    frame: NDArray[np.integer], track: Rows, bboxes: Float, scores: NDArray[np.floating], keypoints: NDArray[np.floating],
+    valid: Flags, heights: Float, *, frames: int, closeness_reach: float, contact_reach: float,
 ) -> Pairs:  # fmt: skip
     """Closeness and contact of every two tracks: the mean over the frames that both are in, times the root of these frames'
     share of the `frames` of the clip: who meet only for a moment count little, a track that tears now and then counts on.
@@ -48,17 +47,15 @@ def pairs(
     """
     tracks = int(track.max(initial=-1)) + 1
     feet = np.stack([(bboxes[:, 0] + bboxes[:, 2]) / 2, bboxes[:, 3] / _DEPTH], axis=1)
-    points = np.where(valid[..., None], keypoints, np.nan)
     found = []
     for one, other in _row_pairs(frame):
         unit = (heights[one] + heights[other]) / 2
         near = 1 - np.linalg.norm(feet[one] - feet[other], axis=1) / (closeness_reach * unit)
-        touch = (
-            _touch(points, one, other, contact_reach * unit) + _touch(points, other, one, contact_reach * unit)
-        ) / 2
+        there = _touch(keypoints, valid, one, other, contact_reach * unit)
+        back = _touch(keypoints, valid, other, one, contact_reach * unit)
         low, high = np.minimum(track[one], track[other]), np.maximum(track[one], track[other])
         sure = np.minimum(scores[one], scores[other])
-        values = np.stack([sure * np.fmax(near, 0.0), sure * touch, np.ones(len(one))], axis=1)
+        values = np.stack([sure * np.fmax(near, 0.0), sure * (there + back) / 2, np.ones(len(one))], axis=1)
         found.append(_summed(low * tracks + high, values))
     codes = np.concatenate([codes for codes, _ in found]) if found else np.zeros(0, np.intp)
     sums = np.concatenate([sums for _, sums in found]) if found else np.zeros((0, 3))
@@ -102,10 +99,10 @@ def _row_pairs(frame: NDArray[np.integer]) -> Iterator[tuple[Rows, Rows]]:
         start = end
 
 
-def _touch(points: Float, one: Rows, other: Rows, reach: Float) -> Float:
+def _touch(keypoints: NDArray[np.floating], valid: Flags, one: Rows, other: Rows, reach: Float) -> Float:
     """`(M,)` in [0, 1] how near the limbs of rows `one` come to the heads and trunks of rows `other`; reach `(M,)` px."""
     result = np.zeros(len(one))
-    limbs, targets = points[one][:, LIMBS], points[other][:, TARGETS]
+    limbs, targets = joints(keypoints, valid, one, LIMBS), joints(keypoints, valid, other, TARGETS)
     distance = np.linalg.norm(limbs[:, :, None] - targets[:, None], axis=3).reshape(len(one), -1)
     known = np.isfinite(distance).any(axis=1)
     result[known] = np.maximum(0.0, 1 - np.nanmin(distance[known], axis=1) / reach[known])

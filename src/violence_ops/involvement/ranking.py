@@ -7,6 +7,7 @@ from typing import Final
 
 import numpy as np
 
+from violence_ops.blocks import in_blocks
 from violence_ops.involvement import components as parts
 from violence_ops.involvement import pairs, regions
 from violence_ops.involvement.regions import Float
@@ -63,15 +64,14 @@ class _Clip:
         self.track, self.width, self.height, self.fps = track, tracks.width, tracks.height, tracks.fps or 1.0
         bboxes = tracks.bboxes[rows].astype(np.float64)
         self.box_centres = (bboxes[:, :2] + bboxes[:, 2:]) / 2
-        keypoint_scores = tracks.keypoint_scores[rows]
-        keypoints = tracks.keypoints[rows].astype(np.float64)
-        valid = parts.valid_keypoints(keypoints, keypoint_scores)
-        self.centres = parts.centres(keypoints, valid)
+        keypoints, keypoint_scores = tracks.keypoints[rows], tracks.keypoint_scores[rows]
+        valid = in_blocks(parts.valid_keypoints, keypoints, keypoint_scores)
+        self.centres = in_blocks(parts.centres, keypoints, valid)
         heights = self._heights(bboxes[:, 3] - bboxes[:, 1])
         scale = heights / params.reference_height_px if params.scale_normalised else np.ones(len(rows))
         self.movement = parts.movement(self.centres, track, params.movement_px * scale, params.movement_history)
         self.interaction = parts.interaction(self.centres, tracks.frame[rows], params.interaction_px * scale)
-        self.detection = parts.detection(keypoint_scores, valid)
+        self.detection = in_blocks(parts.detection, keypoint_scores, valid)
         self.presence = np.bincount(track, minlength=self.tracks)
         seconds = tracks.frame[rows] / self.fps
         limbs = parts.limbs(keypoints, valid, seconds, track, params.limb_speed_heights * heights)
@@ -112,7 +112,7 @@ class _Clip:
     def _spec_values(self, weights: Float) -> Float:
         """`(tracks, 5)` the components of SPEC 5 but persistence."""
         shares = self.params.composite_weights
-        by_frame = regions.frame_scores(self.centres, self.width, self.height, weights)
+        by_frame = in_blocks(lambda some: regions.frame_scores(some, self.width, self.height, weights), self.centres)
         partial = shares.position * by_frame + shares.movement * self.movement
         partial += shares.interaction * self.interaction + shares.detection * self.detection
         consistency = parts.consistency(partial, self.track, shares.consistency, self.params.consistency_history)
@@ -133,11 +133,12 @@ class _Clip:
 def _adapted(clip: _Clip, weights: Float) -> Float:
     """`(5,)` region weights drawn towards where the top tracks of the clip are.
 
-    What is observed is the share of the top tracks' rows in each region: it lies in [0, 1] like a weight.
+    What is observed is the share of the top tracks' rows in each region: it lies in [0, 1] like a weight. Top are the first of
+    those that can be ranked: who was seen for a moment, or hardly, does not say where the clip's action is.
     """
     params = clip.params
     for _ in range(params.adaptive_rounds):
-        top = np.argsort(-clip.involvement(clip.values(weights)), kind="stable")[: params.adaptive_tracks]
+        top = _order(clip.involvement(clip.values(weights)), clip.rankable)[: params.adaptive_tracks]
         points = clip.box_centres[np.isin(clip.track, top)]
         if not len(points):
             break
@@ -152,10 +153,15 @@ def _adapted(clip: _Clip, weights: Float) -> Float:
 def _ranks(involvement: Float, rankable: parts.Flags) -> IntArray:
     """`(tracks,)` 1 for the largest involvement, and so on; 0 where not rankable."""
     ranks = np.zeros(len(involvement), np.int32)
-    order = np.argsort(-involvement, kind="stable")
-    order = order[rankable[order]]
+    order = _order(involvement, rankable)
     ranks[order] = np.arange(1, len(order) + 1)
     return ranks
+
+
+def _order(involvement: Float, rankable: parts.Flags) -> parts.Rows:
+    """The rankable tracks, the most involved first."""
+    order = np.argsort(-involvement, kind="stable")
+    return np.asarray(order[rankable[order]])
 
 
 def _on_rows(count: int, rows: parts.Rows, values: Float | IntArray) -> np.ndarray:

@@ -9,6 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
+from violence_ops.files import atomic_path
 from violence_ops.pose.samples import Sample
 
 _QUALITY = 95
@@ -41,9 +42,8 @@ def save(prints: Iterable[Print], path: Path) -> None:
     for number, each in enumerate(prints):
         arrays[f"{number}/pixels"] = each.pixels
         arrays |= {f"{number}/{name}": getattr(each.labels, name) for name in _LABELS}
-    fresh = path.with_suffix(".tmp.npz")
-    np.savez(fresh, allow_pickle=False, **arrays)
-    fresh.replace(path)
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, allow_pickle=False, **arrays)
 
 
 def load(path: Path) -> list[Print]:

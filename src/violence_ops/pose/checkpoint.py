@@ -6,7 +6,6 @@ process with bounded memory and time, because even that loader parses what a str
 
 from __future__ import annotations
 
-import os
 import pickle
 import re
 import resource
@@ -15,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from violence_ops.deployment import bare_environment
 from violence_ops.errors import UserError
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def read(path: Path) -> dict[str, Tensor]:
     """
     from safetensors.torch import load
 
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    environment = bare_environment(python=True) | {"OMP_NUM_THREADS": "1"}
     try:
         child = subprocess.run(
             [sys.executable, "-m", __name__, str(path)],

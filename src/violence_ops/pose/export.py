@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from violence_ops.files import atomic_path
 from violence_ops.pose.network import DENSE_OUTPUTS, FINE, JOINTS_INPUTS, REFINED_INPUTS, Dense, Joints, refiner_of
 from violence_ops.pose.weights import Weights, cache_folder, load
 
@@ -109,12 +109,9 @@ def _write(
     """Write the network with a free first dimension, complete or not at all; `free` are more free dimensions."""
     import torch
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_suffix(f".{os.getpid()}.tmp")
-    with warnings.catch_warnings(), torch.no_grad():
+    with atomic_path(path) as temporary, warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")
         torch.onnx.export(
-            network, example, str(fresh), input_names=list(inputs), output_names=list(outputs), opset_version=_OPSET,
+            network, example, str(temporary), input_names=list(inputs), output_names=list(outputs), opset_version=_OPSET,
             dynamic_axes={name: {0: "count"} for name in (*inputs, *outputs)} | free, dynamo=False,
         )  # fmt: skip
-    fresh.replace(path)

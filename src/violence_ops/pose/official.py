@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from violence_ops.files import sha256_file
 from violence_ops.pose import download, weights
 from violence_ops.pose.weights import Weights, WeightsError
 
@@ -136,7 +137,7 @@ def _fill(model: Any, state: dict[str, Tensor], unfit: str) -> None:
 
 def _obtain(checkpoint: Checkpoint, source: str, part: Path, progress: download.Progress | None) -> None:
     """Have the whole checkpoint in `part`, from an address or a folder."""
-    if part.is_file() and weights.file_sha256(part).startswith(checkpoint.digits):
+    if part.is_file() and sha256_file(part).startswith(checkpoint.digits):
         return  # fetched whole by a pull that was stopped before it converted
     if "://" in source:
         download.fetch(f"{source.rstrip('/')}/{checkpoint.file}", part, limit=_LIMIT, progress=progress)
@@ -155,7 +156,7 @@ def _obtain(checkpoint: Checkpoint, source: str, part: Path, progress: download.
 
 def _verified(part: Path, checkpoint: Checkpoint, source: str, sha256: str | None) -> str:
     """The checkpoint's SHA-256. Raises WeightsError if it is not the expected one."""
-    digest = weights.file_sha256(part)
+    digest = sha256_file(part)
     wanted = sha256.lower() if sha256 else checkpoint.digits
     if not digest.startswith(wanted) or not digest.startswith(checkpoint.digits):
         raise WeightsError(

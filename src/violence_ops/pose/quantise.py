@@ -20,9 +20,9 @@ from typing import Any
 
 import numpy as np
 
-from violence_ops.files import read_json, write_json
+from violence_ops.files import read_json, sha256_file, write_json
 from violence_ops.pose.openvino import computes_bf16, core
-from violence_ops.pose.weights import Weights, WeightsError, file_sha256
+from violence_ops.pose.weights import Weights, WeightsError
 
 _CARD = "calibration.json"
 _PARTS = (".xml", ".bin")  # of an OpenVINO network
@@ -89,7 +89,7 @@ def calibration(weights: Weights) -> Calibration:
         raise WeightsError(f"{weights.path.stem} has no INT8 networks on this machine yet: {remedy}.")
     facts = read_json(folder / _CARD, remedy)
     for name, digest in facts["files"].items():
-        if not (folder / name).is_file() or file_sha256(folder / name) != digest:
+        if not (folder / name).is_file() or sha256_file(folder / name) != digest:
             raise WeightsError(f"{folder / name} is missing or damaged: {remedy}.")
     networks = {(width, height): folder / name for width, height, name, _ in facts["networks"]}
     return Calibration(weights, facts["sha256"], networks)
@@ -116,11 +116,11 @@ def _calibrate(
     for (width, height), given in sorted(pictures.items()):
         with tempfile.TemporaryDirectory(prefix=".int8.", dir=folder) as fresh:
             made = _quantise(weights, (width, height), given, Path(fresh) / "network.xml")
-            name = f"int8_{width}x{height}_{file_sha256(made)[:12]}"
+            name = f"int8_{width}x{height}_{sha256_file(made)[:12]}"
             for part in _PARTS:
                 _sync(made.with_suffix(part))
                 made.with_suffix(part).replace(folder / f"{name}{part}")
-                files[f"{name}{part}"] = file_sha256(folder / f"{name}{part}")
+                files[f"{name}{part}"] = sha256_file(folder / f"{name}{part}")
         networks.append((width, height, f"{name}.xml", len(given)))
     # an .xml has accidental names in it, which differ between equal networks
     numbers = sorted(digest for name, digest in files.items() if name.endswith(".bin"))

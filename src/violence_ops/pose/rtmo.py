@@ -31,19 +31,20 @@ class PoseEstimator:
         self,
         weights: Weights | Path | str,
         *,
+        score_threshold: float,
+        nms_threshold: float,
+        duplicate_distance: float,
         backend: BackendName = "torch",
         precision: Precision = "fp32",
         device: str = "cpu",
-        score_threshold: float = 0.3,
-        nms_threshold: float = 0.35,
-        duplicate_distance: float = 0.0,
-        mini_batch: int = 8,
-        max_mini_batch: int = 16,
+        mini_batch: int = 1,
+        max_mini_batch: int = 1,
     ) -> None:
         """`weights`: a name, a .safetensors path, or what `weights.find` gave; loaded without unpickling.
 
         `score_threshold`: raising it loses weak persons. `nms_threshold`: raising it keeps more of close pairs.
         `duplicate_distance`: as `suppression.distinct` has it, after the boxes; 0, as in MMPose, looks at boxes alone.
+        `mini_batch`, `max_mini_batch`: on a GPU, what the mini-batch begins with and grows to; a processor takes one picture.
 
         Raises:
             WeightsError: the weights are missing, damaged, or of another network; or there is no INT8 of them.

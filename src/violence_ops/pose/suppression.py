@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 
 from violence_ops.pose.quality import AREA_SHARE, overlaps
-from violence_ops.records import FramePoses
-
-_TRUNK: Final = (5, 6, 11, 12)
-"""Shoulders and hips: of two answers for one person they agree even where limbs do not."""
+from violence_ops.records import TRUNK, FramePoses
 
 
 def suppress(boxes: np.ndarray, threshold: float) -> np.ndarray:
@@ -21,12 +16,12 @@ def suppress(boxes: np.ndarray, threshold: float) -> np.ndarray:
 def distinct(found: FramePoses, distance: float) -> FramePoses:
     """Those of `found`, given strongest first, whose trunk lies at least `distance` from that of every stronger kept one.
 
-    Two people who hold each other share a box but not a trunk; two answers for one person share both. Distances are the
-    mean over the four shoulders and hips, in roots of the two persons' mean area. 0 keeps everybody.
+    Two people who hold each other share a box but not a trunk; two answers for one person share both, even where they differ
+    in the limbs. Distances are the mean over the four shoulders and hips, in roots of the two persons' mean area. 0 keeps everybody.
     """
     if not distance or len(found) < 2:
         return found
-    trunks = found.keypoints[:, _TRUNK]
+    trunks = found.keypoints[:, TRUNK]
     apart = np.linalg.norm(trunks[:, None] - trunks[None], axis=-1).mean(axis=-1)
     areas = AREA_SHARE * (found.bboxes[:, 2:] - found.bboxes[:, :2]).prod(axis=-1)
     kept = _strongest(apart < distance * np.sqrt((areas[:, None] + areas[None]) / 2))

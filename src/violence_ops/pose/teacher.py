@@ -8,14 +8,17 @@ that training starts from, take for somebody is left alone: neither wanted nor w
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 import cv2
 import numpy as np
 
+from violence_ops.pose.agreement import Source
 from violence_ops.pose.quality import overlaps
 from violence_ops.pose.rtmo import PoseEstimator
 from violence_ops.pose.samples import Sample
 from violence_ops.pose.topdown import TopDown
+from violence_ops.pose.weights import Weights
 from violence_ops.records import FramePoses
 
 LATER = 2  # frames until the teacher must agree with itself
@@ -27,9 +30,17 @@ _SAME = 0.5  # overlap of boxes that are one person
 _MOVED = 0.12  # of the square root of the box: how far a joint may go between two frames
 
 
-def labelled(
-    teacher: TopDown, student: PoseEstimator | None, pairs: Iterable[tuple[np.ndarray, np.ndarray]]
-) -> list[Sample]:
+def guide(detector: Path, keypoints: Path) -> TopDown:
+    """The two models as a teacher: they look thoroughly, and give everybody whom their boxes tell apart."""
+    return TopDown(detector, keypoints, score_threshold=0.1, nms_threshold=0.5, duplicate_distance=0.0, thorough=True)
+
+
+def student(weights: Weights) -> PoseEstimator:
+    """The weights that training starts from, as they say where somebody may be whom the teacher does not see."""
+    return PoseEstimator(weights, score_threshold=BELIEVED, nms_threshold=0.35, duplicate_distance=0.0)
+
+
+def labelled(teacher: Source, student: Source | None, pairs: Iterable[tuple[np.ndarray, np.ndarray]]) -> list[Sample]:
     """Samples of the first frame of each pair; the second, a moment later, is where the teacher must agree with itself."""
     samples = []
     for first, second in pairs:
@@ -53,22 +64,9 @@ def pairs(
             yield earlier, frame
 
 
-def agreed(teacher: TopDown, frame: np.ndarray, later: np.ndarray) -> Sample:
-    """What the teacher finds in a frame; whoever it is not sure of, or does not find again `later`, is ignored."""
-    return _agreed(frame, *teacher.estimate([frame, later]))
-
-
-def _kept(frame: np.ndarray) -> np.ndarray:
-    scale = LONG_SIDE / max(frame.shape[:2])
-    if scale >= 1:
-        return frame
-    return cv2.resize(
-        frame, (round(frame.shape[1] * scale), round(frame.shape[0] * scale)), interpolation=cv2.INTER_AREA
-    )
-
-
-def _agreed(frame: np.ndarray, found: FramePoses, again: FramePoses) -> Sample:
-    """The found persons, those that are not sure of detection and pose marked as ignored."""
+def agreed(teacher: Source, frame: np.ndarray, later: np.ndarray) -> Sample:
+    """What the teacher finds in a frame; whoever it is not sure of, box and pose, or does not find again `later`, is ignored."""
+    found, again = teacher.estimate([frame, later])
     visibility = np.where(found.keypoint_scores >= SURE_JOINT, 2, np.where(found.keypoint_scores >= FAINT_JOINT, 1, 0))
     partners = overlaps(found.bboxes, again.bboxes)
     sizes = np.sqrt(np.maximum((found.bboxes[:, 2:] - found.bboxes[:, :2]).prod(axis=1), 1.0))
@@ -83,6 +81,15 @@ def _agreed(frame: np.ndarray, found: FramePoses, again: FramePoses) -> Sample:
     sure = steady & (found.scores >= SURE_PERSON) & (found.keypoint_scores.mean(axis=1) >= SURE_POSE)
     sure &= (visibility == 2).sum(axis=1) >= SURE_JOINTS
     return Sample(frame, found.keypoints, visibility.astype(np.uint8), found.bboxes, ~sure)
+
+
+def _kept(frame: np.ndarray) -> np.ndarray:
+    scale = LONG_SIDE / max(frame.shape[:2])
+    if scale >= 1:
+        return frame
+    return cv2.resize(
+        frame, (round(frame.shape[1] * scale), round(frame.shape[0] * scale)), interpolation=cv2.INTER_AREA
+    )
 
 
 def _with_doubts(sample: Sample, believed: FramePoses) -> Sample:

@@ -15,11 +15,12 @@ from typing import Any
 import cv2
 import numpy as np
 
+from violence_ops.files import sha256_file
 from violence_ops.letterbox import PADDING, Letterbox
 from violence_ops.pose.openvino import core
 from violence_ops.pose.samples import MIRRORED
 from violence_ops.pose.suppression import distinct, suppress
-from violence_ops.pose.weights import WeightsError, file_sha256
+from violence_ops.pose.weights import WeightsError
 from violence_ops.records import FramePoses
 
 _STRIDES = (8, 16, 32)  # of YOLOX's three grids
@@ -33,11 +34,12 @@ class TopDown:
     """First every person's box, then each one's 17 joints in a square crop."""
 
     def __init__(
-        self, detector: Path | str, keypoints: Path | str, *, score_threshold: float = 0.3, nms_threshold: float = 0.5,
-        duplicate_distance: float = 0.0, thorough: bool = False,
+        self, detector: Path | str, keypoints: Path | str, *, score_threshold: float, nms_threshold: float,
+        duplicate_distance: float, thorough: bool = False,
     ) -> None:  # fmt: skip
         """`detector` gives (1, A, 5 + C) raw YOLOX rows, `keypoints` (1, 1, 17, 3) rows of y, x, score in [0, 1].
 
+        The thresholds are those of `rtmo.PoseEstimator`.
         `thorough` looks at the frame, its mirror image and four tiles, and at every crop twice: slower, and finds more.
 
         Raises:
@@ -52,9 +54,8 @@ class TopDown:
             raise WeightsError(f"{keypoints} is no model of 17 joints: its output is {self._keypoints.output}.")
         self.fit, self.lanes, self.mini_batch, self.device, self.engine = None, 1, 1, "cpu", "openvino fp32"
         self.clock = time.process_time  # OpenVINO works in threads of its own
-        self.sha256 = hashlib.sha256(
-            f"{file_sha256(Path(detector))}{file_sha256(Path(keypoints))}".encode()
-        ).hexdigest()
+        both = f"{sha256_file(Path(detector))}{sha256_file(Path(keypoints))}"
+        self.sha256 = hashlib.sha256(both.encode()).hexdigest()
 
     def estimate(self, frames: Sequence[np.ndarray] | np.ndarray) -> list[FramePoses]:
         """The persons of each frame (H, W, 3) uint8 BGR, strongest first, in pixels of the frame."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import copy
 import json
 import math
-import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset
 
 from violence_ops.errors import UsageError
+from violence_ops.files import atomic_path
 from violence_ops.malloc import memory_kept
 from violence_ops.pose.loss import Targets
 from violence_ops.pose.objective import Objective, refiner_alone, whole
@@ -200,12 +200,8 @@ def _save(path: Path, learner: nn.Module, average: nn.Module, optimizer: torch.o
     state = {
         "learner": learner.state_dict(), "average": average.state_dict(), "optimizer": optimizer.state_dict(), "step": step
     }  # fmt: skip
-    fresh = path.with_suffix(".tmp")
-    with fresh.open("wb") as file:
+    with atomic_path(path) as temporary, temporary.open("wb") as file:
         torch.save(state, file)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
 
 
 def _report(path: Path, step: int, means: dict[str, float], settings: TrainingSettings, seconds: float) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_ops.errors import UserError
+from violence_ops.files import atomic_path, sha256_file
 from violence_ops.pose.config import NETWORKS, OWN
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def find(name: str | Path) -> Weights:
     if not card.is_file():
         raise WeightsError(f"{card} is missing; weights are read only with the JSON that was written beside them.")
     facts = read_card(path)
-    digest = file_sha256(path)
+    digest = sha256_file(path)
     if facts.get("sha256") != digest:
         raise WeightsError(f"{path} has SHA-256 {digest[:12]}…, not {str(facts.get('sha256'))[:12]}…: fetch it again.")
     if str(facts.get("network")) not in NETWORKS:
@@ -88,12 +89,6 @@ def _locate(name: str) -> Path:
     )
 
 
-def file_sha256(path: Path) -> str:
-    """Hex digest of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def save(model: nn.Module, path: Path, *, network: str = OWN, **facts: Any) -> Weights:
     """Write the model's weights as fp16 safetensors and the JSON beside them, each complete or not at all.
 
@@ -107,23 +102,12 @@ def save(model: nn.Module, path: Path, *, network: str = OWN, **facts: Any) -> W
         for name, value in model.state_dict().items()
         if value.dtype != torch.int64 or "num_batches_tracked" not in name
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
     content = to_bytes(tensors)
     digest = hashlib.sha256(content).hexdigest()
     card = json.dumps({"network": network, "sha256": digest, **facts}, indent=2, ensure_ascii=False) + "\n"
-    parts = {path: content, path.with_suffix(".json"): card.encode()}
-    fresh = {target: target.with_name(f".{target.name}.tmp") for target in parts}
-    try:
-        for target, temporary in fresh.items():
-            with temporary.open("wb") as file:
-                file.write(parts[target])
-                file.flush()
-                os.fsync(file.fileno())
-        for target, temporary in fresh.items():
-            temporary.replace(target)
-    finally:
-        for temporary in fresh.values():
-            temporary.unlink(missing_ok=True)
+    with atomic_path(path.with_suffix(".json")) as card_file, atomic_path(path) as weights_file:
+        card_file.write_text(card, "utf-8")
+        weights_file.write_bytes(content)
     return Weights(path, digest, network)
 
 

@@ -159,8 +159,7 @@ def _figures(
 ) -> Trained:  # fmt: skip
     """What these probabilities of Fight of the validation clips say; their loss stands for the training loss too."""
     fights = np.array([labels[clip.clip_id] == "Fight" for clip in val])
-    right = np.clip(np.where(fights, probabilities, 1 - probabilities), 1e-6, 1)
-    loss = float(-np.log(right).mean())
+    loss = vote.cross_entropy(probabilities, fights)
     epoch = Epoch(1, 0.0, loss, loss, vote.chosen(probabilities, fights))
     return Trained(
         settings=settings, state=state, threshold=epoch.val.threshold, best_epoch=1, history=[epoch],

@@ -15,15 +15,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from violence_ops.records import FloatArray
+from violence_ops.records import HEAD, LIMBS, TRUNK, FloatArray
 
 Floats = NDArray[np.float64]
 
-_HEAD: Final = [0, 1, 2, 3, 4]
 _SHOULDERS: Final = [5, 6]
 _HANDS: Final = [9, 10]
 _HIPS: Final = [11, 12]
-_TRUNK: Final = [*_SHOULDERS, *_HIPS]
 _FEET: Final = [15, 16]
 _MIN_TOGETHER: Final = 3  # frames: two persons seen together for fewer are no pair
 _CLOSE, _OVERLAPPING = 0.8, 0.15
@@ -93,9 +91,9 @@ class _Person:
         joints = np.where((scores > 0)[..., None], keypoints, np.nan).astype(np.float64)
         low, high = np.nanmin(joints, axis=1), np.nanmax(joints, axis=1)
         size = max(float(np.nanmedian((high - low).max(axis=-1))), 1.0)
-        centre = _or(np.nanmean(joints[:, _TRUNK], axis=1), (low + high) / 2)
+        centre = _or(np.nanmean(joints[:, TRUNK], axis=1), (low + high) / 2)
         shoulders = np.nanmean(joints[:, _SHOULDERS], axis=1)
-        head = _or(np.nanmean(joints[:, _HEAD], axis=1), shoulders)
+        head = _or(np.nanmean(joints[:, HEAD], axis=1), shoulders)
         return cls(
             joints, scores, np.asarray(scores.any(axis=1)), low, high, size, centre, head, shoulders,
             np.nanmean(joints[:, _HIPS], axis=1), np.diff(joints, axis=0) / size, np.diff(centre, axis=0) / size,
@@ -111,7 +109,7 @@ def _of_person(one: _Person) -> dict[str, float]:
     hands = one.joints[:, _HANDS]
     numbers = {
         "drift": _norm(one.drift), "hand_speed": speed[:, _HANDS], "foot_speed": speed[:, _FEET],
-        "head_speed": speed[:, _HEAD], "speed": speed, "jerk": _norm(np.diff(limbs, axis=0)),
+        "head_speed": speed[:, HEAD], "speed": speed, "jerk": _norm(np.diff(limbs, axis=0)),
         "tilt": tilt, "tilt_rate": np.diff(tilt), "aspect": sides[:, 0] / np.maximum(sides[:, 1], 1.0),
         "growth": np.diff(np.log(np.maximum(sides, 1.0)), axis=0),
         "hand_height": (one.shoulders[:, None] - hands)[..., 1] / one.size,
@@ -125,7 +123,7 @@ def _of_pair(a: _Person, b: _Person) -> dict[str, float]:
     distance = _norm(a.centre - b.centre) / size
     shared = np.clip(np.minimum(a.high, b.high) - np.maximum(a.low, b.low), 0, None).prod(axis=-1)
     areas = (a.high - a.low).prod(axis=-1) + (b.high - b.low).prod(axis=-1)
-    fastest = np.fmax(*(np.nanmax(_norm(one.velocity[:, _HANDS + _FEET]), axis=1) for one in (a, b)))
+    fastest = np.fmax(*(np.nanmax(_norm(one.velocity[:, LIMBS]), axis=1) for one in (a, b)))
     head_height = (a.head - b.head)[:, 1] / size
     together = (a.drift * b.drift).sum(axis=-1) / np.maximum(_norm(a.drift) * _norm(b.drift), 1e-4)
     numbers = {

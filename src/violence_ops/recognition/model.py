@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from itertools import combinations
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,7 +21,7 @@ import violence_ops.recognition.fusion  # registers its network and skeleton_tra
 import violence_ops.recognition.time_series  # noqa: F401 - registers its head
 from violence_ops.deployment import compute_device
 from violence_ops.errors import ParamsError
-from violence_ops.params import TrainParams, WindowParams
+from violence_ops.params import FAMILIES, TrainParams, WindowParams, family_fault
 from violence_ops.recognition import channels_first, vectorised
 from violence_ops.recognition.export import annotation
 from violence_ops.recognition.inputs import TrainingWindows, training_windows
@@ -39,7 +38,6 @@ from mmengine.registry import init_default_scope
 
 STREAMS = {"joint": "j", "bone": "b", "joint_motion": "jm", "bone_motion": "bm"}
 """The streams that a graph network can be shown, and what MMAction2 calls them."""
-_CONFIGS = Path(__file__).parent / "configs"
 _MAX_THREADS = 8
 
 
@@ -73,21 +71,16 @@ class Settings:
         return cls(**content | {"windows": WindowParams.model_validate(content["windows"]), "streams": streams})
 
 
-def families() -> list[str]:
-    """The model families that can be trained."""
-    return sorted(path.stem for path in _CONFIGS.glob("*.py") if not path.stem.startswith("_"))
-
-
 def load_config(settings: Settings) -> Config:
     """The family's MMAction2 configuration with the settings filled in.
 
     Raises ParamsError if there is no such family.
     """
-    if settings.family not in families():
-        raise ParamsError(f"train.family is {settings.family!r} but must be one of {', '.join(families())}.")
+    if fault := family_fault(settings.family):
+        raise ParamsError(f"{fault}.")
     init_default_scope("mmaction")
     MMLogger.get_current_instance().setLevel("WARNING")
-    config = Config.fromfile(str(_CONFIGS / f"{settings.family}.py"))
+    config = Config.fromfile(str(FAMILIES / f"{settings.family}.py"))
     if "model" in config:
         _fill_in(config, settings)
     return config

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
     from violence_ops.recognition.train import Trained
 
 _FORMAT = 1
-FILES = ("MODEL_CARD.md", "config.json", "model.safetensors", "thresholds.json")
-"""What every package has."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_ops.errors import ParamsError, UserError
-from violence_ops.files import atomic_path, write_json
+from violence_ops.files import atomic_path, sha256_file, write_json
+from violence_ops.params import STARTS, shipped_starts
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from violence_ops.recognition.model import Settings
 
-FOLDER = Path(__file__).parent / "weights"
 _STREAMS = ("joint", "joint_motion")  # of starts from before they named them
 
 
@@ -59,25 +58,20 @@ class Start:
         )
 
 
-def available() -> list[str]:
-    """The names of the shipped starts."""
-    return sorted(path.stem for path in FOLDER.glob("*.safetensors"))
-
-
 def find(name: str | Path) -> Start:
     """The shipped start of that name, or the one at that .safetensors path; verified against the JSON beside it.
 
     Raises ParamsError if there is none, its JSON is missing or incomplete, or the hash does not match.
     """
-    path = Path(name) if str(name).endswith(".safetensors") else FOLDER / f"{name}.safetensors"
+    path = Path(name) if str(name).endswith(".safetensors") else STARTS / f"{name}.safetensors"
     card = path.with_suffix(".json")
     if not path.is_file() or not card.is_file():
-        shipped = ", ".join(available()) or "none"
+        shipped = ", ".join(shipped_starts()) or "none"
         raise ParamsError(
             f"train.start is {str(name)!r}, but {path.absolute()} with its .json is not there: use null, one of {shipped}, or the "
             "full path of one of your own."
         )
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    digest = sha256_file(path)
     try:
         facts = json.loads(card.read_text("utf-8"))
         expected, sizes = facts["sha256"], (facts["base_channels"], facts["window_size"])
@@ -125,7 +119,7 @@ def save(state: Mapping[str, Tensor], settings: Settings, path: Path, **facts: A
     halves = {n: (v.half() if v.is_floating_point() else v).cpu().contiguous() for n, v in state.items()}
     with atomic_path(path) as temporary:
         save_file(halves, temporary, metadata={"format": "pt"})
-        digest = hashlib.sha256(temporary.read_bytes()).hexdigest()
+        digest = sha256_file(temporary)
     networks = {
         "" if name == settings.family else name: {"family": one.family, "streams": list(one.streams)}
         for name, one in ensemble.members(settings).items()

@@ -8,7 +8,6 @@ that was not, on one machine.
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -20,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from violence_ops.errors import ParamsError, UserError
+from violence_ops.files import atomic_path
 from violence_ops.malloc import memory_kept
 from violence_ops.params import TrainParams, WindowParams
 from violence_ops.recognition import ensemble, starts, vote
@@ -128,8 +128,7 @@ class _Validation:
 
     def loss(self, probabilities: FloatArray) -> float:
         """Mean cross-entropy of the clip probabilities."""
-        right = np.where(self.labels == 1, probabilities, 1 - probabilities)
-        return float(-np.log(np.clip(right, 1e-6, 1)).mean())
+        return vote.cross_entropy(probabilities, self.labels == 1)
 
 
 @dataclass
@@ -288,12 +287,8 @@ class _Training:
             "history": [asdict(epoch) for epoch in found.history], "last_gain": found.last_gain,
             "best": found.best.epoch if found.best else 0, "state": found.state, "probabilities": found.probabilities.tolist(),
         }  # fmt: skip
-        fresh = path.with_suffix(".tmp")
-        with fresh.open("wb") as file:
+        with atomic_path(path) as temporary, temporary.open("wb") as file:
             torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        fresh.replace(path)
 
     def _resume(self, path: Path) -> None:
         content = torch.load(path, map_location=device(), weights_only=True)

@@ -8,14 +8,13 @@ import torch
 from torch import Tensor, nn
 
 import violence_ops.openmmlab  # noqa: F401
-from violence_ops.records import JOINTS
+from violence_ops.records import HEAD, JOINTS, LIMBS, TRUNK
 
 # isort: split
 from mmaction.registry import MODELS
 from mmengine.model import BaseModule
 
-_HEAD, _TRUNK, _LIMBS = [0, 1, 2, 3, 4], [5, 6, 11, 12], [9, 10, 15, 16]
-PER_TOKEN = 2 * JOINTS + JOINTS + 2 * JOINTS + 5 + 3 * len(_LIMBS)
+PER_TOKEN = 2 * JOINTS + JOINTS + 2 * JOINTS + 5 + 3 * len(LIMBS)
 _SMALLEST = 1e-2  # of the scene: a person's size is not taken for smaller
 _FAR = 3.0  # sizes
 _NEVER = 1e4
@@ -118,14 +117,14 @@ def streams(x: Tensor) -> tuple[dict[str, Tensor], Tensor]:
 
 def _others(points: Tensor, seen: Tensor, present: Tensor, centre: Tensor, size: Tensor) -> Tensor:
     """How each person stands to the next in rank (the last to the first), `(N, M, T, 5 + 12)`; zeros where one is missing."""
-    head = _mean(points[..., _HEAD, :], seen[..., _HEAD])
+    head = _mean(points[..., HEAD, :], seen[..., HEAD])
     other = {"centre": _next(centre), "head": _next(head), "size": _next(size)}
     both = present & _next(present) & (points.shape[1] > 1)
     scale = ((size + other["size"]) / 2)[..., None]
     offset = (other["centre"] - centre) / scale
     ratio = (other["size"] / size).log()[..., None]
     alone = torch.stack([offset[..., 0].abs(), offset[..., 1], offset.norm(dim=-1)], -1)
-    limbs, known = points[..., _LIMBS, :], seen[..., _LIMBS]
+    limbs, known = points[..., LIMBS, :], seen[..., LIMBS]
     gaps = [
         torch.where(known, (limbs - other[target][..., None, :]).norm(dim=-1) / scale, _FAR)
         for target in ("head", "centre")
@@ -148,8 +147,8 @@ def _mean(points: Tensor, seen: Tensor) -> Tensor:
 
 def _centre(points: Tensor, seen: Tensor) -> Tensor:
     """Of the trunk, or of all joints where no joint of the trunk is seen."""
-    trunk = seen[..., _TRUNK]
-    return torch.where(trunk.any(-1)[..., None], _mean(points[..., _TRUNK, :], trunk), _mean(points, seen))
+    trunk = seen[..., TRUNK]
+    return torch.where(trunk.any(-1)[..., None], _mean(points[..., TRUNK, :], trunk), _mean(points, seen))
 
 
 def _size(points: Tensor, seen: Tensor) -> Tensor:

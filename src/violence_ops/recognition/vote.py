@@ -37,6 +37,12 @@ def confidences(probabilities: Floats, presence: Floats) -> Floats:
     return np.maximum(probabilities, 1 - probabilities) * presence
 
 
+def cross_entropy(probabilities: Floats, is_fight: Bools) -> float:
+    """Mean over clips `(N,)` of -log of the probability of what is right, which counts as at least 1e-6."""
+    right = np.where(is_fight, probabilities, 1 - probabilities)
+    return float(-np.log(np.clip(right, 1e-6, 1)).mean())
+
+
 def scores_at(threshold: float, probabilities: Floats, is_fight: Bools) -> Scores:
     """F1, precision, recall and accuracy of the verdict `probability > threshold` over clips `(N,)`; 0 where undefined."""
     said = np.asarray(probabilities, float) > threshold

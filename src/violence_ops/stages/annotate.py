@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Final
+
+import pyarrow as pa
 
 from violence_ops.errors import Rejected, ServiceUnavailable
 from violence_ops.files import fingerprint, load_table, read_fingerprint, write_table
 from violence_ops.folders import Batch
-from violence_ops.params import AnnotationParams, Params
-from violence_ops.records import ClipRecord
-from violence_ops.stages import batches, overlays, workers
+from violence_ops.params import Params
+from violence_ops.records import ClipPoses, ClipRecord
+from violence_ops.stages import batches, workers
 from violence_ops.stages.annotation_summary import scene_of
 from violence_ops.stages.batches import Progress
-from violence_ops.stages.overlay import judgement
+from violence_ops.stages.capacity import free_memory
 from violence_ops.stages.parts import record_progress, unless_forgotten, withdraw, writing
 from violence_ops.workspace import Workspace
 
-if TYPE_CHECKING:
-    from violence_ops.video.overlay import Judgement
-
-_log = logging.getLogger(__name__)
+_PROCESS_MEMORY: Final = 256 << 20
+_MEMORY_PER_ROW: Final = 1280
+"""Bytes that a process needs, and for each row of a clip's poses on top. With clips of 36,000 to 2,160,000 rows a process took
+less: 274 to 1,962 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,6 @@ class AnnotateResult:
     one_person: int = 0
     crowds: int = 0
     not_ranked: int = 0
-    overlays: int = 0
     quarantined: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
@@ -60,12 +60,12 @@ def run(
 ) -> AnnotateResult:
     """Annotate the accepted clips of one batch, or of every open one; done clips are left as they are.
 
-    The tables do not depend on the number of processes. A clip beyond the time limit goes to quarantine.
-    Raises UserError if the poses of a clip are missing, ServiceUnavailable if the system kills what works on one twice.
+    The tables do not depend on the number of processes. A clip beyond the time limit, or too large for the free memory, goes to
+    quarantine. Raises UserError if the poses of a clip are missing, ServiceUnavailable if the machine lacks memory for any clip.
     """
     chosen = None if clip_ids is None else list(clip_ids)
     found: list[_Counts] = []
-    annotated, overlays, refused = 0, 0, Counter[str]()
+    annotated, refused = 0, Counter[str]()
     for batch in batches.chosen_batches(workspace, batch_id):
         if batch.is_sealed:
             continue
@@ -83,9 +83,7 @@ def run(
                 with unless_forgotten(workspace, clip.clip_id):
                     by_clip[clip.clip_id] = _counts(batch, clip, params.annotation.crowd)
         found += by_clip.values()
-        fresh = [clip for clip in due if clip.clip_id in by_clip]
-        annotated += len(fresh)
-        overlays += _overlays(workspace, batch, fresh, params, progress)
+        annotated += sum(clip.clip_id in by_clip for clip in due)
     if clip_ids is None:
         record_progress(workspace, "annotate")
     scenes = Counter(counts.scene for counts in found)
@@ -97,7 +95,6 @@ def run(
         one_person=scenes["one person"],
         crowds=scenes["crowd"],
         not_ranked=sum(counts.tracks > 0 and not counts.ranked for counts in found),
-        overlays=overlays,
         quarantined=dict(sorted(refused.items())),
     )
 
@@ -110,7 +107,7 @@ def _annotate(
     common = {"root": str(workspace.root), "batch_id": batch.batch_id, "params": params.model_dump(mode="json")}
     limits = {clip.clip_id: params.annotation.allowance_s(clip.duration_s) for clip in clips}
     lost = {}
-    count = workers.worker_count(params.annotation.workers, len(clips))
+    count = workers.worker_count(params.annotation.workers, len(clips), _memory(batch, clips))
     with closing(workers.outcomes(f"{__name__}:annotate_clip", common, limits, workers=count)) as answers:
         for done, outcome in enumerate(answers, start=1):
             if outcome.failure:
@@ -124,14 +121,28 @@ def _annotate(
     return lost
 
 
+def _memory(batch: Batch, clips: list[ClipRecord]) -> int:
+    """Bytes that a process may need for any of these clips: they grow with the rows of its poses."""
+    rows = max((batches.part_rows(batch, "poses", clip.clip_id) for clip in clips), default=0)
+    return max(workers.MEMORY_PER_WORKER, _PROCESS_MEMORY + _MEMORY_PER_ROW * rows)
+
+
 def _refusal(clip: ClipRecord, failure: str, limit_s: float) -> Rejected:
-    """What a failure says of the clip. Raises ServiceUnavailable for one that says nothing of it: the system killed its process."""
-    if failure == "killed":
-        raise ServiceUnavailable(
-            f"The process that followed the people of {clip.source_path} was killed twice, most likely because the machine lacks "
-            "memory: free some or lower annotation.workers, then run the step again."
-        )
+    """What a failure says of the clip. Raises ServiceUnavailable for one that says nothing of it: the system killed its process,
+    and another clip's would fare no better, as there is no memory for any."""
     what = f"Following the people of {clip.source_path}"
+    if failure == "killed":
+        free = free_memory()
+        if free < workers.MEMORY_PER_WORKER:
+            raise ServiceUnavailable(
+                f"{what} was killed twice, most likely because the machine lacks memory ({free / 2**30:.1f} GiB are free): free some, "
+                "then run the step again."
+            )
+        return Rejected(
+            "timeout",
+            f"{what} was killed twice, with no other clip beside it, most likely because it needs more memory than is free "
+            f"({free / 2**30:.1f} GiB): cut it into shorter clips, or run `violence-ops retry` once there is more.",
+        )
     if failure == "crashed":
         return Rejected("decode_error", f"{what} crashed its process twice: copy it again from its source.")
     return Rejected("timeout", f"{what} took longer than annotation.timeout_s allows it ({limit_s:g} s).")
@@ -147,12 +158,20 @@ def annotate_clip(common: dict[str, Any], clip_id: str) -> dict[str, Any]:
     batch = workspace.batch(common["batch_id"])
     with unless_forgotten(workspace, clip_id):
         for clip in batches.accepted_clips(batch, [clip_id]):
-            poses = batches.read_poses(batch, clip)
             frames = sampled_frames(clip, params.pose.max_frames_per_second)
-            tracks, mark = follow(poses, params, frames).to_table(), expected(batch, clip, params)
+            # the poses have no name here, so that `follow` can let go of them
+            tracks = follow(_poses(batch, clip), params, frames).to_table()
+            mark = expected(batch, clip, params)
             with writing(workspace, batch, clip_id):
                 write_table(batch.part("tracks", clip_id), tracks, mark)
     return {}
+
+
+def _poses(batch: Batch, clip: ClipRecord) -> ClipPoses:
+    """A clip's poses, without the four times as much memory that reading their table took."""
+    poses = batches.read_poses(batch, clip)
+    pa.default_memory_pool().release_unused()
+    return poses
 
 
 def expected(batch: Batch, clip: ClipRecord, params: Params) -> str:
@@ -176,21 +195,3 @@ def _counts(batch: Batch, clip: ClipRecord, crowd: int) -> _Counts:
     ranks = table.column("rank").unique().to_pylist()
     scene = scene_of(table.column("frame").to_numpy(), crowd)
     return _Counts(len(table.column("track_id").unique()), sum(rank > 0 for rank in ranks), scene)
-
-
-def _overlays(
-    workspace: Workspace, batch: Batch, clips: list[ClipRecord], params: Params, progress: Progress | None
-) -> int:
-    """Write the overlay videos that `annotation.overlay` asks for; returns how many. One that fails is left out."""
-    wanted = [clip.clip_id for clip in clips if wants_overlay(clip, judgement(batch, clip), params.annotation)]
-    result = overlays.run(workspace, params, wanted, progress=progress)
-    for sentence in result.failed.values():
-        _log.warning("no overlay: %s", sentence)
-    return len(result.made)
-
-
-def wants_overlay(clip: ClipRecord, judged: Judgement | None, params: AnnotationParams) -> bool:
-    """Whether a clip gets a video: all of them, or those that a label or the champion calls a Fight."""
-    if params.overlay != "fights":
-        return params.overlay == "all"
-    return clip.label == "Fight" or (judged is not None and judged.is_fight)

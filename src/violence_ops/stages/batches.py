@@ -143,10 +143,15 @@ def locked(workspace: Workspace, batch: Batch, *, shared: bool = False) -> Itera
         yield
 
 
+def is_video(path: Path) -> bool:
+    """Whether a file's name ends as that of a known video format does, in small letters or large."""
+    return path.suffix.lower() in _SUFFIXES
+
+
 def stored_suffix(source_path: str) -> str:
     """The suffix under which a file is kept: its own if it is that of a known video format, else `.bin`."""
-    suffix = Path(source_path).suffix.lower()
-    return suffix if suffix in _SUFFIXES else ".bin"
+    path = Path(source_path)
+    return path.suffix.lower() if is_video(path) else ".bin"
 
 
 def video_of(batch: Batch, clip: ClipRecord) -> Path:
@@ -192,12 +197,6 @@ def read_poses(batch: Batch, clip: ClipRecord) -> ClipPoses:
 def read_tracks(batch: Batch, clip: ClipRecord) -> ClipTracks:
     """One clip's tracks."""
     return ClipTracks.from_table(read_rows(batch, "tracks", clip.clip_id), clip)
-
-
-def iterate_tracks(batch: Batch, clips: Iterable[ClipRecord]) -> Iterator[ClipTracks]:
-    """The tracks of many clips of one batch, reading a sealed table a row group (one clip) at a time."""
-    for clip in clips:
-        yield read_tracks(batch, clip)
 
 
 def row_count(path: Path) -> int:

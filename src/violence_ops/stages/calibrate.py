@@ -95,8 +95,8 @@ def run(
     *,
     clips: Path | None = None,
     name: str | None = None,
-    frames: int = 150,
-    scenes: int = 40,
+    frames: int,
+    scenes: int,
     progress: Progress | None = None,
 ) -> CalibrateResult:
     """Make the INT8 networks of weights (default: `pose.weights`), one for each input size that occurs.
@@ -131,7 +131,7 @@ def run(
 
 
 def _videos(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and batches.stored_suffix(path.name) != ".bin")
+    return sorted(path for path in folder.rglob("*") if path.is_file() and batches.is_video(path))
 
 
 def _of_workspace(workspace: Workspace, params: Params) -> list[Path]:

@@ -103,7 +103,9 @@ class _Seen:
             self._lost_video(self.batch.videos / name, wanted[name], "missing", "The original is gone.")
         for name in sorted(there & wanted.keys()):
             if (self.batch.videos / name).stat().st_size != wanted[name].size_bytes:
-                self._lost_video(self.batch.videos / name, wanted[name], "damaged", "It has not the size it came with.")
+                self._lost_video(
+                    self.batch.videos / name, wanted[name], "damaged", "Its size is not the one it came with."
+                )
         self._stray(tuple(self._shown(self.batch.videos / name) for name in strangers), "videos")
 
     def stray_parts(self, ingested: set[str], accepted: dict[str, ClipRecord]) -> None:
@@ -130,14 +132,14 @@ class _Seen:
             "orphaned": "Parts with rows of another clip.",
             "damaged": "Files that cannot be read.",
         }
-        remedy = self._again()
+        remedy = self._remedy()
         listed = [
             Finding(kind, table, self.batch.batch_id, tuple(sorted(ids)), sentences[kind], remedy)
             for (kind, table), ids in sorted(self.lists.items(), key=lambda item: list(_STAGES).index(item[0][1]))
         ]
         return [*self.single, *listed]
 
-    def _again(self) -> str:
+    def _remedy(self) -> str:
         """The bad parts away, then the stages from the first that has something to do."""
         bad = [
             self._shown(self.batch.part(table, clip_id))

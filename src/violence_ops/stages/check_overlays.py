@@ -9,9 +9,9 @@ from pathlib import Path
 from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord, ClipTracks
-from violence_ops.stages import batches, overlay
-from violence_ops.stages.annotate import wants_overlay
+from violence_ops.stages import batches, overlay, overlays
 from violence_ops.stages.findings import DAMAGED, Finding, Kind, command
+from violence_ops.stages.labels_file import later_labels
 from violence_ops.stages.rows import clip_tables
 from violence_ops.workspace import Workspace
 
@@ -24,6 +24,7 @@ class Overlays:
 
     def __init__(self, workspace: Workspace, params: Params) -> None:
         self.workspace, self.params = workspace, params
+        self.labels = later_labels(workspace) if params.annotation.overlay == "fights" else {}
         self.left: dict[str, list[Path]] = defaultdict(list)
         self.of_reports: dict[str, list[Path]] = defaultdict(list)
         for path in sorted(workspace.overlays.rglob("*")):
@@ -37,7 +38,7 @@ class Overlays:
         for clip_id in accepted.keys() & self.of_reports.keys():
             del self.of_reports[clip_id]
         taken = {clip_id: self.left.pop(clip_id) for clip_id in accepted.keys() & self.left.keys()}
-        named = {clip_id: self._proper(batch, accepted[clip_id]) for clip_id in taken}
+        named = {clip_id: overlays.path_of(self.workspace, batch, accepted[clip_id]) for clip_id in taken}
         strays = [path for clip_id, paths in taken.items() for path in paths if path != named[clip_id]]
         yield from self._orphans(strays, batch.batch_id, "There is another, proper overlay name for these clips.")
         there = {clip_id: accepted[clip_id] for clip_id, path in named.items() if path in taken[clip_id]}
@@ -48,7 +49,7 @@ class Overlays:
             }
             wanted = {
                 clip_id for clip_id, clip in accepted.items()
-                if wants_overlay(clip, judged.get(clip_id), self.params.annotation)
+                if overlays.is_wanted(self.labels.get(clip_id, clip.label), judged.get(clip_id), self.params.annotation)
             }  # fmt: skip
             shown = {clip_id: overlay.shown(tracks, judged.get(clip_id)) for clip_id, tracks in _tracks(batch, there)}
         except DAMAGED:
@@ -70,11 +71,6 @@ class Overlays:
         """Overlays of clips that no batch has; ask when all batches have taken theirs."""
         paths = [path for mine in (self.left, self.of_reports) for found in mine.values() for path in found]
         yield from self._orphans(paths, None, "They belong to no accepted clip.")
-
-    def _proper(self, batch: Batch, clip: ClipRecord) -> Path:
-        from violence_ops.video.write import container_suffix
-
-        return self.workspace.overlay(clip.clip_id, container_suffix(batches.video_of(batch, clip)))
 
     def _orphans(self, paths: list[Path], batch_id: str | None, why: str) -> Iterator[Finding]:
         if paths:

@@ -139,7 +139,7 @@ class _Findings:
         _, strangers = compare(known, ids)
         if strangers:
             why = f"Rows of clips {who or 'that the clips table does not know as accepted'}."
-            self._add("orphaned", f"rows of {name}", strangers, why, self._again(self.batch.table(name)))
+            self._add("orphaned", f"rows of {name}", strangers, why, self._remedy(self.batch.table(name)))
 
     def outdated(self, manifest: dict[str, Any], recipe: Recipe, clip: ClipRecord) -> None:
         """What the batch was made with, against what is in use."""
@@ -168,12 +168,12 @@ class _Findings:
             self._damaged(path, "Its bytes are not those whose SHA-256 batch.json holds.")
 
     def _damaged(self, path: Path, why: str) -> None:
-        self._add("damaged", "file", (self._shown(path),), why, self._again(path))
+        self._add("damaged", "file", (self._shown(path),), why, self._remedy(path))
 
     def _pull(self) -> str:
         return f"violence-ops dvc pull --force {self._shown(self.batch.pointer)}"
 
-    def _again(self, path: Path) -> str:
+    def _remedy(self, path: Path) -> str:
         """Fetch one file anew. What lies in DVC's cache may be the same file on disk, and so is not trusted either."""
         shown = self._shown(path)
         return f"find .dvc/cache -samefile {shown} -delete && rm -f {shown} && {self._pull()}"

@@ -25,6 +25,7 @@ from typing import IO, Any
 
 from typing_extensions import TypedDict
 
+from violence_ops import drop_folder
 from violence_ops.catalog import Catalog
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import atomic_path, read_json, sync_folder, write_json
@@ -75,7 +76,7 @@ class Claim:
     def file(self, number: int) -> Path:
         return self.folder / "files" / str(number)
 
-    def take(self, found: list[tuple[Path, Drop]]) -> list[Path]:
+    def take(self, inbox: Path, found: list[tuple[Path, Drop]]) -> list[Path]:
         """Move files from the inbox into the claim; those that another run was faster to take are left out.
 
         Returns the files that stay where they are because they may not be read, or their folder may not be changed.
@@ -90,7 +91,7 @@ class Claim:
         closed = []
         for number, (path, _) in new.items():
             try:
-                taken = _rename(path, self.file(number))
+                taken = _rename(inbox, path, self.file(number))
             except PermissionError:
                 taken = False
                 closed.append(path)
@@ -109,10 +110,10 @@ class Claim:
 
     def make_own(self) -> None:
         """Replace what others have a hold on, by another name or as its owner, by copies: theirs are not ours to link, to make
-        read-only or to see changed."""
+        read-only or to see changed. A copy has no wider mode than theirs."""
         for path in map(self.file, self.drops):
             if _is_shared(path):
-                with atomic_path(path) as temporary:
+                with atomic_path(path, mode=path.stat().st_mode & 0o644 | 0o600) as temporary:
                     shutil.copyfile(path, temporary)
 
     def decision(self) -> dict[str, Any] | None:
@@ -200,11 +201,13 @@ def _lock(folder: Path, locks: ExitStack) -> IO[str] | None:
     return handle
 
 
-def _rename(path: Path, target: Path) -> bool:
+def _rename(inbox: Path, path: Path, target: Path) -> bool:
     try:
-        if _is_shared(path) and not os.access(path, os.R_OK):
-            raise PermissionError(errno.EACCES, "no copy can be made of it", str(path))
-        path.rename(target)
+        with drop_folder.opened(inbox, path.parent) as folder:
+            here = folder / path.name
+            if _is_shared(here) and not os.access(here, os.R_OK):
+                raise PermissionError(errno.EACCES, "no copy can be made of it", str(path))
+            here.rename(target)
     except FileNotFoundError:
         return False
     except OSError as error:

@@ -23,7 +23,7 @@ from violence_ops.workspace import Workspace
 _LEAST_DISK_GIB: Final = 5.0
 _LEAST_MEMORY_GIB: Final = 4.0
 _UNFORESEEN: Final = (
-    "mend what it names; if that is memory, free some (`nvidia-smi` lists who holds that of a GPU), then ask again"
+    "fix what it names; if that is memory, free some (`nvidia-smi` lists what uses a GPU's), then check again"
 )
 _ON_WORKERS: Final = (
     "no GPU here, but Celery's workers of the queue gpu find the poses: ask there too, with "

@@ -207,7 +207,7 @@ def _pose_weights(manifest: Manifest) -> str:
 def _notes(manifest: Manifest, reference: _Reference) -> Iterator[str]:
     if reference.pose_weights != [_pose_weights(manifest)]:
         name = manifest.facts["pose_weights"]["name"]
-        yield f"The night's poses were found by {name}, those of the training by other weights: differences may be theirs."
+        yield f"The night's poses were found by {name}, those of the training by other weights: the weights may explain the differences."
 
 
 def _lines(report: DriftReport) -> Iterator[str]:

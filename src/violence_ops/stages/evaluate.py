@@ -29,14 +29,14 @@ from violence_ops.evaluation.records import (
 )
 from violence_ops.evaluation.report import headline
 from violence_ops.evaluation.slices import slices_of
-from violence_ops.files import folder_sha256, load_table, sha256_file, write_json
+from violence_ops.files import folder_sha256, write_json
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord, ClipTracks, Label
 from violence_ops.registry import PACKAGE_TAG, Registry
 from violence_ops.stages import pictures, releases, reports, trained_on
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.capacity import peak_memory
-from violence_ops.stages.holdout import TABLES, read_facts
+from violence_ops.stages.holdout import open_frozen
 from violence_ops.stages.score import load_version
 from violence_ops.video.sandbox import Sandbox
 from violence_ops.workspace import Workspace
@@ -119,11 +119,11 @@ def run(
     give the same figures but for the times. Raises WorkspaceError if there is no candidate or holdout, or holdout or report were changed.
     """
     registry = releases.open_registry(workspace)
-    version = candidate or registry.alias("candidate")
+    version = candidate or registry.alias(releases.CANDIDATE)
     if version is None:
         raise WorkspaceError("There is no candidate to evaluate: run `violence-ops train` first.")
     live = releases.champion(workspace)
-    frozen = _read_holdout(workspace, holdout)
+    frozen = _Holdout(workspace, *open_frozen(workspace, holdout))
     own = _contestant(workspace, registry, version, frozen.facts)
     rival = _contestant(workspace, registry, live, frozen.facts) if live else None
     files = workspace.report(f"{version}-vs-{live or 'none'}")
@@ -144,34 +144,6 @@ def run(
         report=files.name, report_path=str(files.page), json_path=str(files.evaluation), headline=headline(evaluation),
         candidate=version, champion=live, holdout=frozen.facts.version, f1=evaluation.candidate.metrics.f1, reused=reused,
     )  # fmt: skip
-
-
-def _read_holdout(workspace: Workspace, version: str | None) -> _Holdout:
-    """Read a frozen holdout. Raises WorkspaceError if there is none, or its tables are not those that were frozen."""
-    versions = workspace.holdout_versions()
-    name = version or (versions[-1] if versions else None)
-    if name is None or name not in versions:
-        wanted = f"holdout {name}" if name else "holdout"
-        raise WorkspaceError(f"There is no {wanted} yet: make one with `violence-ops holdout freeze`.")
-    folder = workspace.holdout(name)
-    content = read_facts(workspace, name)
-    for table in TABLES:
-        if not (folder / table).is_file() or sha256_file(folder / table) != content["sha256"][table]:
-            raise WorkspaceError(
-                f"{folder / table} is not what was frozen: restore it with `dvc checkout {folder}.dvc`."
-            )
-    facts = HoldoutFacts(version=name, revision=content["revision"], batches=tuple(content["batches"]))
-    clips = [ClipRecord.from_dict(row) for row in load_table(folder / "clips.parquet").to_pylist()]
-    if not clips:
-        raise WorkspaceError(
-            f"Holdout {name} holds no clip: freeze another one with `violence-ops holdout freeze` once there are labelled clips."
-        )
-    for clip in clips:
-        if clip.label is None:
-            raise WorkspaceError(
-                f"Clip {clip.clip_id} of holdout {name} has no label: freeze another one with `violence-ops holdout freeze`."
-            )
-    return _Holdout(workspace, facts, clips, load_table(folder / "tracks.parquet"))
 
 
 def _contestant(workspace: Workspace, registry: Registry, version: str, holdout: HoldoutFacts) -> _Contestant:
@@ -229,7 +201,7 @@ def _judge(
 
 
 def _label(clip: ClipRecord) -> Label:
-    assert clip.label is not None  # _read_holdout has looked
+    assert clip.label is not None  # open_frozen has looked
     return clip.label
 
 
@@ -302,10 +274,9 @@ def _logged(evaluation: Evaluation) -> dict[str, float]:
 
 
 def _record(workspace: Workspace, params: Params, evaluation: Evaluation) -> None:
-    champion = evaluation.champion
     content = {
         "report": evaluation.name, "holdout": evaluation.holdout.to_dict(), "candidate": evaluation.candidate.version,
-        "champion": champion.version if champion else None, "f1": evaluation.candidate.metrics.f1,
+        "champion": evaluation.champion_version, "f1": evaluation.candidate.metrics.f1,
     }  # fmt: skip
     workspace.write_progress("evaluate", content)
     versioning.commit_stage(workspace, ["evaluate"], f"Evaluation {evaluation.name}", params)

@@ -10,8 +10,7 @@ from typing import Final
 from violence_ops import versioning, versioning_experiment
 from violence_ops.errors import UsageError
 from violence_ops.stages import tombstones
-from violence_ops.stages.releases import open_registry
-from violence_ops.stages.train import CANDIDATE
+from violence_ops.stages.releases import CANDIDATE, open_registry
 from violence_ops.workspace import Workspace
 
 LEARNING: Final = ("assemble", "train")

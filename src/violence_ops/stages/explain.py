@@ -169,7 +169,7 @@ def _described(tracks: ClipTracks, clip: ClipRecord, params: Params) -> list[dic
     """One entry per track, by rank; `adds` is what each component that counts adds to the involvement, `not_ranked` why not."""
     import numpy as np
 
-    from violence_ops.involvement.sightings import Sightings
+    from violence_ops.involvement.sightings import OBSTACLES, Sightings
     from violence_ops.records import sampled_frames
 
     shares = {name: share for name, share in params.involvement.involvement_shares.items() if share}
@@ -193,7 +193,7 @@ def _described(tracks: ClipTracks, clip: ClipRecord, params: Params) -> list[dic
                 "flicker": round(float(seen.flicker[place]), 4),
                 "not_ranked": None
                 if tracks.rank[first]
-                else _obstacle(seen, place, int(obstacles[place]), params.involvement),
+                else _obstacle(seen, place, OBSTACLES[obstacles[place]], params.involvement),
                 "involvement": round(float(tracks.involvement[first]), 4),
                 **components,
                 "adds": {
@@ -205,15 +205,16 @@ def _described(tracks: ClipTracks, clip: ClipRecord, params: Params) -> list[dic
     return sorted(found, key=lambda track: (not track["rank"], track["rank"], track["track_id"]))
 
 
-def _obstacle(seen: Sightings, place: int, which: int, params: InvolvementParams) -> str:
-    """Why a track is not ranked, with the figure and the limit."""
-    sentences = (
-        "by the limits of its time, which this batch does not name",
-        f"short: seen for {seen.seconds[place]:.2f} s, involvement.min_track_s is {params.min_track_s:g}",
-        f"weak: mean score {seen.strength[place]:.2f}, involvement.min_mean_score is {params.min_mean_score:g}",
-        f"flickering: {seen.flicker[place]:.0%} of its frames follow a gap, involvement.max_flicker is {params.max_flicker:.0%}",
-    )
-    return sentences[which]
+def _obstacle(seen: Sightings, place: int, which: str | None, params: InvolvementParams) -> str:
+    """Why a track is not ranked: which of `OBSTACLES`, with the figure and the limit."""
+    if which is None:
+        return "by the limits of its time, which this batch does not name"
+    figures = {
+        "short": f"seen for {seen.seconds[place]:.2f} s, involvement.min_track_s is {params.min_track_s:g}",
+        "weak": f"mean score {seen.strength[place]:.2f}, involvement.min_mean_score is {params.min_mean_score:g}",
+        "flickering": f"{seen.flicker[place]:.0%} of its frames follow a gap, involvement.max_flicker is {params.max_flicker:.0%}",
+    }
+    return f"{which}: {figures[which]}"
 
 
 def _verdict(batch: Batch, clip: ClipRecord) -> dict[str, Any] | None:

@@ -19,6 +19,7 @@ def follow(poses: ClipPoses, params: Params, frames: IntArray) -> ClipTracks:
     from violence_ops.involvement import rank
     from violence_ops.tracking import ByteTrack, fill
 
-    people = poses.usable()
-    tracks = ClipTracks.from_poses(people, ByteTrack(params.tracking).track(people, frames))
+    poses = poses.usable()
+    tracks = ClipTracks.from_poses(poses, ByteTrack(params.tracking).track(poses, frames))
+    del poses  # of a long clip no more than needs be is held
     return rank(fill(tracks, frames, params.tracking.fill_gap_s), params.involvement, frames=frames)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import IO, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from violence_ops import versioning, versioning_erase
+from violence_ops import drop_folder, versioning, versioning_erase
 from violence_ops.catalog import CatalogClip
 from violence_ops.errors import UsageError, UserError, WorkspaceError
 from violence_ops.files import open_table
@@ -70,12 +71,12 @@ class ForgetResult:
     def lines(self) -> list[str]:
         """For people."""
         done = "would be forgotten" if self.dry_run else "is forgotten"
-        models = ", ".join(self.models) or "none"
+        models, silent = ", ".join(self.models) or "none", ", ".join(self.silent_models)
         return [
             f"Clip {self.clip_id} of {f'batch {self.batch_id}' if self.batch_id else 'no batch'} {done}.",
             *(f"  {name:<20} {_shown(value)}" for name, value in self.removed.items()),
             f"Models trained on it: {models}" + (" (train again without it)" if self.models else ""),
-            *([f"Models that do not say: {', '.join(self.silent_models)}"] if self.silent_models else []),
+            *([f"Models that do not say what they were trained on: {silent}"] if silent else []),
             *self.notices,
             *(f"Not removed: {sentence}" for sentence in self.left),
             *(f"Stays: {sentence}." for sentence in self.remains),
@@ -123,9 +124,9 @@ class _Forgetting:
 
     def run(self, progress: Progress | None) -> ForgetResult:
         for done, step in enumerate(STEPS, start=1):
-            getattr(self, step)()
+            step(self)
             if progress:
-                progress(step.replace("_", " "), done, len(STEPS))
+                progress(step.__name__.replace("_", " "), done, len(STEPS))
         return _result(self.stone, self.removed, tuple(self.notices), self.left, dry_run=False)
 
     @property
@@ -174,9 +175,9 @@ class _Forgetting:
         with self.workspace.lock("shadow"):  # one under way is about to write what it has read
             found = _loose(self.workspace, self.clip_id)
             for path in found:
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+                _remove(self.workspace, path)
         shutil.rmtree(self.workspace.drift_references, ignore_errors=True)
-        for name in self.stone["evaluations"]:
+        for name in sorted({*self.stone["evaluations"], *traces.pages_with(self.workspace, self.clip_id)}):
             self._draw_again(self.workspace.report(name))
         if found:
             self.removed["files"] = [str(path.relative_to(self.workspace.root)) for path in found]
@@ -193,9 +194,16 @@ class _Forgetting:
             versioning.git_commit(self.workspace, [self.workspace.reviews], f"Reviews without clip {self.clip_id}")
 
     def _draw_again(self, files: ReportFolder) -> None:
-        """Make the page of an evaluation without the clip's picture."""
-        if files.page.is_file():
+        """Make the page of an evaluation without the clip's picture, and without it among shadow nights; none if that fails."""
+        if not files.page.is_file():
+            return
+        try:
             reports.write_page(self.workspace, files, reports.read(files).evaluation, self.params)
+        except WorkspaceError as error:
+            files.page.unlink()
+            self.notices.append(
+                f"reports/{files.name}/{files.page.name} cannot be made without the clip and was removed: {error}"
+            )
 
     def dataset(self) -> None:
         """The next dataset; if none can be made without the clip, there is none."""
@@ -234,9 +242,18 @@ class _Forgetting:
 
 
 STEPS: Final = (
-    "tombstone", "unfinished_ingestion", "batch_rows", "batch_version", "holdouts", "loose_files", "reviews", "dataset",
-    "stored_versions", "catalog_row", "done",
-)  # fmt: skip
+    _Forgetting.tombstone,
+    _Forgetting.unfinished_ingestion,
+    _Forgetting.batch_rows,
+    _Forgetting.batch_version,
+    _Forgetting.holdouts,
+    _Forgetting.loose_files,
+    _Forgetting.reviews,
+    _Forgetting.dataset,
+    _Forgetting.stored_versions,
+    _Forgetting.catalog_row,
+    _Forgetting.done,
+)
 """In this order."""
 
 
@@ -291,11 +308,27 @@ def _loose(workspace: Workspace, clip_id: str) -> list[Path]:
     called = (path for folder in folders for path in sorted(folder.rglob(f"*{clip_id}*")))
     # also what a kill has left half written: .NAME.parquet.….tmp
     tables = (path for path in sorted(workspace.cache.rglob("*.parquet*")) if _may_have_rows(path, clip_id))
-    pages = (path for path in sorted(workspace.cache.glob("*.html*")) if clip_id.encode() in path.read_bytes())
+    half_written = workspace.reports.glob("*/.*.html.*.tmp")
+    pages = (path for path in sorted([*workspace.cache.glob("*.html*"), *half_written]) if _names(path, clip_id))
+    # what a training has left that was not registered yet: its tables and its model
+    trainings = (path for path in sorted((workspace.cache / "training").glob("*")) if _names(path, clip_id))
     catalogs = workspace.root.glob("catalog.db*.damaged")  # may hold its row, and cannot be asked
     waiting = (*retry.in_inbox(workspace, clip_id), *retry.half_done(workspace, clip_id))
-    found = (workspace.quarantined(clip_id), *called, *waiting, *tables, *pages, *catalogs)
+    found = (workspace.quarantined(clip_id), *called, *waiting, *tables, *pages, *catalogs, *trainings)
     return [path for path in found if path.exists()]
+
+
+def _names(path: Path, clip_id: str) -> bool:
+    """Whether a file, or one in a folder, names a clip."""
+    return any(traces.names_one_of(file, [clip_id]) for file in (path, *path.rglob("*")))
+
+
+def _remove(workspace: Workspace, path: Path) -> None:
+    """Remove a file or a folder, unless it has gone with the folder that it lay in. In the inbox that may be a link by now."""
+    with suppress(FileNotFoundError), ExitStack() as opened:
+        if path.is_relative_to(workspace.inbox):
+            path = opened.enter_context(drop_folder.opened(workspace.inbox, path.parent)) / path.name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _may_have_rows(path: Path, clip_id: str) -> bool:

@@ -14,7 +14,6 @@ from violence_ops.evaluation.report import headline
 from violence_ops.files import fingerprint, write_json
 from violence_ops.params import Params
 from violence_ops.stages import releases, reports
-from violence_ops.stages.batches import Progress
 from violence_ops.workspace import Workspace
 
 _WORN: Final = 10
@@ -45,9 +44,7 @@ class GateResult:
         return [self.headline, *said, f"Report: {self.report}"]
 
 
-def run(
-    workspace: Workspace, params: Params, *, report: Path | str | None = None, progress: Progress | None = None
-) -> GateResult:
+def run(workspace: Workspace, params: Params, *, report: Path | str | None = None) -> GateResult:
     """Judge an evaluation (default: the newest): `gate.json` and the page beside it, and one ledger line per new verdict.
 
     A verdict other than `pass` is a result, not an error. It moves nothing: `promote` does, after an approval. Raises
@@ -58,7 +55,7 @@ def run(
     releases.entries(workspace)  # one that does not verify is told before anything is written
     versioning.check_branch(workspace)
     _check_settings(chosen, params)
-    _check_holdout(workspace, chosen)
+    reports.check_holdout(workspace, chosen, WorkspaceError)
     verdict = reports.write_page(workspace, chosen.files, chosen.evaluation, params)
     found = chosen.evaluation.difference
     difference = found.to_dict() if found else None
@@ -81,7 +78,7 @@ def run(
         reasons=verdict.reasons,
         headline=headline(evaluation, verdict),
         candidate=evaluation.candidate.version,
-        champion=evaluation.champion.version if evaluation.champion else None,
+        champion=evaluation.champion_version,
         report=str(chosen.files.page),
         notices=list(_wear(workspace, entries, evaluation)),
     )
@@ -132,21 +129,13 @@ def _check_settings(chosen: reports.Report, params: Params) -> None:
         )
 
 
-def _check_holdout(workspace: Workspace, chosen: reports.Report) -> None:
-    """The policy asks the evaluation whether its holdout is stale."""
-    if change := reports.outdated(workspace, chosen):
-        raise WorkspaceError(
-            f"{change}: run `violence-ops evaluate --candidate {chosen.evaluation.candidate.version}` again."
-        )
-
-
 def _payload(chosen: reports.Report, verdict: Verdict) -> dict[str, Any]:
     evaluation = chosen.evaluation
     return {
         "report": chosen.files.name,
         "digest": chosen.digest,
         "candidate": evaluation.candidate.version,
-        "champion": evaluation.champion.version if evaluation.champion else None,
+        "champion": evaluation.champion_version,
         "holdout": _holdout(evaluation),
         "verdict": verdict.verdict,
         "mode": verdict.mode,

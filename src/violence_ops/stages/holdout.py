@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import shutil
-import tempfile
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,7 +15,16 @@ from typing_extensions import TypedDict
 
 from violence_ops import versioning
 from violence_ops.errors import UsageError, UserError, WorkspaceError
-from violence_ops.files import load_table, read_json, sha256_file, sync_folder, write_json, write_table
+from violence_ops.evaluation.records import HoldoutFacts
+from violence_ops.files import (
+    load_table,
+    read_json,
+    sha256_file,
+    sync_folder,
+    temporary_beside,
+    write_json,
+    write_table,
+)
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord, as_tracks
 from violence_ops.stages import trained_on
@@ -94,9 +102,8 @@ def ensure(workspace: Workspace, params: Params) -> HoldoutResult | None:
 
 def read(workspace: Workspace, version: str) -> HoldoutResult:
     """What is known of a holdout version. Raises WorkspaceError if there is none of that name."""
-    path = workspace.holdout(version) / "holdout.json"
-    if not path.is_file():
-        raise WorkspaceError(f"There is no holdout {version}: make one with `violence-ops holdout freeze`.")
+    if not (workspace.holdout(version) / "holdout.json").is_file():
+        raise _missing(version)
     content = read_facts(workspace, version)
     return HoldoutResult(version, content["revision"], tuple(content["groups"]), content["clips"])
 
@@ -105,11 +112,47 @@ def read_facts(workspace: Workspace, version: str) -> dict[str, Any]:
     """The `holdout.json` of a version that there is. Raises WorkspaceError if it is damaged, or its revision is not that of its
     tables' hashes."""
     folder = workspace.holdout(version)
-    path, remedy = folder / "holdout.json", f"restore it with `dvc checkout {folder}.dvc`"
+    path, remedy = folder / "holdout.json", _remedy(folder)
     facts = read_json(path, remedy, _Facts)
     if facts["revision"] != _revision(facts["sha256"]):
         raise WorkspaceError(f"{path} is damaged (its revision is not that of its tables): {remedy}.")
     return facts
+
+
+def open_frozen(workspace: Workspace, version: str | None) -> tuple[HoldoutFacts, list[ClipRecord], pa.Table]:
+    """A holdout version (default: the newest) to judge models on: its facts, its clips, and the rows of their tracks.
+
+    Raises WorkspaceError if there is none, its tables are not those that were frozen, or it has no clip or one without a label.
+    """
+    versions = workspace.holdout_versions()
+    name = version or (versions[-1] if versions else None)
+    if name is None or name not in versions:
+        raise _missing(name)
+    folder, content = workspace.holdout(name), read_facts(workspace, name)
+    for table in TABLES:
+        if not (folder / table).is_file() or sha256_file(folder / table) != content["sha256"][table]:
+            raise WorkspaceError(f"{folder / table} is not what was frozen: {_remedy(folder)}.")
+    clips = list(_clips(workspace, name))
+    if not clips:
+        raise WorkspaceError(
+            f"Holdout {name} holds no clip: freeze another one with `violence-ops holdout freeze` once there are labelled clips."
+        )
+    for clip in clips:
+        if clip.label is None:
+            raise WorkspaceError(
+                f"Clip {clip.clip_id} of holdout {name} has no label: freeze another one with `violence-ops holdout freeze`."
+            )
+    facts = HoldoutFacts(version=name, revision=content["revision"], batches=tuple(content["batches"]))
+    return facts, clips, load_table(folder / "tracks.parquet")
+
+
+def _missing(version: str | None) -> WorkspaceError:
+    which = f"holdout {version}" if version else "holdout yet"
+    return WorkspaceError(f"There is no {which}: make one with `violence-ops holdout freeze`.")
+
+
+def _remedy(folder: Path) -> str:
+    return f"restore it with `violence-ops dvc checkout {folder}.dvc`"
 
 
 def held_out(workspace: Workspace) -> list[ClipRecord]:
@@ -138,9 +181,8 @@ def choose(workspace: Workspace, params: Params, clips: Sequence[Labelled], shar
     chosen = [one for one in clips if one.clip.source_group in groups]
     if (kept or seen) and not new and _holds_already(workspace, chosen):
         raise UserError(
-            "No further holdout can be frozen: what is held out has the labels it was frozen with, and too few source groups are "
-            "left that no model was trained on and no holdout holds; bring labelled clips of at least two new ones, and freeze "
-            "before training on them."
+            "No further holdout can be frozen: labels have not changed, and too few source groups are unused by models and holdouts. "
+            "Add labelled clips of at least two new groups, and freeze before training on them."
         )
     for label in LABELS:
         inside, all_of_it = (sum(one.label == label for one in some) for some in (chosen, clips))
@@ -179,8 +221,8 @@ def _write(folder: Path, version: str, chosen: Sequence[Labelled], share: float,
 
 def write_frozen(folder: Path, version: str, clips: pa.Table, tracks: pa.Table, facts: Mapping[str, Any]) -> None:
     """Write a holdout's tables and holdout.json, which says `facts` too, beside their place; then move them there at once."""
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".freeze-", dir=folder.parent))
+    temporary = temporary_beside(folder)
+    temporary.mkdir(parents=True)
     try:
         for name, table in zip(TABLES, (clips, tracks), strict=True):
             write_table(temporary / name, table)
@@ -194,7 +236,6 @@ def write_frozen(folder: Path, version: str, clips: pa.Table, tracks: pa.Table, 
             "rows": {"clips.parquet": len(clips), "tracks.parquet": len(tracks)}, "sha256": hashes,
         }  # fmt: skip
         write_json(temporary / "holdout.json", {**facts, **content})
-        temporary.chmod(0o755)
         temporary.rename(folder)
         sync_folder(folder.parent)
     finally:

@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from violence_ops import drop_folder
 from violence_ops.files import write_text
 from violence_ops.records import LABELS, Label
 
@@ -96,7 +97,7 @@ def _overlooked(found: Scan) -> Iterator[str]:
         yield f"Folders whose path has more than {_MAX_PATH} characters are not looked into: {folders}; move their files up."
     if found.unmet:
         rows = _some([printable(path)[:_MAX_PATH] for path in found.unmet])
-        yield f"Rows of {LABELS_FILE} meet no file and wait for it: {rows}; a path counts from the folder of its {LABELS_FILE}."
+        yield f"These {LABELS_FILE} rows match no file yet: {rows}; paths are relative to the folder of their {LABELS_FILE}."
     if found.unlabelled:
         folders = _some([f"{folder}/ ({count})" for folder, count in found.unlabelled.items()])
         yield f"Clips are unlabelled in folders whose names are no label: {folders}; labels are {', '.join(LABELS)}."
@@ -117,8 +118,9 @@ def spend(inbox: Path, scanned: Scan, taken: Collection[str]) -> None:
     gone = scanned.spent | set(taken)
     for path, read in scanned.tables:
         try:
-            if _version(path.lstat()) == _version(read):
-                _spend_rows(inbox, path, gone)
+            with drop_folder.opened(inbox, path.parent) as folder:
+                if _version((folder / path.name).lstat()) == _version(read):
+                    _spend_rows(inbox, path, folder / path.name, gone)
         except FileNotFoundError:
             continue
         except PermissionError:
@@ -128,17 +130,18 @@ def spend(inbox: Path, scanned: Scan, taken: Collection[str]) -> None:
             )
 
 
-def _spend_rows(inbox: Path, path: Path, gone: Collection[str]) -> None:
-    head, *rows = [row for row in csv.reader(io.StringIO(path.read_text("utf-8-sig"))) if any(row)]
+def _spend_rows(inbox: Path, path: Path, table: Path, gone: Collection[str]) -> None:
+    """`table` is the way to the file that does not change; its rows count from the folder of `path`."""
+    head, *rows = [row for row in csv.reader(io.StringIO(drop_folder.read_text(table))) if any(row)]
     column = head.index("path")
     named = [row for row in rows if len(row) > column and row[column].strip()]
     kept = [row for row in named if printable(_of_row(inbox, path, row[column])) not in gone]
     if not kept:
-        path.unlink()
+        table.unlink()
     elif len(kept) < len(named):
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([head, *kept])
-        write_text(path, text.getvalue())
+        write_text(table, text.getvalue())
 
 
 def _version(status: os.stat_result) -> tuple[int, int, int]:
@@ -178,44 +181,47 @@ def _scan_folder(
     inbox: Path, folder: Path, before: float, rows: dict[str, dict[str, str]], found: Scan
 ) -> list[_Folder]:
     """Add what one folder holds to `found`; returns the folders in it, with what holds for their files."""
-    entries = sorted(os.scandir(folder), key=lambda entry: os.fsencode(entry.name))
-    table = next(
-        (entry for entry in entries if entry.name == LABELS_FILE and entry.is_file(follow_symlinks=False)), None
-    )
-    if table is not None:
-        status = table.stat(follow_symlinks=False)
-        if status.st_ctime > before:
-            before = -math.inf  # what lies here and below waits for its table
-        else:
-            rows = rows | _read_table(inbox, Path(table.path), status, found)
     folders: list[_Folder] = []
-    for entry in entries:
-        hidden = entry.name.startswith(".") and not entry.name.startswith("..")
-        if hidden or entry is table:
-            continue
-        if not entry.is_dir(follow_symlinks=False):
-            _add(inbox, entry, before, rows, found)
-        elif len(relative := os.path.relpath(entry.path, inbox)) > _MAX_PATH:
-            found.left += 1
-            found.too_deep.append(printable(relative))
-        else:
-            folders.append((Path(entry.path), before, rows))
+    with drop_folder.opened(inbox, folder) as here:
+        entries = sorted(os.scandir(here), key=lambda entry: os.fsencode(entry.name))
+        table = next(
+            (entry for entry in entries if entry.name == LABELS_FILE and entry.is_file(follow_symlinks=False)), None
+        )
+        if table is not None:
+            status = table.stat(follow_symlinks=False)
+            if status.st_ctime > before:
+                before = -math.inf  # what lies here and below waits for its table
+            else:
+                rows = rows | _read_table(inbox, folder / LABELS_FILE, here / LABELS_FILE, status, found)
+        for entry in entries:
+            path = folder / entry.name
+            if drop_folder.is_hidden(entry.name) or entry is table:
+                continue
+            if not entry.is_dir(follow_symlinks=False):
+                _add(inbox, path, entry, before, rows, found)
+            elif len(relative := os.path.relpath(path, inbox)) > _MAX_PATH:
+                found.left += 1
+                found.too_deep.append(printable(relative))
+            else:
+                folders.append((path, before, rows))
     return folders
 
 
-def _add(inbox: Path, entry: os.DirEntry[str], before: float, rows: dict[str, dict[str, str]], found: Scan) -> None:
+def _add(
+    inbox: Path, path: Path, entry: os.DirEntry[str], before: float, rows: dict[str, dict[str, str]], found: Scan
+) -> None:
     try:
         status = entry.stat(follow_symlinks=False)
     except FileNotFoundError:  # another run was faster
         return
-    relative = os.path.relpath(entry.path, inbox)
+    relative = os.path.relpath(path, inbox)
     found.unmet.pop(relative, None)
     # the change time, because a copy may carry an old modification time while it is still being written
     unsettled = status.st_ctime > before or entry.name.lower().endswith(_UNFINISHED)
     if stat.S_ISREG(status.st_mode) and unsettled:
         found.left += 1
         return
-    found.drops.append((Path(entry.path), _drop(relative, rows.get(relative, {}), found)))
+    found.drops.append((path, _drop(relative, rows.get(relative, {}), found)))
 
 
 def _drop(relative: str, row: dict[str, str], found: Scan) -> Drop:
@@ -226,7 +232,7 @@ def _drop(relative: str, row: dict[str, str], found: Scan) -> Drop:
         label = parse_label(given)
         if label is None:
             found.notices.append(
-                f"{shown}: label {printable(given)!r} in {LABELS_FILE} is not one of {', '.join(LABELS)}; the clip has none."
+                f"{shown}: label {printable(given)!r} in {LABELS_FILE} is not one of {', '.join(LABELS)}; the clip gets no label."
             )
     elif folder and label is None:
         found.unlabelled[folder] += 1
@@ -253,14 +259,14 @@ def _of_row(inbox: Path, table: Path, path: str) -> str:
     return os.path.relpath(table.parent / path.strip(), inbox)
 
 
-def _read_table(inbox: Path, path: Path, status: os.stat_result, found: Scan) -> dict[str, dict[str, str]]:
-    """The rows of a labels.csv by path relative to the inbox, without empty cells."""
+def _read_table(inbox: Path, path: Path, table: Path, status: os.stat_result, found: Scan) -> dict[str, dict[str, str]]:
+    """The rows of a labels.csv by path relative to the inbox, without empty cells; `table` is as in `_spend_rows`."""
     shown = printable(str(path.relative_to(inbox)))
     if status.st_size > _MAX_CSV_BYTES:
         found.notices.append(f"{shown} is larger than {_MAX_CSV_BYTES >> 20} MB and was not read.")
         return {}
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text("utf-8-sig")))
+        reader = csv.DictReader(io.StringIO(drop_folder.read_text(table)))
         if "path" not in (reader.fieldnames or ()):
             found.notices.append(f"{shown} has no column 'path': its first line must name path,label,source_group,…")
             return {}
@@ -269,9 +275,13 @@ def _read_table(inbox: Path, path: Path, status: os.stat_result, found: Scan) ->
         due = {name: row for name, row in rows.items() if printable(name) not in found.spent}
         found.unmet |= dict.fromkeys(due)
         return due
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        found.notices.append(f"{shown} cannot be read as CSV in UTF-8 ({error}): nothing of it counts.")
-        return {}
+    except OSError as error:
+        found.left += 1
+        problem = error.strerror
+    except (UnicodeDecodeError, csv.Error) as error:
+        problem = str(error)
+    found.notices.append(f"{shown} cannot be read as CSV in UTF-8 ({problem}): it is ignored.")
+    return {}
 
 
 def _rows(reader: csv.DictReader[str]) -> Iterator[dict[str, str]]:

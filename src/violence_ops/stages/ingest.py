@@ -95,7 +95,7 @@ def forget(workspace: Workspace, clip_id: str) -> int:
     """
     _wait_for_runs(workspace)
     with open_catalog(workspace) as catalog, claims.held(workspace, "forget", catalog) as (own, abandoned):
-        removed = sum(_take_out(claim, clip_id) for claim in abandoned)
+        removed = sum(_take_out(workspace, claim, clip_id) for claim in abandoned)
         own.release(workspace)
     return removed
 
@@ -113,13 +113,13 @@ def _wait_for_runs(workspace: Workspace) -> None:
             fcntl.flock(handle, fcntl.LOCK_SH)
 
 
-def _take_out(claim: Claim, clip_id: str) -> int:
+def _take_out(workspace: Workspace, claim: Claim, clip_id: str) -> int:
     """Can be repeated after a crash at any point."""
     found = _numbers_of(claim, clip_id)
     for number in found:
         claim.file(number).unlink()
     shutil.rmtree(claim.folder / "batch", ignore_errors=True)
-    claim.take([])
+    claim.take(workspace.inbox, [])
     if decision := claim.decision():
         claim.decide(_without(decision, [clip_id]))
     return len(found)
@@ -159,7 +159,7 @@ def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[
         scan = inbox.scan(workspace.inbox, params.ingest.settle_s, spent)
         waiting, closed = iter(scan.drops), []
         while chosen := list(islice(waiting, max(0, params.ingest.max_clips - len(own.drops)))):
-            closed += own.take(chosen)
+            closed += own.take(workspace.inbox, chosen)
         inbox.spend(workspace.inbox, scan, [drop.source_path for drop in own.drops.values()])
     result.left = scan.left + len(closed) + len(list(waiting))
     result.notices += scan.notices

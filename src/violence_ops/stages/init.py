@@ -64,7 +64,7 @@ def run(
         added = _write_files(workspace, params_overrides or {})
         created = not versioning.has_commits(workspace)
         if created:
-            versioning.git_commit(workspace, _first_commit(workspace), "New workspace")
+            versioning.git_commit(workspace, _first_commit(workspace), "New workspace", ignored=True)
     return InitResult(str(workspace.root), created, versioning.revision(workspace), added)
 
 

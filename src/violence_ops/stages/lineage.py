@@ -93,7 +93,7 @@ def _called(workspace: Workspace, name: str) -> Iterator[tuple[str, str, str]]:
 
 def _models_and_batches(workspace: Workspace, name: str) -> Iterator[tuple[str, str]]:
     registry = open_registry(workspace)
-    if name in (traces.CHAMPION, traces.CANDIDATE):
+    if name in (releases.CHAMPION, releases.CANDIDATE):
         version = releases.champion(workspace) if name == traces.CHAMPION else registry.alias(name)
         if version is None:
             raise UsageError(f"There is no {name} yet: `violence-ops status` shows what there is.")

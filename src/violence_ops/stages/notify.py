@@ -50,7 +50,7 @@ class NotifyResult:
     def lines(self) -> list[str]:
         """What a person reads."""
         if not self.told:
-            return ["Nobody is to be told: neither VIOLENCE_OPS_WEBHOOK_URL nor VIOLENCE_OPS_HOOK_COMMAND is set."]
+            return ["Nobody is notified: neither VIOLENCE_OPS_WEBHOOK_URL nor VIOLENCE_OPS_HOOK_COMMAND is set."]
         return [
             f"The {name} was told of {'nothing' if not seqs else 'line ' + ', '.join(map(str, seqs)) + ' of the ledger'}."
             for name, seqs in self.told.items()

@@ -1,4 +1,4 @@
-"""`overlay` of several clips at once: a list, a batch, or every clip that a model got wrong."""
+"""`overlay` of several clips at once: a list, a batch, or those that `annotation.overlay` asks for."""
 
 from __future__ import annotations
 
@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_ops.errors import UsageError, UserError
-from violence_ops.params import Params
-from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
-from violence_ops.stages import batches, clip_names, overlay, pictures, workers
+from violence_ops.folders import Batch
+from violence_ops.params import AnnotationParams, Params
+from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord, Label
+from violence_ops.stages import batches, clip_names, overlay, workers
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.index import open_catalog
-from violence_ops.stages.parts import accepted_clip
+from violence_ops.stages.labels_file import later_labels
+from violence_ops.stages.parts import unless_forgotten
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+    from violence_ops.video.overlay import Judgement
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +100,7 @@ def _failure(outcome: workers.Outcome, limit_s: float) -> str | None:
     if outcome.failure == "timeout":
         return f"Drawing clip {outcome.item} took longer than annotation.timeout_s allows it ({limit_s:g} s): raise it."
     if outcome.failure:
-        return f"The process that drew clip {outcome.item} was killed twice, most likely for lack of memory: lower annotation.workers."
+        return f"The process that drew clip {outcome.item} was killed twice, most likely for lack of memory: free some."
     return (outcome.value or {}).get("error")
 
 
@@ -120,29 +124,45 @@ def of_names(workspace: Workspace, params: Params, names: Iterable[str], **optio
     return OverlaysResult(drawn.made, unknown | drawn.failed)
 
 
-def of_failures(workspace: Workspace, params: Params, report: str | None = None, **options: Any) -> OverlaysResult:
-    """The overlays of all clips that the candidate of a report (default: the newest) got wrong, with its windows and verdict.
+def asked_for(
+    workspace: Workspace, params: Params, batch: Batch, clips: Iterable[ClipRecord], progress: Progress | None = None
+) -> OverlaysResult:
+    """The overlays of those clips of a batch for which `annotation.overlay` asks; one that shows the present tracks and verdict
+    is left as it is."""
+    if params.annotation.overlay == "none":
+        return OverlaysResult([], {})
+    labels = later_labels(workspace)
+    due = []
+    for clip in clips:
+        with unless_forgotten(workspace, clip.clip_id):
+            judged = overlay.judgement(batch, clip)
+            label = labels.get(clip.clip_id, clip.label)
+            if is_wanted(label, judged, params.annotation) and not _is_drawn(workspace, batch, clip, judged):
+                due.append(clip.clip_id)
+    return run(workspace, params, due, progress=progress) if due else OverlaysResult([], {})
 
-    They go to `overlays/<report>/`. Raises WorkspaceError if there is no report.
-    """
-    from violence_ops.evaluation.failures import failures
-    from violence_ops.recognition.predict import predict_clip
-    from violence_ops.stages import reports
-    from violence_ops.stages.score import load_version
-    from violence_ops.video.sandbox import Sandbox
 
-    found = reports.find(workspace, report).evaluation
-    wrong = [one.clip.clip_id for one in failures(found.clips, "candidate") if one.kind != "correct"]
-    version = found.candidate.version
-    package = load_version(workspace, version)
-    said: dict[str, pa.Table] = {}
-    with Sandbox(params.validation) as sandbox:
-        for clip_id in wrong:
-            with suppress(UserError):  # drawing it says the same, as the sentence of this clip
-                batch, clip = accepted_clip(workspace, clip_id)
-                look = pictures.of_clip(batch, clip, sandbox)
-                said[clip_id] = predict_clip(package, batches.read_tracks(batch, clip), look).to_table(version)
-    return run(workspace, params, wrong, said=(found.name, said), **options)
+def is_wanted(label: Label | None, judged: Judgement | None, params: AnnotationParams) -> bool:
+    """Whether a clip gets a video: all of them, or those that the present label or the champion calls a Fight."""
+    if params.overlay != "fights":
+        return params.overlay == "all"
+    return label == "Fight" or (judged is not None and judged.is_fight)
+
+
+def path_of(workspace: Workspace, batch: Batch, clip: ClipRecord) -> Path:
+    """Where a clip's overlay lies, or would."""
+    from violence_ops.video.write import container_suffix
+
+    return workspace.overlay(clip.clip_id, container_suffix(batches.video_of(batch, clip)))
+
+
+def _is_drawn(workspace: Workspace, batch: Batch, clip: ClipRecord, judged: Judgement | None) -> bool:
+    from violence_ops.video.write import read_comment
+
+    path = path_of(workspace, batch, clip)
+    with suppress(ValueError):  # it is damaged
+        return path.is_file() and read_comment(path) == overlay.shown(batches.read_tracks(batch, clip), judged)
+    return False
 
 
 def draw(common: dict[str, Any], clip_id: str) -> dict[str, Any]:

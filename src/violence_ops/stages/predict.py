@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_ops.errors import InputUnusable, Rejected, UsageError, WorkspaceError
-from violence_ops.files import sha256_file
+from violence_ops.files import sha256_file, spreadsheet_row
 from violence_ops.folders import clip_id_of
 from violence_ops.params import Params
 from violence_ops.records import ClipPoses, ClipRecord, ClipTracks, sampled_frames
@@ -27,6 +27,7 @@ COLUMNS = (
 )  # fmt: skip
 """Of a table with a row per window; a video that cannot be used has one row, with its reason and message."""
 _NO_VIDEOS = {".csv", ".json", ".md", ".txt"}
+"""What lies beside videos. Whatever else a folder holds is looked at, as in the inbox: a recorder may name its files anyhow."""
 
 
 def run(
@@ -71,8 +72,8 @@ def run(
 
 
 def by_window(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """A row of `run` as the rows of a table with `COLUMNS`."""
-    video = {name: row.get(name, "") for name in COLUMNS}
+    """A row of `run` as the rows of a table with `COLUMNS`, for a spreadsheet."""
+    video = spreadsheet_row({name: row.get(name, "") for name in COLUMNS})
     if "windows" not in row:
         yield video
     for number, window in enumerate(row.get("windows", ())):

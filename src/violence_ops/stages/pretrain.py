@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from violence_ops.errors import UsageError
 from violence_ops.params import Params
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from violence_ops.recognition.train import Epoch
     from violence_ops.records import ClipPoses, ClipRecord
 
+MIN_CLIPS: Final = 8
+"""Clips, at least, to train on, and to choose the epoch by."""
 WORLD, HELD_OUT_WORLD = 21, 22
 
 
@@ -41,7 +43,7 @@ class PretrainResult:
 
 
 def run(
-    params: Params, *, out: Path, clips: int, validation: int = 200, seed: int = 0, progress: Progress | None = None
+    params: Params, *, out: Path, clips: int, validation: int, seed: int = 0, progress: Progress | None = None
 ) -> PretrainResult:
     """Train on `clips` drawn clips and write the start `out` (.safetensors, its JSON beside it).
 
@@ -87,9 +89,10 @@ def run(
 
 
 def _check(params: Params, out: Path, clips: int, validation: int, seed: int) -> None:
-    if clips < 8 or validation < 8 or seed < 0 or out.suffix != ".safetensors" or out.is_dir():
+    if min(clips, validation) < MIN_CLIPS or seed < 0 or out.suffix != ".safetensors" or out.is_dir():
         raise UsageError(
-            "pretrain needs an OUT that ends in .safetensors and is no folder, at least 8 clips and 8 of validation, and a seed >= 0."
+            f"pretrain needs an OUT that ends in .safetensors and is no folder, at least {MIN_CLIPS} clips and {MIN_CLIPS} of validation, and "
+            "a seed >= 0."
         )
     from violence_ops.recognition import ensemble, families
     from violence_ops.recognition.model import Settings, load_config

@@ -11,7 +11,7 @@ from violence_ops.errors import RefusedByGate, UsageError
 from violence_ops.params import Params
 from violence_ops.registry import PACKAGE_TAG, Registry
 from violence_ops.stages import gate, notify, releases, reports
-from violence_ops.stages.batches import Progress
+from violence_ops.stages.inbox import printable
 from violence_ops.stages.who import explained
 from violence_ops.workspace import Workspace
 
@@ -95,7 +95,6 @@ def run(
     approved_by: str,
     expected_champion: str | None = None,
     dry_run: bool = False,
-    progress: Progress | None = None,
 ) -> PromoteResult:
     """Make the candidate of a report (default: the newest) the champion.
 
@@ -113,13 +112,13 @@ def run(
         _check_approver(params, approved_by)
         if not dry_run:
             releases.recover(workspace, registry)
-        version, previous = chosen.evaluation.candidate.version, _champion_of(chosen)
+        version, previous = chosen.evaluation.candidate.version, chosen.evaluation.champion_version
         current = releases.agreed_champion(workspace, registry)
         moves = current != version
         if moves:
             _check_champion(chosen, current, previous, expected_champion)
             _check_package(registry, chosen)
-            _check_holdout(workspace, chosen)
+            reports.check_holdout(workspace, chosen, RefusedByGate)  # an approval may be days younger than the verdict
         if moves and not dry_run:
             decision = _decide(workspace, chosen, "approval", approved_by, {})
             package = chosen.evaluation.candidate.package
@@ -131,10 +130,6 @@ def run(
         version=version, previous=previous, approved_by=approved_by, report=chosen.files.name,
         moved=moves and not dry_run, dry_run=dry_run, untold=None if dry_run else notify.run(workspace).problem,
     )  # fmt: skip
-
-
-def _champion_of(chosen: reports.Report) -> str | None:
-    return chosen.evaluation.champion.version if chosen.evaluation.champion else None
 
 
 def _check_verdict(workspace: Workspace, params: Params, chosen: reports.Report, by: str) -> None:
@@ -167,7 +162,7 @@ def _check_verdict(workspace: Workspace, params: Params, chosen: reports.Report,
         )
     if refused := _refused_by_another(entries, chosen.digest, by):
         raise RefusedByGate(
-            f"{refused.actor} refused {name} (line {refused.seq} of the ledger: {refused.payload['reason']}), which only they can "
+            f"{refused.actor} refused {name} (line {refused.seq} of the ledger: {printable(refused.payload['reason'])}), which only they can "
             "take back: to ask again, run `violence-ops evaluate --force` and `violence-ops gate` first."
         )
 
@@ -217,15 +212,6 @@ def _check_package(registry: Registry, chosen: reports.Report) -> None:
         raise RefusedByGate(
             f"{chosen.files.name} does not say that the package of version {candidate.version} was judged as it is registered: run "
             "`violence-ops evaluate --force` and `violence-ops gate` first."
-        )
-
-
-def _check_holdout(workspace: Workspace, chosen: reports.Report) -> None:
-    """An approval may be days younger than the verdict."""
-    if change := reports.outdated(workspace, chosen):
-        version = chosen.evaluation.candidate.version
-        raise RefusedByGate(
-            f"{change}: run `violence-ops evaluate --candidate {version}` and `violence-ops gate` again."
         )
 
 

@@ -11,9 +11,11 @@ from typing import Any, Final, Literal
 from violence_ops import ledger, versioning
 from violence_ops.errors import WorkspaceError
 from violence_ops.registry import Registry
+from violence_ops.stages.inbox import printable
 from violence_ops.workspace import Workspace
 
 CHAMPION: Final = "champion"
+CANDIDATE: Final = "candidate"
 REPORT_TAG: Final = "report"
 """Tag of a version: its newest evaluation."""
 MOVEMENTS: Final = ("promotion", "rollback")
@@ -34,7 +36,8 @@ def check_ledger(workspace: Workspace) -> list[ledger.Entry]:
     name = workspace.ledger.relative_to(workspace.root)
     if commit := versioning.lost_content(workspace, workspace.ledger):
         raise ledger.LedgerBroken(
-            f"{name} ends before lines that were committed, so some were cut off: put them back with `git checkout {commit} -- {name}`."
+            f"{name} ends before lines that were committed, so some were cut off: put them back with `git checkout {commit} -- {name}`. If "
+            "a merge left them out, go back to before it instead (`git reset --keep COMMIT`), because two ledgers cannot be joined."
         )
     if elsewhere := versioning.goes_on_elsewhere(workspace, workspace.ledger):
         raise ledger.LedgerBroken(f"The ledger is not whole: {elsewhere}")
@@ -42,7 +45,7 @@ def check_ledger(workspace: Workspace) -> list[ledger.Entry]:
     for entry in entries[known:]:
         if not ledger.was_last_written(workspace, entry):
             raise ledger.LedgerBroken(
-                f"{name} line {entry.seq} ({entry.event} by {entry.actor}) is not committed, and it is not known who wrote it: take it "
+                f"{name} line {entry.seq} ({entry.event} by {printable(entry.actor)}) is not committed, and it is not known who wrote it: take it "
                 f"out with `git checkout -- {name}`, or commit the file in your name if the line is true."
             )
     return entries
@@ -61,12 +64,16 @@ def record(workspace: Workspace, *, actor: str, event: ledger.Event, payload: di
     """
     with versioning.writing(workspace) as commit:
         entry = ledger.append(workspace, actor=actor, event=event, payload=payload)
-        commit([workspace.ledger], f"Ledger: {event} by {actor}, {described(entry)}")
+        commit([workspace.ledger], f"Ledger: {event} by {printable(actor)}, {described(entry)}")
     return entry
 
 
 def described(entry: ledger.Entry) -> str:
-    """What a line says, in words."""
+    """What a line says, in words; a reason that holds line ends or a terminal's commands cannot look like further lines."""
+    return printable(_in_words(entry))
+
+
+def _in_words(entry: ledger.Entry) -> str:
     facts = entry.payload
     match entry.event:
         case "verdict":

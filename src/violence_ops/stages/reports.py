@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from violence_ops.errors import UsageError, WorkspaceError
+from violence_ops.errors import UsageError, UserError, WorkspaceError
 from violence_ops.evaluation import judgement, policy, report
 from violence_ops.evaluation.records import Evaluation, Verdict
 from violence_ops.files import write_text
@@ -44,7 +44,7 @@ def read_checked(files: ReportFolder) -> Report:
     if not judgement.follows(found.evaluation):
         raise WorkspaceError(
             f"reports/{files.name}/{files.evaluation.name} holds figures that its clips do not give, so it was changed or made by an "
-            f"older version: make it anew with `violence-ops evaluate --force --candidate {found.evaluation.candidate.version}`."
+            f"older version: make it again with `violence-ops evaluate --force --candidate {found.evaluation.candidate.version}`."
         )
     return found
 
@@ -67,15 +67,22 @@ def as_of_now(workspace: Workspace, evaluation: Evaluation) -> Evaluation:
     return evaluation.model_copy(update={"checks": evaluation.checks.model_copy(update=stale)})
 
 
-def outdated(workspace: Workspace, chosen: Report) -> str | None:
-    """What happened to the holdout after the report was made, in a clause; None if the report says it all."""
+def check_holdout(workspace: Workspace, chosen: Report, refusal: type[UserError]) -> None:
+    """Raise `refusal` if the report does not say what its holdout is by now: older than another, or with corrected labels."""
     before, now = chosen.evaluation.checks, as_of_now(workspace, chosen.evaluation).checks
     if now == before:
-        return None
-    version = chosen.evaluation.holdout.version
-    if now.newer_holdout != before.newer_holdout:
-        return f"Holdout {now.newer_holdout or version} became the newest after {chosen.files.name} was made"
-    return f"Labels in holdout {version} were corrected after {chosen.files.name} was made"
+        return
+    version, candidate = chosen.evaluation.holdout.version, chosen.evaluation.candidate.version
+    newer = now.newer_holdout != before.newer_holdout
+    change = (
+        f"Holdout {now.newer_holdout or version} became the newest"
+        if newer
+        else f"Labels in holdout {version} were corrected"
+    )
+    raise refusal(
+        f"{change} after {chosen.files.name} was made: run `violence-ops evaluate --candidate {candidate}` and `violence-ops gate` "
+        "again."
+    )
 
 
 def write_page(

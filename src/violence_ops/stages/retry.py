@@ -50,8 +50,10 @@ class RetryResult:
             f"{len(self.inbox)} clips refused for {self.reason} {verb} back to the inbox, {len(self.batch)} to their open batch."
         ]
         if self.inbox or self.batch:
-            again = "in Airflow the next run does, for an open batch that of its night (clear it, if it has ended)"
-            lines.append(f"`violence-ops night` judges them anew; {again}.")
+            lines.append(
+                "`violence-ops night` judges them again. In Airflow the next run does; for an open batch it is the run of its night, which "
+                "has to be cleared if it has ended."
+            )
         if self.waiting:
             lines.append(
                 f"{len(self.waiting)} wait in quarantine because their night is under way: once it is sealed, "
@@ -62,7 +64,7 @@ class RetryResult:
         return lines
 
 
-def run(workspace: Workspace, *, reason: str = "timeout", dry_run: bool = False) -> RetryResult:
+def run(workspace: Workspace, *, reason: str, dry_run: bool = False) -> RetryResult:
     """Take the clips in quarantine for this reason back to where they are judged anew: their batch while nothing follows its
     validation, and once it is sealed the inbox, called after their ids and with what they came with.
 
@@ -89,8 +91,9 @@ def run(workspace: Workspace, *, reason: str = "timeout", dry_run: bool = False)
 
 
 def in_inbox(workspace: Workspace, clip_id: str) -> list[Path]:
-    """A clip's files that `run` has put into the inbox."""
-    found = sorted(workspace.inbox.glob(f"again-*/{clip_id}.*"))
+    """A clip's files that `run` has put into the inbox. No link is followed: uploaders can make them there."""
+    folders = [path for path in sorted(workspace.inbox.glob("again-*")) if not path.is_symlink()]
+    found = [path for folder in folders for path in sorted(folder.glob(f"{clip_id}.*"))]
     return [path for path in found if path.is_file() and not path.is_symlink()]
 
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, NotRequired
@@ -17,13 +16,22 @@ from typing_extensions import TypedDict
 from violence_ops import versioning
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.exchange import cvat, label_studio
-from violence_ops.exchange.task import Answer, Task
-from violence_ops.files import fingerprint, read_json, sha256_file, sync_folder, write_json, write_text
+from violence_ops.exchange.task import Task, Vote
+from violence_ops.files import (
+    fingerprint,
+    read_json,
+    sha256_file,
+    sync_folder,
+    temporary_beside,
+    write_json,
+    write_text,
+)
 from violence_ops.params import Params
 from violence_ops.records import Label
 from violence_ops.stages import batches, overlay
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.review_choice import Chosen, choose, newest_evaluation
+from violence_ops.stages.review_votes import Taken, remembered, taken, together
 from violence_ops.workspace import Workspace
 
 Format = Literal["label-studio", "cvat"]
@@ -35,6 +43,7 @@ class _Clip(TypedDict):
     clip_id: str
     sha256: str
     verdict: str
+    taken: NotRequired[list[Label | Taken]]
 
 
 class _Asked(TypedDict):
@@ -47,13 +56,15 @@ class _Asked(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class ReviewResult:
-    """The export's id, where it lies, how many clips it asks about, and how many each rule chose."""
+    """The export's id, where it lies, how many clips it asks about, how many each rule chose, and how many accepted clips were
+    left out because a night that is not over has not annotated them yet."""
 
     review: str
     folder: str
     format: str
     clips: int
     reasons: dict[str, int]
+    not_annotated: int
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -81,7 +92,8 @@ def run(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already: name a folder that is new or empty.")
     versioning.check_branch(workspace)
-    chosen = choose(workspace, params, confidence=confidence, limit=limit, again=again, progress=progress)
+    choice = choose(workspace, params, confidence=confidence, limit=limit, again=again, progress=progress)
+    chosen = choice.clips
     if not chosen:
         raise UsageError(
             f"There is nothing to review: no judged clip is below a confidence of {confidence:g}, contradicts its label, or divides "
@@ -93,8 +105,8 @@ def run(
         "clips": [_entry(one) for one in chosen],
     }  # fmt: skip
     review = fingerprint(content)[:12]
-    out.absolute().parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".review-", dir=out.absolute().parent))
+    temporary = temporary_beside(out.absolute())
+    temporary.mkdir(parents=True)
     try:
         asked = []
         for done, one in enumerate(chosen, start=1):
@@ -106,21 +118,20 @@ def run(
         manifest = {"review": review, **content, "files": _hashes(temporary)}
         write_json(temporary / MANIFEST, manifest)
         write_json(workspace.review(review), manifest)
-        temporary.chmod(0o755)
         temporary.replace(out)
         sync_folder(out.absolute().parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
     versioning.git_commit(workspace, [workspace.review(review)], f"Review {review} asks about {len(chosen)} clips")
     reasons = Counter(reason for one in chosen for reason in one.reasons)
-    return ReviewResult(review, str(out), format, len(chosen), dict(sorted(reasons.items())))
+    return ReviewResult(review, str(out), format, len(chosen), dict(sorted(reasons.items())), choice.not_annotated)
 
 
 def read_manifest(workspace: Workspace, review: str) -> dict[str, Any]:
     """What an export asked. Raises UsageError if this workspace made none of that id."""
     path = workspace.review(review)
     if not path.is_file():
-        raise UsageError(f"This workspace has asked no review {review}: import it into the workspace that exported it.")
+        raise UsageError(f"This workspace has exported no review {review}: import it into the workspace that did.")
     return read_json(path, f"restore it with `git checkout -- {path.relative_to(workspace.root)}`", _Asked)
 
 
@@ -146,21 +157,18 @@ def is_prefilled(manifest: Mapping[str, Any]) -> bool:
     return bool(manifest.get("prefilled", manifest["format"] == "cvat"))
 
 
-def is_taken(clip: Mapping[str, Any], answer: Answer) -> bool:
-    """Whether the newest import of answers to a clip of a manifest brought the same votes."""
-    return clip.get("taken") == sorted(answer.votes)
-
-
-def remember_taken(workspace: Workspace, answers: Iterable[Answer]) -> None:
-    """Note what was answered, so that a later export of the same project does not undo what was said of the clips since."""
-    by_review: dict[str, dict[str, list[Label]]] = {}
-    for one in answers:
-        by_review.setdefault(one.review, {})[one.clip_id] = sorted(one.votes)
-    for review, taken in by_review.items():
+def remember_taken(workspace: Workspace, votes: Mapping[tuple[str, str], list[Vote]]) -> None:
+    """Note what was answered, by review and clip, so that a later export of the same project does not undo what was said of the
+    clips since."""
+    by_review: dict[str, dict[str, list[Vote]]] = {}
+    for (review, clip_id), given in votes.items():
+        by_review.setdefault(review, {})[clip_id] = given
+    for review, answered in by_review.items():
         content = read_manifest(workspace, review)
         clips = [
-            clip | {"taken": taken[clip["clip_id"]]} if clip["clip_id"] in taken else clip for clip in content["clips"]
-        ]
+            clip | {"taken": remembered(together(taken(clip), answered[clip["clip_id"]]))}
+            if clip["clip_id"] in answered else clip for clip in content["clips"]
+        ]  # fmt: skip
         write_json(workspace.review(review), content | {"clips": clips})
     if by_review:
         versioning.git_commit(workspace, [workspace.reviews], f"Answers to {len(by_review)} reviews are taken")
@@ -184,7 +192,7 @@ def _ask(
         )
     if sha256_file(original) != one.clip.sha256:
         raise WorkspaceError(
-            f"{original} is not what was ingested (its SHA-256 differs): `violence-ops dvc checkout` mends it."
+            f"{original} is not what was ingested (its SHA-256 differs): `violence-ops dvc checkout` restores it."
         )
     for_browser = format == "label-studio"
     video = _copy(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
 
@@ -19,7 +20,7 @@ from violence_ops.stages.labels import effective_labels
 from violence_ops.stages.score import load_version
 from violence_ops.workspace import Workspace
 
-LOW_CONFIDENCE, LABEL_DISAGREES, MODELS_DISAGREE = RULES = ("low_confidence", "label_disagrees", "models_disagree")
+RULES: Final = ("low_confidence", "label_disagrees", "models_disagree")
 """The model is less sure than asked for; it contradicts the label; candidate and champion contradict each other in the newest report."""
 
 
@@ -44,6 +45,14 @@ class Chosen:
     reasons: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The clips to be looked at, and how many nobody has judged because their tracks are not there yet."""
+
+    clips: list[Chosen]
+    not_annotated: int
+
+
 def choose(
     workspace: Workspace,
     params: Params,
@@ -52,7 +61,7 @@ def choose(
     limit: int,
     again: bool = False,
     progress: Progress | None = None,
-) -> list[Chosen]:
+) -> Choice:
     """At most `limit` accepted clips, those first that most rules choose, then those the model is least sure of.
 
     A clip of the newest report is judged by that report's champion (or, before there is one, its candidate), any other as the
@@ -69,7 +78,8 @@ def choose(
         if again or labels.get(clip.clip_id, (None, None))[1] != "review"
     ]
     unjudged = [(batch, clip) for batch, clip, said in clips if said is None]
-    now = _judge(workspace, params, unjudged, progress)
+    annotated = [one for one in unjudged if _is_annotated(*one)]
+    now = _judge(workspace, params, annotated, progress)
     found = []
     for batch, clip, known in clips:
         if (said := known or now.get(clip.clip_id)) is None:
@@ -79,7 +89,11 @@ def choose(
         if reasons := tuple(rule for rule, true in zip(RULES, applies, strict=True) if true):
             found.append(Chosen(clip, batch, label, source, said, reasons))
     found.sort(key=lambda one: (-len(one.reasons), one.said.confidence, one.clip.clip_id))
-    return found[:limit]
+    return Choice(found[:limit], len(unjudged) - len(annotated))
+
+
+def _is_annotated(batch: Batch, clip: ClipRecord) -> bool:
+    return batch.is_sealed or batch.part("tracks", clip.clip_id).is_file()
 
 
 def _judge(

@@ -5,25 +5,27 @@ from __future__ import annotations
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
 from violence_ops.errors import UsageError
 from violence_ops.exchange import cvat, label_studio
-from violence_ops.exchange.task import Answer, majority
+from violence_ops.exchange.task import Answer, Vote, majority
 from violence_ops.records import Label
 from violence_ops.stages import holdout, labels_file, tombstones
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels import effective_labels, give
-from violence_ops.stages.review import MANIFEST, is_prefilled, is_taken, read_manifest, remember_taken
+from violence_ops.stages.review import MANIFEST, is_prefilled, read_manifest, remember_taken
+from violence_ops.stages.review_votes import pooled, taken, unseen
 from violence_ops.stages.who import named
 from violence_ops.workspace import Workspace
 
 _MAX_BYTES: Final = 128 << 20
 _MAX_FILES: Final = 10_000
+_MAX_UNPACKED: Final = 512 << 20  # bytes of all XML files in a ZIP
 _ENCRYPTED: Final = 0x1  # a flag of an entry of a ZIP
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _OURS: Final = (MANIFEST, "tasks.json", "labels.json", "label_config.xml")
@@ -37,9 +39,9 @@ _ECHO: Final = (
 class ImportResult:
     """The labels' new version (None if everything was known), how many clips were answered, how many of them got another label
     than they had, how many were confirmed, how many are in a frozen holdout, which keeps the label it was frozen with, how many
-    answers were left out because the workspace holds their clip no longer (`violence-ops forget`), how many because they say
-    no more than the model's verdict that the export had filled in, and how many because an import has taken them before: what
-    was said of their clips since is newer."""
+    clips were left out because the workspace holds them no longer (`violence-ops forget`), how many answers because they say no
+    more than the model's verdict that the export had filled in, and how many people's because imports have taken all that the
+    files say of their clips: what was said of these since is newer."""
 
     version: int | None
     by: str
@@ -95,25 +97,29 @@ def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportR
 
     All of it or, if anything is wrong or nobody is named, nothing: UsageError says what. Every answer must belong to an export of this workspace,
     to a clip that it asked about, and to that clip's bytes. Several people's answers to one clip are votes. Of an export that had
-    the model's verdict filled in, only answers that contradict it count; of answers that were imported before, only those that
-    changed. Confirmed labels are written too: they are then a person's, and not asked again.
+    the model's verdict filled in, only answers that contradict it count. Answers that were imported before change no label: they
+    vote again only where a new one contradicts the label. Confirmed labels are written too: they are then a person's, and not
+    asked again.
     """
     by = named(by)
-    answers, echoes, taken_before = _checked(workspace, _read(source))
-    said = {} if taken_before and not answers else _decided(answers, echoes, source)
+    pools, echoes = _pools(workspace, _read(source))
+    if not pools:
+        raise UsageError(_no_answer(source, echoes))
+    fresh = {key: pool for key, pool in pools.items() if pool.new}
+    before = effective_labels(workspace)
+    said = _decided(fresh, {clip_id: label for clip_id, (label, _) in before.items()})
     with open_catalog(workspace) as catalog:
         known = catalog.find(said)
     forgotten = set(tombstones.all_of(workspace))  # one that came again is known, and refused
     labels = {clip_id: label for clip_id, label in said.items() if clip_id in known and clip_id not in forgotten}
-    before = effective_labels(workspace)
     changed = {clip_id for clip_id, label in labels.items() if before.get(clip_id, (None,))[0] != label}
     version = give(workspace, labels, by)
-    remember_taken(workspace, answers)
+    remember_taken(workspace, {key: pool.votes for key, pool in fresh.items()})
     frozen = {clip.clip_id for clip in holdout.held_out(workspace)}
     return ImportResult(
         version, printable(by), answered=len(labels), corrected=len(changed), confirmed=len(labels) - len(changed),
         in_holdout=len(changed & frozen), gone=len(said) - len(labels), echoes=echoes,
-        taken_before=taken_before,
+        taken_before=sum(len(pool.votes) for pool in pools.values() if not pool.new),
     )  # fmt: skip
 
 
@@ -133,49 +139,68 @@ def log(workspace: Workspace) -> LabelLog:
     )  # fmt: skip
 
 
-def _checked(workspace: Workspace, answers: Iterable[Answer]) -> tuple[list[Answer], int, int]:
-    """The answers that count, each held against what was asked; how many do not, because they may be nobody's, and how many
-    because they were taken before.
+@dataclass(frozen=True, slots=True)
+class _Pool:
+    """What an import says of a clip that a review asked about: everybody's votes, and those of them that no import has taken yet."""
+
+    votes: list[Vote]
+    new: list[Vote]
+
+
+def _pools(workspace: Workspace, answers: Iterable[Answer]) -> tuple[dict[tuple[str, str], _Pool], int]:
+    """The votes that count, by review and clip_id, each answer held against what was asked; and how many answers do not count,
+    because they may be nobody's.
 
     What was asked about a clip is forgotten with it, so that nothing is left to hold its answers against.
     """
     forgotten = set(tombstones.all_of(workspace))
     reviews: dict[str, tuple[bool, dict[str, dict[str, Any]]]] = {}
-    counted, echoes, taken_before = [], 0, 0
+    votes: dict[tuple[str, str], list[Vote]] = {}
+    known: dict[tuple[str, str], list[Vote]] = {}
+    echoes = 0
     for one in answers:
         if one.review not in reviews:
             manifest = read_manifest(workspace, one.review)
             reviews[one.review] = is_prefilled(manifest), {clip["clip_id"]: clip for clip in manifest["clips"]}
         prefilled, asked = reviews[one.review]
         clip = asked.get(one.clip_id)
-        if clip is None and one.clip_id in forgotten:
-            counted.append(one)
-            continue
-        if clip is None:
+        if clip is None and one.clip_id not in forgotten:
             raise UsageError(f"{one.where}: review {one.review} did not ask about clip {one.clip_id[:80]!r}.")
-        if clip["sha256"] != one.sha256:
+        if clip and clip["sha256"] != one.sha256:
             raise UsageError(
                 f"{one.where}: clip {one.clip_id} was exported with the SHA-256 {clip['sha256'][:12]}…, and the answer is for {one.sha256[:12]!r}…."
             )
-        if prefilled and set(one.votes) == {clip["verdict"]}:
+        if clip and prefilled and {vote.label for vote in one.votes} == {clip["verdict"]}:
             echoes += 1
-        elif is_taken(clip, one):
-            taken_before += 1
-        else:
-            counted.append(one)
-    return counted, echoes, taken_before
+            continue
+        key = one.review, one.clip_id
+        votes.setdefault(key, []).extend(one.votes)
+        known[key] = taken(clip) if clip else []
+    everybody = {key: pooled(given) for key, given in votes.items()}
+    return {key: _Pool(given, unseen(given, known[key])) for key, given in everybody.items()}, echoes
 
 
-def _decided(answers: Iterable[Answer], echoes: int, source: Path) -> dict[str, Label]:
-    """What most people said of each clip, by clip_id. Raises UsageError if nobody said anything or a vote is tied."""
+def _no_answer(source: Path, echoes: int) -> str:
+    if echoes:
+        return f"{source} holds no answer that counts: {_ECHO}."
+    return f"{source} holds no answer: annotate and submit tasks first, then export them."
+
+
+def _decided(pools: Mapping[tuple[str, str], _Pool], labels: Mapping[str, Label]) -> dict[str, Label]:
+    """What most people said of each clip, by clip_id; `labels` are the present ones.
+
+    New answers that agree with the label stand alone; otherwise all vote. So nothing but a new answer changes a label. Raises
+    UsageError if a vote is tied.
+    """
     votes: dict[str, Counter[Label]] = {}
-    for one in answers:
-        votes.setdefault(one.clip_id, Counter()).update(one.votes)
-    if not votes and echoes:
-        raise UsageError(f"{source} holds no answer that counts: {_ECHO}.")
-    if not votes:
-        raise UsageError(f"{source} holds no answer: annotate and submit tasks first, then export them.")
-    found = {clip_id: majority(counted) for clip_id, counted in sorted(votes.items())}
+    new: dict[str, Counter[Label]] = {}
+    for (_, clip_id), pool in pools.items():
+        votes.setdefault(clip_id, Counter()).update(vote.label for vote in pool.votes)
+        new.setdefault(clip_id, Counter()).update(vote.label for vote in pool.new)
+    found: dict[str, Label | None] = {}
+    for clip_id in sorted(votes):
+        said = majority(new[clip_id])
+        found[clip_id] = said if said and said == labels.get(clip_id) else majority(votes[clip_id])
     tied = [clip_id for clip_id, label in found.items() if label is None]
     if tied:
         shown = ", ".join(tied[:20]) + (f" and {len(tied) - 20} more" if len(tied) > 20 else "")
@@ -209,7 +234,7 @@ def _read(source: Path) -> Iterator[Answer]:
             raise UsageError(f"{where} cannot be read: {error.strerror or error}.") from None
 
 
-def _json(handle: IO[bytes], where: str) -> list[Answer]:
+def _json(handle: IO[bytes], where: str) -> Iterator[Answer]:
     return label_studio.read(handle.read(_MAX_BYTES + 1), where)
 
 
@@ -239,6 +264,11 @@ def _zip(handle: IO[bytes], where: str) -> Iterator[Answer]:
             if not names or len(names) > _MAX_FILES:
                 raise UsageError(
                     f"{where} holds {len(names)} XML files, not those of a CVAT export: export the task again."
+                )
+            # zipfile reads no more of an entry than its header says
+            if sum(entry.file_size for entry in names) > _MAX_UNPACKED:
+                raise UsageError(
+                    f"{where} unpacks to more than {_MAX_UNPACKED >> 20} MB: export the tasks in smaller parts."
                 )
             for entry in names:
                 if entry.flag_bits & _ENCRYPTED or entry.compress_type not in _METHODS:

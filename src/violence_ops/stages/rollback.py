@@ -9,7 +9,7 @@ from violence_ops import ledger
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.params import Params
 from violence_ops.stages import notify, releases
-from violence_ops.stages.batches import Progress
+from violence_ops.stages.inbox import printable
 from violence_ops.stages.who import explained, named
 from violence_ops.workspace import Workspace
 
@@ -84,7 +84,6 @@ def run(
     reason: str,
     expected_champion: str | None = None,
     dry_run: bool = False,
-    progress: Progress | None = None,
 ) -> RollbackResult:
     """Put back the champion that was live before the present one was promoted, as the ledger tells it.
 
@@ -168,4 +167,4 @@ def _step(entries: list[ledger.Entry], current: str | None, expected: str | None
 
 
 def _line(entry: ledger.Entry) -> str:
-    return f"{entry.seq:>4}  {entry.at}  {entry.actor}  {entry.event}  {releases.described(entry)}"
+    return f"{entry.seq:>4}  {entry.at}  {printable(entry.actor)}  {entry.event}  {releases.described(entry)}"

@@ -1,7 +1,8 @@
-"""`score`: let the champion judge every clip of a batch from its tracks."""
+"""`score`: let the champion judge every clip of a batch from its tracks, and draw the overlays that are asked for."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,7 +13,7 @@ from violence_ops.files import fingerprint, read_fingerprint, read_json, write_j
 from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
-from violence_ops.stages import batches, pictures, releases
+from violence_ops.stages import batches, overlays, pictures, releases
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.parts import record_progress, unless_forgotten, writing
 from violence_ops.stages.releases import open_registry
@@ -22,26 +23,31 @@ from violence_ops.workspace import Workspace
 if TYPE_CHECKING:
     from violence_ops.recognition.package import Package
 
+_log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True, slots=True)
 class ScoreResult:
-    """The champion's version (None: there is none yet, nothing was judged), clips judged now, done before, and Fights among them."""
+    """The champion's version (None: there is none yet, nothing was judged), clips judged now, done before, Fights among those
+    judged now, and overlays drawn now."""
 
     champion: str | None
     scored: int = 0
     skipped: int = 0
     fights: int = 0
+    overlays: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
     def lines(self) -> list[str]:
         """For people."""
-        if self.champion is None:
-            return ["There is no champion yet: no clip was judged."]
-        return [
-            f"Champion {self.champion} judged {self.scored} clips, {self.fights} as Fight; {self.skipped} were done before."
-        ]
+        judged = f"{self.scored} clips, {self.fights} as Fight; {self.skipped} were done before"
+        lines = [
+            f"Champion {self.champion} judged {judged}."
+            if self.champion else "There is no champion yet: no clip was judged."
+        ]  # fmt: skip
+        return lines + [f"{self.overlays} overlays were drawn."] * bool(self.overlays)
 
 
 def run(
@@ -54,6 +60,8 @@ def run(
 ) -> ScoreResult:
     """Judge the accepted clips of one batch, or of every open one; without a champion the predictions are empty tables.
 
+    Then the overlays that `annotation.overlay` asks for are drawn, as they show the verdict. One that fails is left out.
+
     A clip is judged again if its tracks or the champion changed. All clips of a batch have one champion, whatever is promoted or
     rolled back meanwhile: some `clip_ids` have that of the shards before them, a whole batch has the present one.
     Raises ServiceUnavailable if MLflow cannot be reached, UserError if the champion's package is damaged, WorkspaceError if the
@@ -62,7 +70,7 @@ def run(
     """
     wanted = None if clip_ids is None else list(clip_ids)
     champion = present = releases.champion(workspace)
-    scored, skipped, fights = 0, 0, 0
+    scored, skipped, fights, drawn = 0, 0, 0, 0
     for batch in batches.chosen_batches(workspace, batch_id):
         if batch.is_sealed:
             continue
@@ -82,9 +90,20 @@ def run(
                     scored += champion is not None
                 if progress:
                     progress("score", done, len(due))
+        drawn += _draw(workspace, params, batch, clips, progress)
     if clip_ids is None:
         record_progress(workspace, "score")
-    return ScoreResult(champion, scored, skipped, fights)
+    return ScoreResult(champion, scored, skipped, fights, drawn)
+
+
+def _draw(
+    workspace: Workspace, params: Params, batch: Batch, clips: list[ClipRecord], progress: Progress | None
+) -> int:
+    """Draw the overlays that are asked for; returns how many."""
+    result = overlays.asked_for(workspace, params, batch, clips, progress)
+    for sentence in result.failed.values():
+        _log.warning("no overlay: %s", sentence)
+    return len(result.made)
 
 
 def pinned_champion(batch: Batch) -> str | None:

@@ -41,7 +41,7 @@ class DownResult:
         return asdict(self)
 
 
-def up(workspace: Workspace, *, airflow_port: int = 8080, mlflow_port: int = 5000) -> UpResult:
+def up(workspace: Workspace, *, airflow_port: int, mlflow_port: int) -> UpResult:
     """Start Airflow and MLflow on loopback; they stay up after this command. See `services.up`."""
     started = time.monotonic()
     addresses = services.up(workspace, airflow_port=airflow_port, mlflow_port=mlflow_port)

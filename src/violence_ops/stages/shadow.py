@@ -31,11 +31,13 @@ SHADOW: Final = "shadow"
 
 @dataclass(frozen=True, slots=True)
 class ShadowResult:
-    """The version in shadow (None: there is none), and the batches and clips that it has judged now."""
+    """The version in shadow (None: there is none), and the batches and clips that it has judged now; `note` says why it was
+    not to judge any."""
 
     version: str | None
     batches: int = 0
     clips: int = 0
+    note: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-able values."""
@@ -45,6 +47,8 @@ class ShadowResult:
         """What a person reads."""
         if self.version is None:
             return ["No version is in shadow: `violence-ops shadow start VERSION` puts one there."]
+        if self.note:
+            return [f"Version {self.version} {self.note}."]
         return [f"Version {self.version} is in shadow; it has judged {self.clips} clips of {self.batches} batches now."]
 
 
@@ -85,14 +89,14 @@ def start(workspace: Workspace, params: Params, version: str | None = None) -> S
     it is the champion."""
     with workspace.lock("release"):
         registry = releases.open_registry(workspace)
-        chosen = version or registry.alias("candidate")
+        chosen = version or registry.alias(releases.CANDIDATE)
         if chosen is None:
             raise WorkspaceError("There is no candidate to put in shadow: run `violence-ops train` first.")
         registry.version(chosen)
         if chosen == releases.agreed_champion(workspace, registry):
             raise UsageError(f"Version {chosen} is the champion, which judges every night anyway: name another one.")
         registry.set_alias(SHADOW, chosen, registry.alias(SHADOW))
-    return ShadowResult(chosen)
+    return ShadowResult(chosen, note="is in shadow: `violence-ops shadow run` lets it judge the sealed nights")
 
 
 def stop(workspace: Workspace) -> ShadowResult:
@@ -111,8 +115,10 @@ def run(workspace: Workspace, params: Params, *, progress: Progress | None = Non
     """
     registry = releases.open_registry(workspace)
     version = registry.alias(SHADOW)
-    if version is None or version == releases.champion(workspace):
+    if version is None:
         return ShadowResult(None)
+    if version == releases.champion(workspace):
+        return ShadowResult(version, note="is champion now: nothing to shadow")
     due = [batch for batch in workspace.sealed_batches() if _is_due(workspace, batch, version)]
     done = 0
     with workspace.lock("shadow"):  # nobody else writes there
@@ -210,13 +216,13 @@ def _judge(workspace: Workspace, params: Params, batch: Batch, version: str) -> 
     package = load_version(workspace, version)
     clips = batches.accepted_clips(batch)
     with Sandbox(params.validation) as sandbox:
-        tables = [
-            predict_clip(package, tracks, pictures.of_clip(batch, clip, sandbox)).to_table(version)
-            for clip, tracks in zip(clips, batches.iterate_tracks(batch, clips), strict=True)
+        found = [
+            predict_clip(package, batches.read_tracks(batch, clip), pictures.of_clip(batch, clip, sandbox))
+            for clip in clips
         ]
     write_table(
         workspace.shadow(version, batch.batch_id),
-        pa.concat_tables([PREDICTIONS_SCHEMA.empty_table(), *tables]),
+        pa.concat_tables([PREDICTIONS_SCHEMA.empty_table(), *(one.to_table(version) for one in found)]),
         _mark(batch, version),
     )
     return len(clips)

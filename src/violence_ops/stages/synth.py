@@ -63,7 +63,9 @@ def run(
         rows.append(_row(path.name, label if number < clips else "", clip, recorded))
     _write_labels(out / "labels.csv", rows)
     made = len({row["source_group"] for row in rows})
-    fewer = f"{clips + unlabelled} clips fill {made} of {groups} groups: a group has clips of both labels."
+    fewer = (
+        f"Only {made} of {groups} groups {'was' if made == 1 else 'were'} made: each group needs a clip of both labels."
+    )
     return {
         "out": str(out),
         "clips": clips,

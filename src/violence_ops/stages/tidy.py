@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import closing
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -20,8 +18,8 @@ _KEPT: Final = 1 << 20  # so many are kept
 
 @dataclass(frozen=True, slots=True)
 class TidyResult:
-    """How many runs of Airflow that began before `before`, files of their logs, and files of Great Expectations' checks were
-    removed, how many logs of services were cut to their end, and the megabytes of all these files. In a dry run: would be.
+    """How many runs of Airflow that began before `before`, files of its tasks' logs, and files of Great Expectations' checks
+    were removed, how many logs of services were cut to their end, and the megabytes of all these files. In a dry run: would be.
     """
 
     before: str
@@ -37,10 +35,10 @@ class TidyResult:
 
     def lines(self) -> list[str]:
         """For people."""
-        would = "would be " if self.dry_run else ""
+        removed, cut = ("To be removed", "to be cut") if self.dry_run else ("Removed", "cut")
         return [
-            f"Of before {self.before}: {self.airflow_runs} runs of Airflow, {self.task_logs} of their logs and {self.checks} files of checks "
-            f"{would}removed; {self.service_logs} long logs of services {would}cut to their end: {self.megabytes:.1f} MB."
+            f"{removed} from before {self.before}: {self.airflow_runs} Airflow runs, {self.task_logs} task logs, {self.checks} check files; "
+            f"{self.service_logs} long service logs {cut} to their end: {self.megabytes:.1f} MB."
         ]
 
 
@@ -55,11 +53,11 @@ def run(workspace: Workspace, *, days: int, dry_run: bool = False) -> TidyResult
     checks = [path for folder in workspace.check_results for path in _older(folder, oldest)]
     long = [path for path in sorted(workspace.services.glob("*.log")) if path.stat().st_size > _LONG_LOG]
     size = sum(path.stat().st_size for path in [*logs, *checks]) + sum(path.stat().st_size - _KEPT for path in long)
-    runs = _runs(workspace, before)
+    runs = services.old_runs(workspace, before)
     if not dry_run:
         if runs:
             services.clean_database(workspace, before)
-            runs -= _runs(workspace, before)
+            runs -= services.old_runs(workspace, before)
         for path in [*logs, *checks]:
             path.unlink(missing_ok=True)
         for folder in (workspace.airflow_logs, *workspace.check_results):
@@ -93,14 +91,3 @@ def _cut(log: Path) -> None:
     with log.open("ab") as handle:
         handle.truncate(0)
         handle.write(end)
-
-
-def _runs(workspace: Workspace, before: datetime) -> int:
-    """How many runs of the workspace's own Airflow began before that time."""
-    if not workspace.airflow_database.is_file():
-        return 0
-    with closing(sqlite3.connect(f"file:{workspace.airflow_database}?mode=ro", uri=True)) as database:
-        (count,) = database.execute(
-            "SELECT COUNT(*) FROM dag_run WHERE start_date < ?", [before.strftime("%Y-%m-%d %H:%M:%S")]
-        ).fetchone()
-    return int(count)

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import load_table
+from violence_ops.folders import ReportFolder
 from violence_ops.stages import trained_on
 from violence_ops.stages.assemble import TABLES
-from violence_ops.stages.releases import CHAMPION, open_registry
+from violence_ops.stages.releases import CANDIDATE, CHAMPION, open_registry
 from violence_ops.workspace import Workspace
-
-CANDIDATE: Final = "candidate"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,16 +100,22 @@ def _record(workspace: Workspace, version: str) -> dict[str, Any] | None:
 
 
 def _evaluations(workspace: Workspace, wanted: set[str]) -> tuple[str, ...]:
-    """Evaluations with one of the clips, found by their ids in the file: reading thousands of figures for it would be slow."""
-    marks = [clip_id.encode() for clip_id in wanted]
-    found = []
-    for folder in sorted(workspace.reports.glob("*-vs-*")):
-        path = workspace.report(folder.name).evaluation
-        if path.is_file():
-            content = path.read_bytes()
-            if any(mark in content for mark in marks):
-                found.append(folder.name)
-    return tuple(found)
+    return tuple(one.name for one in _reports(workspace) if names_one_of(one.evaluation, wanted))
+
+
+def pages_with(workspace: Workspace, clip_id: str) -> tuple[str, ...]:
+    """The evaluations whose page names a clip: one that was judged on it, or lists it among its shadow nights."""
+    return tuple(one.name for one in _reports(workspace) if names_one_of(one.page, [clip_id]))
+
+
+def _reports(workspace: Workspace) -> list[ReportFolder]:
+    return [workspace.report(folder.name) for folder in sorted(workspace.reports.glob("*-vs-*"))]
+
+
+def names_one_of(path: Path, clip_ids: Collection[str]) -> bool:
+    """Whether a file is there and an id of the clips is in its bytes: to read thousands of figures for it would be slow."""
+    content = path.read_bytes() if path.is_file() else b""
+    return any(clip_id.encode() in content for clip_id in clip_ids)
 
 
 def in_dataset(workspace: Workspace, clip_ids: Collection[str]) -> set[str]:

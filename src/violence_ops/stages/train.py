@@ -30,13 +30,12 @@ from violence_ops.stages import batches, holdout, pictures, training_tables
 from violence_ops.stages.assemble import TABLES, baked_in, obstacle, trainable
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.labelled import labelled_clips
-from violence_ops.stages.releases import open_registry
+from violence_ops.stages.releases import CANDIDATE, open_registry
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.recognition.train import Epoch, Trained
 
-CANDIDATE = "candidate"
 _ANNOTATED: Final = ("pose", "tracking", "involvement")
 """Sections that the clips' tracks were made with, before they were sealed: what params.yaml says now is of no matter."""
 _LEARNT: Final = ("windows", "dataset", "holdout", "train")
@@ -91,7 +90,7 @@ def run(
         if not versioning.inside_experiment(workspace):
             with workspace.lock("release"):
                 registry.set_alias(CANDIDATE, version, registry.alias(CANDIDATE))
-        record = read_json(trained / "record.json", _again(trained))
+        record = read_json(trained / "record.json", _remedy(trained))
         progress_of = {"dataset_revision": dataset.revision, "params": facts["params_digest"], "model_version": version}
         workspace.write_progress("train", progress_of)
         versioning.commit_stage(workspace, ["train"], f"Candidate {version}", params)
@@ -287,7 +286,7 @@ def _trained(
         write_json(epochs / "began.json", {"ms": int(time.time() * 1000)})
     temporary = Path(tempfile.mkdtemp(prefix=".fit-", dir=home))
     trained = fit(params, dataset, epochs / "training.pt", progress)
-    _write(temporary, trained, dataset, facts, read_json(epochs / "began.json", _again(epochs))["ms"])
+    _write(temporary, trained, dataset, facts, read_json(epochs / "began.json", _remedy(epochs))["ms"])
     temporary.rename(folder)
     shutil.rmtree(epochs)
     return folder
@@ -344,7 +343,7 @@ def _metrics(epoch: Epoch) -> dict[str, float]:
     } | _scores(epoch)
 
 
-def _again(folder: Path) -> str:
+def _remedy(folder: Path) -> str:
     return f"remove {folder}, and it is trained again"
 
 
@@ -360,7 +359,7 @@ def _register(
     from violence_ops.recognition import ensemble
     from violence_ops.recognition.model import Settings
 
-    record = read_json(folder / "record.json", _again(folder))
+    record = read_json(folder / "record.json", _remedy(folder))
     for known in registry.versions():
         if known.tags.get("attempt") == record["attempt"]:
             return known.run_id, known.version

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from violence_ops.errors import UserError
-from violence_ops.files import read_json, write_json
+from violence_ops.files import atomic_path, read_json, write_json
 from violence_ops.registry import POSE_EXPERIMENT, Registry, Run
 
 if TYPE_CHECKING:
+    from violence_ops.pose.agreement import Source
     from violence_ops.pose.samples import Draw
     from violence_ops.video.decode import Frame
 
@@ -95,10 +96,8 @@ class TrainingRun:
         """Keep a picture, and tell MLflow."""
         import cv2
 
-        self.pictures.mkdir(parents=True, exist_ok=True)
-        fresh = self.pictures / f".{name}.png"
-        cv2.imwrite(str(fresh), picture)
-        fresh.replace(self.pictures / f"{name}.png")
+        with atomic_path(self.pictures / f"{name}.png") as temporary:
+            temporary.write_bytes(cv2.imencode(".png", picture)[1].tobytes())
         self.send()
 
     def send(self) -> None:
@@ -174,19 +173,17 @@ def targets_drawn(draw: Draw, seed: int, size: int) -> Frame:
     return sheet([with_people(s.image, s.keypoints, s.visibility / 2, s.bboxes, s.ignored, least=0.25) for s in batch])
 
 
-def held_out_drawn(weights: Path, seed: int = 0) -> Frame:
-    """What the weights find in pictures that no training sees, the same ones every time."""
+def held_out_drawn(source: Source, seed: int = 0) -> Frame:
+    """What a source finds in pictures that no training sees, the same ones every time."""
     import numpy as np
 
-    from violence_ops.pose.rtmo import PoseEstimator
     from violence_ops.synthetic.stills import HELD_OUT_WORLD, stills
     from violence_ops.video.sheet import sheet, with_people
 
-    estimator = PoseEstimator(weights)
     pictures = []
     for number in range(_SHOWN):
         ((picture, *_),) = stills(np.random.default_rng([seed, number, 8]), 1, HELD_OUT_WORLD)
-        found = estimator.estimate([picture])[0]
+        found = source.estimate([picture])[0]
         nobody = np.zeros(len(found), bool)
         pictures.append(with_people(picture, found.keypoints, found.keypoint_scores, found.bboxes, nobody, least=0.2))
     return sheet(pictures)

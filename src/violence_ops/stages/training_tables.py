@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
+from violence_ops.files import spreadsheet_row
+from violence_ops.records import LABELS
+
 if TYPE_CHECKING:
     from violence_ops.recognition.train import Trained
 
@@ -53,10 +56,13 @@ def write(folder: Path, trained: Trained, val: pa.Table) -> dict[str, float]:
 
 
 def _clip(row: Mapping[str, Any], fight: bool, probability: float, said: bool) -> dict[str, Any]:
-    kind = "correct" if fight == said else "false negative" if fight else "false positive"
+    from violence_ops.evaluation.failures import kind_of
+    from violence_ops.evaluation.judgement import prediction
+
+    found = prediction(probability, LABELS[said])
     return {
-        "clip_id": row["clip_id"], "label": row["label"], "verdict": "Fight" if said else "NonFight", "kind": kind,
-        "probability": round(probability, 6), "confidence": round(probability if said else 1 - probability, 6),
+        "clip_id": row["clip_id"], "label": row["label"], "verdict": found.verdict, "kind": kind_of(LABELS[fight], found),
+        "probability": round(probability, 6), "confidence": round(found.confidence, 6),
         "source_group": row["source_group"], "batch_id": row["batch_id"], "camera_id": row["camera_id"] or "unknown",
         "resolution": f"{row['width']}x{row['height']}",
     }  # fmt: skip
@@ -85,4 +91,4 @@ def _write(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.DictWriter(file, list(rows[0]) if rows else ["clip_id"], lineterminator="\n")
         table.writeheader()
-        table.writerows(rows)
+        table.writerows(map(spreadsheet_row, rows))

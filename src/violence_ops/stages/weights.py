@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict
+from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from violence_ops.code_revision import code_revision
 from violence_ops.errors import UsageError
-from violence_ops.stages.batches import Progress
+from violence_ops.params import load_params
+from violence_ops.pose.config import OWN
+from violence_ops.stages.batches import Progress, is_video
+from violence_ops.stages.extract_poses import open_source
 from violence_ops.stages.training_run import TrainingRun, held_out_drawn, targets_drawn
 
 if TYPE_CHECKING:
@@ -21,15 +25,17 @@ if TYPE_CHECKING:
     from violence_ops.pose.lessons import Lessons
     from violence_ops.pose.samples import Sample
     from violence_ops.pose.weights import Weights
+    from violence_ops.stages.extract_poses import Source as PoseSource
+    from violence_ops.video.decode import Frame
 
 LOWEST_SCORE = 0.05  # of what average precision is over
 _RATES = {"scratch": 1e-3, "whole": 4e-4, "refiner": 2.5e-3}  # peak learning rates
 _SHOWN_EVERY = 1000  # steps between pictures of what the weights find
-_VIDEOS = {".mp4", ".avi", ".mov", ".mkv"}
+_JUDGED = 75  # held-out scenes, for the figures of a training
 _LABELLED_EVERY, _LABELLED_AT_MOST = 5, 40  # frames of a real clip
 
 
-def path(name: str = "rtmo_small") -> dict[str, str]:
+def path(name: str = OWN) -> dict[str, str]:
     """Where the weights of that name (or .safetensors path) lie, with their verified SHA-256."""
     from violence_ops.pose import weights
 
@@ -39,40 +45,35 @@ def path(name: str = "rtmo_small") -> dict[str, str]:
 
 def train(
     out: Path,
+    *,
     steps: int,
-    start: str | None = "rtmo_small",
+    start: str | None = OWN,
     size: int = 16,
     learning_rate: float | None = None,
     seed: int = 0,
     device: str = "cpu",
-    soften: bool = False,
     refiner: bool = False,
     clips: Path | None = None,
     teachers: Path | None = None,
     tracking: str | None = None,
-    judged: int = 75,
     progress: Progress | None = None,
 ) -> dict[str, Any]:
     """Train the small RTMO on synthetic clips and write `out` (.safetensors, with its JSON beside it).
 
     Continues the run whose checkpoint lies in `<out>.run/` if there is one; otherwise starts from the weights `start`
-    (None: from scratch, which needs ten times as long). `soften` resets the coordinate classifier's start.
+    (None: from scratch, which needs ten times as long). `learning_rate` is the peak; None takes the usual one.
     The network learns together with the refiner (`pose.refiner`) that its weights bring; from scratch with a new one.
     `refiner` leaves the network as it is and trains the refiner alone, a new one if it has none.
     `clips` is a folder of real clips: half of the pictures are then frames of them, labelled by the models in the
     folder `teachers` (`pose.teacher`). `tracking` is the address of an MLflow that gets curves, pictures, and final figures
-    over `judged` held-out scenes; a training that goes on stays the same run there.
+    over held-out scenes; a training that goes on stays the same run there.
 
     Raises:
         UsageError: `out` is no .safetensors path, or a refiner has no weights to start from. Nothing is written then.
     """
-    if out.suffix != ".safetensors" or out.is_dir():
-        raise UsageError(f"{out} does not end in .safetensors, or is a folder: name the file to write.")
     from violence_ops.pose import training, weights
 
-    if refiner and start is None:
-        raise UsageError("A refiner learns on top of a network: name its weights with --start.")
-    begun = weights.find(start) if start is not None else None
+    begun = _begun(out, start, refiner)
     settings = training.TrainingSettings(
         steps=steps,
         size=size,
@@ -82,19 +83,18 @@ def train(
     )
     folder = out.with_suffix(".run")
     run = TrainingRun(folder, tracking)
-    lessons = _lessons(folder, clips, teachers, start, seed)
+    lessons = _lessons(folder, clips, teachers, begun, seed)
 
     def on_save(step: int, average: nn.Module) -> None:
         if step % _SHOWN_EVERY == 0 or step == steps:
-            kept = weights.save(average, folder / "average.safetensors", steps=step)
-            run.show(f"held_out_{step:06d}", held_out_drawn(kept.path))
+            run.show(f"held_out_{step:06d}", _seen_by(average, folder / "average.safetensors", step))
 
     def on_report(step: int) -> None:
         run.report()
         if progress:
             progress("training", step, steps)
 
-    facts = {"start": start, "soften": soften, "clips": clips, "teachers": teachers, "real_pictures": len(lessons.real)}
+    facts = {"start": start, "clips": clips, "teachers": teachers, "real_pictures": len(lessons.real)}
     tags = {
         "start_sha256": begun.sha256 if begun else "none",
         "code_revision": code_revision(),
@@ -103,22 +103,29 @@ def train(
     with run.running(out.stem, asdict(settings) | facts, tags, training.steps_done(folder)):
         if not run.has("training"):
             run.show("training", targets_drawn(lessons, seed, size))
-        model = _model(begun, soften, refiner)
+        model = _model(begun, refiner)
         average = training.train(model, lessons, settings, folder, device=device, on_report=on_report, on_save=on_save)
         written = weights.save(average, out, settings=asdict(settings), start=start)
         if run.is_tracked:
-            run.finish(written.sha256, _numbers(evaluate(str(out), judged)))
-    result = {
-        "path": str(written.path),
-        "sha256": written.sha256,
-        "steps": steps,
-        "log": str(folder / "log.jsonl"),
-        "refiner": refiner,
-    }
-    return result | {"mlflow": run.outcome()}
+            run.finish(written.sha256, _numbers(evaluate(str(out), _JUDGED)))
+    return {
+        "path": str(written.path), "sha256": written.sha256, "steps": steps, "log": str(folder / "log.jsonl"),
+        "refiner": refiner, "mlflow": run.outcome(),
+    }  # fmt: skip
 
 
-def _model(start: Weights | None, soften: bool, refiner: bool) -> nn.Module:
+def _begun(out: Path, start: str | None, refiner: bool) -> Weights | None:
+    """The weights that a training of `out` begins with. Raises UsageError if it cannot be begun."""
+    from violence_ops.pose import weights
+
+    if out.suffix != ".safetensors" or out.is_dir():
+        raise UsageError(f"{out} does not end in .safetensors, or is a folder: name the file to write.")
+    if refiner and start is None:
+        raise UsageError("A refiner learns on top of a network: name its weights with --start.")
+    return weights.find(start) if start is not None else None
+
+
+def _model(start: Weights | None, refiner: bool) -> nn.Module:
     from violence_ops.pose import config, training, weights
     from violence_ops.pose.network import refiner_of
     from violence_ops.pose.refiner import Refiner
@@ -128,18 +135,25 @@ def _model(start: Weights | None, soften: bool, refiner: bool) -> nn.Module:
         weights.load(model, start)
     else:
         model.init_weights()
-    if soften or start is None:
         training.soften_start(model)
     if refiner or start is None:
         model.refiner = refiner_of(model) or Refiner()
     return model
 
 
+def _seen_by(average: nn.Module, file: Path, step: int) -> Frame:
+    """What the weights, kept in `file`, find in held-out pictures as the night would look at them."""
+    from violence_ops.pose import weights
+
+    weights.save(average, file, steps=step)
+    return held_out_drawn(as_shipped(str(file), backend="torch", precision="fp32", device="cpu"))
+
+
 def _numbers(figures: dict[str, Any]) -> dict[str, float]:
     return {f"held_out/{name}": value for name, value in figures.items() if isinstance(value, (int, float))}
 
 
-def _lessons(folder: Path, clips: Path | None, teachers: Path | None, start: str | None, seed: int) -> Lessons:
+def _lessons(folder: Path, clips: Path | None, teachers: Path | None, start: Weights | None, seed: int) -> Lessons:
     """What draws training pictures; the real ones are labelled once and then kept in the run's folder."""
     from violence_ops.pose import album
     from violence_ops.pose.lessons import Lessons
@@ -165,16 +179,14 @@ def _drawn(rng: np.random.Generator) -> list[Sample]:
     return [samples.sample(*picture) for picture in stills(rng)]
 
 
-def _real_samples(clips: Path, teachers: Path, start: str | None) -> Iterator[Sample]:
+def _real_samples(clips: Path, teachers: Path, start: Weights | None) -> Iterator[Sample]:
     """Frames of the clips, labelled by the teachers as far as they are sure."""
-    from violence_ops.pose import teacher, weights
-    from violence_ops.pose.rtmo import PoseEstimator
-    from violence_ops.pose.topdown import TopDown
+    from violence_ops.pose import teacher
     from violence_ops.video import decode
 
-    guide = TopDown(*teacher_files(teachers), score_threshold=0.1, thorough=True)
-    student = PoseEstimator(weights.find(start), score_threshold=teacher.BELIEVED) if start else None
-    for file in sorted(file for file in clips.rglob("*") if file.suffix in _VIDEOS):
+    guide = teacher.guide(*teacher_files(teachers))
+    student = teacher.student(start) if start else None
+    for file in sorted(filter(is_video, clips.rglob("*"))):
         frames = decode.frames(file)
         yield from teacher.labelled(guide, student, teacher.pairs(frames, _LABELLED_EVERY, _LABELLED_AT_MOST))
 
@@ -192,8 +204,8 @@ def teacher_files(folder: Path) -> tuple[Path, Path]:
 
 
 def evaluate(
-    name: str = "rtmo_small",
-    clips: int = 150,
+    name: str,
+    clips: int,
     seed: int = 0,
     score_threshold: float = 0.3,
     backend: BackendName | Literal["auto"] = "auto",
@@ -201,18 +213,24 @@ def evaluate(
 ) -> dict[str, Any]:
     """Figures of weights on frames of synthetic scenes that no training has seen: two frames of each of `clips` clips.
 
-    AP is over everything scored above LOWEST_SCORE; recall and precision are those at `score_threshold`.
+    People are told apart as in a new workspace, whatever is changed in this one, so that figures can be compared (`as_shipped`).
+    AP is over everything scored above LOWEST_SCORE; recall and precision are those at `score_threshold`, as on the model card.
     `auto` is what it is in params.yaml, on a processor.
     """
-    from violence_ops.pose import weights
     from violence_ops.pose.backends import settled
-    from violence_ops.pose.rtmo import PoseEstimator
 
     chosen, exactly = settled(backend, precision, "cpu")
-    estimator = PoseEstimator(weights.find(name), backend=chosen, precision=exactly, score_threshold=LOWEST_SCORE)
+    source = as_shipped(name, backend=chosen, precision=exactly, device="cpu", score_threshold=LOWEST_SCORE)
     return {"weights": name, "backend": chosen, "precision": exactly} | evaluate_source(
-        estimator, clips, seed, score_threshold
+        source, clips, seed, score_threshold
     )
+
+
+def as_shipped(name: str, **changes: Any) -> PoseSource:
+    """These weights with the parameters of `pose` that a workspace starts with, but for `changes`."""
+    with resources.as_file(resources.files("violence_ops") / "template" / "params.yaml") as shipped:
+        pose = load_params(shipped).pose
+    return open_source(pose.model_copy(update={"weights": name} | changes))
 
 
 def evaluate_source(source: Source, clips: int, seed: int = 0, score_threshold: float = 0.3) -> dict[str, Any]:

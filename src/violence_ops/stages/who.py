@@ -24,5 +24,5 @@ def _text(given: str, what: str) -> str:
     try:
         given.encode()
     except UnicodeEncodeError:
-        raise UsageError(f"{what} holds bytes that are no text in UTF-8: write it anew.") from None
+        raise UsageError(f"{what} holds bytes that are no text in UTF-8: type it again.") from None
     return given

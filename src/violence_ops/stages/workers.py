@@ -15,7 +15,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Container, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from contextlib import suppress
 from dataclasses import dataclass
@@ -25,8 +25,8 @@ from typing import IO, Any, Final
 from violence_ops.errors import UserError
 from violence_ops.stages.capacity import free_memory, free_processors
 
-_MEMORY_PER_WORKER: Final = 1 << 30
-"""Bytes that a worker is expected to need at most."""
+MEMORY_PER_WORKER: Final = 1 << 30
+"""Bytes that a worker is expected to need for anything but a very long clip."""
 _ITEMS_PER_WORKER: Final = 4
 """Fewer items than this do not repay the start of another process."""
 _START_S: Final = 60.0
@@ -35,9 +35,10 @@ _START_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What became of one item: its `value`, or why there is none: `timeout`, or twice `crashed` or `killed` (by the system).
+    """What became of one item: its `value`, or why there is none: `timeout`, or twice `crashed` or `killed` (by the system,
+    while no other child was at work).
 
-    That a child was killed says nothing of the item, as nothing bounds a child's memory but what the machine has free.
+    Nothing bounds a child's memory but what the machine has free, so that it was killed may lie in the item or in the machine.
     """
 
     item: str
@@ -45,27 +46,38 @@ class Outcome:
     failure: str | None = None
 
 
-def worker_count(asked: int, items: int) -> int:
-    """How many processes to use for `items`: `asked`, or if that is 0 as many as free processors and memory allow."""
+def worker_count(asked: int, items: int, memory: int = MEMORY_PER_WORKER) -> int:
+    """How many processes to use for `items`: `asked`, or if that is 0 as many as free processors and memory allow.
+
+    memory: bytes that one of them may need.
+    """
     if asked:
         return max(1, min(asked, items))
     useful = items // _ITEMS_PER_WORKER
     if useful < 2:
         return 1
-    return max(1, min(useful, free_processors(), free_memory() // _MEMORY_PER_WORKER))
+    return max(1, min(useful, free_processors(), free_memory() // memory))
 
 
 def outcomes(target: str, common: dict[str, Any], limits_s: Mapping[str, float], *, workers: int) -> Generator[Outcome]:
     """Call `target` ("module:function") as `function(common, item) -> dict` for every item; yields in order of completion.
 
-    `limits_s` are the items, each with the seconds it may take. An item whose child was killed or crashed gets one more try. Raises UserError if the function raised one; RuntimeError if it ended with
-    another error, whose traceback the child has printed.
+    `limits_s` are the items, each with the seconds it may take. An item whose child crashed gets one more try; one whose child was
+    killed gets two, after all others and with no other child beside it. Raises UserError if the function raised one; RuntimeError
+    if it ended with another error, whose traceback the child has printed.
     """
+    killed: list[str] = []
     children = _Children(target, common)
     pool = ThreadPoolExecutor(workers)
     try:
         for future in as_completed([pool.submit(children.work_on, *each) for each in limits_s.items()]):
-            yield future.result()
+            if (outcome := future.result()).failure == "killed":
+                killed.append(outcome.item)
+            else:
+                yield outcome
+        for item in killed:
+            children.end()  # those that wait for work hold memory
+            yield children.work_on(item, limits_s[item], again=("crashed", "killed"))
     finally:
         children.stop.set()
         pool.shutdown(cancel_futures=True)
@@ -80,10 +92,10 @@ class _Children:
         self.stop = threading.Event()
         self._idle: queue.SimpleQueue[_Child] = queue.SimpleQueue()
 
-    def work_on(self, item: str, limit_s: float) -> Outcome:
-        """Have a child work on one item; two of them if the first is killed or crashes."""
+    def work_on(self, item: str, limit_s: float, again: Container[str | None] = ("crashed",)) -> Outcome:
+        """Have a child work on one item; two of them if the first fails in one of the ways `again`."""
         outcome = self._attempt(item, limit_s)
-        return self._attempt(item, limit_s) if outcome.failure in ("killed", "crashed") else outcome
+        return self._attempt(item, limit_s) if outcome.failure in again else outcome
 
     def _attempt(self, item: str, limit_s: float) -> Outcome:
         try:

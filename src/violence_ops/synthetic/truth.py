@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from violence_ops.records import TRUNK
 from violence_ops.synthetic.body import Skeleton
 from violence_ops.synthetic.camera import Camera
 from violence_ops.synthetic.mesh import Mesh
@@ -52,7 +53,7 @@ def visibility(
             depths[:, [person]] - 0.12,
             *(part[:, person, 8:9] for part in (starts, ends, radii, near)),
         )[:, 0]
-        own[:, [5, 6, 11, 12]] = False
+        own[:, TRUNK] = False
         covered[:, person] = own
         hidden |= covered
     outside = (points < 0).any(axis=-1) | (points[..., 0] >= camera.width) | (points[..., 1] >= camera.height_px)

@@ -83,7 +83,7 @@ class _People:
         return cls(
             row=row, frame=poses.frame[row], scores=poses.scores[row].astype(np.float64),
             sure=poses.scores[row] >= high_score, bboxes=bboxes, areas=areas, measured=np.ascontiguousarray(to_cxcyah(bboxes).T),
-            poses=Poses.of(poses.keypoints[row], poses.keypoint_scores[row], areas),
+            poses=Poses.of(poses.keypoints, poses.keypoint_scores, row, areas),
         )  # fmt: skip
 
 

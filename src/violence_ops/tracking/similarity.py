@@ -8,6 +8,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from violence_ops.blocks import in_blocks
 from violence_ops.tracking.boxes import Float
 
 Complex = NDArray[np.complex64]
@@ -33,15 +34,22 @@ class Poses:
     falloff: Single
 
     @classmethod
-    def of(cls, keypoints: NDArray[np.floating], scores: NDArray[np.floating], areas: Float) -> Self:
-        """keypoints `(N, 17, 2)` px, scores `(N, 17)`, areas `(N,)` px² of the persons' boxes. A joint that is nowhere, or
-        whose score is no number above 0, counts nothing."""
-        places = np.ascontiguousarray(keypoints, np.float32).view(np.complex64)[..., 0]
-        known = np.isfinite(places) & np.isfinite(scores) & (scores > 0)
+    def of(
+        cls, keypoints: NDArray[np.floating], scores: NDArray[np.floating], rows: NDArray[np.intp], areas: Float
+    ) -> Self:
+        """The poses `rows` `(N,)` of keypoints `(R, 17, 2)` px and scores `(R, 17)`; areas `(N,)` px² of the persons' boxes.
+        A joint that is nowhere, or whose score is no number above 0, counts nothing."""
+
+        def places(rows: NDArray[np.intp]) -> Complex:
+            return np.ascontiguousarray(keypoints[rows], np.float32).view(np.complex64)[..., 0]
+
+        def known(rows: NDArray[np.intp]) -> NDArray[np.bool_]:
+            return np.isfinite(places(rows)) & np.isfinite(scores[rows]) & (scores[rows] > 0)
+
         return cls(
-            joints=np.where(known, places, np.complex64(0)),
-            trust=np.sqrt(np.where(known, scores, 0.0).astype(np.float32)),
-            falloff=(-_SCALES / np.maximum(areas, 1.0)[:, None]).astype(np.float32),
+            joints=in_blocks(lambda rows: np.where(known(rows), places(rows), np.complex64(0)), rows),
+            trust=in_blocks(lambda rows: np.sqrt(np.where(known(rows), scores[rows], 0.0).astype(np.float32)), rows),
+            falloff=in_blocks(lambda areas: (-_SCALES / np.maximum(areas, 1.0)[:, None]).astype(np.float32), areas),
         )
 
     def oks(self, first: NDArray[np.intp], second: NDArray[np.intp], moved: Complex) -> Single:

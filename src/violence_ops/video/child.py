@@ -7,6 +7,7 @@ import json
 import os
 import resource
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -44,7 +45,7 @@ def _serve(request: dict[str, Any], limits: ValidationParams, out: BinaryIO) -> 
             _say(out, {"facts": asdict(_examine(Path(request["path"]), limits, out))})
         else:
             _allow_seconds(None)  # frames come at the pace of who wants them, who bounds the time of each
-            _send_frames(Path(request["path"]), request, out)
+            _send_frames(Path(request["path"]), request, _Pulse(out, limits.timeout_s / 10), out)
     except Rejected as refusal:
         _say(out, {"reason": refusal.reason, "message": str(refusal)})
     except MemoryError:
@@ -62,19 +63,31 @@ def _examine(path: Path, limits: ValidationParams, out: BinaryIO) -> facts.Video
     return facts.examine(path, limits, promised)
 
 
-def _send_frames(path: Path, request: dict[str, Any], out: BinaryIO) -> None:
-    for index, (picture, width, height) in zip(_wanted(request), _pictures(path, request), strict=False):
+class _Pulse:
+    """Says every few seconds that frames decode, for it may be long until the next one that somebody wants."""
+
+    def __init__(self, out: BinaryIO, every_s: float) -> None:
+        self._out, self._every_s, self._last = out, every_s, time.monotonic()
+
+    def __call__(self) -> None:
+        if time.monotonic() - self._last > self._every_s:
+            _say(self._out, {"decoding": True})
+            self._last = time.monotonic()
+
+
+def _send_frames(path: Path, request: dict[str, Any], pulse: _Pulse, out: BinaryIO) -> None:
+    for index, (picture, width, height) in zip(_wanted(request), _pictures(path, request, pulse), strict=False):
         facts = {"index": index, "height": picture.shape[0], "width": picture.shape[1], "frame": [width, height]}
         _say(out, facts, np.ascontiguousarray(picture).data)
     _say(out, {"done": True})
 
 
-def _pictures(path: Path, request: dict[str, Any]) -> Iterator[tuple[decode.Frame, int, int]]:
+def _pictures(path: Path, request: dict[str, Any], pulse: _Pulse) -> Iterator[tuple[decode.Frame, int, int]]:
     """The frames that are asked for, letterboxed if that is asked for, and their own width and height."""
     if not request.get("fit"):
-        yield from ((frame, frame.shape[1], frame.shape[0]) for frame in decode.frames(path, _wanted(request)))
+        yield from ((frame, frame.shape[1], frame.shape[0]) for frame in decode.frames(path, _wanted(request), pulse))
         return
-    for picture, box in decode.fitted(path, _wanted(request), Fit(*request["fit"])):
+    for picture, box in decode.fitted(path, _wanted(request), Fit(*request["fit"]), pulse):
         yield picture, box.width, box.height
 
 

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,18 +14,29 @@ from numpy.typing import NDArray
 from violence_ops.errors import Rejected
 from violence_ops.params import ValidationParams
 from violence_ops.video.decode import decoded, open_video
+from violence_ops.video.display import Display
 
 _SAMPLES: Final = 64
 _THUMB_PX: Final = 32
 _HASH_SIDE: Final = 8
 _COMPLETE: Final = 0.9
 """A file that decodes to less than this share of what its header promises is truncated."""
+_MISSING: Final = 2
+"""Frames that a file may lack whatever share of it they are."""
 _MAX_FPS: Final = 1000.0
+_SAME_RATE: Final = 0.02
+_LOOSE_STEPS: Final = 3
+"""The header's frame rate holds unless the time stamps leave it by more than this share, and by more steps than a muxer may
+lose at a clip's ends."""
+_PAUSE_S: Final = 1.0
+_PAUSE_STEPS: Final = 10
+"""Nothing for longer than both, the latter in usual steps between two frames, is a pause of the recording."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoFacts:
-    """What a usable video is. fps in 1/s, brightness = mean luma in [0, 255], perceptual_hash 64 bits as 16 hex digits."""
+    """What a usable video is: width and height as it is seen, px; fps in 1/s, without pauses; duration_s = frame_count / fps;
+    brightness = mean luma in [0, 255]; perceptual_hash 64 bits as 16 hex digits."""
 
     container: str
     codec: str
@@ -56,10 +68,36 @@ class _Samples:
     def brightness(self) -> float:
         return round(float(np.mean([thumb.mean() for _, thumb in self._kept])), 3)
 
-    def perceptual_hash(self, middle: int) -> str:
-        """pHash (`hash_of`) of the sampled frame nearest to the middle."""
+    def perceptual_hash(self, middle: int, display: Display) -> str:
+        """pHash (`hash_of`) of the sampled frame nearest to the middle, as it is seen."""
         _, thumb = min(self._kept, key=lambda item: abs(item[0] - middle))
-        return hash_of(thumb)
+        return hash_of(display.turned(thumb))
+
+
+@dataclass(frozen=True, slots=True)
+class _Clock:
+    """What time stamps say: how long the frames last, the last one included, and how many come in a second, pauses left out."""
+
+    length_s: float
+    rate: float
+
+    @classmethod
+    def of(cls, times: list[float], count: int) -> Self | None:
+        """None unless each of `count` frames has a time stamp, in order but for exchanged neighbours, and they make a frame rate."""
+        if count < 2 or len(times) != count or np.diff(times).min() < -_PAUSE_S:
+            return None
+        steps = np.diff(np.sort(times))
+        moving = steps[steps <= max(_PAUSE_S, _PAUSE_STEPS * float(np.median(steps)))]
+        moving_s = float(moving.sum())
+        if moving_s <= 0 or len(moving) / moving_s > _MAX_FPS:
+            return None
+        rate = len(moving) / moving_s
+        return cls(float(steps.sum()) + 1 / rate, rate)
+
+    def agrees_with(self, rate: float, count: int) -> bool:
+        """Whether frames at this rate would have these time stamps, about."""
+        off = abs(rate / self.rate - 1) * (count - 1)
+        return off <= max(_LOOSE_STEPS, _SAME_RATE * (count - 1))
 
 
 def hash_of(thumb: NDArray[np.uint8]) -> str:
@@ -97,6 +135,8 @@ def examine(
     except MemoryError:
         raise
     except (av.FFmpegError, OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ENOMEM:
+            raise MemoryError from error
         if _is_mp4_without_index(path):
             raise Rejected(
                 "truncated", f"{name} ends before its index (moov): the copy was cut off, copy it again."
@@ -114,8 +154,12 @@ def _examine_opened(
     if not container.streams.video:
         raise Rejected("no_video_stream", f"{name} holds no video stream: drop a file with pictures.")
     stream = container.streams.video[0]
+    if stream.codec_context is None:
+        raise Rejected(
+            "decode_error",
+            f"{name} is in a codec that FFmpeg does not know: write it again, in H.264 for example, with its recorder's software.",
+        )
     promised_s = _promised_seconds(container, stream)
-    promised = stream.frames or int(promised_s * float(stream.average_rate or 0))
     _check_size(name, stream.codec_context.width, stream.codec_context.height, limits, known=False)
     if promised_s > limits.max_duration_s * 1.1:
         raise Rejected(
@@ -124,14 +168,14 @@ def _examine_opened(
     on_promise(promised_s)
     failures: list[str] = []
     samples = _Samples()
-    count, first_s, last_s, width, height = 0, None, 0.0, 0, 0
+    display = Display(0, 0)
+    count, times = 0, []
     for frame in decoded(container, name, failures):
         if count == 0:
-            width, height = frame.width, frame.height
-            _check_size(name, width, height, limits, known=True)
+            display = Display.of(stream, frame)
+            _check_size(name, *display.size, limits, known=True)
         if frame.time is not None:
-            first_s = frame.time if first_s is None else first_s
-            last_s = max(last_s, frame.time)
+            times.append(frame.time)
         samples.add(count, frame)
         count += 1
         if count > limits.max_frames:
@@ -139,14 +183,15 @@ def _examine_opened(
                 "too_long",
                 f"{name} has more than {limits.max_frames} frames, which is what validation.max_frames allows.",
             )
-    _check_complete(name, count, promised, failures)
-    fps = _frame_rate(name, stream, count, last_s - (first_s or 0.0))
+    clock = _Clock.of(times, count)
+    _check_complete(name, count, _shortfall(stream, promised_s, count, clock), failures)
+    fps = _frame_rate(name, stream, count, clock)
     duration = count / fps
     _check_length(name, count, duration, limits)
     return VideoFacts(
-        container=container.format.name.split(",")[0], codec=stream.codec_context.name, width=width, height=height,
+        container=container.format.name.split(",")[0], codec=stream.codec_context.name, width=display.size[0], height=display.size[1],
         fps=round(fps, 6), frame_count=count, duration_s=round(duration, 6), size_bytes=size_bytes,
-        brightness=samples.brightness(), perceptual_hash=samples.perceptual_hash(count // 2),
+        brightness=samples.brightness(), perceptual_hash=samples.perceptual_hash(count // 2, display),
     )  # fmt: skip
 
 
@@ -161,25 +206,51 @@ def _check_size(name: str, width: int, height: int, limits: ValidationParams, *,
         )
 
 
-def _check_complete(name: str, count: int, promised: int, failures: list[str]) -> None:
+@dataclass(frozen=True, slots=True)
+class _Shortfall:
+    """What a file promises beyond what decodes: both in words, and about how many frames are missing."""
+
+    promised: str
+    found: str
+    missing: float
+
+
+def _shortfall(stream: Any, promised_s: float, count: int, clock: _Clock | None) -> _Shortfall | None:
+    """What is missing of the video; None if it is complete.
+
+    It ends when its header says, for cameras leave frames out and change their rate, and an edit list hides frames. Without time
+    stamps frames are counted.
+    """
+    promised = stream.frames or int(promised_s * float(stream.average_rate or 0))
+    if clock is None or count >= _COMPLETE * stream.frames > 0:
+        missing = float(promised - count)
+        short = count < _COMPLETE * promised
+        words = f"{promised} frames", f"{count}"
+    else:
+        missing = (promised_s - clock.length_s) * clock.rate
+        short = clock.length_s < _COMPLETE * promised_s
+        words = f"{promised_s:.1f} s", f"{clock.length_s:.1f} s"
+    return _Shortfall(*words, missing) if short and missing > _MISSING else None
+
+
+def _check_complete(name: str, count: int, short: _Shortfall | None, failures: list[str]) -> None:
     if count == 0 and failures:
         raise Rejected("decode_error", f"{name}: no frame decodes ({failures[0]}): copy it again from its source.")
-    if count == 0 and promised:
+    if count == 0 and short:
         raise Rejected(
-            "truncated", f"{name} announces {promised} frames and holds none: the copy was cut off, copy it again."
+            "truncated", f"{name} announces {short.promised} and holds none: the copy was cut off, copy it again."
         )
     if count == 0:
         raise Rejected("no_frames", f"{name} holds a video stream without a frame: copy it again from its source.")
-    missing = promised - count
-    if promised and count < _COMPLETE * promised and missing > 2:
-        if len(failures) >= missing / 2:
-            raise Rejected(
-                "decode_error",
-                f"{name}: {len(failures)} of {promised} frames do not decode ({failures[0]}): copy it again from its source.",
-            )
+    if short and len(failures) >= short.missing / 2:
+        raise Rejected(
+            "decode_error",
+            f"{name}: {len(failures)} packets do not decode beside {count} frames ({failures[0]}): copy it again from its source.",
+        )
+    if short:
         raise Rejected(
             "truncated",
-            f"{name} announces {promised} frames and ends after {count}: the copy was cut off, copy it again.",
+            f"{name} announces {short.promised} and ends after {short.found}: the copy was cut off, copy it again.",
         )
     if len(failures) > (1 - _COMPLETE) * (count + len(failures)):
         raise Rejected(
@@ -202,19 +273,25 @@ def _check_length(name: str, count: int, duration: float, limits: ValidationPara
 
 def _promised_seconds(container: Any, stream: Any) -> float:
     """What the header says; 0 where it says nothing or FFmpeg only estimates it from the bit rate."""
+    if container.format.name == "avi" and stream.frames and stream.average_rate:
+        return float(stream.frames / stream.average_rate)  # the duration is that of the bytes that are there
     if stream.duration and stream.time_base:
         return float(stream.duration * stream.time_base)
     reliable = container.format.name.startswith(("matroska", "avi", "asf", "flv", "mov"))
-    return container.duration / 1e6 if reliable and container.duration else 0.0
+    if not reliable or not container.duration:
+        return 0.0
+    # Matroska's runs from 0, where a recording cut out of a longer one need not begin
+    before = (container.start_time or 0) if container.format.name.startswith("matroska") else 0
+    return float(max(0, container.duration - max(0, before)) / 1e6)
 
 
-def _frame_rate(name: str, stream: Any, count: int, span_s: float) -> float:
-    """The stream's average rate, else the one that its time stamps show."""
+def _frame_rate(name: str, stream: Any, count: int, clock: _Clock | None) -> float:
+    """The stream's average rate, unless its time stamps show another one."""
     for rate in (stream.average_rate, stream.guessed_rate):
-        if rate and 0 < float(rate) <= _MAX_FPS:
+        if rate and 0 < float(rate) <= _MAX_FPS and (clock is None or clock.agrees_with(float(rate), count)):
             return float(rate)
-    if span_s > 0 and 0 < (count - 1) / span_s <= _MAX_FPS:
-        return (count - 1) / span_s
+    if clock is not None:
+        return clock.rate
     raise Rejected(
         "decode_error",
         f"{name} does not say how many frames a second it has, and neither do its time stamps: write it again with a frame rate.",

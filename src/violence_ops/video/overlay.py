@@ -18,7 +18,7 @@ from violence_ops.video.drawing import BLACK, GREY, RED, WHITE, YELLOW, Colour
 from violence_ops.video.write import VideoWriter
 
 _TOP_COLOURS: Final[tuple[Colour, ...]] = ((40, 140, 255), (255, 190, 60))
-"""Of rank 1 and 2, whom the classifier looks at: orange, light blue."""
+"""Of rank 1 and 2, the pair that fights, if one does: orange, light blue."""
 _OTHER: Final[Colour] = (185, 175, 165)
 _PANEL: Final[Colour] = (30, 27, 26)
 _CALM: Final[Colour] = (150, 170, 110)

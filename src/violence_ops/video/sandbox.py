@@ -20,6 +20,7 @@ from typing import IO, Any, Final, NoReturn, Self
 
 import numpy as np
 
+from violence_ops.deployment import bare_environment
 from violence_ops.errors import Rejected, ServiceUnavailable
 from violence_ops.letterbox import Fit, Letterbox
 from violence_ops.params import ValidationParams
@@ -91,7 +92,7 @@ class Sandbox:
     def frames(self, path: Path, step: int = 1) -> Iterator[tuple[int, Frame]]:
         """Every `step`-th frame with its index, `(H, W, 3)` uint8 BGR, one at a time.
 
-        Raises Rejected if the decoder crashes twice, or takes longer than `limits.timeout_s` for one frame.
+        Raises Rejected if the decoder crashes twice, or takes longer than `limits.timeout_s` for one frame, wanted or not.
         """
         return ((index, frame) for index, frame, _, _ in self._frames(path, {"step": step}))
 
@@ -107,7 +108,7 @@ class Sandbox:
     def _frames(self, path: Path, wanted: dict[str, Any]) -> Iterator[tuple[int, Frame, int, int]]:
         """Frames with their index and their width and height before they were fitted.
 
-        Raises Rejected if the decoder crashes twice, or takes longer than `limits.timeout_s` for one frame.
+        Raises Rejected if the decoder crashes twice, or takes longer than `limits.timeout_s` for one frame, wanted or not.
         """
         last = -1
         try:
@@ -148,10 +149,12 @@ class Sandbox:
         return self._answer(name)
 
     def _answer(self, name: str, seconds: float | None = None) -> dict[str, Any]:
-        """The child's next answer, within `seconds` (default: `limits.timeout_s`)."""
-        deadline = _Deadline(seconds or self.limits.timeout_s)
-        size = int.from_bytes(self._read(HEADER_BYTES, deadline, name), "big")
-        answer: dict[str, Any] = json.loads(self._read(size, deadline, name))
+        """The child's next answer, within `seconds` (default: `limits.timeout_s`) of the last sign that it decodes frames."""
+        answer: dict[str, Any] = {"decoding": True}
+        while "decoding" in answer:
+            deadline = _Deadline(seconds or self.limits.timeout_s)
+            size = int.from_bytes(self._read(HEADER_BYTES, deadline, name), "big")
+            answer = json.loads(self._read(size, deadline, name))
         if "reason" in answer:
             raise Rejected(answer["reason"], answer["message"])
         return answer
@@ -202,12 +205,6 @@ class Sandbox:
         self._child = None
 
 
-def decoded_frames(path: Path, step: int, limits: ValidationParams) -> Iterator[tuple[int, Frame]]:
-    """Every `step`-th frame of a video with its index, decoded in a killable child of its own; see `Sandbox.frames`."""
-    with Sandbox(limits) as sandbox:
-        yield from sandbox.frames(path, step)
-
-
 def _runs(indices: Sequence[int]) -> list[list[int]]:
     """Ascending indices as [first, last, step] of runs of equal steps: a long video's fit into one short line."""
     runs: list[list[int]] = []
@@ -221,7 +218,7 @@ def _runs(indices: Sequence[int]) -> list[list[int]]:
 
 def _start(limits: ValidationParams) -> subprocess.Popen[bytes]:
     # one thread: every thread of a numeric library reserves address space, which is what the child has little of
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    environment = bare_environment(python=True) | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(
         [sys.executable, "-m", _CHILD, json.dumps(limits.model_dump())],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, bufsize=0,

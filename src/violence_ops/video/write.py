@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
+from violence_ops.files import temporary_beside
 from violence_ops.video.decode import Frame
 
 _CONTAINERS: Final = {".mp4": "mp4", ".mov": "mov", ".avi": "avi"}
@@ -57,9 +56,8 @@ class VideoWriter:
         self._comment = comment
         self._size = (max(2, width // 2 * 2), max(2, height // 2 * 2))
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.stem[:80]}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-        self._temporary = Path(name)
+        self._temporary = temporary_beside(path, path.suffix)
+        self._temporary.touch(0o644, exist_ok=False)
         self._open(container, fps, codecs or _CODECS[container])
 
     def _open(self, container: str, fps: float, codecs: tuple[str, ...]) -> None:
@@ -101,7 +99,6 @@ class VideoWriter:
         """Finish the file and give it its name."""
         self._output.mux(self._stream.encode(None))
         self._output.close()
-        self._temporary.chmod(0o644)
         self._temporary.replace(self._path)
 
     def __enter__(self) -> Self:

@@ -1,4 +1,4 @@
-"""Verbs of learning and releasing, and of the ledger."""
+"""Verbs of releasing: the gate, people's decisions, taking a release back, and the ledger of all that."""
 
 from __future__ import annotations
 
@@ -7,95 +7,9 @@ from typing import Annotated
 
 import typer
 
-from violence_ops.cli.common import (
-    ByOption,
-    DryRunOption,
-    JsonOption,
-    SetOption,
-    WorkspaceOption,
-    app,
-    open_workspace,
-    progress_bar,
-    show,
-)
+from violence_ops.cli.common import ByOption, DryRunOption, JsonOption, WorkspaceOption, app, open_workspace, show
 from violence_ops.errors import RefusedByGate, ServiceUnavailable, UsageError
 from violence_ops.workspace import Workspace
-
-# learning
-
-
-holdout_app = typer.Typer(help="The clips that models are judged on.", no_args_is_help=True)
-app.add_typer(holdout_app, name="holdout")
-
-
-@holdout_app.command("freeze")
-def holdout_freeze(
-    workspace: WorkspaceOption = None,
-    share: Annotated[float | None, typer.Option(help="Share of the source groups; default: holdout.share.")] = None,
-    version: Annotated[str | None, typer.Option(help="Its name; default: the next of v1, v2, …")] = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Freeze a share of the source groups for evaluation; nothing of them is ever trained on."""
-    from violence_ops.stages import holdout as stage
-
-    opened, params = open_workspace(workspace)
-    show(stage.freeze(opened, params, share=share, version=version), as_json)
-
-
-def _learning_command(verb: str, help_text: str) -> None:
-    def command(workspace: WorkspaceOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
-        from importlib import import_module
-
-        stage = import_module(f"violence_ops.stages.{verb}")
-        opened, params = open_workspace(workspace, settings)
-        with progress_bar() as progress:
-            result = stage.run(opened, params, progress=progress)
-        show(result, as_json)
-
-    app.command(verb, help=help_text)(command)
-
-
-_learning_command("assemble", "Make the training set from the sealed batches and their labels.")
-_learning_command("train", "Train a candidate and register it.")
-
-
-@app.command()
-def pretrain(
-    out: Annotated[Path, typer.Argument(help="The .safetensors to write, for train.start.")],
-    clips: Annotated[
-        int, typer.Option(min=8, help="Synthetic clips to train on; half a second each to look at.")
-    ] = 1500,
-    validation: Annotated[int, typer.Option(min=8, help="Further clips, which choose the epoch.")] = 200,
-    seed: Annotated[int, typer.Option(help="What the clips that are drawn depend on.")] = 0,
-    workspace: WorkspaceOption = None,
-    settings: SetOption = None,
-    as_json: JsonOption = False,
-) -> None:
-    """Train a start for `train` on synthetic clips, as the pose weights in use find people in them."""
-    from violence_ops.stages import pretrain as stage
-
-    _, params = open_workspace(workspace, settings)
-    with progress_bar() as progress:
-        result = stage.run(params, out=out, clips=clips, validation=validation, seed=seed, progress=progress)
-    show(result, as_json)
-
-
-@app.command()
-def evaluate(
-    workspace: WorkspaceOption = None,
-    candidate: Annotated[str | None, typer.Option(help="A model version; default: the alias `candidate`.")] = None,
-    holdout: Annotated[str | None, typer.Option(help="A holdout version; default: the newest.")] = None,
-    force: Annotated[bool, typer.Option("--force", help="Judge again although the report is there.")] = False,
-    as_json: JsonOption = False,
-) -> None:
-    """Judge the candidate and the champion on the same frozen clips and write the report."""
-    from violence_ops.stages import evaluate as stage
-
-    opened, params = open_workspace(workspace)
-    with progress_bar() as progress:
-        result = stage.run(opened, params, candidate=candidate, holdout=holdout, force=force, progress=progress)
-    show(result, as_json)
-
 
 ReportOption = Annotated[Path | None, typer.Option(help="An evaluation's folder; default: the newest.")]
 
@@ -149,7 +63,7 @@ def refuse(
     report: ReportOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Refuse to release a candidate. Binds the other approvers until who refused approves, or it is evaluated again."""
+    """Refuse to release a candidate. No other approver can release it until the person who refused approves, or it is evaluated again."""
     from violence_ops.stages import promote as stage
     from violence_ops.stages.who import named
 
@@ -169,7 +83,7 @@ def rollback(
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Put the previous champion back. Anybody may, at once and without an approval; the ledger keeps who did."""
+    """Put the previous champion back. Anybody may do this at once, without an approval; the ledger records who did."""
     from violence_ops.stages import rollback as stage
     from violence_ops.stages.who import named
 
@@ -211,7 +125,7 @@ def ledger_reinstate(workspace: WorkspaceOption = None, by: ByOption = None, as_
 
 @ledger_app.command("notify")
 def ledger_notify(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Tell the webhook ($VIOLENCE_OPS_WEBHOOK_URL) and the hook ($VIOLENCE_OPS_HOOK_COMMAND) of changes not taken yet."""
+    """Tell the webhook ($VIOLENCE_OPS_WEBHOOK_URL) and the hook ($VIOLENCE_OPS_HOOK_COMMAND) of changes that they have not taken yet."""
     from violence_ops.stages import notify as stage
 
     result = stage.run(Workspace.open(workspace))

@@ -13,9 +13,10 @@ import pytest
 
 from violence_ops.errors import Rejected, ServiceUnavailable
 from violence_ops.params import ValidationParams
-from violence_ops.video import decode, probe
+from violence_ops.video import decode
 from violence_ops.video import sandbox as sandbox_module
-from violence_ops.video.sandbox import Sandbox, decoded_frames
+from violence_ops.video.facts import VideoFacts
+from violence_ops.video.sandbox import Sandbox
 
 REASONS = (
     "unreadable-empty", "unreadable-text", "unreadable-playlist", "truncated", "decode_error", "too_short", "bad_dimensions",
@@ -30,8 +31,18 @@ def limits() -> ValidationParams:
     return load_params(Path(__file__).parents[2] / "params.yaml").validation
 
 
+def _facts(path: Path, limits: ValidationParams) -> VideoFacts:
+    with Sandbox(limits) as sandbox:
+        return sandbox.validate(path)
+
+
+def _frames(path: Path, limits: ValidationParams, step: int = 1) -> list[tuple[int, np.ndarray]]:
+    with Sandbox(limits) as sandbox:
+        return list(sandbox.frames(path, step))
+
+
 def test_facts_are_those_of_the_decoded_frames(clip_folder: Path, limits: ValidationParams) -> None:
-    facts = probe.validate(clip_folder / "clip0.mp4", limits)
+    facts = _facts(clip_folder / "clip0.mp4", limits)
     assert (facts.width, facts.height, facts.fps, facts.frame_count) == (160, 120, 15.0, 30)
     assert facts.duration_s == pytest.approx(2.0)
     assert facts.codec == "h264"
@@ -47,7 +58,7 @@ def test_same_bytes_same_facts(clip_folder: Path, limits: ValidationParams) -> N
 @pytest.mark.parametrize("name", REASONS)
 def test_every_kind_of_broken_file_has_its_reason(broken_folder: Path, limits: ValidationParams, name: str) -> None:
     with pytest.raises(Rejected) as refusal:
-        probe.validate(broken_folder / f"{name}.mp4", limits)
+        _facts(broken_folder / f"{name}.mp4", limits)
     assert refusal.value.reason == name.partition("-")[0]
 
 
@@ -64,7 +75,7 @@ def test_every_kind_of_broken_file_has_its_reason(broken_folder: Path, limits: V
 )
 def test_limits_are_kept(clip_folder: Path, limits: ValidationParams, change: dict[str, float], reason: str) -> None:
     with pytest.raises(Rejected) as refusal:
-        probe.validate(clip_folder / "clip0.mp4", limits.model_copy(update=change))
+        _facts(clip_folder / "clip0.mp4", limits.model_copy(update=change))
     assert refusal.value.reason == reason
 
 
@@ -79,7 +90,7 @@ def test_a_decoder_that_was_killed_between_two_clips_costs_neither(clip_folder: 
 def test_a_decoder_that_is_killed_among_the_frames_goes_on_in_a_new_child(
     clip_folder: Path, limits: ValidationParams
 ) -> None:
-    every = [frame for _, frame in decoded_frames(clip_folder / "clip0.mp4", 1, limits)]
+    every = [frame for _, frame in _frames(clip_folder / "clip0.mp4", limits)]
     seen = []
     with Sandbox(limits) as sandbox:
         for index, frame in sandbox.frames(clip_folder / "clip0.mp4"):
@@ -159,14 +170,14 @@ def test_memory_of_the_decoder_is_bounded(tmp_path: Path, limits: ValidationPara
         for _ in range(8):
             writer.write(np.zeros((2160, 3840, 3), np.uint8))
     with pytest.raises(Rejected) as refusal:
-        probe.validate(tmp_path / "big.mp4", limits.model_copy(update={"memory_mb": 256}))
+        _facts(tmp_path / "big.mp4", limits.model_copy(update={"memory_mb": 256}))
     assert refusal.value.reason in ("too_large", "decode_error")  # FFmpeg does not always say that it was memory
 
 
 def test_frames_from_the_child_are_those_decoded_here(clip_folder: Path, limits: ValidationParams) -> None:
     path = clip_folder / "clip3.mp4"
     here = dict(enumerate(decode.frames(path)))
-    there = list(decoded_frames(path, 4, limits))
+    there = _frames(path, limits, step=4)
     assert [index for index, _ in there] == list(range(0, 30, 4))
     assert all(np.array_equal(frame, here[index]) for index, frame in there)
 
@@ -208,3 +219,49 @@ def test_a_decoder_that_something_else_kills_is_not_held_against_the_file(
     monkeypatch.setattr(sandbox_module, "_CHILD", "dying_child")
     with Sandbox(limits) as sandbox, pytest.raises(ServiceUnavailable, match=r"killed twice.*run the step again"):
         sandbox.validate(tmp_path / "clip.mp4")
+
+
+def test_the_decoder_is_given_no_secret(limits: ValidationParams, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "s3cret")
+    monkeypatch.setenv("VIOLENCE_OPS_WEBHOOK_SECRET", "s3cret")
+    with Sandbox(limits) as sandbox:
+        given = Path(f"/proc/{sandbox._running().pid}/environ").read_bytes().split(b"\0")
+    assert b"OMP_NUM_THREADS=1" in given
+    assert not [one for one in given if b"s3cret" in one]
+
+
+def _slow_child(folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
+    """From here on, decoding frame number `n` takes this many seconds."""
+    (folder / "slow_child.py").write_text(
+        "import time\n"
+        "from violence_ops.video import child, decode\n"
+        "real = decode.decoded\n"
+        "def slow(*of):\n"
+        "    for n, frame in enumerate(real(*of)):\n"
+        f"        time.sleep({seconds})\n"
+        "        yield frame\n"
+        "decode.decoded = slow\n"
+        "child.main()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
+    monkeypatch.setattr(sandbox_module, "_CHILD", "slow_child")
+
+
+def test_a_late_frame_is_waited_for_as_long_as_those_before_it_decode(
+    clip_folder: Path, tmp_path: Path, limits: ValidationParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = clip_folder / "clip0.mp4"
+    *_, frame = decode.frames(path)
+    _slow_child(tmp_path, monkeypatch, "0.15")
+    with Sandbox(limits.model_copy(update={"timeout_s": 3.0})) as sandbox:
+        ((late, _),) = sandbox.pictures(path, [29], None)
+    assert np.array_equal(late, frame)
+
+
+def test_a_decoder_that_is_stuck_on_the_way_to_a_late_frame_is_killed(
+    clip_folder: Path, tmp_path: Path, limits: ValidationParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _slow_child(tmp_path, monkeypatch, "60 if n == 20 else 0.05")
+    with Sandbox(limits.model_copy(update={"timeout_s": 3.0})) as sandbox, pytest.raises(Rejected) as refusal:
+        list(sandbox.pictures(clip_folder / "clip0.mp4", [29], None))
+    assert refusal.value.reason == "timeout"

@@ -1,0 +1,55 @@
+"""A folder that others write to: which names in it are left alone, and how its files are reached without following a link.
+
+Whoever may write there can exchange a folder for a link between two looks at it, so a path that was checked proves nothing.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name belongs to nobody but its maker, such as the temporary file of an upload or the lock file of an editor."""
+    return name.startswith(".") and not name.startswith("..")
+
+
+@contextmanager
+def opened(root: Path, folder: Path) -> Iterator[Path]:
+    """Another path of `folder`, which is `root` or lies below it, that leads there for the block whatever takes its place.
+
+    No link below `root` is followed. Raises FileNotFoundError if a folder on the way is gone, or is a link or a file by now.
+    """
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        for name in folder.relative_to(root).parts:
+            outer, descriptor = descriptor, _open_below(descriptor, name)
+            os.close(outer)
+        yield Path(f"/proc/self/fd/{descriptor}")
+    finally:
+        os.close(descriptor)
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a regular file. Follows no link and waits for no pipe: raises OSError for what is no regular file."""
+    with open(path, encoding="utf-8-sig", opener=_as_it_is) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return file.read()
+
+
+def _open_below(descriptor: int, name: str) -> int:
+    try:
+        return os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=descriptor)
+    except OSError as error:
+        if error.errno in (errno.ELOOP, errno.ENOTDIR):
+            raise FileNotFoundError(errno.ENOENT, "no folder any more", name) from error
+        raise
+
+
+def _as_it_is(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -1,0 +1,69 @@
+"""Which answers to a review are new: what people said of a clip is remembered in data/reviews/, so that it counts once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from typing_extensions import TypedDict
+
+from violence_ops.exchange.task import Vote
+from violence_ops.records import Label
+
+
+class Taken(TypedDict):
+    """A vote as it is remembered, if it says whose it is; any other is remembered as its label alone, as all once were."""
+
+    label: Label
+    by: str
+    at: str
+
+
+def pooled(votes: Iterable[Vote]) -> list[Vote]:
+    """One vote a person, the last, and all that do not say whose they are."""
+    found = sorted(votes, key=lambda vote: (vote.at, vote.by, vote.label))
+    return [*{vote.by: vote for vote in found if vote.by}.values(), *(vote for vote in found if not vote.by)]
+
+
+def taken(clip: Mapping[str, Any]) -> list[Vote]:
+    """The votes on a clip of a manifest that imports have taken."""
+    return [Vote(**({"label": one} if isinstance(one, str) else one)) for one in clip.get("taken", ())]
+
+
+def remembered(votes: Iterable[Vote]) -> list[Label | dict[str, str]]:
+    """Votes as a manifest holds them."""
+    return [asdict(vote) if vote.by else vote.label for vote in votes]
+
+
+def unseen(votes: Iterable[Vote], known: Iterable[Vote]) -> list[Vote]:
+    """Those of `votes` that are not among `known`: of people not heard of yet, or who have changed their mind since.
+
+    Of votes that do not say whose they are, each label was seen as often as an import has brought it at once.
+    """
+    last: dict[str, Vote] = {}
+    nameless: Counter[Label] = Counter()
+    for vote in known:
+        if vote.by:
+            last[vote.by] = vote
+        else:
+            nameless[vote.label] += 1
+    found = []
+    for vote in votes:
+        if before := last.get(vote.by):
+            if vote.label != before.label and vote.at > before.at:
+                found.append(vote)
+        elif nameless[vote.label]:
+            nameless[vote.label] -= 1
+        else:
+            found.append(vote)
+    return found
+
+
+def together(known: Iterable[Vote], votes: Iterable[Vote]) -> list[Vote]:
+    """What is known after an import of `votes`."""
+    known, votes = list(known), list(votes)
+    counts = [Counter(vote.label for vote in some if not vote.by) for some in (known, votes)]
+    named = [vote for vote in pooled([*known, *votes]) if vote.by]
+    return [*(Vote(label) for label in sorted((counts[0] | counts[1]).elements())), *named]

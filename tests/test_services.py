@@ -1,0 +1,123 @@
+"""Airflow and MLflow of a workspace: the passwords go to them and to no program that was faster to take their port."""
+
+from __future__ import annotations
+
+import http.server
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from violence_ops import processes, services
+from violence_ops.errors import ServiceUnavailable
+from violence_ops.workspace import Workspace
+
+LISTENS = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); time.sleep(99)"
+IN_A_CHILD = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {LISTENS!r}])"
+
+
+class Impostor(http.server.HTTPServer):
+    """Says that it is well, and keeps what is sent to it."""
+
+    def __init__(self, port: int = 0) -> None:
+        super().__init__(("127.0.0.1", port), Answer)
+        self.got: list[bytes] = []
+        threading.Thread(target=self.serve_forever, daemon=True).start()
+
+    @property
+    def address(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}"
+
+
+class Answer(http.server.BaseHTTPRequestHandler):
+    server: Impostor
+
+    def log_message(self, *_: object) -> None:
+        """No noise."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"scheduler": {"status": "healthy"}}')
+
+    def do_POST(self) -> None:
+        self.server.got.append(self.rfile.read(int(self.headers["content-length"])))
+        self.send_response(500)
+        self.end_headers()
+
+
+@pytest.fixture
+def squat() -> Iterator[Callable[..., Impostor]]:
+    """Let another program listen at a port, or at any."""
+    taken: list[Impostor] = []
+
+    def listen(port: int = 0) -> Impostor:
+        taken.append(Impostor(port))
+        return taken[-1]
+
+    yield listen
+    for one in taken:
+        one.shutdown()
+        one.server_close()
+
+
+@pytest.mark.parametrize(
+    ("does", "says"),
+    [("", "ended while starting"), ("import time; time.sleep(99)", "in vain")],
+    ids=["ended", "silent"],
+)
+def test_a_program_that_takes_the_ports_while_airflow_starts_gets_no_password(
+    workspace: Workspace, squat: Callable[..., Impostor], monkeypatch: pytest.MonkeyPatch, does: str, says: str
+) -> None:
+    impostors: list[Impostor] = []
+
+    def migrate(_: Workspace, environment: dict[str, str]) -> None:
+        for key in ("AIRFLOW__API__PORT", "VIOLENCE_OPS_MLFLOW_URI"):
+            impostors.append(squat(int(environment[key].rpartition(":")[2])))
+
+    real = processes.start
+    monkeypatch.setattr(services, "_START_LIMIT_S", 2.0)
+    monkeypatch.setattr(services, "make_database", migrate)
+    monkeypatch.setattr(
+        processes, "start", lambda folder, name, _, env: real(folder, name, [sys.executable, "-c", does], env)
+    )
+    with pytest.raises(ServiceUnavailable, match=says):
+        services.up(workspace, airflow_port=0, mlflow_port=0)
+    assert [one.got for one in impostors] == [[], []]
+
+
+def started(workspace: Workspace, program: str) -> int:
+    """Start it as the API server; the port that it says."""
+    processes.start(workspace.services, "api-server", [sys.executable, "-c", program], {})
+    while not (said := (workspace.services / "api-server.log").read_text().strip()):
+        time.sleep(0.05)
+    return int(said)
+
+
+@pytest.mark.parametrize("program", [LISTENS, IN_A_CHILD], ids=["itself", "child"])
+def test_who_listens_is_told_by_its_process(workspace: Workspace, squat: Callable[..., Impostor], program: str) -> None:
+    password = {"admin": "s3cret"}
+    try:
+        address = f"http://127.0.0.1:{started(workspace, program)}"
+        services.password_file(workspace).write_text(json.dumps(password))
+        workspace.service_addresses.write_text(json.dumps({"airflow": address, "mlflow": ""}))
+        assert services.api(workspace).address == address
+        workspace.service_addresses.write_text(json.dumps({"airflow": squat().address, "mlflow": ""}))
+        with pytest.raises(ServiceUnavailable, match="violence-ops up"):
+            services.api(workspace)
+    finally:
+        services.down(workspace)
+
+
+def test_an_address_that_a_dead_airflow_left_gets_no_password(
+    workspace: Workspace, squat: Callable[..., Impostor]
+) -> None:
+    """As after a restart of the machine."""
+    workspace.services.mkdir(exist_ok=True)
+    services.password_file(workspace).write_text(json.dumps({"admin": "s3cret"}))
+    workspace.service_addresses.write_text(json.dumps({"airflow": squat().address, "mlflow": ""}))
+    with pytest.raises(ServiceUnavailable, match="is not running"):
+        services.api(workspace)
