@@ -73,14 +73,14 @@ def same_shape(folder: Path, count: int) -> list[Path]:
 
 
 def ours(backend: str, precision: str, step: int = 1) -> Callable[[list[Path]], int]:
-    from violence_ops.stages.extract_poses import open_source, pose_stream
+    from violence_ops.stages.extract_poses import Video, open_source, pose_stream
 
     pose = PARAMS.pose.model_copy(update={"backend": backend, "precision": precision})
     params = PARAMS.model_copy(update={"pose": pose})
     source = open_source(pose)
 
     def run(files: list[Path]) -> int:
-        videos = [(file, np.arange(0, size(file)[2], step, dtype=np.int32)) for file in files]
+        videos = [Video(file, np.arange(0, size(file)[2], step, dtype=np.int32)) for file in files]
         with pose_stream(source, params) as stream:
             return sum(1 for video in stream.over(videos) for _ in video)
 

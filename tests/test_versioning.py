@@ -146,6 +146,12 @@ def test_a_workspace_of_an_earlier_version_learns_what_to_leave_alone_in_the_inb
         (workspace.root / name).write_text(content)
     versioning.git_commit(workspace, [workspace.root / name for name in own], "As before")
     workspace.write_progress("ingest", {"batches": []})
+    git(workspace.root, "checkout", "--quiet", "--detach")
+    with pytest.raises(WorkspaceError, match="is on no branch"):
+        versioning.commit_stage(workspace, ["ingest"], "Night")
+    git(workspace.root, "switch", "--quiet", "main")
+    versioning.status(workspace)
+    assert git(workspace.root, "status", "--short", *own) == ""
     hide_things(workspace.inbox)
     for _ in range(2):
         versioning.commit_stage(workspace, ["ingest"], "Night")

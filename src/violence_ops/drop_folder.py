@@ -13,6 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+class NoFile(OSError):
+    """A link, a pipe or the like lies where a file was."""
+
+
 def is_hidden(name: str) -> bool:
     """Whether a name belongs to nobody but its maker, such as the temporary file of an upload or the lock file of an editor."""
     return name.startswith(".") and not name.startswith("..")
@@ -35,10 +39,10 @@ def opened(root: Path, folder: Path) -> Iterator[Path]:
 
 
 def read_text(path: Path) -> str:
-    """The UTF-8 text of a regular file. Follows no link and waits for no pipe: raises OSError for what is no regular file."""
+    """The UTF-8 text of a regular file. Follows no link and waits for no pipe: raises NoFile, or another OSError."""
     with open(path, encoding="utf-8-sig", opener=_as_it_is) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            raise OSError(errno.EINVAL, "not a regular file", str(path))
+            raise NoFile(errno.EINVAL, "not a regular file", str(path))
         return file.read()
 
 
@@ -52,4 +56,9 @@ def _open_below(descriptor: int, name: str) -> int:
 
 
 def _as_it_is(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NoFile(*error.args, path) from error
+        raise

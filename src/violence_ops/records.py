@@ -75,6 +75,11 @@ class ClipRecord:
     status: Literal["claimed", "accepted", "quarantined"] = "claimed"
     reason: str | None = None
 
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """Width and height, px, of a clip that was examined."""
+        return (self.width, self.height) if self.width and self.height else None
+
     def with_(self, **changes: Any) -> Self:
         """A copy with some fields replaced."""
         return replace(self, **changes)

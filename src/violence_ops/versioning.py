@@ -248,7 +248,10 @@ def repository(workspace: Workspace) -> Iterator[Any]:
 
     logging.getLogger("dvc").setLevel(logging.WARNING)
     with workspace.lock("versioning"):
-        _keep_out_of_the_inbox(workspace)
+        if git(workspace, "branch", "--show-current") and _keep_out_of_the_inbox(workspace):
+            # at once: what is changed and not committed stands in the way of `git pull` and `git switch`
+            paths = [workspace.root / name for name in _INBOX]
+            commit_paths(workspace, paths, "The inbox is nobody's but the uploaders'")
         with Repo(str(workspace.root)) as repo:
             yield repo
 
@@ -400,14 +403,17 @@ def _refuse_foreign_repository(root: Path) -> None:
         raise UsageError(f"{root} belongs to another git repository, which tracks files in it: choose another folder.")
 
 
-def _keep_out_of_the_inbox(workspace: Workspace) -> None:
-    """Write what is said of the inbox where it is missing: in workspaces that an earlier version made."""
+def _keep_out_of_the_inbox(workspace: Workspace) -> bool:
+    """Write what is said of the inbox where it is missing, in workspaces that an earlier version made; returns whether it was."""
+    missing = False
     for name, line in _INBOX.items():
         path = workspace.root / name
         content = path.read_bytes() if path.is_file() else b""
         if line.encode() not in content.splitlines():
             with atomic_path(path) as temporary:
                 temporary.write_bytes(content + f"\n{line}\n".encode())
+            missing = True
+    return missing
 
 
 def _write_if_missing(path: Path, content: str) -> None:

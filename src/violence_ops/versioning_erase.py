@@ -1,7 +1,8 @@
 """The other half of versioning: a new version that lacks something, and the erasing of what only versions that have it need.
 
-Versions are the folders that any commit's pointers (`*.dvc`, `dvc.lock`) name, and those that only a store lists: of `dvc repro`
-run twice without a commit in between, no commit names what the first run stored. Erasing deletes objects from DVC's cache and from
+Versions are the folders that any commit's pointers (`*.dvc`, `dvc.lock`) name, and those that only the cache lists: of `dvc repro`
+run twice without a commit in between, no commit names what the first run stored. What only the remote lists may be another
+workspace's. Erasing deletes objects from DVC's cache and from
 the default remote; the pointers themselves, which are hashes, stay in git's history.
 """
 
@@ -10,7 +11,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
@@ -103,7 +104,8 @@ def _erase(workspace: Workspace, repo: Any, pointers: Collection[str], holds: Ho
     stores = {"cache": repo.cache.local, "remote": repo.cloud.get_remote_odb()}
     left: list[str] = []
     reached = [store for name, store in stores.items() if _is_reached(name, store, left)]
-    trees = list(_trees(workspace, reached))
+    listed = stores["cache"].all() if stores["cache"] in reached else ()
+    trees = list(_trees(workspace, reached, listed))
     known = {
         tree.oid: found
         for tree in trees
@@ -132,8 +134,8 @@ def _is_reached(name: str, store: Any, left: list[str]) -> bool:
     return True
 
 
-def _trees(workspace: Workspace, stores: list[Any]) -> Iterator[_Tree]:
-    """Every version of which a store knows the files."""
+def _trees(workspace: Workspace, stores: list[Any], listed: Iterable[str]) -> Iterator[_Tree]:
+    """Every version that a commit names or whose object is `listed`, and of which a store knows the files."""
     found: dict[str, str | None] = {}
     pointer = ""
     changes = git(
@@ -154,8 +156,7 @@ def _trees(workspace: Workspace, stores: list[Any]) -> Iterator[_Tree]:
             pointer = line.removeprefix("+++ b/")
         elif match := _ADDED.match(line):
             found.setdefault(match[1], pointer)
-    listed = (oid for store in stores for oid in store.all() if oid.endswith(".dir"))
-    found = dict.fromkeys(sorted(listed)) | found
+    found = dict.fromkeys(sorted(oid for oid in listed if oid.endswith(".dir"))) | found
     for oid, named_by in found.items():
         if place := _place(stores, oid):
             yield _Tree(oid, named_by, _files_in(place))

@@ -142,6 +142,24 @@ def test_a_table_exchanged_for_a_link_or_a_pipe_is_not_read(
         table.unlink()
 
 
+def test_a_table_exchanged_after_its_files_were_taken_stops_no_night(
+    workspace: Workspace, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, real = workspace.inbox / "labels.csv", inbox._spend_rows
+    for number, exchange in enumerate((lambda: table.symlink_to(outside / "labels.csv"), lambda: os.mkfifo(table))):
+        (workspace.inbox / "a.mp4").write_text(f"theirs {number}")
+        table.write_text("path,label\na.mp4,NonFight\n")
+
+        def exchanged(*arguments: Any, exchange: Callable[[], None] = exchange) -> None:
+            table.unlink()
+            exchange()
+            real(*arguments)
+
+        monkeypatch.setattr(inbox, "_spend_rows", exchanged)
+        assert ingest.run(workspace, workspace.params(), night=NIGHT).claimed == 1
+        table.unlink()
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [

@@ -222,6 +222,28 @@ def test_in_an_s3_bucket_nothing_is_left_either_and_one_that_is_down_is_named_an
     check_all_else(site, {clip_id, other})
 
 
+def test_a_version_that_only_the_remote_lists_may_be_another_workspaces_and_stays(site: Workspace) -> None:
+    clip_id = trained_on(site)
+    tables = sorted(site.batches.rglob("clips.parquet"))
+    table = next(path for path in tables if clip_id in pq.read_table(path).column("clip_id").to_pylist())
+    stored = site.root / ".remote" / "files" / "md5"
+
+    def put(content: bytes, kind: str = "") -> tuple[str, Path]:
+        digest = hashlib.md5(content, usedforsecurity=False).hexdigest()
+        path = stored / digest[:2] / (digest[2:] + kind)
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        return digest, path
+
+    foreign, note = put(b"another's")
+    shared = hashlib.md5(table.read_bytes(), usedforsecurity=False).hexdigest()
+    files = [{"md5": shared, "relpath": "clips.parquet"}, {"md5": foreign, "relpath": "note.txt"}]
+    _, listed = put(json.dumps(files).encode(), ".dir")
+    assert forget.run(site, site.params(), clip_id, **WHO).left == ()
+    assert note.is_file()
+    assert listed.is_file()
+
+
 def drop_again(site: Workspace, content: bytes) -> dict[str, str]:
     """The reason.json that ingestion writes when the same file is dropped again."""
     (site.inbox / "again.mp4").write_bytes(content)

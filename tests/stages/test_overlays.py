@@ -153,6 +153,19 @@ def test_an_overlay_that_cannot_be_drawn_fails_no_step(
     assert "no overlay: " in caplog.text
 
 
+def test_overlays_without_a_folder_to_lie_in_or_labels_to_choose_by_stop_no_night(
+    workspace: Workspace, open_batch: OpenBatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (clip,) = open_batch(workspace, clips=1, people=lambda number: 2)
+    annotate.run(workspace, workspace.params({"annotation.workers": 1}))
+    workspace.overlays.write_text("in the way")
+    score.run(workspace, workspace.params({"annotation.overlay": "all", "annotation.workers": 1}))
+    assert f"no overlay: Drawing clip {clip.clip_id} failed (" in caplog.text
+    workspace.labels_file.write_bytes(b"\xff")
+    assert score.run(workspace, workspace.params({"annotation.overlay": "fights"})).overlays == 0
+    assert f"no overlays of batch {clip.batch_id}: " in caplog.text
+
+
 @pytest.mark.slow
 def test_after_a_night_with_a_champion_its_overlays_show_the_verdict_and_are_in_order(
     new_workspace: Callable[..., Workspace],

@@ -620,6 +620,24 @@ def test_what_an_earlier_version_took_is_still_known(
     assert "example.org" not in workspace.review(asked.review).read_text()
 
 
+def test_who_had_no_name_in_what_an_earlier_version_took_takes_nobody_elses_voice(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    asked = export(workspace, tmp_path / "out")
+    task = exported_tasks(tmp_path / "out")[0]
+    clip_id, manifest = task["data"]["clip_id"], json.loads(workspace.review(asked.review).read_text())
+    for clip in manifest["clips"]:
+        if clip["clip_id"] == clip_id:
+            clip["taken"] = ["Fight"]
+    workspace.review(asked.review).write_text(json.dumps(manifest))
+    changed = annotated(task, (1, "NonFight"), updated_at="2026-11-22T00:00:00Z")
+    review_import.run(workspace, write_export(tmp_path / "a.json", [changed]), by="ann")
+    assert labels.effective_labels(workspace)[clip_id][0] == "NonFight"
+    another = annotated(task, (3, "Fight"), updated_at="2026-11-23T00:00:00Z")
+    assert review_import.run(workspace, write_export(tmp_path / "b.json", [another]), by="ann").taken_before == 0
+    assert labels.effective_labels(workspace)[clip_id][0] == "Fight"
+
+
 def test_answers_to_clips_that_were_forgotten_meanwhile_are_left_out(
     workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
 ) -> None:

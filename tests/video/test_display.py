@@ -127,6 +127,18 @@ def test_pixels_are_stretched_before_the_picture_is_turned(tmp_path: Path, limit
     assert (facts.width, facts.height) == (96, 192) == next(decode.frames(path)).shape[1::-1]
 
 
+def test_a_clip_that_is_known_by_the_size_it_is_stored_in_stays_so(tmp_path: Path, limits: ValidationParams) -> None:
+    """Its tracks are of before pictures were turned."""
+    path = turned(video(tmp_path / "phone.mp4"), (0, 1, -1, 0))
+    with Sandbox(limits) as sandbox:
+        (_, frame), *_ = sandbox.frames(path, 8, known=(128, 96))
+        ((picture, box),) = sandbox.pictures(path, [3], Fit(128, 32), known=(128, 96))
+        ((upright, _),) = sandbox.pictures(path, [3], None, known=(96, 128))
+    assert corners(frame) == corners(picture) == "red green blue white"
+    assert frame.shape[1::-1] == (box.width, box.height) == (128, 96)
+    assert (corners(upright), upright.shape[1::-1]) == ("blue red white green", (96, 128))
+
+
 def test_a_picture_that_is_too_large_once_it_is_stretched_is_refused(tmp_path: Path, limits: ValidationParams) -> None:
     path = video(tmp_path / "bomb.mp4", pixel=Fraction(4))
     small = limits.model_copy(update={"max_pixels": 128 * 96 * 2})

@@ -60,11 +60,9 @@ class World:
         seen: dict[int, _Seen] = {}
         with TemporaryDirectory() as videos, pose_stream(source, params) as stream:
             drawn = [self._draw(number, Path(videos)) for number in marks]
-            wanted: list[Video] = [
-                (path, sampled_frames(record, params.pose.max_frames_per_second)) for record, path in drawn
-            ]
+            wanted = [Video(path, sampled_frames(record, params.pose.max_frames_per_second)) for record, path in drawn]
             for (number, mark), (record, _), found in zip(marks.items(), drawn, stream.over(wanted), strict=True):
-                poses = ClipPoses.from_frames(record, found.video[1], list(found))
+                poses = ClipPoses.from_frames(record, found.video.indices, list(found))
                 write_json(self._file(number).with_suffix(".json"), record.to_dict())
                 write_table(self._file(number), poses.to_table(), mark)
                 seen[number] = record, poses

@@ -245,7 +245,7 @@ def _write_image(path: Path, params: Params, batch: Batch, clip: ClipRecord, des
     tracks, judged = batches.read_tracks(batch, clip), overlay.judgement(batch, clip)
     index = explanation.best_frame(tracks, judged)
     with Sandbox(params.validation) as sandbox:
-        ((frame, _),) = sandbox.pictures(batches.video_of(batch, clip), [index], None)
+        ((frame, _),) = sandbox.pictures(batches.video_of(batch, clip), [index], None, known=clip.size)
     picture = frame_image(frame, index, tracks, judged, overlay.five_regions())
     bars = [
         explanation.Bar(

@@ -9,7 +9,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from violence_ops.deployment import compute_device
 from violence_ops.errors import Rejected, UsageError
@@ -29,8 +29,14 @@ if TYPE_CHECKING:
 
     Source = PoseEstimator | TopDown
 
-Video = tuple[Path, IntArray]
-"""A video file and the frames of it that are looked at."""
+
+class Video(NamedTuple):
+    """A video file, the frames of it that are looked at, and the clip's size, if it is one."""
+
+    file: Path
+    indices: IntArray
+    known: tuple[int, int] | None = None
+
 
 _NO_MATTER: Final = {"weights", "detector", "keypoints", "mini_batch", "max_mini_batch", "device", "backend"}
 """Parameters that do not change what is found (the weights and models count by their hash)."""
@@ -104,7 +110,9 @@ class _Work:
         source = open_source(self.params.pose)
         start = time.perf_counter()
         with pose_stream(source, self.params) as stream:
-            videos = [(batches.video_of(batch, clip), _frames(clip, self.params)) for batch, clip in due]
+            videos = [
+                Video(batches.video_of(batch, clip), _frames(clip, self.params), clip.size) for batch, clip in due
+            ]
             for (batch, clip), poses in zip(due, stream.over(videos), strict=True):
                 with unless_forgotten(self.workspace, clip.clip_id):
                     self._clip(batch, clip, poses, start, source)
@@ -128,7 +136,7 @@ class _Work:
         mark, found = expected(clip, self.weights_sha256, self.params.pose), 0
         with ExitStack() as held:
             with table_writer(batch.part("poses", clip.clip_id), POSES_SCHEMA, mark) as append:
-                for indices, some in _chunks(poses.video[1], poses):
+                for indices, some in _chunks(poses.video.indices, poses):
                     rows = ClipPoses.from_frames(clip, indices, some)
                     if len(rows):
                         append(rows.to_table())
@@ -197,7 +205,7 @@ def pose_stream(source: Source, params: Params) -> PoseStream[Video]:
     @contextmanager
     def decoder() -> Iterator[Decoder[Video]]:
         with Sandbox(params.validation) as sandbox:
-            yield lambda video: sandbox.pictures(video[0], video[1].tolist(), source.fit)
+            yield lambda video: sandbox.pictures(video.file, video.indices.tolist(), source.fit, known=video.known)
 
     return PoseStream(source, decoder, decoders=max(2, source.lanes // 2))
 

@@ -328,7 +328,11 @@ def _remove(workspace: Workspace, path: Path) -> None:
     with suppress(FileNotFoundError), ExitStack() as opened:
         if path.is_relative_to(workspace.inbox):
             path = opened.enter_context(drop_folder.opened(workspace.inbox, path.parent)) / path.name
-        shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if not path.is_dir():
+            path.unlink()
+        while path.is_dir():  # a training that runs may take a file of it away meanwhile
+            with suppress(FileNotFoundError):
+                shutil.rmtree(path)
 
 
 def _may_have_rows(path: Path, clip_id: str) -> bool:

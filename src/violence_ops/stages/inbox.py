@@ -121,7 +121,7 @@ def spend(inbox: Path, scanned: Scan, taken: Collection[str]) -> None:
             with drop_folder.opened(inbox, path.parent) as folder:
                 if _version((folder / path.name).lstat()) == _version(read):
                     _spend_rows(inbox, path, folder / path.name, gone)
-        except FileNotFoundError:
+        except (FileNotFoundError, drop_folder.NoFile):
             continue
         except PermissionError:
             shown = printable(str(path.relative_to(inbox)))

@@ -64,7 +64,7 @@ def run(
 
     def frames() -> Any:
         with Sandbox(params.validation) as sandbox:
-            for index, frame in sandbox.frames(original):
+            for index, frame in sandbox.frames(original, known=clip.size):
                 yield frame
                 if progress:
                     progress("overlay", index + 1, total)

@@ -131,7 +131,7 @@ def asked_for(
     is left as it is."""
     if params.annotation.overlay == "none":
         return OverlaysResult([], {})
-    labels = later_labels(workspace)
+    labels = later_labels(workspace) if params.annotation.overlay == "fights" else {}
     due = []
     for clip in clips:
         with unless_forgotten(workspace, clip.clip_id):
@@ -180,4 +180,6 @@ def draw(common: dict[str, Any], clip_id: str) -> dict[str, Any]:
         )
     except UserError as error:
         return {"error": str(error)}
+    except Exception as error:  # a full disk, a codec that is missing: neither stops the others
+        return {"error": f"Drawing clip {clip_id} failed ({type(error).__name__}: {error})."}
     return {"overlay": result.to_dict()}

@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 
 def of_clip(batch: Batch, clip: ClipRecord, sandbox: Sandbox) -> Look:
     """As `of_file`, of an accepted clip."""
-    return of_file(batches.video_of(batch, clip), sandbox)
+    return of_file(batches.video_of(batch, clip), sandbox, clip.size)
 
 
-def of_file(path: Path, sandbox: Sandbox) -> Look:
-    """The frames of a validated video, decoded in the sandbox when a family asks for them.
+def of_file(path: Path, sandbox: Sandbox, known: tuple[int, int] | None = None) -> Look:
+    """The frames of a validated video, decoded in the sandbox when a family asks for them; `known` is the clip's size, if it is one.
 
     Asking raises WorkspaceError without the file, Rejected if it does not decode within the sandbox's limits.
     """
@@ -41,7 +41,7 @@ def of_file(path: Path, sandbox: Sandbox) -> Look:
             raise WorkspaceError(
                 f"{path} is missing, and the model looks at pictures: `violence-ops dvc pull` brings the videos of sealed batches back."
             )
-        return (frame for frame, _ in sandbox.pictures(path, indices, None))
+        return (frame for frame, _ in sandbox.pictures(path, indices, None, known=known))
 
     return look
 

@@ -102,7 +102,7 @@ def _inside(folder: Path) -> list[Path]:
 
 def _tracks(path: Path, params: Params, source: Source, sandbox: Sandbox) -> ClipTracks:
     """Validate a video and follow its people, as a night does. Raises Rejected."""
-    from violence_ops.stages.extract_poses import pose_stream
+    from violence_ops.stages.extract_poses import Video, pose_stream
     from violence_ops.stages.following import follow
 
     _open(path)
@@ -114,7 +114,7 @@ def _tracks(path: Path, params: Params, source: Source, sandbox: Sandbox) -> Cli
     )  # fmt: skip
     frames = sampled_frames(clip, params.pose.max_frames_per_second)
     with pose_stream(source, params) as stream:
-        people = [found for video in stream.over([(path, frames)]) for found in video]
+        people = [found for video in stream.over([Video(path, frames)]) for found in video]
     return follow(ClipPoses.from_frames(clip, frames, people), params, frames)
 
 

@@ -226,7 +226,7 @@ def _copy(params: Params, source: Path, folder: Path, one: Chosen, *, as_h264: b
         Sandbox(params.validation) as sandbox,
         VideoWriter(target, width=width, height=height, fps=one.clip.fps or 1.0) as video,
     ):
-        for _, frame in sandbox.frames(source):
+        for _, frame in sandbox.frames(source, known=one.clip.size):
             video.write(frame)
     return target.name
 

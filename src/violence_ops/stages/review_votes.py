@@ -64,6 +64,9 @@ def unseen(votes: Iterable[Vote], known: Iterable[Vote]) -> list[Vote]:
 def together(known: Iterable[Vote], votes: Iterable[Vote]) -> list[Vote]:
     """What is known after an import of `votes`."""
     known, votes = list(known), list(votes)
-    counts = [Counter(vote.label for vote in some if not vote.by) for some in (known, votes)]
+    before, brought = (Counter(vote.label for vote in some if not vote.by) for some in (known, votes))
+    for vote in pooled(votes):
+        if vote.by and vote.by not in {one.by for one in known}:  # one of those who had no name has one now
+            before -= Counter([vote.label if before[vote.label] else next(before.elements(), vote.label)])
     named = [vote for vote in pooled([*known, *votes]) if vote.by]
-    return [*(Vote(label) for label in sorted((counts[0] | counts[1]).elements())), *named]
+    return [*(Vote(label) for label in sorted((before | brought).elements())), *named]

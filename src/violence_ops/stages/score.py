@@ -60,7 +60,7 @@ def run(
 ) -> ScoreResult:
     """Judge the accepted clips of one batch, or of every open one; without a champion the predictions are empty tables.
 
-    Then the overlays that `annotation.overlay` asks for are drawn, as they show the verdict. One that fails is left out.
+    Then the overlays that `annotation.overlay` asks for are drawn, as they show the verdict. What fails of them is left out.
 
     A clip is judged again if its tracks or the champion changed. All clips of a batch have one champion, whatever is promoted or
     rolled back meanwhile: some `clip_ids` have that of the shards before them, a whole batch has the present one.
@@ -99,8 +99,12 @@ def run(
 def _draw(
     workspace: Workspace, params: Params, batch: Batch, clips: list[ClipRecord], progress: Progress | None
 ) -> int:
-    """Draw the overlays that are asked for; returns how many."""
-    result = overlays.asked_for(workspace, params, batch, clips, progress)
+    """Draw the overlays that are asked for; returns how many. What fails is said, and stops no night: `check` misses it then."""
+    try:
+        result = overlays.asked_for(workspace, params, batch, clips, progress)
+    except (UserError, OSError, RuntimeError) as error:
+        _log.warning("no overlays of batch %s: %s", batch.batch_id, error)
+        return 0
     for sentence in result.failed.values():
         _log.warning("no overlay: %s", sentence)
     return len(result.made)

@@ -37,7 +37,7 @@ def _draw(workspace: Workspace, judged: JudgedClip, sandbox: Sandbox) -> bool:
     tracks = batches.read_tracks(batch, clips[0])
     index = explanation.best_frame(tracks)
     try:
-        frames = list(sandbox.pictures(batches.video_of(batch, clips[0]), [index], None))
+        frames = list(sandbox.pictures(batches.video_of(batch, clips[0]), [index], None, known=clips[0].size))
     except Rejected:
         return False
     if not frames:

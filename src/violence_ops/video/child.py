@@ -84,10 +84,12 @@ def _send_frames(path: Path, request: dict[str, Any], pulse: _Pulse, out: Binary
 
 def _pictures(path: Path, request: dict[str, Any], pulse: _Pulse) -> Iterator[tuple[decode.Frame, int, int]]:
     """The frames that are asked for, letterboxed if that is asked for, and their own width and height."""
+    known = tuple(request["known"]) if request["known"] else None
     if not request.get("fit"):
-        yield from ((frame, frame.shape[1], frame.shape[0]) for frame in decode.frames(path, _wanted(request), pulse))
+        frames = decode.frames(path, _wanted(request), pulse, known)
+        yield from ((frame, frame.shape[1], frame.shape[0]) for frame in frames)
         return
-    for picture, box in decode.fitted(path, _wanted(request), Fit(*request["fit"]), pulse):
+    for picture, box in decode.fitted(path, _wanted(request), Fit(*request["fit"]), pulse, known):
         yield picture, box.width, box.height
 
 

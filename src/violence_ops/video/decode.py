@@ -35,28 +35,36 @@ def open_video(path: Path) -> Any:
 
 
 def frames(
-    path: Path, indices: Iterable[int] | None = None, on_frame: Callable[[], None] = lambda: None
+    path: Path,
+    indices: Iterable[int] | None = None,
+    on_frame: Callable[[], None] = lambda: None,
+    known: tuple[int, int] | None = None,
 ) -> Iterator[Frame]:
     """The frames of a video in order, as they are meant to be seen, all or those with the given ascending indices.
 
-    Each is `(H, W, 3)` uint8 BGR. `on_frame` is called for every frame that decodes, wanted or not. Holds one frame at a time
+    Each is `(H, W, 3)` uint8 BGR. `on_frame` is called for every frame that decodes, wanted or not; `known` is the size that the
+    clip is known by (`Display.of`). Holds one frame at a time
     and closes the file when the generator ends or is closed. For files that somebody vouches for; for others use
     `sandbox.Sandbox`. Raises Rejected `unreadable` or `no_video_stream`; frames that do not decode are left out, as they are in
     the frame count.
     """
-    for frame, display in _chosen(path, indices, on_frame):
+    for frame, display in _chosen(path, indices, on_frame, known):
         yield display.picture(frame)
 
 
 def fitted(
-    path: Path, indices: Iterable[int] | None, fit: Fit, on_frame: Callable[[], None] = lambda: None
+    path: Path,
+    indices: Iterable[int] | None,
+    fit: Fit,
+    on_frame: Callable[[], None] = lambda: None,
+    known: tuple[int, int] | None = None,
 ) -> Iterator[tuple[Frame, Letterbox]]:
     """As `frames`, but letterboxed: pictures `(h, w, 3)` uint8 BGR and how each lies in its frame.
 
     The planes of the usual YUV 4:2:0 are fitted before colours are converted, which differs from fitting the converted
     frame by a level or two.
     """
-    for frame, display in _chosen(path, indices, on_frame):
+    for frame, display in _chosen(path, indices, on_frame, known):
         box = Letterbox.of(*display.size, fit)
         if _is_plain_yuv(frame) and display.shows_as_stored(frame):
             planes = (_plane(plane) for plane in frame.planes)
@@ -80,7 +88,9 @@ def _plane(plane: Any) -> Frame:
     return np.frombuffer(plane, np.uint8).reshape(plane.height, plane.line_size)[:, : plane.width]
 
 
-def _chosen(path: Path, indices: Iterable[int] | None, on_frame: Callable[[], None]) -> Iterator[tuple[Any, Display]]:
+def _chosen(
+    path: Path, indices: Iterable[int] | None, on_frame: Callable[[], None], known: tuple[int, int] | None
+) -> Iterator[tuple[Any, Display]]:
     """The `av.VideoFrame`s with the given indices, and how they are shown, which the first one decides for all."""
     import av
 
@@ -96,7 +106,7 @@ def _chosen(path: Path, indices: Iterable[int] | None, on_frame: Callable[[], No
             if next_wanted is None:
                 return
             on_frame()
-            display = display or Display.of(container.streams.video[0], frame)
+            display = display or Display.of(container.streams.video[0], frame, known)
             if wanted is None or index == next_wanted:
                 yield frame, display
                 next_wanted = index + 1 if wanted is None else next(wanted, None)

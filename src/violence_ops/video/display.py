@@ -24,15 +24,20 @@ class Display:
     flipped: tuple[int, ...] = ()
 
     @classmethod
-    def of(cls, stream: Any, frame: Any) -> Self:
-        """How the `av` stream that begins with this frame is shown. The shorter side of oblong pixels is stretched, as browsers do."""
+    def of(cls, stream: Any, frame: Any, known: tuple[int, int] | None = None) -> Self:
+        """How the `av` stream that begins with this frame is shown. The shorter side of oblong pixels is stretched, as browsers do.
+
+        `known` is the clip's width and height, if it has been examined: clips that were when frames were still taken as they are
+        stored, and so are their tracks, stay as they are stored.
+        """
         ratio = float(stream.sample_aspect_ratio or 1)
         width, height = frame.width, frame.height
         if 1 + _SQUARE < ratio <= _MAX_RATIO:
             width = _even(width * ratio)
         elif 1 + _SQUARE < 1 / ratio <= _MAX_RATIO:
             height = _even(height / ratio)
-        return cls(width, height, *_turns(frame))
+        shown, stored = cls(width, height, *_turns(frame)), cls(frame.width, frame.height)
+        return stored if known == stored.size != shown.size else shown
 
     @property
     def size(self) -> tuple[int, int]:

@@ -89,19 +89,23 @@ class Sandbox:
             answer = self._answer(path.name, self.limits.allowance_s(answer["promised_s"]))
         return VideoFacts(**answer["facts"])
 
-    def frames(self, path: Path, step: int = 1) -> Iterator[tuple[int, Frame]]:
-        """Every `step`-th frame with its index, `(H, W, 3)` uint8 BGR, one at a time.
+    def frames(self, path: Path, step: int = 1, *, known: tuple[int, int] | None = None) -> Iterator[tuple[int, Frame]]:
+        """Every `step`-th frame with its index, `(H, W, 3)` uint8 BGR, one at a time; `known` is the clip's size (`Display.of`).
 
         Raises Rejected if the decoder crashes twice, or takes longer than `limits.timeout_s` for one frame, wanted or not.
         """
-        return ((index, frame) for index, frame, _, _ in self._frames(path, {"step": step}))
+        return ((index, frame) for index, frame, _, _ in self._frames(path, {"step": step, "known": known}))
 
-    def pictures(self, path: Path, indices: Sequence[int], fit: Fit | None) -> Iterator[tuple[Frame, Letterbox]]:
+    def pictures(
+        self, path: Path, indices: Sequence[int], fit: Fit | None, *, known: tuple[int, int] | None = None
+    ) -> Iterator[tuple[Frame, Letterbox]]:
         """The frames with these ascending indices, letterboxed in the child (None: as they are), and how each lies in its picture.
 
-        Fitting there means that a small picture goes through the pipe instead of a large frame. Raises as `frames` does.
+        Fitting there means that a small picture goes through the pipe instead of a large frame. `known` and what it raises: as
+        `frames`.
         """
-        wanted = {"indices": _runs(indices), "fit": None if fit is None else [fit.long_side, fit.multiple]}
+        letterbox = None if fit is None else [fit.long_side, fit.multiple]
+        wanted = {"indices": _runs(indices), "fit": letterbox, "known": known}
         for _, picture, width, height in self._frames(path, wanted):
             yield picture, Letterbox(width, height, picture.shape[1], picture.shape[0])
 
