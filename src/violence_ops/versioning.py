@@ -1,12 +1,11 @@
-"""DVC and git of a workspace, which is a repository of its own; with `versioning_erase`, `versioning_experiment` and
-`versioning_remote` all that speaks to them.
+"""DVC and git of a workspace, which is a repository of its own; with `versioning_erase`, `versioning_experiment`,
+`versioning_history` and `versioning_remote` all that speaks to them.
 
 One writer at a time: whatever changes the repository holds the workspace's lock `versioning`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import stat
@@ -15,7 +14,6 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -109,12 +107,12 @@ def add_batch(workspace: Workspace, batch: Batch) -> str:
     Returns the commit. Can be repeated after a crash. Raises ServiceUnavailable if the remote cannot be reached, WorkspaceError
     if git is on no branch.
     """
-    return _add(workspace, batch.sealed, f"Batch {batch.batch_id}", f"batch/{batch.batch_id}")
+    return add_and_push(workspace, batch.sealed, f"Batch {batch.batch_id}", f"batch/{batch.batch_id}")
 
 
 def add_artifact(workspace: Workspace, folder: Path, message: str, tag: str | None = None) -> str:
     """The same for another folder or file of the workspace (a holdout version). Returns the commit."""
-    return _add(workspace, folder, message, tag)
+    return add_and_push(workspace, folder, message, tag)
 
 
 def versioned_batches(workspace: Workspace) -> set[str]:
@@ -167,9 +165,9 @@ def revision(workspace: Workspace) -> str:
 def check_branch(workspace: Workspace) -> None:
     """Raise WorkspaceError if git is on no branch, where a commit is lost as soon as somebody goes back to one."""
     if not git(workspace, "branch", "--show-current"):
-        newest = [*_branches(workspace), "BRANCH"][0]
+        newest = [*branches(workspace), "BRANCH"][0]
         raise WorkspaceError(
-            f"{workspace.root} is {_standing(workspace)}, where what is written is lost: if `dvc exp run` runs there let it end, else "
+            f"{workspace.root} is {standing(workspace)}, where what is written is lost: if `dvc exp run` runs there let it end, else "
             f"`git switch {newest}`, then run this again."
         )
 
@@ -197,34 +195,9 @@ def git_commit(workspace: Workspace, paths: Iterable[Path], message: str, *, ign
     return revision(workspace)
 
 
-def lost_content(workspace: Workspace, path: Path) -> str | None:
-    """The commit that holds content of an append-only text file which the file has lost since, None if there is none; of
-    several the newest.
-
-    Looks at all that led to the last commit, on both sides of a merge.
-    """
-    return _lost(workspace, path, "HEAD") if has_commits(workspace) else None
-
-
-def goes_on_elsewhere(workspace: Workspace, path: Path) -> str | None:
-    """Where an append-only text file has content that it lacks here, and what brings it back, in words; None if nowhere.
-
-    Looks at every other branch: an earlier commit that was checked out lacks what came after it, and so may a branch.
-    """
-    name = path.relative_to(workspace.root)
-    here = git(workspace, "branch", "--show-current")
-    for branch in _branches(workspace):
-        if branch != here and _lost(workspace, path, f"refs/heads/{branch}", "^HEAD"):
-            return (
-                f"branch {branch} holds lines of {name} that are not here, because {workspace.root} is {_standing(workspace)}: "
-                f"`git switch {branch} && violence-ops dvc checkout` goes back to it."
-            )
-    return None
-
-
 def committed(workspace: Workspace, path: Path) -> bytes:
     """A text file's content in the last commit, without the space around it; nothing if the file is not in it."""
-    return _content(workspace, "HEAD", str(path.relative_to(workspace.root))) if has_commits(workspace) else b""
+    return content_at(workspace, "HEAD", str(path.relative_to(workspace.root))) if has_commits(workspace) else b""
 
 
 def inside_repro(workspace: Workspace) -> bool:
@@ -313,17 +286,28 @@ def commit_paths(workspace: Workspace, paths: Iterable[Path], message: str, *, i
         git(workspace, "commit", "--quiet", "-m", message, "--", *changed.strip("\0").split("\0"))
 
 
-# the pieces
+def add_and_push(workspace: Workspace, path: Path, message: str, tag: str | None, *, moved: bool = False) -> str:
+    """`dvc add`, git commit, push, and the tag; one that is there stays where it is unless it is to be `moved`."""
+    pointer = path.with_name(f"{path.name}.dvc")
+    with repository(workspace) as repo:
+        check_branch(workspace)
+        translated(workspace, lambda: repo.add(str(path)))
+        commit_paths(workspace, [pointer], message)
+        translated(workspace, lambda: repo.push(targets=[str(pointer)]))
+        # last: the tag says that all of it is done
+        if tag and (moved or not git(workspace, "tag", "--list", tag)):
+            git(workspace, "tag", "--force", tag)
+    return revision(workspace)
 
 
-def _branches(workspace: Workspace) -> list[str]:
+def branches(workspace: Workspace) -> list[str]:
     """The branches, the one that was committed to last before the others."""
     return git(
         workspace, "for-each-ref", "--sort=-committerdate", "--format=%(refname:lstrip=2)", "refs/heads"
     ).splitlines()
 
 
-def _standing(workspace: Workspace) -> str:
+def standing(workspace: Workspace) -> str:
     """Where git is, in words."""
     branch = git(workspace, "branch", "--show-current")
     return (
@@ -333,45 +317,13 @@ def _standing(workspace: Workspace) -> str:
     )
 
 
-def _lost(workspace: Workspace, path: Path, *revisions: str) -> str | None:
-    """The newest commit of these revisions with content that `path` does not begin with, in short."""
-    name, present = str(path.relative_to(workspace.root)), path.read_bytes() if path.is_file() else b""
-    log = ("log", "--full-history", "-m", "--format=%x00%H", "--raw", "--no-abbrev")
-    known: set[str] = set()
-    for found in git(workspace, *log, *revisions, "--", name).split("\0")[1:]:
-        commit, *changes = found.split("\n")
-        for blob in (change.split()[3] for change in changes if change.startswith(":")):
-            if not known:
-                known = _beginnings(present, len(blob))
-            if blob not in known and not present.startswith(_content(workspace, commit, name)):
-                return git(workspace, "rev-parse", "--short", commit)
-    return None
-
-
-def _beginnings(content: bytes, digits: int) -> set[str]:
-    """What git, whose names of objects have so many digits, calls the first lines of a text, however many they are, and no text
-    at all: reading every version instead takes ten times as long."""
-    sha = hashlib.sha1 if digits == 40 else hashlib.sha256
-    ends = [0, *accumulate(map(len, content.splitlines(keepends=True)))]
-    return {sha(b"blob %d\0" % end + content[:end]).hexdigest() for end in ends} | {"0" * digits}
-
-
-def _content(workspace: Workspace, commit: str, name: str) -> bytes:
+def content_at(workspace: Workspace, commit: str, name: str) -> bytes:
+    """A tracked file as a commit has it, without white space around it; empty if the commit has none."""
     held = git(workspace, "ls-tree", "--name-only", commit, "--", name)
     return git_bytes(workspace, "show", f"{commit}:{name}").strip() if held else b""
 
 
-def _add(workspace: Workspace, path: Path, message: str, tag: str | None) -> str:
-    pointer = path.with_name(f"{path.name}.dvc")
-    with repository(workspace) as repo:
-        check_branch(workspace)
-        translated(workspace, lambda: repo.add(str(path)))
-        commit_paths(workspace, [pointer], message)
-        translated(workspace, lambda: repo.push(targets=[str(pointer)]))
-        # last: the tag says that all of it is done
-        if tag and not git(workspace, "tag", "--list", tag):
-            git(workspace, "tag", tag)
-    return revision(workspace)
+# the pieces
 
 
 def _remove_dead_index_lock(workspace: Workspace) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from violence_ops.errors import WorkspaceError
-from violence_ops.versioning import check_branch, commit_paths, git, repository, revision, translated
+from violence_ops.versioning import add_and_push, check_branch, git, repository, translated
 from violence_ops.workspace import Workspace
 
 _ADDED: Final = re.compile(r"\+.*\bmd5: ([0-9a-f]{32}\.dir)")
@@ -63,14 +63,7 @@ def replace(workspace: Workspace, folder: Path, message: str, tag: str) -> str:
     Can be repeated after a crash. Raises ServiceUnavailable if the remote cannot be reached, WorkspaceError if git is on no
     branch.
     """
-    pointer = folder.with_name(f"{folder.name}.dvc")
-    with repository(workspace) as repo:
-        check_branch(workspace)
-        translated(workspace, lambda: repo.add(str(folder)))
-        commit_paths(workspace, [pointer], message)
-        translated(workspace, lambda: repo.push(targets=[str(pointer)]))
-        git(workspace, "tag", "--force", tag)
-    return revision(workspace)
+    return add_and_push(workspace, folder, message, tag, moved=True)
 
 
 def remove(workspace: Workspace, folder: Path, message: str) -> None:

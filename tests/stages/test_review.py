@@ -596,17 +596,24 @@ def test_of_a_clip_that_is_twice_in_an_export_everybody_votes_once(
         assert labels.effective_labels(workspace)[task["data"]["clip_id"]][0] == "Fight"
 
 
+def taken_by_an_earlier_version(workspace: Workspace, out: Path, taken: list[str]) -> tuple[str, dict[str, Any]]:
+    """An export's review, and its first task, of which an earlier version has taken these labels."""
+    asked = export(workspace, out)
+    task: dict[str, Any] = exported_tasks(out)[0]
+    manifest = json.loads(workspace.review(asked.review).read_text())
+    for clip in manifest["clips"]:
+        if clip["clip_id"] == task["data"]["clip_id"]:
+            clip["taken"] = taken
+    workspace.review(asked.review).write_text(json.dumps(manifest))
+    return asked.review, task
+
+
 def test_what_an_earlier_version_took_is_still_known(
     workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
 ) -> None:
     """It remembered the labels alone that the last file gave."""
-    asked = export(workspace, tmp_path / "out")
-    task = exported_tasks(tmp_path / "out")[0]
-    clip_id, manifest = task["data"]["clip_id"], json.loads(workspace.review(asked.review).read_text())
-    for clip in manifest["clips"]:
-        if clip["clip_id"] == clip_id:
-            clip["taken"] = ["Fight", "NonFight"]
-    workspace.review(asked.review).write_text(json.dumps(manifest))
+    review, task = taken_by_an_earlier_version(workspace, tmp_path / "out", ["Fight", "NonFight"])
+    clip_id = task["data"]["clip_id"]
     labels.run(workspace, clip_id, "NonFight", by="bob")
     old = annotated(task, (1, "Fight"), ({"id": 2, "email": "bob@example.org"}, "NonFight"))
     result = review_import.run(workspace, write_export(tmp_path / "a.json", [old]), by="ann")
@@ -617,19 +624,14 @@ def test_what_an_earlier_version_took_is_still_known(
     changed = annotated(task, (2, "Fight"), updated_at="2026-11-23T00:00:00Z")
     assert review_import.run(workspace, write_export(tmp_path / "c.json", [changed]), by="ann").answered == 1
     assert review_import.run(workspace, tmp_path / "a.json", by="ann").answered == 0
-    assert "example.org" not in workspace.review(asked.review).read_text()
+    assert "example.org" not in workspace.review(review).read_text()
 
 
 def test_who_had_no_name_in_what_an_earlier_version_took_takes_nobody_elses_voice(
     workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
 ) -> None:
-    asked = export(workspace, tmp_path / "out")
-    task = exported_tasks(tmp_path / "out")[0]
-    clip_id, manifest = task["data"]["clip_id"], json.loads(workspace.review(asked.review).read_text())
-    for clip in manifest["clips"]:
-        if clip["clip_id"] == clip_id:
-            clip["taken"] = ["Fight"]
-    workspace.review(asked.review).write_text(json.dumps(manifest))
+    _, task = taken_by_an_earlier_version(workspace, tmp_path / "out", ["Fight"])
+    clip_id = task["data"]["clip_id"]
     changed = annotated(task, (1, "NonFight"), updated_at="2026-11-22T00:00:00Z")
     review_import.run(workspace, write_export(tmp_path / "a.json", [changed]), by="ann")
     assert labels.effective_labels(workspace)[clip_id][0] == "NonFight"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from violence_ops import ledger, versioning
+from violence_ops import ledger, versioning, versioning_history
 from violence_ops.errors import WorkspaceError
 from violence_ops.registry import Registry
 from violence_ops.stages.inbox import printable
@@ -34,12 +34,12 @@ def check_ledger(workspace: Workspace) -> list[ledger.Entry]:
     """
     entries = ledger.read(workspace)
     name = workspace.ledger.relative_to(workspace.root)
-    if commit := versioning.lost_content(workspace, workspace.ledger):
+    if commit := versioning_history.lost_content(workspace, workspace.ledger):
         raise ledger.LedgerBroken(
             f"{name} ends before lines that were committed, so some were cut off: put them back with `git checkout {commit} -- {name}`. If "
             "a merge left them out, go back to before it instead (`git reset --keep COMMIT`), because two ledgers cannot be joined."
         )
-    if elsewhere := versioning.goes_on_elsewhere(workspace, workspace.ledger):
+    if elsewhere := versioning_history.goes_on_elsewhere(workspace, workspace.ledger):
         raise ledger.LedgerBroken(f"The ledger is not whole: {elsewhere}")
     known = len(versioning.committed(workspace, workspace.ledger).splitlines())
     for entry in entries[known:]:

@@ -275,6 +275,7 @@ def _zip(handle: IO[bytes], where: str) -> Iterator[Answer]:
                     raise zipfile.BadZipFile("a file in it is encrypted, or packed as CVAT does not pack")
                 with archive.open(entry) as inner:
                     yield from _xml(inner, f"{where}/{printable(entry.filename)}")
+    # NotImplementedError is how zipfile says that an archive uses what it does not know
     except (zipfile.BadZipFile, NotImplementedError, EOFError, zlib.error) as error:
         raise UsageError(f"{where} is no ZIP that CVAT wrote ({error}): export the task again.") from None
 
