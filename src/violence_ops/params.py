@@ -214,7 +214,7 @@ class TrainParams(_Section):
     lr_steps: tuple[int, ...]
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)]
     mixup: Annotated[float, Field(ge=0, le=8)]
-    precision: Literal["fp32", "bf16", "fp16"]
+    precision: Literal["auto", "fp32", "bf16", "fp16"]
     dropout: Annotated[float, Field(ge=0, lt=1)]
     base_channels: Annotated[int, Field(ge=8, le=256, multiple_of=4)]
     class_weights: Literal["balanced", "fixed"]

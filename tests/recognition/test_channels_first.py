@@ -85,12 +85,26 @@ def test_single_precision_takes_the_same_step() -> None:
         result.square().mean().backward()
         found.append((result, [value.grad for value in network.parameters()], list(network.buffers())))
     (their_result, their_grads, their_buffers), (result, grads, buffers) = found
-    torch.testing.assert_close(result, their_result, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(result, their_result, rtol=1e-4, atol=1e-4)
     scale = max(float(grad.abs().max()) for grad in their_grads)
     for one, other in zip(grads, their_grads, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-2, atol=1e-4 * scale)
+        # rounding decides which side of 0 a few values are on, and with them a whole gradient
+        torch.testing.assert_close(one, other, rtol=1e-2, atol=5e-3 * scale)
     for one, other in zip(buffers, their_buffers, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+def test_mixed_precision_is_near_single_and_keeps_weights_and_figures_single() -> None:
+    _, network = pair()
+    network.float().train()
+    inputs = torch.randn(4, 2, 30, 17, 6)
+    exact = network(inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        mixed = network(inputs)
+    assert 0 < float((mixed - exact).norm() / exact.norm()) < 0.05
+    mixed.square().mean().backward()
+    assert all(value.grad.dtype == torch.float32 for value in network.parameters())
+    assert all(value.dtype != torch.bfloat16 for value in network.buffers())
 
 
 def test_only_stgcn_plus_plus_is_taken_over() -> None:

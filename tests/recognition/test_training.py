@@ -111,6 +111,20 @@ def test_it_stops_early_and_keeps_the_best_epoch() -> None:
     assert f1[found.best_epoch - 1] == max(f1)
 
 
+def test_a_tight_gradient_clip_decides_how_far_the_weights_go() -> None:
+    def moved(clip: float) -> float:
+        there, start = (
+            train(
+                params(train__epochs=1, train__weight_decay=0.0, train__gradient_clip=clip, train__learning_rate=rate)
+            )
+            for rate in (0.03, 1e-30)
+        )
+        learnt = [name for name in start.state if "running" not in name and "num_batches" not in name]
+        return float(torch.cat([(there.state[name] - start.state[name]).flatten() for name in learnt]).double().norm())
+
+    assert moved(0.02) == pytest.approx(2 * moved(0.01), rel=0.05)
+
+
 def test_a_diverging_training_says_which_parameter_to_lower() -> None:
     with pytest.raises(UserError, match=r"diverged in epoch \d+ .*lower train.learning_rate"):
         train(params(train__learning_rate=1e30, train__gradient_clip=1e30))

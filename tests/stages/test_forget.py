@@ -35,6 +35,7 @@ from violence_ops.stages import (
     holdout,
     ingest,
     init,
+    intake,
     labels,
     lineage,
     quarantine,
@@ -477,7 +478,7 @@ def check_it_goes_on_without(workspace: Workspace, clip_id: str, others: set[byt
     assert list(workspace.claims.iterdir()) == []
 
 
-@pytest.mark.parametrize("how_far", [(ingest, "_decide"), (ingest, "_carry_out")], ids=["taken", "decided"])
+@pytest.mark.parametrize("how_far", [(intake, "decide"), (ingest, "_carry_out")], ids=["taken", "decided"])
 def test_a_clip_that_was_dropped_again_goes_from_an_ingestion_that_was_killed(
     workspace: Workspace, half_done: Callable[..., None], how_far: tuple[object, str]
 ) -> None:

@@ -17,7 +17,7 @@ import pytest
 
 from violence_ops.catalog import Catalog
 from violence_ops.errors import ServiceUnavailable
-from violence_ops.stages import batches, explain, ingest, labels, quarantine, status
+from violence_ops.stages import batches, explain, ingest, intake, labels, quarantine, status
 from violence_ops.stages.index import open_catalog, rebuild
 from violence_ops.workspace import Workspace
 
@@ -347,14 +347,14 @@ def test_a_rebuild_while_a_run_is_not_finished_does_not_let_the_same_bytes_in_tw
 
 def unreadable(workspace: Workspace, monkeypatch: pytest.MonkeyPatch, code: int = errno.EIO) -> None:
     """Files that begin with `bad` give a read error."""
-    read = ingest.sha256_file
+    read = intake.sha256_file
 
     def fail(path: Path) -> str:
         if path.read_bytes().startswith(b"bad"):
             raise OSError(code, os.strerror(code), str(path))
         return read(path)
 
-    monkeypatch.setattr(ingest, "sha256_file", fail)
+    monkeypatch.setattr(intake, "sha256_file", fail)
 
 
 @pytest.mark.parametrize("code", [errno.EIO, errno.ESTALE])

@@ -12,6 +12,7 @@ from violence_ops.errors import Rejected, UsageError, WorkspaceError
 from violence_ops.evaluation.records import JudgedClip, Prediction
 from violence_ops.records import ClipRecord
 from violence_ops.stages import assemble, batches, evaluate, pictures, predict, pretrain, synth, thumbnails, train
+from violence_ops.stages.dataset import Dataset
 from violence_ops.stages.releases import open_registry
 from violence_ops.video.sandbox import Sandbox
 from violence_ops.video.write import VideoWriter
@@ -41,7 +42,7 @@ def test_a_missing_video_is_named(
     with pytest.raises(
         WorkspaceError, match=r"\.mp4 is missing, and the model looks at pictures: `violence-ops dvc pull`"
     ):
-        train.fit(workspace.params(), train.Dataset.read(workspace), None, None)
+        train.fit(workspace.params(), Dataset.read(workspace), None, None)
     video = batches.video_of(workspace.batch(records[0].batch_id), records[0])
     with Sandbox(workspace.params().validation) as sandbox, pytest.raises(WorkspaceError, match=video.name):
         pictures.of_clip(workspace.batch(records[0].batch_id), records[0], sandbox)([0])
@@ -56,7 +57,7 @@ def test_a_video_that_does_not_decode_within_the_limits_is_named_or_left_without
     assemble.run(workspace, workspace.params())
     hurried = workspace.params({"validation.timeout_s": 1e-6})
     with pytest.raises(Rejected, match=r"took longer than 1e-06 s to decode \(validation.timeout_s\)"):
-        train.fit(hurried, train.Dataset.read(workspace), None, None)
+        train.fit(hurried, Dataset.read(workspace), None, None)
 
     said = Prediction(probability=0.9, verdict="Fight", confidence=0.9)
     judged = JudgedClip(

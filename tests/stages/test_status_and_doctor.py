@@ -21,7 +21,7 @@ from violence_ops.cli.program import app
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.files import write_json
 from violence_ops.records import ClipRecord
-from violence_ops.stages import doctor, extract_poses, ingest, init, night, status, validate
+from violence_ops.stages import doctor, extract_poses, ingest, init, intake, night, status, validate
 from violence_ops.workspace import Workspace
 
 
@@ -63,7 +63,7 @@ def test_status_counts_what_a_killed_run_has_taken_out_of_the_inbox(
     for name in ("a.mp4", "b.mp4"):
         (workspace.inbox / name).write_text(name)
     with monkeypatch.context() as patch:
-        patch.setattr(ingest, "_decide", killed)
+        patch.setattr(intake, "decide", killed)
         with pytest.raises(KeyboardInterrupt):
             ingest.run(workspace, workspace.params(), night=date(2026, 1, 31))
     (workspace.inbox / "c.mp4").write_text("c")

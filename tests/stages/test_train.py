@@ -14,6 +14,7 @@ from violence_ops.errors import ParamsError, UserError, WorkspaceError
 from violence_ops.files import fingerprint, write_json
 from violence_ops.records import ClipRecord
 from violence_ops.stages import assemble, holdout, lineage, train
+from violence_ops.stages.dataset import Dataset
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
 
@@ -77,9 +78,9 @@ def test_a_dataset_assembled_with_other_settings_is_refused_until_it_is_assemble
     assert done.stderr.endswith(": run `violence-ops assemble` with the same settings.\n")
     changed = workspace.params(other)
     assemble.run(workspace, changed)
-    assert train.Dataset.read(workspace, changed.windows).split[setting.partition(".")[2]] == 2
+    assert Dataset.read(workspace, changed.windows).split[setting.partition(".")[2]] == 2
     with pytest.raises(WorkspaceError, match="persons: 3"):
-        train.Dataset.read(workspace, workspace.params().windows)
+        Dataset.read(workspace, workspace.params().windows)
 
 
 @pytest.mark.parametrize("rate", [None, 10.0], ids=["as found", "10 a second"])
@@ -93,10 +94,10 @@ def test_of_a_dataset_that_does_not_say_its_rate_the_steps_of_its_skeletons_do(
     split = json.loads(path.read_text())
     del split["frames_per_second"]
     write_json(path, split)
-    train.Dataset.read(workspace, params.windows)
+    Dataset.read(workspace, params.windows)
     for other in {None, 5.0, 10.0} - {rate}:
         with pytest.raises(WorkspaceError, match="was assembled with windows"):
-            train.Dataset.read(workspace, workspace.params({"windows.frames_per_second": other}).windows)
+            Dataset.read(workspace, workspace.params({"windows.frames_per_second": other}).windows)
 
 
 @pytest.mark.parametrize("family", ["feature_line", "feature_forest"])
@@ -204,7 +205,7 @@ def test_what_the_clips_were_made_with_is_logged_whatever_params_yaml_says_now(
     del facts["params"]["tracking"]
     write_json(second.manifest, facts | {"pose_weights": {"name": "rtmo-s", "sha256": "cd" * 32}})
     tags, logged = made()
-    homes = train.Dataset.read(workspace).both.column("batch_id").to_pylist()
+    homes = Dataset.read(workspace).both.column("batch_id").to_pylist()
     clips = [homes.count(batch.batch_id) for batch in (first, second)]
     assert clips == [24, 12]
     assert tags["pose_weights"] == f"mixed: {'ab' * 32} (24 clips), {'cd' * 32} (12 clips)"

@@ -8,7 +8,10 @@ contiguous memory, and a batch norm is a group norm of one row a group. Weights 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -21,6 +24,7 @@ from mmaction.models.backbones import STGCN
 from mmaction.registry import MODELS
 
 _ONEDNN = torch.backends.mkldnn.is_available()
+_ONEDNN_TYPES = (torch.float32, torch.bfloat16)
 
 
 @MODELS.register_module()
@@ -36,10 +40,12 @@ class ChannelsFirstSTGCN(STGCN):
         x = x.permute(3, 4, 2, 0, 1).reshape(joints * channels, -1).contiguous()
         seen: list[_Seen] = []
         x = _normalised([self.data_bn], x, seen).view(joints, channels, frames, -1).transpose(0, 1).contiguous()
+        given = x.dtype
+        x = x.to(torch.get_autocast_dtype("cpu")) if torch.is_autocast_enabled("cpu") else x
         for block in self.gcn:
             x = _block(block, x, seen)
         _follow(seen)
-        return x.permute(3, 0, 2, 1).reshape(count, persons, x.shape[0], x.shape[2], joints)
+        return x.to(given).permute(3, 0, 2, 1).reshape(count, persons, x.shape[0], x.shape[2], joints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +89,7 @@ def _temporal(unit: Any, x: Tensor, rest: Tensor | None, seen: list[_Seen]) -> T
     convolutions = [branch[3].conv for branch in scaled[:-1]]
     reaches = [conv.dilation[0] for conv in convolutions]
     weights = [conv.weight.squeeze(-1).transpose(1, 2).flatten(1) for conv in convolutions]
-    found = _Branches.apply(hidden, reaches, stride, *weights)
-    joined = torch.cat([found, _linear(plain, x[:, :, ::stride])])
+    joined = _Branches.apply(hidden, x[:, :, ::stride], plain.weight.flatten(1), reaches, stride, *weights)
     # the branch of the highest frame has no bias
     biases = [*convolutions, len(hidden) - sum(map(len, weights)), plain]
     joined = _normalised([unit.transform[0]], joined, seen, biases, rectified=True)
@@ -105,10 +110,43 @@ def _product(x: Tensor, weight: Tensor) -> Tensor:
 
 def _times(left: Tensor, right: Tensor) -> Tensor:
     """`left @ right.T` of `(M, K)` and `(N, K)`. oneDNN's is twice as fast as torch's own choice where that is not an Intel's."""
-    if _ONEDNN and left.dtype == torch.float32:
+    if _ONEDNN and left.dtype in _ONEDNN_TYPES:
         found: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
         return found
     return left @ right.T
+
+
+def _each_times(left: Tensor, right: Tensor) -> Tensor:
+    """`left @ right` for each of the C matrices of `right` `(C, K, N)`, with one `(M, K)` for all or `(C, M, K)`."""
+    if right.dtype != torch.float32 or not _keeps_single_precision():
+        return left @ right
+    with _lower_precision_allowed():
+        return left @ right
+
+
+@cache
+def _keeps_single_precision() -> bool:
+    """Whether products are those of single precision even if a lower one is allowed: on processors without AMX.
+
+    Only if it is allowed does torch leave batches of products to oneDNN, which there takes half the time of torch's own choice.
+    """
+    if not _ONEDNN:
+        return False
+    with _lower_precision_allowed():
+        fine = torch.full((2, 32, 32), 1 + 2**-20)
+        return bool((fine @ torch.eye(32).expand(2, 32, 32) == fine).all())
+
+
+@contextmanager
+def _lower_precision_allowed() -> Iterator[None]:
+    backend: Any = torch.backends.mkldnn
+    products = backend.matmul
+    before = products.fp32_precision
+    products.fp32_precision = "bf16"
+    try:
+        yield
+    finally:
+        products.fp32_precision = before
 
 
 class _Product(torch.autograd.Function):
@@ -116,6 +154,7 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        weight = weight.to(x.dtype)
         ctx.save_for_backward(x, weight)
         return _times(weight, x.T)
 
@@ -151,10 +190,10 @@ def _normalised(
     mean, variance = (
         _side_by_side([getattr(norm, name) for norm in norms]) for name in ("running_mean", "running_var")
     )
-    factor = weight * (variance + first.eps).rsqrt()
-    found = torch.addcmul((shift + factor * (-mean if bias is None else bias - mean))[:, None], flat, factor[:, None])
-    found = found.view(x.shape) if rest is None else found.view(x.shape) + rest
-    return found.relu() if rectified else found
+    centre = (mean if bias is None else mean - bias).detach()
+    found = torch.batch_norm(flat[None], weight, shift, centre, variance, False, 0.0, first.eps, False).view(x.shape)
+    found = found if rest is None else found.add_(rest)
+    return found.relu_() if rectified else found
 
 
 def _side_by_side(parts: list[Tensor]) -> Tensor:
@@ -166,20 +205,16 @@ def _follow(seen: Sequence[_Seen]) -> None:
     """Move running means and variances towards a mini-batch's."""
     if not seen:
         return
-    norms: list[Any] = []
-    means: list[Tensor] = []
-    variances: list[Tensor] = []
-    for one in seen:
-        sizes = [norm.num_features for norm in one.norms]
-        norms += one.norms
-        means += one.mean.split(sizes)
-        variance = (one.scale**-2 - one.norms[0].eps) * (one.count / max(one.count - 1, 1))
-        variances += variance.split(sizes)
+    norms = [norm for one in seen for norm in one.norms]
+    sizes = [norm.num_features for norm in norms]
+    means, scales = (torch.cat([getattr(one, name) for one in seen]) for name in ("mean", "scale"))
+    unbiased = scales.new_tensor([one.count / max(one.count - 1, 1) for one in seen for _ in one.mean])
+    variances = (scales**-2 - norms[0].eps) * unbiased
     torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
     momentum = norms[0].momentum
     momentum = 1.0 / float(norms[0].num_batches_tracked) if momentum is None else momentum
-    torch._foreach_lerp_([norm.running_mean for norm in norms], means, momentum)
-    torch._foreach_lerp_([norm.running_var for norm in norms], variances, momentum)
+    torch._foreach_lerp_([norm.running_mean for norm in norms], means.split(sizes), momentum)
+    torch._foreach_lerp_([norm.running_var for norm in norms], variances.split(sizes), momentum)
 
 
 class _Normalised(torch.autograd.Function):
@@ -204,12 +239,11 @@ class _Normalised(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
         x, weight, bias, mean, scale, found = ctx.saved_tensors
-        channels, count = x.shape
         grad = grads[0].contiguous()
         if found is not None:
             grad = torch.ops.aten.threshold_backward(grad, found, 0)
-        of_x, of_weight, of_shift = torch.ops.aten.native_group_norm_backward(
-            grad[None], x[None], mean[None], scale[None], weight, 1, channels, count, channels, [True] * 3
+        of_x, of_weight, of_shift = torch.ops.aten.native_batch_norm_backward(
+            grad[None], x[None], weight, None, None, mean, scale, True, 0.0, [True] * 3
         )
         of_bias = None if bias is None else torch.zeros_like(bias)
         return of_x[0], of_weight, of_shift, of_bias, ctx.rest and grad.view(ctx.rest), None, None
@@ -222,87 +256,100 @@ class _GraphProduct(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, graph: Tensor) -> Tensor:
         channels, joints, *rest = x.shape
         subsets, out, _ = weight.shape
-        by_joint = x.transpose(0, 1).reshape(joints, -1)
-        graphs = graph.transpose(1, 2).reshape(-1, joints)
-        mixed = (
-            _times(graphs, by_joint.T)
-            .view(subsets, joints, channels, -1)
-            .transpose(1, 2)
-            .reshape(subsets * channels, -1)
-        )
-        weights = weight.transpose(0, 1).reshape(out, -1)
+        graphs = graph.transpose(1, 2).reshape(-1, joints).to(x.dtype)
+        x = x.reshape(channels, joints, -1)
+        mixed = _each_times(graphs, x).view(channels * subsets, -1)
+        weights = weight.permute(1, 2, 0).reshape(out, -1).to(x.dtype)
         found = _times(weights, mixed.T).view(out, joints, *rest)
         found += (bias.T @ graph.sum(1))[..., None, None]
-        ctx.save_for_backward(by_joint, mixed, weights, graphs, bias, graph)
+        ctx.save_for_backward(x, mixed, weights, graphs, bias, graph)
         return found
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        by_joint, mixed, weights, graphs, bias, graph = ctx.saved_tensors
+        x, mixed, weights, graphs, bias, graph = ctx.saved_tensors
         out, joints, *rest = grads[0].shape
         subsets, grad = len(bias), grads[0].reshape(out, -1)
-        of_weight = _times(grad, mixed).view(out, subsets, -1).transpose(0, 1)
-        of_mixed = _times(weights.T, grad.T).view(subsets, -1, joints, grad.shape[1] // joints)
-        of_mixed = of_mixed.transpose(1, 2).reshape(subsets * joints, -1)
-        of_x = _times(graphs.T, of_mixed.T).view(joints, -1, *rest).transpose(0, 1)
-        sums = grad.view(out, joints, -1).sum(-1)
-        of_graph = _times(of_mixed, by_joint).view(subsets, joints, joints).transpose(1, 2) + (bias @ sums)[:, None]
-        return of_x, of_weight, graph.sum(1) @ sums.T, of_graph
+        of_weight = _times(grad, mixed).view(out, -1, subsets).permute(2, 0, 1)
+        of_mixed = _times(weights.T, grad.T).view(len(x), subsets * joints, -1)
+        of_x = _each_times(graphs.T, of_mixed).view(-1, joints, *rest)
+        sums = grad.view(out, joints, -1).sum(-1, dtype=graph.dtype)
+        of_graphs = _each_times(of_mixed, x.transpose(1, 2)).sum(0).view(subsets, joints, joints)
+        return of_x, of_weight, graph.sum(1) @ sums.T, of_graphs.transpose(1, 2) + (bias @ sums)[:, None]
 
 
 class _Branches(torch.autograd.Function):
-    """Convolutions over time of three taps, each of its own reach and channels, and the highest of three frames in the rest."""
+    """What a block's temporal branches give, side by side: `(C, V, T, B)` and `beside` `(D, V, T', B)` to `(O, V, T', B)`.
+
+    Convolutions over time of three taps, each of its own reach and channels of `x`; the highest of three frames in the rest of `x`;
+    and a convolution of one frame of `beside`. Those over time are one product, with a weight that is zero between them: few rows
+    cost it as much as many.
+    """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, reaches: Sequence[int], stride: int, *weights: Tensor) -> Tensor:
-        frames = x.shape[2]
-        found = x.new_empty(*x.shape[:2], -(-frames // stride), x.shape[3])
-        taps, start = [], 0
-        for reach, weight in zip(reaches, weights, strict=True):
-            end = start + len(weight)
-            own = x.new_empty(3, len(weight), *found.shape[1:])
-            own[1] = x[start:end, :, ::stride]
+    def forward(
+        ctx: Any, x: Tensor, beside: Tensor, plain: Tensor, reaches: Sequence[int], stride: int, *weights: Tensor
+    ) -> Tensor:
+        frames, own, beside, plain = x.shape[2], _ranges(weights), beside.flatten(1), plain.to(x.dtype)
+        count = own[-1].stop
+        found = x.new_empty(len(x) + len(plain), x.shape[1], -(-frames // stride), x.shape[3])
+        taps = x.new_empty(3, count, *found.shape[1:])
+        taps[1] = x[:count, :, ::stride]
+        joined = x.new_zeros(count, 3, count)
+        for rows, reach, weight in zip(own, reaches, weights, strict=True):
+            joined[rows, :, rows] = weight.view(len(weight), 3, -1)
             for tap, out, into in _shifts(reach, frames, stride):
-                own[tap, :, :, : into.start], own[tap, :, :, into.stop :] = 0, 0
-                own[tap, :, :, into] = x[start:end, :, out]
-            own = own.view(3 * len(weight), -1)
-            found[start:end] = _times(weight, own.T).view(-1, *found.shape[1:])
-            taps.append(own)
-            start = end
-        high = found[start:]
-        high[:] = x[start:, :, ::stride]
-        for _, out, into in _shifts(1, frames, stride):
-            part = high[:, :, into]
-            torch.maximum(part, x[start:, :, out], out=part)
-        ctx.save_for_backward(x, found, *weights, *taps)
-        ctx.reaches, ctx.stride = reaches, stride
+                taps[tap, rows, :, : into.start], taps[tap, rows, :, into.stop :] = 0, 0
+                taps[tap, rows, :, into] = x[rows, :, out]
+        joined, taps = joined.flatten(1), taps.view(3 * count, -1)
+        found[:count] = _times(joined, taps.T).view(-1, *found.shape[1:])
+        _highest(x[count:], found[count : len(x)], stride)
+        found[len(x) :] = _times(plain, beside.T).view(-1, *found.shape[1:])
+        ctx.save_for_backward(x, beside, plain, found, joined, taps)
+        ctx.own, ctx.reaches, ctx.stride = own, reaches, stride
         return found
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Any, ...]:
-        x, found, *others = ctx.saved_tensors
-        grad, count, stride = grads[0].contiguous(), len(ctx.reaches), ctx.stride
-        of_x, start = grad.new_empty(x.shape), 0
-        if stride > 1:
-            of_x.zero_()
-        of_weights = []
-        for reach, weight, own in zip(ctx.reaches, others[:count], others[count:], strict=True):
-            flat = grad[start : start + len(weight)].flatten(1)
-            of_weights.append(_times(flat, own))
-            before, at, after = _times(weight.T, flat.T).view(3, -1, *grad.shape[1:])
-            part = of_x[start : start + len(weight)]
-            part[:, :, ::stride] = at
-            for taps, (_, out, into) in zip((before, after), _shifts(reach, x.shape[2], stride), strict=True):
-                part[:, :, out] += taps[:, :, into]
-            start += len(weight)
-        # of frames that are equally high the first one gets the gradient, as in torch
-        left, x, found, part = grad[start:].clone(), x[start:], found[start:], of_x[start:].zero_()
-        (_, *before), (_, *after) = _shifts(1, x.shape[2], stride)
-        for out, into in (before, (slice(0, None, stride), slice(None)), after):
-            own = left[:, :, into] * (x[:, :, out] == found[:, :, into])
-            part[:, :, out] += own
-            left[:, :, into] -= own
-        return of_x, None, None, *of_weights
+        x, beside, plain, found, joined, taps = ctx.saved_tensors
+        grad, count, stride = grads[0].contiguous(), len(joined), ctx.stride
+        of_x = grad.new_zeros(x.shape) if stride > 1 else grad.new_empty(x.shape)
+        flat = grad[:count].flatten(1)
+        of_joined = _times(flat, taps).view(count, 3, count)
+        of_weights = [of_joined[rows, :, rows].flatten(1) for rows in ctx.own]
+        of_taps = _times(joined.T, flat.T).view(3, count, *grad.shape[1:])
+        of_x[:count, :, ::stride] = of_taps[1]
+        for rows, reach in zip(ctx.own, ctx.reaches, strict=True):
+            for tap, out, into in _shifts(reach, x.shape[2], stride):
+                of_x[rows, :, out].add_(of_taps[tap, rows, :, into])
+        rows = slice(count, len(x))
+        _of_highest(grad[rows], x[rows], found[rows], of_x[rows].zero_(), stride)
+        flat = grad[len(x) :].flatten(1)
+        return of_x, _times(plain.T, flat.T).view(-1, *grad.shape[1:]), _times(flat, beside), None, None, *of_weights
+
+
+def _highest(x: Tensor, found: Tensor, stride: int) -> None:
+    """Into `found`, the highest of every `stride`-th frame of `x` and the ones before and after it."""
+    found[:] = x[:, :, ::stride]
+    for _, out, into in _shifts(1, x.shape[2], stride):
+        part = found[:, :, into]
+        torch.maximum(part, x[:, :, out], out=part)
+
+
+def _of_highest(grad: Tensor, x: Tensor, found: Tensor, of_x: Tensor, stride: int) -> None:
+    """Add to `of_x` what `_highest` leads back: of frames that are equally high the first one gets it, as in torch."""
+    left = grad.clone()
+    (_, *before), (_, *after) = _shifts(1, x.shape[2], stride)
+    for out, into in (before, (slice(0, None, stride), slice(None)), after):
+        own = left[:, :, into] * (x[:, :, out] == found[:, :, into])
+        of_x[:, :, out].add_(own)
+        left[:, :, into].sub_(own)
+
+
+def _ranges(weights: Sequence[Tensor]) -> list[slice]:
+    """The channels of each branch, one after the other."""
+    ends = list(accumulate(map(len, weights)))
+    return [slice(end - len(weight), end) for end, weight in zip(ends, weights, strict=True)]
 
 
 def _shifts(reach: int, frames: int, stride: int) -> Iterator[tuple[int, slice, slice]]:

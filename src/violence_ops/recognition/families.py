@@ -50,7 +50,7 @@ def fit(
 
 
 def check(params: TrainParams, cut: WindowParams) -> None:
-    """Raise ParamsError if `params.start` fits nobody, or `params.precision` wants a GPU: before anything is looked at."""
+    """Raise ParamsError if `params.start` fits nobody, or the machine lacks `params.precision`: before anything is looked at."""
     train.check_precision(params)
     settings = Settings.of(params, cut)
     own = ensemble.members(settings)
@@ -62,6 +62,12 @@ def check(params: TrainParams, cut: WindowParams) -> None:
             raise ParamsError(f"train.family {settings.family} begins with nothing: set train.start to null.")
         raise ParamsError(start.misfit(settings))
     raise ParamsError(f"train.start {start.name} fits no member of {settings.family}: set train.start to null.")
+
+
+def precision(params: TrainParams, cut: WindowParams) -> str:
+    """What `params.precision` is on this machine for the family's networks: bf16, for example, or both of `bf16, fp32`."""
+    configs = ((one, load_config(one)) for one in ensemble.members(Settings.of(params, cut)).values())
+    return ", ".join(sorted({train.precision(params, one) for one, config in configs if "model" in config}))
 
 
 def check_sweep(params: TrainParams, cut: WindowParams) -> None:

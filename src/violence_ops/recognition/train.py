@@ -22,7 +22,7 @@ from violence_ops.errors import ParamsError, UserError
 from violence_ops.files import atomic_path
 from violence_ops.malloc import memory_kept
 from violence_ops.params import TrainParams, WindowParams
-from violence_ops.recognition import ensemble, starts, vote
+from violence_ops.recognition import channels_first, ensemble, starts, vote
 from violence_ops.recognition.inputs import TrainingWindows
 from violence_ops.recognition.model import (
     Classifier,
@@ -31,6 +31,7 @@ from violence_ops.recognition.model import (
     Windows,
     bounded_threads,
     device,
+    load_config,
 )
 from violence_ops.recognition.skeleton import Skeleton
 from violence_ops.records import LABELS, FloatArray
@@ -41,6 +42,7 @@ NOBODY = (
     "No training clip shows a tracked person: check the pose weights and pose.score_threshold, then annotate again."
 )
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +91,7 @@ def fit(
     The network begins with the weights `params.start`, or with random ones when that is None; of a start, what is returned holds
     the share `params.start_share`. With a `checkpoint` file each epoch is kept there, and a training that was killed goes on from
     it; the caller sees to it that data and params are the same.
-    Raises ParamsError if the start does not fit or `params.precision` wants a GPU, UserError if the loss stops being a number or
+    Raises ParamsError if the start does not fit or the machine lacks `params.precision`, UserError if the loss stops being a number or
     if no clip of the training side shows a person.
     """
     check_precision(params)
@@ -104,9 +106,33 @@ def fit(
 
 
 def check_precision(params: TrainParams) -> None:
-    """Raise ParamsError for a precision that wants a GPU where there is none."""
-    if params.precision != "fp32" and device().type != "cuda":
-        raise ParamsError(f"train.precision is {params.precision}, which needs a GPU: set it to fp32.")
+    """Raise ParamsError for a precision that this machine does not compute with."""
+    lacking = {"fp16": not _has_gpu(), "bf16": not (_has_gpu() or _computes_bf16())}
+    if lacking.get(params.precision):
+        processors = " or a processor with AVX512-BF16 or AMX" if params.precision == "bf16" else ""
+        raise ParamsError(
+            f"train.precision is {params.precision}, which needs a GPU{processors}: set it to auto or fp32."
+        )
+
+
+def precision(params: TrainParams, settings: Settings) -> str:
+    """What `params.precision` is for a network of these settings on this machine: fp32, bf16 or fp16.
+
+    `auto` is bf16 for STGCN++ on a processor that computes with it, and fp32 otherwise. Mixed precision: weights, their gradients' sums
+    and the statistics of batch norms stay fp32, and so does all that judges.
+    """
+    if params.precision != "auto":
+        return params.precision
+    backbone = load_config(settings).get("model", {}).get("backbone", {})
+    return "bf16" if not _has_gpu() and _computes_bf16() and channels_first.fits(backbone) else "fp32"
+
+
+def _has_gpu() -> bool:
+    return device().type == "cuda"
+
+
+def _computes_bf16() -> bool:
+    return any(torch.cpu.get_capabilities().get(name) for name in _BF16_INSTRUCTIONS)
 
 
 class _Validation:
@@ -174,7 +200,8 @@ class _Training:
             self.parameters, params.learning_rate, momentum=params.momentum, weight_decay=params.weight_decay, nesterov=True,
             fused=device().type == "cpu",  # elsewhere GradScaler has to skip whole steps
         )  # fmt: skip
-        self.scaler = torch.amp.GradScaler(device().type, enabled=params.precision == "fp16")
+        self.precision = _PRECISIONS[precision(params, recogniser.settings)]
+        self.scaler = torch.amp.GradScaler(device().type, enabled=self.precision is torch.float16)
         self.start_share = params.start_share if params.start else 0.0
         self.begun = _copied(self.network) if self.start_share else {}
         if checkpoint and checkpoint.is_file():
@@ -267,15 +294,14 @@ class _Training:
 
     def _step(self, inputs: Tensor, targets: Tensor) -> float:
         """One step of the optimiser, unless the loss is not a finite number; returns the loss."""
-        precision = _PRECISIONS[self.params.precision]
-        with torch.autocast(inputs.device.type, precision, enabled=precision is not None):
+        with torch.autocast(inputs.device.type, self.precision, enabled=self.precision is not None):
             loss = weighted_cross_entropy(self.recogniser.scores(inputs).float(), targets, self.weights)
         value = loss.item()
         if math.isfinite(value):
             self.optimiser.zero_grad(set_to_none=True)
             self.scaler.scale(loss).backward()
             self.scaler.unscale_(self.optimiser)
-            nn.utils.clip_grad_norm_(self.parameters, self.params.gradient_clip)
+            _clip(self.parameters, self.params.gradient_clip)
             self.scaler.step(self.optimiser)
             self.scaler.update()
         return value
@@ -316,6 +342,13 @@ def weighted_cross_entropy(scores: Tensor, targets: Tensor, weights: Tensor) -> 
     """Cross-entropy of scores `(B, C)` against shares `(B, C)` with a weight for each class `(C,)`, as MMAction2 averages it."""
     weighted = weights * targets
     return -(weighted * scores.log_softmax(dim=1)).sum() / weighted.sum()
+
+
+def _clip(parameters: Sequence[nn.Parameter], most: float) -> None:
+    """Scale all gradients so that their norm together is at most `most`. torch's own takes a norm of each of some 400 tensors."""
+    grads = [one.grad for one in parameters if one.grad is not None]
+    norm = torch.cat([grad.flatten() for grad in grads]).norm()
+    torch._foreach_mul_(grads, (most / (norm + 1e-6)).clamp(max=1.0))
 
 
 def _rank(epoch: Epoch) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from typing import Any
 from violence_ops.errors import UsageError
 from violence_ops.files import atomic_path, load_table
 from violence_ops.params import Params
-from violence_ops.stages.train import Dataset
+from violence_ops.stages.dataset import Dataset
 from violence_ops.workspace import Workspace
 
 

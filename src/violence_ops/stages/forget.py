@@ -27,8 +27,8 @@ from violence_ops.stages import (
     assemble,
     batches,
     clip_names,
+    half_taken,
     holdout_without,
-    ingest,
     labels_file,
     lineage,
     reports,
@@ -142,7 +142,7 @@ class _Forgetting:
 
     def unfinished_ingestion(self) -> None:
         """What a killed run left in its claim. A run under way is waited for; it may have put the clip into a batch."""
-        if count := ingest.forget(self.workspace, self.clip_id):
+        if count := half_taken.forget(self.workspace, self.clip_id):
             self.removed["claimed files"] = count
         known = _known(self.workspace, self.clip_id)
         if known and known.batch_id and not self.stone["batch_id"]:
@@ -292,7 +292,7 @@ def _inventory(workspace: Workspace, stone: dict[str, Any]) -> dict[str, Any]:
     rows = lineage.rows_of(batch, [stone["clip_id"]]) if batch else {}
     loose = _loose(workspace, stone["clip_id"])
     found = {
-        "claimed files": ingest.half_taken(workspace, stone["clip_id"]),
+        "claimed files": half_taken.count(workspace, stone["clip_id"]),
         "rows": rows,
         "holdouts": list(traces.holdouts_with(workspace, [stone["clip_id"]])),
         "datasets": stone["dataset_revisions"],

@@ -13,8 +13,8 @@ from violence_ops.params import Params
 from violence_ops.registry import Registry, Run
 from violence_ops.stages import train
 from violence_ops.stages.batches import Progress
+from violence_ops.stages.dataset import Dataset
 from violence_ops.stages.releases import open_registry
-from violence_ops.stages.train import Dataset
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
