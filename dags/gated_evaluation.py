@@ -86,7 +86,7 @@ def gated_evaluation():
             said = "Nobody answered in time, so the candidate is not released."
         else:
             by = answer["responded_by_user"]["name"]
-            reason = (answer["params_input"].get("reason") or "").strip() or "refused in Airflow"
+            reason = " ".join((answer["params_input"].get("reason") or "").split()) or "refused in Airflow"
             stage("promote.refuse", report=evaluation["report"], by=by, reason=reason)
             said = f"Refused by {by}: {reason}"
         log.info(said)

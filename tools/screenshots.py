@@ -54,7 +54,6 @@ def main(root: Path, out: Path) -> None:
         # without the assistant that MLflow opens on the right
         take(page, run_url, out / "mlflow-run.png", 9000, width=1105)
         take(page, report.as_uri(), out / "report.png", 1000)
-        take(page, workspace.data_docs.as_uri(), out / "data-docs.png", 1500)
         browser.close()
 
 

@@ -159,6 +159,7 @@ def test_every_training_is_a_run_and_a_version_and_the_newest_is_the_candidate(
     assert (tags["holdout"], tags["holdout_revision"]) == ("v1", frozen.revision)
     assert tags["labels_version"] == "0"
     assert all(tags[name] for name in ("code_revision", "workspace_revision", "params_digest", "threshold"))
+    assert tags["trained_in"] in ("bf16", "fp32")
     assert "pose_weights" not in tags  # the batches do not say
 
     folder = registry.download("2", workspace.model_package("2"))

@@ -139,7 +139,7 @@ def _facts(workspace: Workspace, params: Params, dataset: Dataset) -> dict[str, 
         "holdout_revision": holdout.read(workspace, versions[-1]).revision if versions else "none",
         "family": params.train.family,
         "start": _start(params),
-        **({"precision": precision} if precision else {}),
+        **({"trained_in": precision} if precision else {}),
     }
 
 
