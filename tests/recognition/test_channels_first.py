@@ -76,24 +76,25 @@ def test_results_gradients_and_running_figures_are_mmaction2s(clips: Callable[[]
     torch.testing.assert_close(ours.eval()(inputs), theirs.eval()(inputs))
 
 
-def test_single_precision_takes_the_same_step() -> None:
-    theirs, ours = (network.float() for network in pair())
+def test_single_precision_is_as_near_to_double_as_mmaction2s() -> None:
+    """Together, as rounding alone decides which side of 0 a few values are on, and with them a whole gradient."""
     inputs = torch.randn(4, 2, 30, 17, 6)
-    found = []
-    for network in (theirs, ours):
-        result = network.train()(inputs)
-        result.square().mean().backward()
-        found.append((result, [value.grad for value in network.parameters()], list(network.buffers())))
-    (their_result, their_grads, their_buffers), (result, grads, buffers) = found
-    torch.testing.assert_close(result, their_result, rtol=1e-4, atol=1e-4)
-    scale = max(float(grad.abs().max()) for grad in their_grads)
-    for one, other in zip(grads, their_grads, strict=True):
-        # rounding decides which side of 0 a few values are on, and with them a whole gradient
-        torch.testing.assert_close(one, other, rtol=1e-2, atol=5e-3 * scale)
-    for one, other in zip(buffers, their_buffers, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+    off = []
+    for network in pair():
+        found = []
+        for precision in (torch.float64, torch.float32):
+            network.to(precision).zero_grad()
+            result = network.train()(inputs.to(precision))
+            result.square().mean().backward()
+            grads = torch.cat([value.grad.flatten().double() for value in network.parameters()])
+            buffers = torch.cat([value.flatten().double() for value in network.buffers()])
+            found.append((result.double(), grads, buffers))
+        off.append([float((one - exact).norm() / exact.norm()) for exact, one in zip(*found, strict=True)])
+    for ours, theirs in zip(*reversed(off), strict=True):
+        assert ours <= 2 * theirs + 2e-3
 
 
+@pytest.mark.skipif(not channels_first._ONEDNN_BF16, reason="oneDNN has no bf16 on this processor")
 def test_mixed_precision_is_near_single_and_keeps_weights_and_figures_single() -> None:
     _, network = pair()
     network.float().train()

@@ -12,7 +12,8 @@ import torch
 
 from violence_ops.errors import ParamsError, UserError
 from violence_ops.params import Params, load_params
-from violence_ops.recognition import package, plots
+from violence_ops.recognition import families, package, plots
+from violence_ops.recognition import train as training
 from violence_ops.recognition.export import annotation, pose_dataset
 from violence_ops.recognition.model import Recogniser, Settings
 from violence_ops.recognition.predict import predict_skeleton
@@ -123,6 +124,45 @@ def test_a_tight_gradient_clip_decides_how_far_the_weights_go() -> None:
         return float(torch.cat([(there.state[name] - start.state[name]).flatten() for name in learnt]).double().norm())
 
     assert moved(0.02) == pytest.approx(2 * moved(0.01), rel=0.05)
+
+
+@pytest.mark.parametrize("most", [0.5, 5.0, 500.0])
+def test_gradients_are_clipped_as_torch_clips_them(most: float) -> None:
+    def parameters() -> list[torch.nn.Parameter]:
+        chance = torch.Generator().manual_seed(0)
+        made = [torch.nn.Parameter(torch.zeros(size)) for size in (3, 40, 500)]
+        for one in made:
+            one.grad = torch.randn(one.shape, generator=chance)
+        return made
+
+    ours, theirs = parameters(), parameters()
+    training._clip(ours, most)
+    torch.nn.utils.clip_grad_norm_(theirs, most)
+    for one, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(one.grad, other.grad)
+
+
+@pytest.mark.parametrize(
+    ("family", "computes_bf16", "meant"),
+    [
+        ("stgcnpp", True, "bf16"), ("stgcnpp", False, "fp32"), ("stgcnpp_two_streams", True, "bf16"), ("ensemble", True, "bf16"),
+        ("agcn", True, "fp32"), ("skeleton_transformer", True, "fp32"), ("feature_forest", True, ""),
+    ],
+)  # fmt: skip
+def test_auto_is_bf16_for_stgcnpp_where_the_processor_computes_with_it(
+    family: str, computes_bf16: bool, meant: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_computes_bf16", lambda: computes_bf16)
+    chosen = params(train__family=family)
+    assert families.precision(chosen.train, chosen.windows) == meant
+
+
+def test_bf16_is_refused_where_nothing_computes_with_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "_computes_bf16", lambda: False)
+    with pytest.raises(
+        ParamsError, match=r"train\.precision is bf16, which needs a GPU or a processor .*: set it to auto or fp32"
+    ):
+        train(params(train__precision="bf16"))
 
 
 def test_a_diverging_training_says_which_parameter_to_lower() -> None:

@@ -10,8 +10,10 @@ import pytest
 from typer.testing import CliRunner
 
 from violence_ops.cli.program import app
-from violence_ops.errors import ParamsError, UserError, WorkspaceError
+from violence_ops.errors import ParamsError, ServiceUnavailable, UserError, WorkspaceError
 from violence_ops.files import fingerprint, write_json
+from violence_ops.recognition import families
+from violence_ops.recognition import train as training
 from violence_ops.records import ClipRecord
 from violence_ops.stages import assemble, holdout, lineage, train
 from violence_ops.stages.dataset import Dataset
@@ -159,7 +161,7 @@ def test_every_training_is_a_run_and_a_version_and_the_newest_is_the_candidate(
     assert (tags["holdout"], tags["holdout_revision"]) == ("v1", frozen.revision)
     assert tags["labels_version"] == "0"
     assert all(tags[name] for name in ("code_revision", "workspace_revision", "params_digest", "threshold"))
-    assert tags["trained_in"] in ("bf16", "fp32")
+    assert tags["trained_in"] == families.precision(params.train, params.windows)
     assert "pose_weights" not in tags  # the batches do not say
 
     folder = registry.download("2", workspace.model_package("2"))
@@ -173,6 +175,32 @@ def test_every_training_is_a_run_and_a_version_and_the_newest_is_the_candidate(
     assert worth
     assert "24 labelled clips are new" in worth.reason
     assert not train.worth_while(workspace, workspace.params({"train.min_new_clips": 25}))
+
+
+@pytest.mark.slow
+def test_what_a_machine_of_another_precision_left_unregistered_is_trained_again(
+    new_workspace: Callable[..., Workspace], seal_tracks: Seal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1})
+    params = workspace.params()
+    seal_tracks(workspace)
+    holdout.ensure(workspace, params)
+    assemble.run(workspace, params)
+
+    def lost(*_: object) -> None:
+        raise ServiceUnavailable("MLflow is gone.")
+
+    monkeypatch.setattr(training, "_computes_bf16", lambda: True)
+    with monkeypatch.context() as patch:
+        patch.setattr(train, "_register", lost)
+        with pytest.raises(ServiceUnavailable):
+            train.run(workspace, params)
+    monkeypatch.setattr(training, "_computes_bf16", lambda: False)
+    version = train.run(workspace, params).model_version
+    registry = open_registry(workspace)
+    assert registry.tags(version)["trained_in"] == "fp32"
+    card = registry.download(version, workspace.model_package(version)) / "MODEL_CARD.md"
+    assert "| trained_in | fp32 |" in card.read_text()
 
 
 @pytest.mark.slow

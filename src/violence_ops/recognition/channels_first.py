@@ -2,7 +2,8 @@
 
 MMAction2 keeps activations as `(B, C, T, V)` and runs some twenty convolutions of few channels in every block. Here they lie
 as `(C, V, T, B)`: a convolution of one frame is one matrix product, so is the graph, an earlier or later frame is a shift of
-contiguous memory, and a batch norm is a group norm of one row a group. Weights fit both ways.
+contiguous memory, and a batch norm is a group norm of one row a group. Weights fit both ways. Under `torch.autocast` the blocks
+compute in its precision, as MMAction2's do.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import accumulate
+from threading import Lock
 from typing import Any
 
 import torch
@@ -24,7 +26,8 @@ from mmaction.models.backbones import STGCN
 from mmaction.registry import MODELS
 
 _ONEDNN = torch.backends.mkldnn.is_available()
-_ONEDNN_TYPES = (torch.float32, torch.bfloat16)
+_ONEDNN_BF16 = _ONEDNN and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+_FLAG = Lock()
 
 
 @MODELS.register_module()
@@ -110,7 +113,7 @@ def _product(x: Tensor, weight: Tensor) -> Tensor:
 
 def _times(left: Tensor, right: Tensor) -> Tensor:
     """`left @ right.T` of `(M, K)` and `(N, K)`. oneDNN's is twice as fast as torch's own choice where that is not an Intel's."""
-    if _ONEDNN and left.dtype in _ONEDNN_TYPES:
+    if (_ONEDNN and left.dtype == torch.float32) or (_ONEDNN_BF16 and left.dtype == torch.bfloat16):
         found: Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
         return found
     return left @ right.T
@@ -132,21 +135,23 @@ def _keeps_single_precision() -> bool:
     """
     if not _ONEDNN:
         return False
-    with _lower_precision_allowed():
+    with _lower_precision_allowed(), torch.autocast("cpu", enabled=False):
         fine = torch.full((2, 32, 32), 1 + 2**-20)
         return bool((fine @ torch.eye(32).expand(2, 32, 32) == fine).all())
 
 
 @contextmanager
 def _lower_precision_allowed() -> Iterator[None]:
+    """For this thread alone: the permission is the process's, and others who use it wait."""
     backend: Any = torch.backends.mkldnn
     products = backend.matmul
-    before = products.fp32_precision
-    products.fp32_precision = "bf16"
-    try:
-        yield
-    finally:
-        products.fp32_precision = before
+    with _FLAG:
+        before = products.fp32_precision
+        products.fp32_precision = "bf16"
+        try:
+            yield
+        finally:
+            products.fp32_precision = before
 
 
 class _Product(torch.autograd.Function):
@@ -190,6 +195,7 @@ def _normalised(
     mean, variance = (
         _side_by_side([getattr(norm, name) for norm in norms]) for name in ("running_mean", "running_var")
     )
+    # nobody learns in this mode: the bias gets no gradient here
     centre = (mean if bias is None else mean - bias).detach()
     found = torch.batch_norm(flat[None], weight, shift, centre, variance, False, 0.0, first.eps, False).view(x.shape)
     found = found if rest is None else found.add_(rest)
@@ -208,7 +214,7 @@ def _follow(seen: Sequence[_Seen]) -> None:
     norms = [norm for one in seen for norm in one.norms]
     sizes = [norm.num_features for norm in norms]
     means, scales = (torch.cat([getattr(one, name) for one in seen]) for name in ("mean", "scale"))
-    unbiased = scales.new_tensor([one.count / max(one.count - 1, 1) for one in seen for _ in one.mean])
+    unbiased = scales.new_tensor([one.count / max(one.count - 1, 1) for one in seen for _ in range(len(one.mean))])
     variances = (scales**-2 - norms[0].eps) * unbiased
     torch._foreach_add_([norm.num_batches_tracked for norm in norms], 1)
     momentum = norms[0].momentum

@@ -42,7 +42,7 @@ NOBODY = (
     "No training clip shows a tracked person: check the pose weights and pose.score_threshold, then annotate again."
 )
 _PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-_BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")
+_BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # as torch calls them
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +118,8 @@ def check_precision(params: TrainParams) -> None:
 def precision(params: TrainParams, settings: Settings) -> str:
     """What `params.precision` is for a network of these settings on this machine: fp32, bf16 or fp16.
 
-    `auto` is bf16 for STGCN++ on a processor that computes with it, and fp32 otherwise. Mixed precision: weights, their gradients' sums
-    and the statistics of batch norms stay fp32, and so does all that judges.
+    `auto` is bf16 for STGCN++ on a processor that computes with it, and fp32 otherwise. That is mixed precision: weights, what they
+    become and the statistics of batch norms stay fp32, and so does all that judges.
     """
     if params.precision != "auto":
         return params.precision

@@ -123,7 +123,16 @@ def _model(workspace: Workspace, version: str) -> ModelLineage:
     if report and workspace.report(report).evaluation.is_file():
         evaluation = read_report(workspace.report(report)).evaluation
         judged = {"report": report, "holdout": evaluation.holdout.version, "clips": len(evaluation.clips)}
-    recorded = ("code_revision", "workspace_revision", "pose_weights", "start", "trained_in", "family", "holdout", "holdout_revision")
+    recorded = (
+        "code_revision",
+        "workspace_revision",
+        "pose_weights",
+        "start",
+        "trained_in",
+        "family",
+        "holdout",
+        "holdout_revision",
+    )
     return ModelLineage(
         version=version, aliases=traces.aliases(workspace).get(version, ()), dataset_revision=record["dataset_revision"],
         facts={key: tags[key] for key in recorded if key in tags}, judged=judged,

@@ -56,7 +56,7 @@ def run(
     """
     _check(params, out, clips, validation, seed)
     from violence_ops.recognition import starts
-    from violence_ops.recognition.families import fit
+    from violence_ops.recognition.families import fit, precision
     from violence_ops.stages.drawn import CLIPS_PER_SCENE, World
     from violence_ops.stages.extract_poses import source_sha256
 
@@ -76,6 +76,7 @@ def run(
 
     facts: dict[str, Any] = {"clips": clips, "validation": held, "seed": seed, "world": WORLD}
     facts |= {"pose_weights": params.pose.weights, "pose_weights_sha256": source_sha256(params.pose)}
+    facts["trained_in"] = precision(params.train, params.windows)
     facts |= {name: getattr(params, name).model_dump(mode="json") for name in ("train", "windows")}
     checkpoint = world.folder / f"{_digest(skeletons, facts)}.pt"
     trained = fit(train, skeletons[:held], labels, params.train, params.windows, on_epoch, checkpoint)

@@ -73,6 +73,7 @@ def run(
         "dataset_revision": dataset.revision,
         "family": params.train.family,
         "sweep": f"{trials} trials, seed {seed}",
+        "trained_in": families.precision(params.train, params.windows),
     }
     search = _Search(registry, dataset, params, tags, study)
     try:

@@ -191,7 +191,8 @@ def _trained(
     Trains unless a lost attempt left it; a training that was killed goes on after its last epoch.
     """
     home = workspace.cache / "training"
-    mark = fingerprint(dataset.revision, facts["params_digest"], facts["start"], facts["code_revision"])
+    names = ("params_digest", "start", "code_revision", "trained_in")
+    mark = fingerprint(dataset.revision, *(facts.get(name) for name in names))
     folder, epochs = home / mark, home / f"{mark}-epochs"
     if folder.is_dir():
         return folder
