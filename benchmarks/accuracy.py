@@ -48,24 +48,15 @@ from violence_ops.recognition.split import Member, choose
 from violence_ops.recognition.split import families as kept_together
 
 FOLDS, SEED, RESAMPLES = 5, 0, 2000
-_STARTED: dict[str, Any] = {
-    "start": "synthetic_fights", "epochs": 4, "min_epochs": 3, "lr_steps": (3,), "learning_rate": 0.001,
-}  # fmt: skip
+_FROM_SCRATCH: dict[str, Any] = {"start": None, "epochs": 20, "min_epochs": 10, "lr_steps": (14,)}
 FAMILIES: dict[str, dict[str, Any]] = {
     "feature_line": {},
     "feature_forest": {},
-    "stgcnpp": _STARTED,
-    "stgcnpp_two_streams": _STARTED,
-    "skeleton_transformer": {"epochs": 20, "min_epochs": 10, "lr_steps": (14,), "learning_rate": 0.03},
-    "fusion_transformer": {
-        "epochs": 20,
-        "min_epochs": 10,
-        "lr_steps": (14,),
-        "learning_rate": 0.01,
-        "mixup": 0.4,
-        "label_smoothing": 0.1,
-        "weight_decay": 0.001,
-    },
+    "stgcnpp": {},
+    "stgcnpp_two_streams": {},
+    "skeleton_transformer": _FROM_SCRATCH | {"learning_rate": 0.03},
+    "fusion_transformer": _FROM_SCRATCH
+    | {"learning_rate": 0.01, "mixup": 0.4, "label_smoothing": 0.1, "weight_decay": 0.001},
 }
 """What is tried, with the `train` parameters that differ from params.yaml."""
 BASELINE = "random forest (scikit-learn)"

@@ -64,6 +64,17 @@ def new_workspace(tmp_path: Path, fresh_workspace: Callable[..., Path]) -> Calla
 
 
 @pytest.fixture
+def small_workspace(new_workspace: Callable[..., Workspace]) -> Callable[..., Workspace]:
+    """Make a workspace that trains one small network from scratch."""
+    small = {"train.start": None, "train.base_channels": 8}
+
+    def make(name: str = "workspace", **overrides: object) -> Workspace:
+        return new_workspace(name, **small | overrides)
+
+    return make
+
+
+@pytest.fixture
 def workspace(new_workspace: Callable[..., Workspace]) -> Workspace:
     """A real, empty workspace."""
     return new_workspace()

@@ -34,7 +34,7 @@ def test_init_makes_a_git_and_dvc_repository_with_a_clean_first_commit(workspace
 
 
 def test_init_again_changes_nothing(workspace: Workspace) -> None:
-    workspace.params_file.write_text(workspace.params_file.read_text().replace("epochs: 50", "epochs: 7"))
+    workspace.params_file.write_text(workspace.params_file.read_text().replace("epochs: 4", "epochs: 7"))
     before = git(workspace.root, "rev-parse", "HEAD")
     assert not init.run(workspace.root).created
     assert workspace.params().train.epochs == 7

@@ -31,11 +31,11 @@ def with_dataset(seal_tracks: Callable[..., list[ClipRecord]]) -> Callable[[Work
 
 def test_a_training_survives_the_loss_of_mlflow_before_during_and_after_it(
     server: Any,
-    new_workspace: Callable[..., Workspace],
+    small_workspace: Callable[..., Workspace],
     with_dataset: Callable[[Workspace], Workspace],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    workspace = with_dataset(new_workspace(**{"train.base_channels": 8, "train.epochs": 3}))
+    workspace = with_dataset(small_workspace(**{"train.epochs": 3}))
     monkeypatch.setenv("VIOLENCE_OPS_MLFLOW_URI", server.url)
     workspace, params = Workspace.open(workspace.root), workspace.params()
 
@@ -71,11 +71,11 @@ def test_a_training_survives_the_loss_of_mlflow_before_during_and_after_it(
 
 def test_a_sweep_that_loses_mlflow_ends_with_the_best_settings_that_it_has_found(
     server: Any,
-    new_workspace: Callable[..., Workspace],
+    small_workspace: Callable[..., Workspace],
     with_dataset: Callable[[Workspace], Workspace],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    workspace = with_dataset(new_workspace(**{"train.base_channels": 8, "train.epochs": 1}))
+    workspace = with_dataset(small_workspace(**{"train.epochs": 1}))
     monkeypatch.setenv("VIOLENCE_OPS_MLFLOW_URI", server.url)
     workspace, params = Workspace.open(workspace.root), workspace.params()
     server.start()
@@ -100,13 +100,13 @@ def test_a_sweep_that_loses_mlflow_ends_with_the_best_settings_that_it_has_found
 
 def test_a_server_that_dies_while_it_takes_the_model_leaves_no_version_without_files(
     server: Any,
-    new_workspace: Callable[..., Workspace],
+    small_workspace: Callable[..., Workspace],
     with_dataset: Callable[[Workspace], Workspace],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     from mlflow.tracking import MlflowClient
 
-    workspace = with_dataset(new_workspace(**{"train.base_channels": 8, "train.epochs": 1}))
+    workspace = with_dataset(small_workspace(**{"train.epochs": 1}))
     monkeypatch.setenv("VIOLENCE_OPS_MLFLOW_URI", server.url)
     workspace, params = Workspace.open(workspace.root), workspace.params()
     server.start()

@@ -28,7 +28,8 @@ from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
 SMALL = {
-    "train.epochs": 1, "train.min_epochs": 1, "train.base_channels": 8, "gate.min_f1": 0.0, "gate.min_recall": 0.0,
+    "train.epochs": 1, "train.min_epochs": 1, "train.start": None, "train.base_channels": 8,
+    "gate.min_f1": 0.0, "gate.min_recall": 0.0,
     "gate.min_specificity": 0.0, "gate.min_auc": 0.0, "gate.min_clips": 1, "gate.max_ece": 1.0, "gate.max_latency_ms": 60_000.0,
     "gate.resamples": 100, "gate.min_f1_difference": -1.0, "gate.max_slice_loss": 1.0,
 }  # fmt: skip

@@ -49,11 +49,9 @@ def test_after_a_night_dvc_has_nothing_to_redo_until_a_file_is_dropped(
 
 
 def test_a_refused_candidate_is_a_result_and_no_failed_pipeline(
-    new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]]
+    small_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]]
 ) -> None:
-    workspace = new_workspace(
-        **{"train.base_channels": 8, "train.epochs": 1, "gate.min_f1": 1.0, "gate.resamples": 100}
-    )
+    workspace = small_workspace(**{"train.epochs": 1, "gate.min_f1": 1.0, "gate.resamples": 100})
     seal_tracks(workspace)
     workspace.write_progress("seal", {"batches": 1})
     run(workspace, "dvc", "repro", "--single-item", *LEARNING)
@@ -63,9 +61,9 @@ def test_a_refused_candidate_is_a_result_and_no_failed_pipeline(
 
 
 def test_a_corrected_label_of_the_holdout_is_judged_anew_and_nothing_is_trained_for_it(
-    new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]]
+    small_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]]
 ) -> None:
-    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1, "gate.resamples": 100})
+    workspace = small_workspace(**{"train.epochs": 1, "gate.resamples": 100})
     seal_tracks(workspace)
     workspace.write_progress("seal", {"batches": 1})
     run(workspace, "dvc", "repro", "--single-item", *LEARNING)

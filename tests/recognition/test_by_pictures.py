@@ -29,7 +29,7 @@ ASKED = Asked(size=64, per_second=5, persons=2)
 
 
 def params(family: str, **overrides: object) -> Params:
-    small = {"train.family": family, "train.base_channels": 8, "train.epochs": 1, "train.min_epochs": 0}
+    small = {"train.family": family, "train.start": None, "train.epochs": 1, "train.min_epochs": 0}
     return load_params(PARAMS, small | {key.replace("__", "."): value for key, value in overrides.items()})
 
 

@@ -27,7 +27,8 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
 
 
 def params(**overrides: object) -> Params:
-    small = {"train.base_channels": 8, "train.epochs": 2, "train.min_epochs": 0, "windows.size": 12}
+    small = {"train.start": None, "train.base_channels": 8, "train.epochs": 2}
+    small |= {"train.min_epochs": 0, "windows.size": 12}
     return load_params(PARAMS, small | {key.replace("__", "."): value for key, value in overrides.items()})
 
 
@@ -86,7 +87,7 @@ def test_an_ensemble_is_the_mean_of_its_members_and_reports_them(tmp_path: Path)
 
 
 @pytest.mark.parametrize(
-    ("family", "reason"), [("feature_line", "begins with nothing"), ("stgcnpp_streams", "fits no member")]
+    ("family", "reason"), [("agcn", "needs train.family stgcnpp"), ("stgcnpp_streams", "fits no member")]
 )
 def test_a_start_that_fits_nobody_is_refused(family: str, reason: str) -> None:
     chosen = params(train__family=family, train__start="synthetic_fights")

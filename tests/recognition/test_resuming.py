@@ -19,7 +19,8 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
 
 
 def params(**overrides: object) -> Params:
-    small = {"train.base_channels": 8, "train.epochs": 4, "train.learning_rate": 0.03, "train.mixup": 0.4}
+    small = {"train.start": None, "train.base_channels": 8, "train.epochs": 4}
+    small |= {"train.learning_rate": 0.03, "train.mixup": 0.4}
     return load_params(PARAMS, small | {key.replace("__", "."): value for key, value in overrides.items()})
 
 

@@ -25,7 +25,10 @@ PARAMS = Path(__file__).parents[2] / "params.yaml"
 
 
 def params(**overrides: object) -> Params:
-    small = {"train.base_channels": 8, "train.epochs": 4, "train.learning_rate": 0.03}
+    small = {"train.start": None, "train.base_channels": 8} | {
+        "train.epochs": 4,
+        "train.learning_rate": 0.03,
+    }
     return load_params(PARAMS, small | {key.replace("__", "."): value for key, value in overrides.items()})
 
 

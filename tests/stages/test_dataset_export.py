@@ -20,7 +20,7 @@ Seal = Callable[..., list[ClipRecord]]
 
 @pytest.fixture
 def assembled(new_workspace: Callable[..., Workspace], seal_tracks: Seal) -> Workspace:
-    small = {"train.base_channels": 8, "train.start": None, "train.epochs": 1, "windows.size": 20, "windows.stride": 8}
+    small = {"train.start": None, "train.base_channels": 8, "train.epochs": 1, "windows.size": 20, "windows.stride": 8}
     workspace = new_workspace(**small)
     seal_tracks(workspace, clips=16, per_group=2)
     assemble.run(workspace, workspace.params())
@@ -90,6 +90,30 @@ def test_mmaction2s_runner_trains_and_validates_with_the_configuration_as_it_is(
     metrics = runner.val_loop.run()
     assert 0 <= metrics["acc/top1"] <= 1
     assert all(np.isfinite(value.numpy()).all() for value in runner.model.state_dict().values())
+
+
+def test_mmaction2s_runner_begins_with_the_start_that_our_training_begins_with(
+    new_workspace: Callable[..., Workspace], seal_tracks: Seal, tmp_path: Path
+) -> None:
+    from violence_ops.recognition import starts
+    from violence_ops.recognition.model import Settings
+
+    # isort: split
+    from mmengine.config import Config
+    from mmengine.runner import Runner
+
+    workspace = new_workspace()
+    seal_tracks(workspace, clips=16, per_group=2)
+    params = workspace.params()
+    assemble.run(workspace, params)
+    config = Config.fromfile(dataset_export.run(workspace, params, tmp_path / "out").config)
+    config.work_dir = str(tmp_path / "work")
+    runner = Runner.from_cfg(config)
+    runner.load_or_resume()
+    begun = starts.load(starts.find("synthetic_fights"), Settings.of(params.train, params.windows))
+    found = runner.model.state_dict()
+    assert begun.keys() == found.keys()
+    assert all(torch.equal(value, found[name]) for name, value in begun.items())
 
 
 def test_what_cannot_be_exported_is_said_in_a_sentence(assembled: Workspace, tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ pytestmark = pytest.mark.slow
 def assembled(
     released: Workspace, seal_whole: Callable[..., list[ClipRecord]], write_evaluation: Callable[..., str]
 ) -> Workspace:
-    """A sealed batch, its dataset, and version 1 judged by the gate; `train.base_channels: 8` is not committed."""
+    """A sealed batch, its dataset, and version 1 judged by the gate; `train.dropout: 0.4` is not committed."""
     gate.run(released, released.params(), report=write_evaluation("1"))
     (released.root / "mlflow.db").unlink()  # its versions have no files
     seal_whole(released, judged_by="1")
@@ -37,7 +37,7 @@ def assembled(
     released.write_progress("seal", {"batches": 1})
     assemble.run(released, released.params())
     text = released.params_file.read_text("utf-8")
-    released.params_file.write_text(text.replace("base_channels: 16", "base_channels: 8"))
+    released.params_file.write_text(text.replace("dropout: 0.5", "dropout: 0.4"))
     return released
 
 
@@ -92,7 +92,7 @@ def test_an_experiment_learns_while_others_decide_and_a_night_arrives(assembled:
     (version,) = [one.version for one in registry.versions()]
     assert f"`violence-ops evaluate --candidate {version}`" in said
     found = MlflowClient(assembled.mlflow_uri).get_run(registry.version(version).run_id)
-    asked = {"train.seed": "7", "train.epochs": "2", "train.base_channels": "8"}
+    asked = {"train.seed": "7", "train.epochs": "2", "train.dropout": "0.4"}
     assert found.data.params | asked == found.data.params
     assert found.data.tags["holdout"] == "v1"
     assert found.data.tags["workspace_revision"] == git(assembled.root, "rev-parse", "main~2").strip()
@@ -230,7 +230,8 @@ def test_an_experiment_that_began_here_can_be_applied(released: Workspace) -> No
     versioning.git_commit(workspace, [workspace.progress], "Candidate 1")
     workspace.write_progress("train", {"model_version": "2"})
     text = workspace.params_file.read_text("utf-8")
-    changed = text.replace("epochs: 50", "epochs: 5", 1)
+    changed = text.replace("epochs: 4", "epochs: 5", 1)
+    assert changed != text
     workspace.params_file.write_text(changed)
     assert dvc(workspace.root, "exp", "save", "-n", "five").wait(60) == 0
     workspace.params_file.write_text(text)

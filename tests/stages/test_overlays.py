@@ -168,13 +168,13 @@ def test_overlays_without_a_folder_to_lie_in_or_labels_to_choose_by_stop_no_nigh
 
 @pytest.mark.slow
 def test_after_a_night_with_a_champion_its_overlays_show_the_verdict_and_are_in_order(
-    new_workspace: Callable[..., Workspace],
+    small_workspace: Callable[..., Workspace],
     seal_tracks: Callable[..., object],
     release: Callable[[Workspace, str], None],
     tmp_path: Path,
 ) -> None:
-    settings = {"train.base_channels": 8, "train.epochs": 2, "train.start": None, "annotation.overlay": "fights"}
-    workspace = new_workspace(**settings, **{"expectations.max_share_without_person": 1.0})
+    settings = {"train.epochs": 2, "annotation.overlay": "fights"}
+    workspace = small_workspace(**settings, **{"expectations.max_share_without_person": 1.0})
     params = workspace.params()
     seal_tracks(workspace)
     assemble.run(workspace, params)
@@ -204,9 +204,9 @@ def test_after_a_night_with_a_champion_its_overlays_show_the_verdict_and_are_in_
 
 @pytest.mark.slow
 def test_failures_show_what_the_candidate_of_the_report_said(
-    new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., object], open_batch: OpenBatch
+    small_workspace: Callable[..., Workspace], seal_tracks: Callable[..., object], open_batch: OpenBatch
 ) -> None:
-    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 2, "train.start": None})
+    workspace = small_workspace(**{"train.epochs": 2})
     params = workspace.params()
     seal_tracks(workspace)
     assemble.run(workspace, params)

@@ -18,7 +18,7 @@ from violence_ops.video.sandbox import Sandbox
 from violence_ops.video.write import VideoWriter
 from violence_ops.workspace import Workspace
 
-FAMILY = {"train.family": "resnet18_timeseries", "train.base_channels": 8, "train.epochs": 1, "gate.resamples": 200}
+FAMILY = {"train.family": "resnet18_timeseries", "train.start": None, "train.epochs": 1, "gate.resamples": 200}
 
 
 def film(workspace: Workspace, records: list[ClipRecord]) -> None:

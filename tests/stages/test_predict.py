@@ -41,10 +41,10 @@ def test_a_table_has_a_row_per_window_and_one_for_a_video_that_cannot_be_used() 
 
 @pytest.mark.slow
 def test_every_video_gets_a_row_and_one_that_is_broken_or_gone_its_reason(
-    new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]], tmp_path: Path,
+    small_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]], tmp_path: Path,
     release: Callable[[Workspace, str], None],
 ) -> None:  # fmt: skip
-    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1})
+    workspace = small_workspace(**{"train.epochs": 1})
     params = workspace.params()
     seal_tracks(workspace)
     assemble.run(workspace, params)

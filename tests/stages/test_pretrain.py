@@ -15,11 +15,12 @@ from violence_ops.stages import pretrain
 from violence_ops.stages.drawn import World
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
+SMALL = {"train.start": None, "train.base_channels": 8, "train.epochs": 1}
 
 
 @pytest.mark.slow
 def test_a_start_is_made_from_drawn_clips_and_names_its_recipe(tmp_path: Path) -> None:
-    params = load_params(PARAMS, {"train.epochs": 1, "train.base_channels": 8})
+    params = load_params(PARAMS, SMALL)
     result = pretrain.run(params, out=tmp_path / "own.safetensors", clips=8, validation=8)
     start = starts.find(result.path)
     assert (start.sha256, start.base_channels) == (result.sha256, 8)
@@ -61,7 +62,7 @@ def test_a_clip_whose_files_are_damaged_or_gone_is_drawn_again(tmp_path: Path, s
 
 
 def test_validation_is_of_whole_scenes_that_training_does_not_see(tmp_path: Path) -> None:
-    params = load_params(PARAMS, {"train.epochs": 1, "train.base_channels": 8})
+    params = load_params(PARAMS, SMALL)
     result = pretrain.run(params, out=tmp_path / "own.safetensors", clips=8, validation=9)
     assert result.validated_on == 12
     assert not list(tmp_path.glob("own.run/*.pt"))

@@ -57,9 +57,9 @@ def test_without_a_champion_nothing_is_judged_and_it_says_so(workspace: Workspac
 
 
 def test_the_champion_judges_each_clip_once_and_again_when_it_or_the_tracks_change(
-    new_workspace: Callable[..., Workspace], seal_tracks: Seal, release: Release
+    small_workspace: Callable[..., Workspace], seal_tracks: Seal, release: Release
 ) -> None:
-    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 4, "train.learning_rate": 0.03})
+    workspace = small_workspace(**{"train.epochs": 4, "train.learning_rate": 0.03})
     params = workspace.params()
     seal_tracks(workspace)
     assemble.run(workspace, params)
@@ -90,12 +90,12 @@ def test_the_champion_judges_each_clip_once_and_again_when_it_or_the_tracks_chan
 
 @pytest.fixture
 def two_champions(
-    new_workspace: Callable[..., Workspace], seal_tracks: Seal
+    small_workspace: Callable[..., Workspace], seal_tracks: Seal
 ) -> tuple[Workspace, Batch, list[list[str]]]:
     """A workspace with versions 1 and 2 of one package, none of them champion, and an open batch with its two shards."""
     from mlflow.tracking import MlflowClient
 
-    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1})
+    workspace = small_workspace(**{"train.epochs": 1})
     seal_tracks(workspace)
     assemble.run(workspace, workspace.params())
     train.run(workspace, workspace.params())

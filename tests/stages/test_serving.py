@@ -34,12 +34,12 @@ def port() -> int:
 
 
 def test_a_run_shows_all_of_a_training_and_its_model_answers_requests(
-    new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]], tmp_path: Path, port: int
+    small_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]], tmp_path: Path, port: int
 ) -> None:
     import mlflow
     from mlflow.tracking import MlflowClient
 
-    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1, "windows.frames_per_second": 10})
+    workspace = small_workspace(**{"train.epochs": 1, "windows.frames_per_second": 10})
     params = workspace.params()
     seal_tracks(workspace)
     revision = assemble.run(workspace, params).revision
@@ -48,7 +48,7 @@ def test_a_run_shows_all_of_a_training_and_its_model_answers_requests(
 
     run = MlflowClient(workspace.mlflow_uri).get_run(made.run_id)
     assert run.info.run_name == f"stgcnpp joint+joint_motion {revision[:8]}"
-    assert run.data.params["train.learning_rate"] == "0.01"
+    assert run.data.params["train.learning_rate"] == "0.001"
     assert run.data.params["windows.frames_per_second"] == "10.0"
     assert {"best_f1", "best_auc", "best_ece", "best_brier", "train_loss"} <= run.data.metrics.keys()
     assert run.inputs.dataset_inputs[0].dataset.digest == revision[:32]
@@ -119,11 +119,11 @@ def _answer(server: subprocess.Popen[bytes], address: str, log: Path) -> dict[st
 
 
 def test_every_trial_of_a_sweep_is_a_nested_run_and_nothing_is_registered(
-    new_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]]
+    small_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]]
 ) -> None:
     from mlflow.tracking import MlflowClient
 
-    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1})
+    workspace = small_workspace(**{"train.epochs": 1})
     params = workspace.params()
     seal_tracks(workspace)
     revision = assemble.run(workspace, params).revision

@@ -29,10 +29,10 @@ Seal = Callable[..., list[ClipRecord]]
 
 @pytest.fixture
 def two_models(
-    new_workspace: Callable[..., Workspace], seal_tracks: Seal, release: Callable[[Workspace, str], None]
+    small_workspace: Callable[..., Workspace], seal_tracks: Seal, release: Callable[[Workspace, str], None]
 ) -> tuple[Workspace, Batch]:
     """Version 1 is champion and has judged a sealed night; version 2 is the candidate."""
-    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 2, "train.learning_rate": 0.03})
+    workspace = small_workspace(**{"train.epochs": 2, "train.learning_rate": 0.03})
     params = workspace.params()
     seal_tracks(workspace)
     assemble.run(workspace, params)

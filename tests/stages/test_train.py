@@ -134,9 +134,9 @@ def test_a_split_of_the_wrong_kind_is_one_sentence(workspace: Workspace, damage:
 
 @pytest.mark.slow
 def test_every_training_is_a_run_and_a_version_and_the_newest_is_the_candidate(
-    new_workspace: Callable[..., Workspace], seal_tracks: Seal
+    small_workspace: Callable[..., Workspace], seal_tracks: Seal
 ) -> None:
-    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 2})
+    workspace = small_workspace(**{"train.epochs": 2})
     params = workspace.params()
     assert not train.worth_while(workspace, params)
     seal_tracks(workspace)
@@ -179,9 +179,9 @@ def test_every_training_is_a_run_and_a_version_and_the_newest_is_the_candidate(
 
 @pytest.mark.slow
 def test_what_a_machine_of_another_precision_left_unregistered_is_trained_again(
-    new_workspace: Callable[..., Workspace], seal_tracks: Seal, monkeypatch: pytest.MonkeyPatch
+    small_workspace: Callable[..., Workspace], seal_tracks: Seal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    workspace = new_workspace(**{"train.base_channels": 8, "train.epochs": 1})
+    workspace = small_workspace(**{"train.epochs": 1})
     params = workspace.params()
     seal_tracks(workspace)
     holdout.ensure(workspace, params)
@@ -225,6 +225,7 @@ def test_what_the_clips_were_made_with_is_logged_whatever_params_yaml_says_now(
 
     tags, logged = made()
     assert tags["pose_weights"] == "ab" * 32
+    assert tags["start"] == "none", "of this family nothing begins with a start, whatever train.start is"
     names = ("pose.score_threshold", "tracking.buffer_s", "involvement.preset")
     assert [logged[name] for name in names] == ["0.2", "2.0", "fighters"]
 

@@ -16,6 +16,7 @@ from violence_ops.recognition.model import Settings, load_config
 from violence_ops.recognition.package import Package
 from violence_ops.recognition.predict import predict_skeleton
 from violence_ops.recognition.skeleton import Skeleton, to_train_on
+from violence_ops.recognition.starts import Start
 from violence_ops.recognition.train import Epoch, Trained
 from violence_ops.records import LABELS, FloatArray
 
@@ -50,35 +51,46 @@ def fit(
 
 
 def check(params: TrainParams, cut: WindowParams) -> None:
-    """Raise ParamsError if `params.start` fits nobody, or the machine lacks `params.precision`: before anything is looked at."""
+    """Raise ParamsError if the machine lacks `params.precision`, or where `begins_with` does: before anything is looked at."""
     train.check_precision(params)
+    begins_with(params, cut)
+
+
+def begins_with(params: TrainParams, cut: WindowParams) -> Start | None:
+    """The start that networks of the family go on from; None if there is to be none, or the family has no network.
+
+    Raises ParamsError if `params.start` fits none of them.
+    """
     settings = Settings.of(params, cut)
-    own = ensemble.members(settings)
-    start = starts.find(params.start) if params.start else None
-    if start is None or any(start.part(one) for one in own.values()):
-        return
-    if list(own) == [settings.family]:
-        if "model" not in load_config(settings):
-            raise ParamsError(f"train.family {settings.family} begins with nothing: set train.start to null.")
+    networks = _networks(settings)
+    if not params.start or not networks:
+        return None
+    start = starts.find(params.start)
+    if any(start.part(one) for one in networks):
+        return start
+    if networks == [settings]:
         raise ParamsError(start.misfit(settings))
-    raise ParamsError(f"train.start {start.name} fits no member of {settings.family}: set train.start to null.")
+    raise ParamsError(f"train.start {start.name} fits no member of {settings.family}: {starts.FROM_SCRATCH}.")
 
 
 def precision(params: TrainParams, cut: WindowParams) -> str:
     """What `params.precision` is on this machine for the family's networks: bf16, for example, or both of `bf16, fp32`."""
-    configs = ((one, load_config(one)) for one in ensemble.members(Settings.of(params, cut)).values())
-    return ", ".join(sorted({train.precision(params, one) for one, config in configs if "model" in config}))
+    return ", ".join(sorted({train.precision(params, one) for one in _networks(Settings.of(params, cut))}))
 
 
 def check_sweep(params: TrainParams, cut: WindowParams) -> None:
     """Raise ParamsError where a sweep over rates and regularisation would try nothing: no member of the family is a network; or
     where `check` does."""
-    own = ensemble.members(Settings.of(params, cut))
-    if not any("model" in load_config(one) for one in own.values()):
+    if not _networks(Settings.of(params, cut)):
         raise ParamsError(
             f"train.family {params.family} has no network, so there is nothing to sweep: train it as it is, or choose another family."
         )
     check(params, cut)
+
+
+def _networks(settings: Settings) -> list[Settings]:
+    """The members of a family that are networks."""
+    return [one for one in ensemble.members(settings).values() if "model" in load_config(one)]
 
 
 def _of_member(params: TrainParams, settings: Settings, number: int) -> TrainParams:

@@ -1,6 +1,6 @@
 """A family as a complete MMAction2 configuration over exported windows, for MMAction2's own tools.
 
-What it does: model, pipelines, loaders, optimiser and schedule as params.yaml says. What it does not: class weights, the choice
+What it does: model, pipelines, loaders, optimiser, schedule and start as params.yaml says. What it does not: class weights, the choice
 of epoch and threshold, mixup and the vote over a clip's windows are this project's training (`recognition.train`).
 """
 
@@ -9,16 +9,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Final
 
+import torch
+
 from violence_ops.errors import ParamsError
+from violence_ops.files import atomic_path
 from violence_ops.params import TrainParams
 from violence_ops.recognition.model import Settings, load_config
+from violence_ops.recognition.starts import Start, load
 
 # isort: split
 from mmengine.config import Config
 
 PICKLE: Final = "pose_dataset.pkl"
+CHECKPOINT: Final = "start.pth"
 _EVALUATOR: Final = [{"type": "AccMetric", "metric_options": {"top_k_accuracy": {"topk": (1,)}}}]
-_PICKLE_BESIDE_CONFIG: Final = f"{{{{ fileDirname }}}}/{PICKLE}"
+_BESIDE_CONFIG: Final = "{{ fileDirname }}/"
 
 
 def persons(settings: Settings) -> int:
@@ -31,14 +36,20 @@ def max_windows_per_clip(settings: Settings) -> int:
     return int(_network(settings).max_windows_per_clip)
 
 
-def write(path: Path, settings: Settings, params: TrainParams) -> None:
-    """Write the configuration; it reads `pose_dataset.pkl` beside it. Raises ParamsError as `persons` does."""
+def write(path: Path, settings: Settings, params: TrainParams, start: Start | None) -> None:
+    """Write the configuration, which reads `pose_dataset.pkl` beside it, and the weights of `start` that it begins with.
+
+    Raises ParamsError as `persons` does."""
     config = _network(settings)
+    if start:
+        with atomic_path(path.with_name(CHECKPOINT)) as temporary:
+            torch.save(load(start, settings), temporary)
     content = {
         "default_scope": "mmaction",
         # registers the transforms and networks that MMAction2 lacks
         "custom_imports": {"imports": ["violence_ops.recognition.model"], "allow_failed_imports": False},
         "model": config.model,
+        "load_from": _BESIDE_CONFIG + CHECKPOINT if start else None,
         "train_dataloader": _loader(config.train_pipeline, "train", params.mini_batch),
         "val_dataloader": _loader(config.test_pipeline, "val", params.mini_batch),
         "test_dataloader": _loader(config.test_pipeline, "val", params.mini_batch),
@@ -71,7 +82,7 @@ def _network(settings: Settings) -> Config:
 
 
 def _loader(pipeline: Any, side: str, mini_batch: int) -> dict[str, Any]:
-    dataset = {"type": "PoseDataset", "ann_file": _PICKLE_BESIDE_CONFIG, "split": side, "pipeline": pipeline}
+    dataset = {"type": "PoseDataset", "ann_file": _BESIDE_CONFIG + PICKLE, "split": side, "pipeline": pipeline}
     return {
         "batch_size": mini_batch, "num_workers": 0, "sampler": {"type": "DefaultSampler", "shuffle": side == "train"},
         "dataset": dataset if side == "train" else dataset | {"test_mode": True},

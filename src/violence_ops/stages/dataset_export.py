@@ -27,12 +27,14 @@ class ExportResult:
 
 
 def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:
-    """Write `pose_dataset.pkl`, with the splits train and val, and `<family>.py`, which MMAction2 trains with as it is.
+    """Write `pose_dataset.pkl`, with the splits train and val, and `<family>.py`, which MMAction2 trains with as it is; it begins
+    with `start.pth` if there is a `train.start`.
 
     An annotation is a window as the classifier sees it. Raises WorkspaceError if there is no dataset or it was assembled with
-    other `windows`, UsageError if `out` holds these files already, ParamsError if train.family is no network of MMAction2.
+    other `windows`, UsageError if `out` holds these files already, ParamsError if train.family is no network of MMAction2 or
+    train.start does not fit it.
     """
-    from violence_ops.recognition import mmaction_config
+    from violence_ops.recognition import families, mmaction_config
     from violence_ops.recognition.export import window_dataset
     from violence_ops.recognition.model import Settings
     from violence_ops.recognition.skeleton import read_table
@@ -43,6 +45,7 @@ def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:
     dataset = Dataset.read(workspace, params.windows)
     settings = Settings.of(params.train, params.windows)
     persons = mmaction_config.persons(settings)
+    start = families.begins_with(params.train, params.windows)
     skeletons = read_table(load_table(dataset.folder / "skeletons.parquet"))
     split = {"train": dataset.train.column("clip_id").to_pylist(), "val": dataset.val.column("clip_id").to_pylist()}
     content, counts = window_dataset(
@@ -51,5 +54,5 @@ def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:
     )  # fmt: skip
     with atomic_path(pickle) as temporary:
         temporary.write_bytes(content)
-    mmaction_config.write(config, settings, params.train)
+    mmaction_config.write(config, settings, params.train, start)
     return ExportResult(str(pickle), str(config), dataset.revision, counts)

@@ -174,13 +174,11 @@ def _in_all(recorded: Sequence[tuple[Any, int]]) -> Any:
 
 
 def _start(params: Params) -> str:
-    """What the network begins with: `none`, or the start's name and hash."""
-    from violence_ops.recognition import starts
+    """What the networks begin with: `none`, or the start's name and hash."""
+    from violence_ops.recognition import families
 
-    if params.train.start is None:
-        return "none"
-    start = starts.find(params.train.start)
-    return f"{start.name} sha256:{start.sha256}"
+    start = families.begins_with(params.train, params.windows)
+    return f"{start.name} sha256:{start.sha256}" if start else "none"
 
 
 def _trained(
