@@ -36,7 +36,8 @@ class CheckResult:
 def check_clips(
     workspace: Workspace, batch_id: str, clips: pd.DataFrame, limits: ValidationParams, shares: ExpectationParams
 ) -> CheckResult:
-    """Check the clips table of a batch: schema, uniqueness, label set, ranges, shares quarantined and unlabelled.
+    """Check the clips table of a batch: schema, uniqueness, label set, ranges, and, of at least `min_clips`, the shares quarantined and
+    unlabelled.
 
     Raises ExpectationsFailed, naming the expectation, what was observed and what is allowed.
     """
@@ -44,7 +45,13 @@ def check_clips(
     frame = clips.assign(
         is_quarantined=(~accepted).astype(float), is_unlabelled=(clips["label"].isna() & accepted).astype(float)
     )
-    return _check(workspace, "clips", batch_id, frame, _clip_expectations(limits, shares))
+    expected = _clip_expectations(limits)
+    if len(frame) >= shares.min_clips:
+        expected += [
+            _mean("is_quarantined", shares.max_share_quarantined, "share of clips in quarantine"),
+            _mean("is_unlabelled", shares.max_share_unlabelled, "share of clips that are accepted and without a label"),
+        ]
+    return _check(workspace, "clips", batch_id, frame, expected)
 
 
 def check_annotations(
@@ -54,10 +61,15 @@ def check_annotations(
 
     Raises ExpectationsFailed like `check_clips`.
     """
-    return _check(workspace, "annotations", batch_id, summary, _annotation_expectations(shares))
+    expected = _annotation_expectations()
+    if len(summary) >= shares.min_clips:
+        expected.append(
+            _mean("without_person", shares.max_share_without_person, "share of clips in which nobody was found")
+        )
+    return _check(workspace, "annotations", batch_id, summary, expected)
 
 
-def _clip_expectations(limits: ValidationParams, shares: ExpectationParams) -> list[Any]:
+def _clip_expectations(limits: ValidationParams) -> list[Any]:
     import great_expectations.expectations as gxe
 
     def ranged(column: str, low: float, high: float, says: str) -> Any:
@@ -91,12 +103,10 @@ def _clip_expectations(limits: ValidationParams, shares: ExpectationParams) -> l
         ranged("width", limits.min_side_px, limits.max_pixels, "width in px"),
         ranged("height", limits.min_side_px, limits.max_pixels, "height in px"),
         ranged("brightness", 0, 255, "mean brightness"),
-        _mean("is_quarantined", shares.max_share_quarantined, "share of clips in quarantine"),
-        _mean("is_unlabelled", shares.max_share_unlabelled, "share of clips that are accepted and without a label"),
     ]
 
 
-def _annotation_expectations(shares: ExpectationParams) -> list[Any]:
+def _annotation_expectations() -> list[Any]:
     import great_expectations.expectations as gxe
 
     def none(column: str, says: str) -> Any:
@@ -117,7 +127,6 @@ def _annotation_expectations(shares: ExpectationParams) -> list[Any]:
         none("tracks_without_poses", "tracks have no more rows than poses"),
         none("bad_ranks", "ranks are 0 or run from 1 without a gap"),
         *(unit(f"{name}_{end}") for name in ("score", "keypoint_score", *COMPONENTS) for end in ("min", "max")),
-        _mean("without_person", shares.max_share_without_person, "share of clips in which nobody was found"),
     ]
 
 

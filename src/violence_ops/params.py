@@ -261,6 +261,7 @@ class GateParams(_Section):
 
 
 class ExpectationParams(_Section):
+    min_clips: Count
     max_share_quarantined: Share
     max_share_without_person: Share
     max_share_unlabelled: Share

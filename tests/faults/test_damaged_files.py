@@ -87,7 +87,7 @@ def test_an_unreadable_batch_stops_no_other(workspace: Workspace, clip_folder: P
     manifest = workspace.batch(cut_off).manifest
     manifest.write_bytes(manifest.read_bytes()[:50])
     (workspace.inbox / "clip.mp4").write_bytes((clip_folder / "clip0.mp4").read_bytes())
-    params = workspace.params({"expectations.max_share_without_person": 1.0})
+    params = workspace.params()
     result = night.run(workspace, params, night=NIGHT)
     assert list(result.stopped) == [cut_off]
     assert "batch.json is damaged" in result.stopped[cut_off]

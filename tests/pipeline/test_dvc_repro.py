@@ -35,7 +35,7 @@ def run(workspace: Workspace, *arguments: str) -> str:
 def test_after_a_night_dvc_has_nothing_to_redo_until_a_file_is_dropped(
     new_workspace: Callable[..., Workspace],
 ) -> None:
-    workspace = new_workspace(**{"expectations.max_share_without_person": 1.0, "annotation.workers": 1})
+    workspace = new_workspace(**{"annotation.workers": 1})
     assert json.loads(run(workspace, "dvc", "status", "--json")).keys() >= NIGHT
     synth.run(workspace.inbox, clips=2, seed=3, groups=2, with_truth=False, duration_s=1.0)
     run(workspace, "night", "--night", "2026-01-31")

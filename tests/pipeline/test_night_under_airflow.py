@@ -34,6 +34,7 @@ _PER_BATCH = ("checkpoint", "seal", "all_passed")
 _SMALL = {
     "ingest.settle_s": 0,
     "ingest.shard_size": 8,
+    "expectations.min_clips": 1,  # a batch of nothing but a broken file is to be stopped
     "train.epochs": 2,
     "train.min_epochs": 1,
     "train.base_channels": 16,

@@ -17,6 +17,7 @@ from violence_ops.cli.program import app
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.folders import Batch
 from violence_ops.stages import night
+from violence_ops.stages.batches import read_clips
 from violence_ops.workspace import Workspace
 
 DAY = date(2026, 1, 31)
@@ -24,11 +25,12 @@ DAY = date(2026, 1, 31)
 
 @pytest.fixture
 def workspace(new_workspace: Callable[..., Workspace]) -> Workspace:
-    return new_workspace(**{"expectations.max_share_without_person": 1.0, "annotation.workers": 1})
+    return new_workspace(**{"annotation.workers": 1})
 
 
 def test_a_batch_of_junk_stays_open_is_named_and_stops_no_other(workspace: Workspace, clip_folder: Path) -> None:
-    (workspace.inbox / "junk.mp4").write_text("no video")
+    for number in range(workspace.params().expectations.min_clips):
+        (workspace.inbox / f"junk{number}.mp4").write_text(f"no video {number}")
     first = night.run(workspace, workspace.params(), night=DAY)
     (junk,) = first.stopped
     shutil.copy(clip_folder / "clip0.mp4", workspace.inbox)
@@ -43,13 +45,30 @@ def test_a_batch_of_junk_stays_open_is_named_and_stops_no_other(workspace: Works
     assert {batch.batch_id for batch in workspace.sealed_batches()} == {good, junk}
 
 
-def test_the_verb_prints_one_json_document_and_ends_with_4_if_nothing_was_usable(workspace: Workspace) -> None:
+@pytest.mark.parametrize("least", [1, 10])
+def test_the_verb_prints_one_json_document_and_ends_with_4_if_nothing_was_usable(
+    workspace: Workspace, least: int
+) -> None:
     (workspace.inbox / "junk.mp4").write_text("no video")
-    done = CliRunner().invoke(app, ["night", "--json", "--night", "2026-01-31", "--workspace", str(workspace.root)])
+    command = ["night", "--json", "--night", "2026-01-31", "--workspace", str(workspace.root)]
+    done = CliRunner().invoke(app, [*command, "-S", f"expectations.min_clips={least}"])
     assert done.exit_code == 4
     content = json.loads(done.stdout)
-    (junk,) = content["stopped"]
+    (junk,) = content["batches"]
     assert content["batches"][junk]["validate"] == {"accepted": 0, "quarantined": {"unreadable": 1}}
+    assert (junk in content["stopped"]) == (least == 1)
+    assert ("share of clips in quarantine" if least == 1 else "No clip was usable, 1 in quarantine") in done.stderr
+
+
+def test_a_few_clips_of_which_none_is_usable_or_shows_anybody_stop_no_night(
+    workspace: Workspace, clip_folder: Path
+) -> None:
+    (workspace.inbox / "junk.mp4").write_text("no video")
+    night.run(workspace, workspace.params(), night=DAY)
+    shutil.copy(clip_folder / "clip0.mp4", workspace.inbox)
+    assert not night.run(workspace, workspace.params(), night=DAY).stopped
+    assert [len(read_clips(batch)) for batch in workspace.sealed_batches()] == [1, 1]
+    assert night.run(workspace, workspace.params(), night=DAY).batches == {}
 
 
 def test_missed_days_are_filled_in_one_after_another_each_with_its_own_files(
@@ -63,7 +82,7 @@ def test_missed_days_are_filled_in_one_after_another_each_with_its_own_files(
 
 
 def test_batches_whose_sealing_was_not_finished_are_finished_by_the_night_after(workspace: Workspace) -> None:
-    params = workspace.params({"expectations.max_share_quarantined": 1.0})
+    params = workspace.params()
     shutil.rmtree(workspace.remote)
     workspace.remote.write_text("a file where the remote was")
     for day in (1, 2):  # what could not be sent keeps the second night from nothing but sending
@@ -84,7 +103,7 @@ def test_batches_whose_sealing_was_not_finished_are_finished_by_the_night_after(
 def test_one_whose_sealing_cannot_be_finished_stops_no_other(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = workspace.params({"expectations.max_share_quarantined": 1.0})
+    params = workspace.params()
     (workspace.inbox / "junk.mp4").write_text("no video")
     (half_sealed,) = night.run(workspace, params, night=DAY).batches
     subprocess.run(["git", "-C", workspace.root, "tag", "--delete", f"batch/{half_sealed}"], check=True)

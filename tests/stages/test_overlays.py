@@ -174,7 +174,7 @@ def test_after_a_night_with_a_champion_its_overlays_show_the_verdict_and_are_in_
     tmp_path: Path,
 ) -> None:
     settings = {"train.epochs": 2, "annotation.overlay": "fights"}
-    workspace = small_workspace(**settings, **{"expectations.max_share_without_person": 1.0})
+    workspace = small_workspace(**settings)
     params = workspace.params()
     seal_tracks(workspace)
     assemble.run(workspace, params)

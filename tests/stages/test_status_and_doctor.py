@@ -82,8 +82,7 @@ def test_status_names_a_claim_that_cannot_be_read(workspace: Workspace) -> None:
 
 def test_status_names_a_batch_whose_sealing_was_not_finished(workspace: Workspace) -> None:
     (workspace.inbox / "junk.mp4").write_text("no video")
-    params = workspace.params({"expectations.max_share_quarantined": 1.0})
-    (batch_id,) = night.run(workspace, params, night=date(2026, 1, 31)).batches
+    (batch_id,) = night.run(workspace, workspace.params(), night=date(2026, 1, 31)).batches
     assert not any(line.startswith("PROBLEM") for line in status.run(workspace).lines())
     subprocess.run(["git", "-C", workspace.root, "tag", "--delete", f"batch/{batch_id}"], check=True)
     (sentence,) = status.run(workspace).unfinished

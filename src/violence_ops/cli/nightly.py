@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from datetime import UTC, date, datetime
 from typing import Annotated
 
@@ -89,9 +90,7 @@ def validate(
         result = stage.run(opened, params, batch_id=batch, progress=progress)
     show(result, as_json)
     if result.quarantined and not result.accepted:
-        raise InputUnusable(
-            f"All {sum(result.quarantined.values())} clips are in quarantine: `violence-ops explain CLIP` says why."
-        )
+        raise _all_in_quarantine([result.quarantined])
     stage.checkpoint(opened, params, batch_id=batch)
 
 
@@ -110,7 +109,7 @@ def night(
 ) -> None:
     """The whole night without Airflow: ingest, then validate to seal for every open batch; also finish interrupted sealings, and let a version in shadow judge.
 
-    A batch that does not meet the expectations, or cannot be read, stays open and stops no other; the exit code is then 1, or 4 if nothing of it was usable.
+    A batch that does not meet the expectations, or cannot be read, stays open and stops no other; the exit code is then 1. It is 4 if all new clips were unusable.
     """
     from violence_ops.stages import night as stage
 
@@ -121,10 +120,17 @@ def night(
     if result.shadow_problem:
         said = f"The version in shadow has not judged this night: {result.shadow_problem}"
         stderr.print(said, markup=False, soft_wrap=True)
+    validated = [verbs["validate"] for verbs in result.batches.values() if "validate" in verbs]
+    unusable = bool(validated) and not any(found["accepted"] for found in validated)
     if result.stopped:
-        validated = [result.batches[batch_id].get("validate") for batch_id in result.stopped]
-        unusable = all(found and not found["accepted"] for found in validated)
         raise (InputUnusable if unusable else UserError)("\n".join(result.stopped.values()))
+    if unusable:
+        raise _all_in_quarantine([found["quarantined"] for found in validated])
+
+
+def _all_in_quarantine(reasons: Iterable[Mapping[str, int]]) -> InputUnusable:
+    count = sum(sum(one.values()) for one in reasons)
+    return InputUnusable(f"No clip was usable, {count} in quarantine: `violence-ops explain CLIP` says why.")
 
 
 @app.command()
