@@ -47,7 +47,9 @@ class Backend(Protocol):
     """A loaded network; `lanes` calls may run at the same time. `clock` gives the seconds by which a call's cost is counted."""
 
     lanes: int
-    clock: Callable[[], float]
+
+    @property
+    def clock(self) -> Callable[[], float]: ...
 
     def candidates(self, pictures: np.ndarray, threshold: float) -> Candidates:
         """Who may be in pictures (B, H, W, 3) uint8 BGR."""
@@ -221,15 +223,20 @@ def _asked(found: Candidates, chosen: np.ndarray, frames: np.ndarray) -> dict[st
 
 
 class OpenVinoBackend(_Compiled):
-    """OpenVINO on the processor: as many pictures at once as there are processors, each on one thread."""
+    """OpenVINO on the processor: as many pictures at once as there are processors, each on one of OpenVINO's threads.
+
+    There are half as many lanes again, so that a processor has another picture's network to run while a lane picks persons or
+    waits for Python.
+    """
 
     def __init__(self, weights: Weights, precision: Precision) -> None:
         super().__init__(weights, ["CPUExecutionProvider"])
         if precision == "bf16" and not computes_bf16():
             raise UsageError("This processor does not compute with bf16: set pose.precision to auto or fp32.")
         self._core = core()
-        self.lanes = processors()
-        self.clock = time.perf_counter  # each call runs on one thread, which is not the caller's
+        self._streams = processors()
+        self.lanes = self._streams + (self._streams + 1) // 2
+        self._running = threading.Semaphore(self._streams)
         # also for the layers of an INT8 network that are not quantised
         self._hint = "f32" if precision == "fp32" or not computes_bf16() else "bf16"
         self._calibration = calibration(weights) if precision == "int8" else None
@@ -238,15 +245,25 @@ class OpenVinoBackend(_Compiled):
     def candidates(self, pictures: np.ndarray, threshold: float) -> Candidates:
         size = (pictures.shape[2], pictures.shape[1])
         request = self._request(size, self._network(*size))
-        request.infer([pictures], share_inputs=True, share_outputs=True)
+        with self._running:
+            began = time.perf_counter() - time.thread_time()
+            request.infer([pictures], share_inputs=True, share_outputs=True)
+            self._own.elsewhere = self._elsewhere() + time.perf_counter() - time.thread_time() - began
         outputs = [tensor.data for tensor in request.output_tensors]
         return self._candidates(outputs, size, threshold)
+
+    def clock(self) -> float:
+        """Processor time of this thread, and how long OpenVINO's ran its pictures."""
+        return time.thread_time() + self._elsewhere()
+
+    def _elsewhere(self) -> float:
+        return float(getattr(self._own, "elsewhere", 0.0))
 
     def _open(self, path: Path, width: int, height: int) -> Any:
         model = self._core.read_model(self._calibration.network(width, height) if self._calibration else path)
         model.reshape({"pictures": [1, height, width, 3]})
         settings = {
-            "INFERENCE_PRECISION_HINT": self._hint, "NUM_STREAMS": self.lanes, "INFERENCE_NUM_THREADS": self.lanes,
+            "INFERENCE_PRECISION_HINT": self._hint, "NUM_STREAMS": self._streams, "INFERENCE_NUM_THREADS": self._streams,
             "ENABLE_CPU_PINNING": False,  # decoders share the processors
         }  # fmt: skip
         return self._core.compile_model(model, "CPU", settings)
