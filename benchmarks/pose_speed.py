@@ -9,10 +9,11 @@ process of its own, each after a warm-up; rates are frames per second from file 
 - `rtmlib_style`: OpenCV decodes, ONNX Runtime gets one picture per call with all processors, suppression in NumPy.
 - `ours_…`: `violence_ops.pose.stream` as a night runs it, per backend and precision.
 - `night_…`: the same for every second frame, as of 30 frames a second a night looks at 15.
-- `limit_…`: the bare network on as many pictures of the same clips, which lie in memory, with so many callers that it never waits.
+- `limit_…`: the bare network on as many pictures of the same clips, which lie in memory; OpenVINO's with more callers than it runs
+  at once, so that it never waits.
 
-`of_engine_limit` is the median of five rounds in which the default and the best limit take turns in one process: a machine whose
-speed changes by a tenth from minute to minute says nothing else about a difference of a tenth.
+`of_engine_limit` is the median of five rounds in which the default and the best limit take turns in one process, because the
+machine's speed may change from one minute to the next.
 
 Memory is the peak of the proportional set sizes of the process and its children, for some clips and for ten times as many;
 with --hour also for one video of 60 minutes, every second frame of it. Prints one JSON line last.
@@ -109,7 +110,7 @@ def limit(backend: str, precision: str, files: list[Path]) -> Callable[[list[Pat
         return 1
 
     def run(some: list[Path]) -> int:
-        with ThreadPoolExecutor(2 * source.lanes) as pool:
+        with ThreadPoolExecutor(source.lanes * (2 if backend == "openvino" else 1)) as pool:
             return sum(pool.map(one, asked[: sum(size(file)[2] for file in some)]))
 
     return run
@@ -286,11 +287,11 @@ def in_turn(names: list[str], files: list[Path]) -> dict[str, float]:
     for run in runs:
         run(files[:1])
     ratios = []
-    for _ in range(ROUNDS):
-        rates = []
-        for run in runs:
+    for number in range(ROUNDS):
+        rates = [0.0, 0.0]
+        for which in ((0, 1), (1, 0))[number % 2]:
             began = time.perf_counter()
-            rates.append(run(files) / (time.perf_counter() - began))
+            rates[which] = runs[which](files) / (time.perf_counter() - began)
         ratios.append(rates[0] / rates[1])
         print(f"{rates[0]:.1f} of {rates[1]:.1f} frames/s: {ratios[-1]:.3f}", file=sys.stderr, flush=True)
     return {

@@ -1,5 +1,9 @@
 """The estimator gives what MMPose's own pipeline gives, whatever else is in the mini-batch."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,7 +14,7 @@ from violence_ops import synthetic
 from violence_ops.errors import UsageError
 from violence_ops.letterbox import Letterbox
 from violence_ops.pose import config, weights
-from violence_ops.pose.backends import Backend, BackendName, open_backend
+from violence_ops.pose.backends import Backend, BackendName, open_backend, processors
 from violence_ops.pose.rtmo import PoseEstimator
 from violence_ops.pose.suppression import distinct, suppress
 from violence_ops.pose.weights import Weights
@@ -181,3 +185,42 @@ def test_suppression_keeps_the_strongest_of_overlapping_boxes() -> None:
     boxes = np.array([[0, 0, 10, 10.0], [1, 1, 11, 11], [20, 20, 30, 30], [0, 0, 10, 9]])
     assert suppress(boxes, 0.35).tolist() == [0, 2]
     assert suppress(boxes[:0], 0.35).tolist() == []
+
+
+def test_openvino_runs_a_picture_per_processor_and_counts_no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    backend = open_backend("openvino", weights.find("rtmo_small"), "cpu", "fp32")
+    streams, guard, now = processors(), threading.Lock(), [0, 0]
+
+    class Slow:
+        """A request that does nothing for long."""
+
+        def __init__(self) -> None:
+            nobody = np.zeros((1, 2), np.float32)
+            self.output_tensors = [SimpleNamespace(data=part) for part in (nobody, nobody, nobody, nobody)]
+            self.took = 0.0
+
+        def infer(self, *_: object, **__: object) -> None:
+            with guard:
+                now[:] = now[0] + 1, max(now[1], now[0] + 1)
+            began = time.perf_counter()
+            time.sleep(0.5)
+            self.took = time.perf_counter() - began
+            with guard:
+                now[0] -= 1
+
+    monkeypatch.setattr(backend, "_network", lambda *_: None)
+    monkeypatch.setattr(backend, "_centres", {(32, 32): np.zeros((2, 2), np.float32)})
+
+    own = threading.local()
+    monkeypatch.setattr(backend, "_request", lambda *_: own.request)
+
+    def other_costs(_: int) -> float:
+        """What a call cost beside running its picture."""
+        own.request, before = Slow(), backend.clock()
+        backend.candidates(np.zeros((1, 32, 32, 3), np.uint8), 0.5)
+        return backend.clock() - before - own.request.took
+
+    with ThreadPoolExecutor(2 * streams) as pool:
+        costs = list(pool.map(other_costs, range(2 * streams)))
+    assert now[1] <= streams
+    assert max(costs) < 0.25, "half of them waited for half a second"

@@ -71,6 +71,16 @@ def test_a_few_clips_of_which_none_is_usable_or_shows_anybody_stop_no_night(
     assert night.run(workspace, workspace.params(), night=DAY).batches == {}
 
 
+def test_a_batch_of_junk_stops_no_dvc_repro(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
+    (workspace.inbox / "junk.mp4").write_text("no video")
+    night_of = ["--workspace", str(workspace.root)]
+    assert CliRunner().invoke(app, ["ingest", *night_of]).exit_code == 0
+    assert CliRunner().invoke(app, ["validate", *night_of]).exit_code == 4
+    monkeypatch.setenv("DVC_STAGE", "validate")
+    monkeypatch.setenv("DVC_ROOT", str(workspace.root))
+    assert CliRunner().invoke(app, ["validate", *night_of]).exit_code == 0
+
+
 def test_missed_days_are_filled_in_one_after_another_each_with_its_own_files(
     workspace: Workspace, clip_folder: Path
 ) -> None:
@@ -121,3 +131,6 @@ def test_one_whose_sealing_cannot_be_finished_stops_no_other(
     assert f"batch {half_sealed} was stopped" in list(found.lines())
     (other,) = set(found.batches) - {half_sealed}
     assert versioning.versioned_batches(workspace) == {other}
+    (workspace.inbox / "junk.mp4").write_text("nor is this")
+    done = CliRunner().invoke(app, ["night", "--night", "2026-02-02", "--workspace", str(workspace.root)])
+    assert done.exit_code == 1, "that sealing fails has nothing to do with the clips"

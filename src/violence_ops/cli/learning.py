@@ -57,7 +57,7 @@ def pretrain(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train a start for `train` on synthetic clips, as the pose weights in use find people in them."""
+    """Train a start for `train` on synthetic clips, as the pose weights in use find people in them; it goes on from train.start."""
     from violence_ops.stages import pretrain as stage
 
     _, params = open_workspace(workspace, settings)

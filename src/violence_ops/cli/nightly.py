@@ -83,13 +83,14 @@ def validate(
     as_json: JsonOption = False,
 ) -> None:
     """Check every clip of a batch by decoding it; bad ones go to quarantine, and the table must meet expectations."""
+    from violence_ops import versioning
     from violence_ops.stages import validate as stage
 
     opened, params = open_workspace(workspace, settings)
     with progress_bar() as progress:
         result = stage.run(opened, params, batch_id=batch, progress=progress)
     show(result, as_json)
-    if result.quarantined and not result.accepted:
+    if result.quarantined and not result.accepted and not versioning.inside_repro(opened):
         raise _all_in_quarantine([result.quarantined])
     stage.checkpoint(opened, params, batch_id=batch)
 
@@ -109,7 +110,7 @@ def night(
 ) -> None:
     """The whole night without Airflow: ingest, then validate to seal for every open batch; also finish interrupted sealings, and let a version in shadow judge.
 
-    A batch that does not meet the expectations, or cannot be read, stays open and stops no other; the exit code is then 1. It is 4 if all new clips were unusable.
+    A batch that does not meet the expectations, or cannot be read, stays open and stops no other; the exit code is then 1. It is 4 if no clip of any new batch was usable.
     """
     from violence_ops.stages import night as stage
 
@@ -120,12 +121,12 @@ def night(
     if result.shadow_problem:
         said = f"The version in shadow has not judged this night: {result.shadow_problem}"
         stderr.print(said, markup=False, soft_wrap=True)
-    validated = [verbs["validate"] for verbs in result.batches.values() if "validate" in verbs]
-    unusable = bool(validated) and not any(found["accepted"] for found in validated)
+    new = [verbs for batch_id, verbs in result.batches.items() if "validate" in verbs or batch_id in result.stopped]
+    unusable = bool(new) and all("validate" in verbs and not verbs["validate"]["accepted"] for verbs in new)
     if result.stopped:
         raise (InputUnusable if unusable else UserError)("\n".join(result.stopped.values()))
     if unusable:
-        raise _all_in_quarantine([found["quarantined"] for found in validated])
+        raise _all_in_quarantine([verbs["validate"]["quarantined"] for verbs in new])
 
 
 def _all_in_quarantine(reasons: Iterable[Mapping[str, int]]) -> InputUnusable:
@@ -151,8 +152,8 @@ def retry(
 def costs(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """What looking for the poses of each batch and clip took: processor seconds, on a GPU seconds of its calls.
 
-    Decoding and opening the network are not counted. With OpenVINO the duration of a call counts, which on a busy machine
-    is more than its processor time.
+    Decoding and opening the network are not counted. Of OpenVINO's own threads the duration counts, which on a busy machine
+    is more than their processor time.
     """
     from violence_ops.stages import costs as stage
 

@@ -225,8 +225,7 @@ def _asked(found: Candidates, chosen: np.ndarray, frames: np.ndarray) -> dict[st
 class OpenVinoBackend(_Compiled):
     """OpenVINO on the processor: as many pictures at once as there are processors, each on one of OpenVINO's threads.
 
-    There are half as many lanes again, so that a processor has another picture's network to run while a lane picks persons or
-    waits for Python.
+    There are half as many lanes again, so that a processor has another picture's network to run while a lane picks persons.
     """
 
     def __init__(self, weights: Weights, precision: Precision) -> None:

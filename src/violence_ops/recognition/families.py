@@ -34,8 +34,8 @@ def fit(
 ) -> Trained:
     """Train `params.family` on the clips of `side`; `val` chooses epochs and thresholds. Otherwise as `train.fit`.
 
-    Members of an ensemble have seeds of their own; those that `params.start` fits begin with it. Raises ParamsError if it fits
-    nobody.
+    Members of an ensemble have seeds of their own; those that are networks begin with `params.start`. Raises ParamsError if it
+    does not fit one of them.
     """
     check(params, cut)
     settings = Settings.of(params, cut)
@@ -57,20 +57,19 @@ def check(params: TrainParams, cut: WindowParams) -> None:
 
 
 def begins_with(params: TrainParams, cut: WindowParams) -> Start | None:
-    """The start that networks of the family go on from; None if there is to be none, or the family has no network.
+    """The start that all networks of the family go on from; None if there is to be none, or the family has no network.
 
-    Raises ParamsError if `params.start` fits none of them.
+    Raises ParamsError if `params.start` does not fit each of them: one that begins with nothing would need other epochs and rates.
     """
     settings = Settings.of(params, cut)
     networks = _networks(settings)
     if not params.start or not networks:
         return None
     start = starts.find(params.start)
-    if any(start.part(one) for one in networks):
-        return start
-    if networks == [settings]:
-        raise ParamsError(start.misfit(settings))
-    raise ParamsError(f"train.start {start.name} fits no member of {settings.family}: {starts.FROM_SCRATCH}.")
+    for one in networks:
+        if start.part(one) is None:
+            raise ParamsError(start.misfit(one))
+    return start
 
 
 def precision(params: TrainParams, cut: WindowParams) -> str:

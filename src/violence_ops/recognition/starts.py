@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
     from violence_ops.recognition.model import Settings
 
-FROM_SCRATCH = 'set train.start to null, and epochs and rates as docs/learning.md has them under "From scratch"'
 _STREAMS = ("joint", "joint_motion")  # of starts from before they named them
 
 
@@ -55,7 +54,8 @@ class Start:
         return (
             f"train.start {self.name} needs train.family {families}, train.base_channels {self.base_channels}, "
             f"windows.size {self.window_size} and train.streams {streams}, not {settings.family}, {settings.base_channels}, "
-            f"{settings.windows.size} and {', '.join(settings.streams)}: change these, or {FROM_SCRATCH}."
+            f"{settings.windows.size} and {', '.join(settings.streams)}: change these, or set "
+            'train.start to null, and epochs and rates as docs/learning.md has them under "From scratch".'
         )
 
 

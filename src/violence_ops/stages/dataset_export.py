@@ -19,6 +19,7 @@ class ExportResult:
 
     pose_dataset: str
     config: str
+    start: str | None
     dataset_revision: str
     windows: dict[str, int]
 
@@ -39,8 +40,10 @@ def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:
     from violence_ops.recognition.model import Settings
     from violence_ops.recognition.skeleton import read_table
 
-    pickle, config = out / mmaction_config.PICKLE, out / f"{params.train.family}.py"
-    if pickle.exists() or config.exists():
+    pickle, config, checkpoint = (
+        out / name for name in (mmaction_config.PICKLE, f"{params.train.family}.py", mmaction_config.CHECKPOINT)
+    )
+    if pickle.exists() or config.exists() or checkpoint.exists():
         raise UsageError(f"{out} holds an export already: name another folder.")
     dataset = Dataset.read(workspace, params.windows)
     settings = Settings.of(params.train, params.windows)
@@ -55,4 +58,5 @@ def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:
     with atomic_path(pickle) as temporary:
         temporary.write_bytes(content)
     mmaction_config.write(config, settings, params.train, start)
-    return ExportResult(str(pickle), str(config), dataset.revision, counts)
+    begins_with = str(checkpoint) if start else None
+    return ExportResult(str(pickle), str(config), begins_with, dataset.revision, counts)

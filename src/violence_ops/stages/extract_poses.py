@@ -199,6 +199,7 @@ def _device(params: PoseParams) -> str:
 
 def pose_stream(source: Source, params: Params) -> PoseStream[Video]:
     """A stream of the poses of videos, decoded in killable children; a context manager."""
+    from violence_ops.pose.backends import processors
     from violence_ops.pose.stream import PoseStream
     from violence_ops.video.sandbox import Sandbox
 
@@ -207,7 +208,7 @@ def pose_stream(source: Source, params: Params) -> PoseStream[Video]:
         with Sandbox(params.validation) as sandbox:
             yield lambda video: sandbox.pictures(video.file, video.indices.tolist(), source.fit, known=video.known)
 
-    return PoseStream(source, decoder, decoders=max(2, source.lanes // 2))
+    return PoseStream(source, decoder, decoders=max(2, processors() // 2))
 
 
 def source_sha256(params: PoseParams) -> str:
