@@ -12,8 +12,8 @@ process of its own, each after a warm-up; rates are frames per second from file 
 - `limit_…`: the bare network on as many pictures of the same clips, which lie in memory; OpenVINO's with more callers than it runs
   at once, so that it never waits.
 
-`of_engine_limit` is the median of five rounds in which the default and the best limit take turns in one process, because the
-machine's speed may change from one minute to the next.
+`vs_rtmlib_style` and `of_engine_limit` are medians of rounds in which the default and the peer, or the best limit, take turns in one
+process, because the machine's speed may change from one minute to the next.
 
 Memory is the peak of the proportional set sizes of the process and its children, for some clips and for ten times as many;
 with --hour also for one video of 60 minutes, every second frame of it. Prints one JSON line last.
@@ -50,7 +50,7 @@ ROOT = Path(__file__).resolve().parent.parent
 PARAMS = Params.model_validate(yaml.safe_load((ROOT / "params.yaml").read_text()))
 BF16 = ("openvino:bf16",) if computes_bf16() else ()
 OURS = (*BF16, "onnxruntime:fp32", "openvino:fp32", "torch:fp32")
-ROUNDS = 5
+ROUNDS = 3
 DEFAULT = ":".join(settled("auto", "auto", "cpu"))  # what params.yaml gives on this processor
 
 
@@ -255,7 +255,7 @@ class PeakMemory:
 
     def _watch(self) -> None:
         own = psutil.Process()
-        while not self._over.wait(1.0):  # each look costs 10 ms
+        while not self._over.wait(0.5):  # each look costs 10 ms
             total = 0
             for process in [own, *own.children(recursive=True)]:
                 try:
@@ -363,12 +363,12 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             long = apart(f"night_{DEFAULT}", [files[0], hour(files[0], Path(folder))])
     best = max((f"limit_{each}" for each in OURS), key=lambda name: found[name]["fps"])
-    share = apart(f"ours_{DEFAULT}/{best}", files)
+    peer, share = (apart(f"ours_{DEFAULT}/{other}", files) for other in ("rtmlib_style", best))
     rate = found[f"ours_{DEFAULT}"]["fps"]
     result = {
         "vs_mmpose": round(rate / found["mmpose"]["fps"], 2),
         "vs_mmpose_fp32": round(max(found[f"ours_{e}"]["fps"] for e in OURS if e.endswith("fp32")) / found["mmpose"]["fps"], 2),
-        "vs_rtmlib_style": round(rate / found["rtmlib_style"]["fps"], 2),
+        "vs_rtmlib_style": peer["ratio"], "vs_rtmlib_style_range": [peer["lowest"], peer["highest"]],
         "of_engine_limit": share["ratio"], "of_engine_limit_range": [share["lowest"], share["highest"]],
         "peak_rss_mb": found[f"ours_{DEFAULT}"]["peak_mb"],
         "memory_growth_10x": round(memory[10] / memory[1] - 1, 3),
