@@ -76,6 +76,9 @@ def same_shape(folder: Path, count: int) -> list[Path]:
     return [chosen[index] for index in np.linspace(0, len(chosen) - 1, min(count, len(chosen))).astype(int)]
 
 
+_Call = tuple[str, tuple[Any, ...]]  # of a method of a backend, besides its candidates
+
+
 # contenders: each is a function of the files that gives the number of frames it looked at
 
 
@@ -95,18 +98,18 @@ def ours(backend: str, precision: str, step: int = 1) -> Callable[[list[Path]], 
 
 
 def limit(backend: str, precision: str, files: list[Path]) -> Callable[[list[Path]], int]:
-    """The bare network: candidates, and the joints of those whom suppression by boxes leaves, over pictures in memory."""
+    """The bare network: candidates, and the joints of those whom suppression leaves, over pictures in memory."""
     from violence_ops.stages.extract_poses import open_source
 
     source: Any = open_source(PARAMS.pose.model_copy(update={"backend": backend, "precision": precision}))
     asked = _look_up(source, files)
     asked = list(islice(cycle(asked), sum(size(file)[2] for file in files)))
 
-    def one(each: tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]) -> int:
-        picture, persons = each
+    def one(each: tuple[np.ndarray, list[_Call]]) -> int:
+        picture, calls = each
         found = source.backend.candidates(picture[None], source.score_threshold)
-        if persons:
-            source.backend.joints(found, *persons)
+        for name, values in calls:
+            getattr(source.backend, name)(found, *values)
         return 1
 
     def run(some: list[Path]) -> int:
@@ -116,20 +119,28 @@ def limit(backend: str, precision: str, files: list[Path]) -> Callable[[list[Pat
     return run
 
 
-def _look_up(source: Any, files: list[Path]) -> list[tuple[np.ndarray, tuple[np.ndarray, np.ndarray] | None]]:
-    """Some pictures of every file, and which of their candidates the network is asked to place, in which frames."""
+def _look_up(source: Any, files: list[Path]) -> list[tuple[np.ndarray, list[_Call]]]:
+    """Some pictures of every file, and what the network is asked about their candidates."""
     from violence_ops.video.sandbox import Sandbox
 
-    joints, placed, asked = source.backend.joints, [], []
-    source.backend.joints = lambda found, *persons: placed.append(persons) or joints(found, *persons)
+    calls: list[_Call] = []
+    asked = []
+
+    def listen(name: str) -> None:
+        really = getattr(source.backend, name)
+        setattr(source.backend, name, lambda found, *values: calls.append((name, values)) or really(found, *values))
+
+    for name in ("joints", "refined"):
+        listen(name)
     with Sandbox(PARAMS.validation) as sandbox:
         for file in files:
             few = range(0, size(file)[2], max(1, size(file)[2] // 5))
             for picture, box in sandbox.pictures(file, few, source.fit):
-                placed.clear()
+                calls.clear()
                 source.persons([picture], [box])
-                asked.append((picture, placed[0] if placed else None))
-    source.backend.joints = joints
+                asked.append((picture, calls.copy()))
+    for name in ("joints", "refined"):
+        delattr(source.backend, name)
     return asked
 
 
@@ -202,7 +213,9 @@ def rtmlib_style() -> Callable[[list[Path]], int]:
                 box = Letterbox.of(frame.shape[1], frame.shape[0], config.fit(found.network))
                 if not made:
                     paths = exported(found, box.input_width, box.input_height)
-                    made.extend(onnxruntime.InferenceSession(path) for path in (paths.dense, paths.joints))
+                    made.extend(
+                        onnxruntime.InferenceSession(path) for path in (paths.dense, paths.joints, paths.refined)
+                    )
                     made.append(network.cells(box.input_width, box.input_height)[0])
                 outputs = made[0].run(None, {"pictures": box.apply(frame)[None]})
                 scores, boxes, _, poses = (part[0] for part in outputs[:4])
@@ -212,10 +225,10 @@ def rtmlib_style() -> Callable[[list[Path]], int]:
                 if len(kept):
                     corners = boxes[kept]
                     places = [(corners[:, :2] + corners[:, 2:]) / 2, (corners[:, 2:] - corners[:, :2]) * 1.25]
-                    inputs = {"poses": poses[kept], "frames": np.concatenate(places, 1), "centres": made[2][kept]}
-                    if len(outputs) > 4:
-                        inputs |= {"picture": np.zeros(len(kept), np.int64), "fine": outputs[4]}
-                    box.to_frame(made[1].run(None, inputs)[0])
+                    persons = {"poses": poses[kept], "frames": np.concatenate(places, 1)}
+                    joints = made[1].run(None, {**persons, "centres": made[3][kept]})[0]
+                    seen = {"joints": joints, "picture": np.zeros(len(kept), np.int64), "fine": outputs[4]}
+                    box.to_frame(made[2].run(None, {**persons, **seen})[0])
                 frames += 1
             capture.release()
         return frames

@@ -15,6 +15,8 @@ from violence_ops.errors import UsageError
 from violence_ops.letterbox import Letterbox
 from violence_ops.pose import config, weights
 from violence_ops.pose.backends import Backend, BackendName, open_backend, processors
+from violence_ops.pose.minibatch import Grower
+from violence_ops.pose.quality import overlaps
 from violence_ops.pose.rtmo import PoseEstimator
 from violence_ops.pose.suppression import distinct, suppress
 from violence_ops.pose.weights import Weights
@@ -110,12 +112,12 @@ def test_pictures_of_a_mini_batch_are_refined_each_by_its_own_features(backend: 
 
 
 def _joints(network: Backend, pictures: list[np.ndarray]) -> np.ndarray:
-    """Joints of all candidates, picture by picture, in the order of their cells."""
+    """Joints of all candidates after the second look, picture by picture, in the order of their cells."""
     found = network.candidates(np.stack(pictures), 0.3)
     order = np.lexsort((*found.centres.T, found.picture))
     corners = found.boxes[order]
     frames = np.hstack([(corners[:, :2] + corners[:, 2:]) / 2, corners[:, 2:] - corners[:, :2]])
-    return network.joints(found, order, frames)
+    return network.refined(found, order, frames, network.joints(found, order, frames))
 
 
 def test_with_a_distance_doubles_go_and_everybody_else_stays_as_he_was() -> None:
@@ -128,7 +130,23 @@ def test_with_a_distance_doubles_go_and_everybody_else_stays_as_he_was() -> None
     )
     everybody, people = wide.estimate([frame])[0], strict.estimate([frame])[0]
     assert 0 < len(people) < len(everybody)
-    assert np.array_equal(people.keypoints, distinct(everybody, 0.25).keypoints)
+    stayed = (everybody.scores[:, None] == people.scores).any(axis=1)
+    assert np.array_equal(people.keypoints, everybody.keypoints[stayed])
+    assert len(distinct(people.keypoints, people.bboxes, 0.25)) == len(people)
+    assert (overlaps(everybody.bboxes[~stayed], people.bboxes).max(axis=1) > 0.5).all()
+
+
+def test_nobody_is_a_double_of_somebody_in_another_picture_of_the_mini_batch(
+    estimator: PoseEstimator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a GPU pictures are looked at together; here the estimator is told to."""
+    monkeypatch.setattr(estimator, "duplicate_distance", 0.25)
+    frame = synthetic.clip(4, duration_s=0.6).frame(3)
+    alone = estimator.estimate([frame])[0]
+    monkeypatch.setattr(estimator, "_grower", Grower(3, 3))
+    together = estimator.estimate([frame] * 3)
+    assert [len(each) for each in together] == [len(alone)] * 3
+    assert len(alone) > 0
 
 
 def test_a_backend_refuses_a_precision_it_does_not_have() -> None:

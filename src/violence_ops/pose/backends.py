@@ -31,7 +31,7 @@ class Candidates:
 
     picture (K,) its number, scores (K,) and visible (K, 17) in [0, 1], boxes (K, 4) xyxy px and centres (K, 2) px of the
     input, poses (K, C). `fine` is what the network's refiner looks at, if it has one: the backend's own, and on a processor
-    good until this thread's next call.
+    good until this thread's next call of `candidates`.
     """
 
     picture: np.ndarray
@@ -56,6 +56,9 @@ class Backend(Protocol):
 
     def joints(self, found: Candidates, chosen: np.ndarray, frames: np.ndarray) -> np.ndarray:
         """Joints (N, 17, 2) px of the input, of the candidates `chosen` (N,), in frames (N, 4) of centre and size."""
+
+    def refined(self, found: Candidates, chosen: np.ndarray, frames: np.ndarray, joints: np.ndarray) -> np.ndarray:
+        """Those joints after the refiner's second look; as they are if the weights have none."""
 
 
 def open_backend(name: BackendName, weights: Weights, device: str, precision: Precision) -> Backend:
@@ -114,13 +117,14 @@ class TorchBackend:
         import torch
 
         from violence_ops.pose import config
-        from violence_ops.pose.network import Joints
+        from violence_ops.pose.network import Joints, Refined, refiner_of
         from violence_ops.pose.weights import load
 
         self._torch, self._device = torch, torch.device(device)
         self._autocast = {"fp32": None, "fp16": torch.float16, "bf16": torch.bfloat16}[precision]
         self._model = load(config.build(weights.network), weights).to(self._device).eval()
-        self._joints = Joints(self._model).eval()
+        refiner = refiner_of(self._model)
+        self._joints, self._refined = Joints(self._model).eval(), refiner and Refined(refiner).eval()
         self._networks: dict[tuple[int, int], Any] = {}
         self.lanes = 1
         # on a processor it works in threads of its own
@@ -147,11 +151,19 @@ class TorchBackend:
         return Candidates(picture.astype(np.intp), *found, *(features.float() for features in fine))
 
     def joints(self, found: Candidates, chosen: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        torch = self._torch
-        parts = found.poses[chosen], frames, found.centres[chosen], found.picture[chosen]
-        with torch.inference_mode():
-            inputs = [torch.from_numpy(part).to(self._device) for part in parts]
-            return np.asarray(self._joints(*inputs, found.fine).cpu().numpy())
+        return self._run(self._joints, found.poses[chosen], frames, found.centres[chosen])
+
+    def refined(self, found: Candidates, chosen: np.ndarray, frames: np.ndarray, joints: np.ndarray) -> np.ndarray:
+        if self._refined is None:
+            return joints
+        return self._run(self._refined, found.poses[chosen], frames, joints, found.picture[chosen], found.fine)
+
+    def _run(self, network: Any, *inputs: Any) -> np.ndarray:
+        with self._torch.inference_mode():
+            return np.asarray(network(*map(self._there, inputs)).cpu().numpy())
+
+    def _there(self, array: Any) -> Any:
+        return self._torch.as_tensor(array, device=self._device)
 
     def _network(self, width: int, height: int) -> Any:
         from violence_ops.pose.network import Dense
@@ -167,7 +179,7 @@ class TorchBackend:
 class _Compiled(ABC):
     """What OpenVINO and ONNX Runtime share: a network per input size, opened once, and picking the candidates.
 
-    ONNX Runtime places the joints for both: of so many small operations OpenVINO takes twice its time.
+    ONNX Runtime places and refines the joints for both: of so many small operations OpenVINO takes twice its time.
     """
 
     def __init__(self, weights: Weights, providers: list[str]) -> None:
@@ -176,13 +188,19 @@ class _Compiled(ABC):
         self._centres: dict[tuple[int, int], np.ndarray] = {}
         self._opening = threading.Lock()
         self._joints: Any = None
+        self._refined: Any = None
 
     @abstractmethod
     def _open(self, path: Path, width: int, height: int) -> Any:
         """The network at `path` for pictures of this size, ready to run."""
 
     def joints(self, found: Candidates, chosen: np.ndarray, frames: np.ndarray) -> np.ndarray:
-        return np.asarray(self._joints.run(None, _asked(found, chosen, frames))[0])
+        return _run(self._joints, found.poses[chosen], frames, found.centres[chosen])
+
+    def refined(self, found: Candidates, chosen: np.ndarray, frames: np.ndarray, joints: np.ndarray) -> np.ndarray:
+        if self._refined is None:
+            return joints
+        return _run(self._refined, found.poses[chosen], frames, joints, found.picture[chosen], found.fine)
 
     def _network(self, width: int, height: int) -> Any:
         from violence_ops.pose.export import exported
@@ -193,6 +211,7 @@ class _Compiled(ABC):
             if size not in self._networks:
                 files = exported(self._weights, width, height)
                 self._joints = self._joints or self._session(files.joints)
+                self._refined = self._refined or (files.refined and self._session(files.refined))
                 self._networks[size] = self._open(files.dense, width, height)
                 self._centres[size] = cells(width, height)[0]
         return self._networks[size]
@@ -214,12 +233,10 @@ class _Compiled(ABC):
         )  # fmt: skip
 
 
-def _asked(found: Candidates, chosen: np.ndarray, frames: np.ndarray) -> dict[str, np.ndarray]:
-    """What the exported network of joints takes."""
-    inputs = {"poses": found.poses[chosen], "frames": frames, "centres": found.centres[chosen]}
-    if found.fine is None:
-        return inputs
-    return inputs | {"picture": found.picture[chosen], "fine": found.fine}
+def _run(session: Any, *inputs: np.ndarray) -> np.ndarray:
+    """The one output of an ONNX Runtime session."""
+    names = [port.name for port in session.get_inputs()]
+    return np.asarray(session.run(None, dict(zip(names, inputs, strict=True)))[0])
 
 
 class OpenVinoBackend(_Compiled):

@@ -10,23 +10,32 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_ops.files import atomic_path
-from violence_ops.pose.network import DENSE_OUTPUTS, FINE, JOINTS_INPUTS, REFINED_INPUTS, Dense, Joints, refiner_of
-from violence_ops.pose.weights import Weights, cache_folder, load
+from violence_ops.pose.network import (
+    DENSE_OUTPUTS,
+    FINE,
+    JOINTS_INPUTS,
+    REFINED_INPUTS,
+    Dense,
+    Joints,
+    Refined,
+)  # fmt: skip
+from violence_ops.pose.weights import Weights, cache_folder, has_refiner, load
 
 if TYPE_CHECKING:
     from torch import nn
 
 _OPSET = 17
-_VERSION = 6  # of what is exported: another one makes the files anew
+_VERSION = 7  # of what is exported: another one makes the files anew
 _FREE = {0: "pictures", 1: "height", 2: "width"}  # of fine features: they are of pictures, not of persons
 
 
 @dataclass(frozen=True)
 class Exported:
-    """The two networks of one input size: `dense` looks at pictures, `joints` places joints."""
+    """The networks of one input size: `dense` looks at pictures, `joints` places joints, `refined` looks at them again."""
 
     dense: Path
     joints: Path
+    refined: Path | None
 
 
 def engine_folder() -> Path:
@@ -43,8 +52,9 @@ def folder_of(weights: Weights) -> Path:
 def exported(weights: Weights, width: int, height: int) -> Exported:
     """The ONNX files of these weights for pictures of this size (px, multiples of 32), made if they are not there yet."""
     folder = folder_of(weights)
-    found = Exported(folder / f"dense_{width}x{height}.onnx", folder / "joints.onnx")
-    if not (found.dense.is_file() and found.joints.is_file()):
+    refined = folder / "refined.onnx" if has_refiner(weights) else None
+    found = Exported(folder / f"dense_{width}x{height}.onnx", folder / "joints.onnx", refined)
+    if not all(path is None or path.is_file() for path in (found.dense, found.joints, found.refined)):
         _export(weights, width, height, found)
     return found
 
@@ -86,16 +96,15 @@ def _export(weights: Weights, width: int, height: int, into: Exported) -> None:
     joints = Joints(model).eval()
     with torch.inference_mode():
         pictures = torch.zeros((1, height, width, 3), dtype=torch.uint8)
-        seen = dense(pictures)
-        places = torch.tensor([[32.0, 32.0, 64.0, 64.0]] * 2), torch.tensor([[24.0, 24.0]] * 2)
-    example: tuple[Any, ...] = (seen[3][0, :2].clone(), *places)
-    if refiner_of(model) is None:
-        _write(dense, (pictures,), ("pictures",), DENSE_OUTPUTS, into.dense)
-        _write(joints, example, JOINTS_INPUTS, ("joints",), into.joints)
-    else:
-        example = (*example, torch.zeros(2, dtype=torch.int64), seen[4].clone())
-        _write(dense, (pictures,), ("pictures",), (*DENSE_OUTPUTS, FINE), into.dense)
-        _write(joints, example, (*JOINTS_INPUTS, *REFINED_INPUTS), ("joints",), into.joints, {FINE: _FREE})
+        seen = [output.clone() for output in dense(pictures)]
+        poses, frames, centres = seen[3][0, :2], torch.tensor([[32.0, 32.0, 64.0, 64.0]] * 2), torch.full((2, 2), 24.0)
+        placed = joints(poses, frames, centres)
+    outputs = DENSE_OUTPUTS if into.refined is None else (*DENSE_OUTPUTS, FINE)
+    _write(dense, (pictures,), ("pictures",), outputs, into.dense)
+    _write(joints, (poses, frames, centres), JOINTS_INPUTS, ("joints",), into.joints)
+    if into.refined is not None:
+        example = (poses, frames, placed, torch.zeros(2, dtype=torch.int64), seen[4])
+        _write(Refined(model.refiner).eval(), example, REFINED_INPUTS, ("refined",), into.refined, {FINE: _FREE})
 
 
 def _write(

@@ -3,7 +3,7 @@
 `Dense` looks at whole pictures and answers for every cell of the feature maps; `Joints` places the joints of the few
 persons that suppression leaves. Cut there, because placing joints costs as much for each of 500 cells as for a person.
 Both compute what MMPose's head computes (RTMO paper, section 3; `RTMOHead.predict`), without its bookkeeping. Where the
-weights have a refiner (`pose.refiner`), `Dense` also gives its fine features, and `Joints` takes them.
+weights have a refiner (`pose.refiner`), `Dense` also gives its fine features, by which `Refined` moves joints.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _RUN = 32  # bins whose encodings are derived from one
 DENSE_OUTPUTS = ("scores", "boxes", "visible", "poses")
 FINE = "fine"  # one output more of a network with a refiner
 JOINTS_INPUTS = ("poses", "frames", "centres")
-REFINED_INPUTS = ("picture", FINE)  # two inputs more
+REFINED_INPUTS = ("poses", "frames", "joints", "picture", FINE)
 
 
 def refiner_of(model: Any) -> Refiner | None:
@@ -78,8 +78,6 @@ class Dense(nn.Module):
 class Joints(nn.Module):
     """Pose vectors (N, C), frames (N, 4) of centre and size px, cell centres (N, 2) px to joints (N, 17, 2) px.
 
-    With a refiner also the pictures (N,) that the persons are in, and the pictures' fine features.
-
     The dynamic coordinate classifier, with the same products in another order. Its bins' encodings go through a linear
     layer before they meet the joints' features; the layer's transpose is applied to the 17 joints instead of to 448
     bins (its bias is the same for every bin, which the softmax does not see). And because the bins are evenly spaced,
@@ -89,20 +87,8 @@ class Joints(nn.Module):
     def __init__(self, model: Any) -> None:
         super().__init__()
         self.dcc = model.head.dcc
-        self.refiner = refiner_of(model)
 
-    def forward(
-        self, poses: Tensor, frames: Tensor, centres: Tensor, picture: Tensor | None = None, fine: Tensor | None = None
-    ) -> Tensor:
-        joints = self.placed(poses, frames, centres)
-        if self.refiner is None:
-            return joints
-        if picture is None or fine is None:
-            raise ValueError("a refiner needs the persons' pictures and their fine features")
-        return self.refiner(fine, picture, joints, frames, poses)[-1].joints
-
-    def placed(self, poses: Tensor, frames: Tensor, centres: Tensor) -> Tensor:
-        """Where RTMO alone places the joints, (N, 17, 2) px."""
+    def forward(self, poses: Tensor, frames: Tensor, centres: Tensor) -> Tensor:
         features = self.dcc.pose_to_kpts(poses)
         features = features.reshape(-1, self.dcc.num_keypoints, self.dcc.feat_channels)
         if hasattr(self.dcc, "gau"):
@@ -125,6 +111,19 @@ class Joints(nn.Module):
         return (turned.flatten(1, 2) @ torch.cat([step.cos(), step.sin()], dim=-1).transpose(1, 2)).reshape(
             -1, queries.shape[1], bins
         )
+
+
+class Refined(nn.Module):
+    """Joints (N, 17, 2) px where the refiner moves them, of persons with these pose vectors (N, C) and frames (N, 4) of centre
+    and size px, who are in pictures (N,) of these fine features (B, H / 4, W / 4, F).
+    """
+
+    def __init__(self, refiner: Refiner) -> None:
+        super().__init__()
+        self.refiner = refiner
+
+    def forward(self, poses: Tensor, frames: Tensor, joints: Tensor, picture: Tensor, fine: Tensor) -> Tensor:
+        return self.refiner(fine, picture, joints, frames, poses)[-1].joints
 
 
 def cells(width: int, height: int) -> tuple[np.ndarray, np.ndarray]:

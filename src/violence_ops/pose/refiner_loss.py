@@ -36,7 +36,7 @@ def refiner_losses(model: Any, predictions: Predictions, fine: Tensor, targets: 
         boxes = predictions.boxes[image, place]
         middle, size = (boxes[:, 2:] + boxes[:, :2]) / 2, (boxes[:, 2:] - boxes[:, :2]) * FRAME_PADDING
         frames = torch.cat([middle, size], dim=1)
-        start = Joints(model).placed(poses, frames, predictions.centres[place])
+        start = Joints(model)(poses, frames, predictions.centres[place])
     terms: dict[str, Tensor] = {}
     for look in model.refiner(fine.float(), image, start, frames, poses):
         for name, value in _terms(look, person, frames).items():

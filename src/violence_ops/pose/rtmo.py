@@ -79,27 +79,39 @@ class PoseEstimator:
 
     def _some(self, items: Sequence[tuple[np.ndarray, Letterbox]]) -> list[FramePoses]:
         found = self.backend.candidates(np.stack([picture for picture, _ in items]), self.score_threshold)
-        chosen = [self._chosen(found, number) for number in range(len(items))]
-        every = np.concatenate(chosen)
-        joints = self._joints(found, every)
-        ends = np.cumsum([len(each) for each in chosen])[:-1]
-        parts = zip(items, chosen, np.split(joints, ends), strict=True)
-        persons = (_to_frame(found, indices, places, box) for (_, box), indices, places in parts)
-        return [distinct(each, self.duplicate_distance) for each in persons]
+        chosen = np.concatenate([self._apart(found, number) for number in range(len(items))])
+        chosen, joints = self._placed(found, chosen)
+        parts = (found.picture[chosen] == number for number in range(len(items)))
+        return [_to_frame(found, chosen[here], joints[here], box) for (_, box), here in zip(items, parts, strict=True)]
 
-    def _chosen(self, found: Candidates, picture: int) -> np.ndarray:
-        """Indices of the candidates that are the persons of one picture, strongest first."""
+    def _apart(self, found: Candidates, picture: int) -> np.ndarray:
+        """Indices of the candidates of one picture whose boxes are no stronger one's, strongest first."""
         here = np.flatnonzero(found.picture == picture)
         here = here[np.argsort(-found.scores[here], kind="stable")][:CANDIDATES]
         return here[suppress(found.boxes[here], self.nms_threshold)]
 
-    def _joints(self, found: Candidates, chosen: np.ndarray) -> np.ndarray:
+    def _placed(self, found: Candidates, chosen: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Those of `chosen` whose trunks are no stronger one's either, and their joints (N, 17, 2) px of the input.
+
+        Doubles are told before the second look, which costs more than all else that is done for a person, and by it.
+        """
         if not len(chosen):
-            return np.zeros((0, 17, 2), np.float32)
+            return chosen, np.zeros((0, 17, 2), np.float32)
         boxes = found.boxes[chosen]
         middle, size = (boxes[:, 2:] + boxes[:, :2]) / 2, (boxes[:, 2:] - boxes[:, :2]) * FRAME_PADDING
         frames = np.concatenate([middle, size], axis=1)
-        return self.backend.joints(found, chosen, frames)
+        joints = self.backend.joints(found, chosen, frames)
+        left = self._distinct(found, chosen, joints)
+        chosen, frames = chosen[left], frames[left]
+        joints = self.backend.refined(found, chosen, frames, joints[left])
+        left = self._distinct(found, chosen, joints)
+        return chosen[left], joints[left]
+
+    def _distinct(self, found: Candidates, chosen: np.ndarray, joints: np.ndarray) -> np.ndarray:
+        """Places in `chosen` of those who are no double of a stronger one in their picture."""
+        picture, boxes = found.picture[chosen], found.boxes[chosen]
+        parts = [np.flatnonzero(picture == number) for number in np.unique(picture)]
+        return np.concatenate([here[distinct(joints[here], boxes[here], self.duplicate_distance)] for here in parts])
 
 
 def _to_frame(found: Candidates, chosen: np.ndarray, joints: np.ndarray, box: Letterbox) -> FramePoses:

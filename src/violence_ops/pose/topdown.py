@@ -70,10 +70,10 @@ class TopDown:
         joints = np.zeros((len(boxes), 17, 3), np.float32)
         for number, box in enumerate(boxes):
             joints[number] = self._joints(frame, box)
-        found = FramePoses(
-            keypoints=joints[..., :2].copy(), keypoint_scores=joints[..., 2].copy(), bboxes=boxes, scores=scores
-        )
-        return distinct(found, self.duplicate_distance)
+        left = distinct(joints[..., :2], boxes, self.duplicate_distance)
+        return FramePoses(
+            keypoints=joints[left, :, :2].copy(), keypoint_scores=joints[left, :, 2].copy(), bboxes=boxes[left], scores=scores[left]
+        )  # fmt: skip
 
     def _persons(self, frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Boxes (N, 4) xyxy px and scores (N,), strongest first."""

@@ -111,6 +111,14 @@ def save(model: nn.Module, path: Path, *, network: str = OWN, **facts: Any) -> W
     return Weights(path, digest, network)
 
 
+def has_refiner(weights: Weights) -> bool:
+    """Whether these weights bring a refiner along."""
+    from safetensors import safe_open
+
+    with safe_open(weights.path, "np") as file:
+        return any(name.startswith(_REFINER) for name in file.keys())  # noqa: SIM118  (no mapping)
+
+
 def _narrow(value: Any) -> Any:
     """A tensor as fp16, if that holds all its values."""
     if not value.dtype.is_floating_point:
