@@ -138,6 +138,15 @@ def test_a_gpu_worker_has_the_device_that_is_named_and_computes_on_no_other() ->
     assert sum("VIOLENCE_OPS_DEVICE" in text for _, text in INSTRUCTIONS) == 1
 
 
+def test_a_host_without_a_gpu_serves_every_queue_all_the_same() -> None:
+    changed: dict[str, Any] = yaml.safe_load(_file("without-gpu.yaml"))["services"]
+    gpu, own = changed.pop("worker-gpu"), changed.pop("worker-processor")
+    assert not changed
+    assert gpu["profiles"], "a service of a profile is started only where the profile is asked for"
+    assert own["extends"] == {"file": "compose.yaml", "service": "worker-cpu"}
+    assert own["command"] == SERVICES["worker-gpu"]["command"]
+
+
 def test_further_machines_reach_every_service_at_the_address_that_was_named() -> None:
     changed = MACHINES["services"]
     assert set(changed) <= set(SERVICES)
