@@ -56,7 +56,8 @@ def nightly_ingestion():
     def validate(shard):
         stage("validate", **shard)
 
-    @task
+    # a shard that failed stops its own batch alone: the checkpoint of that one says which clips were not judged
+    @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     def batches(shards):
         return sorted({shard["batch_id"] for shard in shards})
 
@@ -74,7 +75,7 @@ def nightly_ingestion():
 
     @task
     def all_passed():
-        """A leaf: otherwise a run with a stopped batch would look successful."""
+        """A leaf: otherwise a run with a failed shard or a stopped batch would look successful."""
 
     @task_group
     def shard(shard):
@@ -92,7 +93,7 @@ def nightly_ingestion():
 
         extract_poses(shard) >> annotate(shard) >> score(shard)
 
-    # a shard that failed stops its own batch alone: sealing that one says what is missing
+    # the same here: sealing the batch of a shard that failed says what is missing
     @task(outlets=[BATCHES], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, **VERSIONING)
     def seal(batch_id, outlet_events):
         stage("seal", batch_id=batch_id)
@@ -100,9 +101,10 @@ def nightly_ingestion():
 
     shards = ingest()
     batch_ids = batches(shards)
-    validate.expand(shard=shards) >> batch_ids
+    validated = validate.expand(shard=shards)
+    validated >> batch_ids
     checked = checkpoint.expand(batch_id=batch_ids)
-    checked >> all_passed()
+    [validated, checked] >> all_passed()
     going_on = passed(shards, checked)
     to_seal = batches.override(task_id="to_seal")(going_on)
     shard.expand(shard=going_on) >> seal.expand(batch_id=to_seal)

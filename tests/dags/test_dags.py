@@ -86,6 +86,14 @@ def test_a_shard_goes_from_poses_to_score_on_its_own(dags: dict[str, Any]) -> No
     assert dag.get_task("seal").upstream_task_ids >= {"shard.score"}
 
 
+def test_a_shard_that_fails_stops_no_other_batch_and_fails_the_run(dags: dict[str, Any]) -> None:
+    dag = dags["nightly_ingestion"]
+    for task_id in ("batches", "passed", "seal"):
+        assert dag.get_task(task_id).trigger_rule == "all_done_min_one_success"
+    assert dag.get_task("all_passed").upstream_task_ids == {"validate", "checkpoint"}
+    assert dag.get_task("all_passed").trigger_rule == "all_success"
+
+
 def test_models_run_on_the_gpu_queue_one_at_a_time(dags: dict[str, Any]) -> None:
     on_gpu = {
         f"{dag_id}.{task.task_id}"

@@ -20,7 +20,7 @@ from violence_ops import ledger, services, versioning
 from violence_ops.airflow_api import AirflowApi
 from violence_ops.errors import ServiceUnavailable, UserError
 from violence_ops.processes import is_alive
-from violence_ops.stages import ingest, init, status, synth
+from violence_ops.stages import batches, ingest, init, status, synth
 from violence_ops.stages import services as stage
 from violence_ops.video import decode
 from violence_ops.video.write import VideoWriter
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 _LIMIT_S = 900.0
 _CLIPS = 22
-_PER_BATCH = ("checkpoint", "seal", "all_passed")
+_PER_BATCH = ("validate", "checkpoint", "seal", "all_passed")
 _SMALL = {
     "ingest.settle_s": 0,
     "ingest.shard_size": 8,
@@ -195,19 +195,31 @@ def test_batches_that_are_stopped_fail_the_night_and_stop_no_other(night: Night)
     ingest.run(workspace, workspace.params(), night=date(2026, 2, 3))
     _drop_a_covered_camera(workspace.inbox)
     ingest.run(workspace, workspace.params(), night=date(2026, 2, 3))
+    _drop_what_no_shard_can_judge(workspace)
     synth.run(workspace.inbox, 2, seed=78, groups=2, with_truth=False, duration_s=1.5)
     run_id = night.api.trigger("nightly_ingestion", {"night": "2026-02-03"})
     assert night.api.wait("nightly_ingestion", run_id, timeout_s=_LIMIT_S) == "failed"
     tasks = night.api.tasks("nightly_ingestion", run_id)
     states = {name: sorted(task["state"] for task in tasks if task["task_id"] == name) for name in _PER_BATCH}
     assert states == {
-        "checkpoint": ["failed", "success", "success"],  # of the broken file
+        "validate": ["failed", "success", "success", "success"],
+        "checkpoint": ["failed", "failed", "success", "success"],  # of that shard, and of the broken file
         "seal": ["failed", "success"],  # of the covered camera
         "all_passed": ["upstream_failed"],
     }
     seen = status.run(workspace)
     assert len(seen.sealed) == len(before) + 1
-    assert len(seen.open) == 2
+    assert len(seen.open) == 3
+
+
+def _drop_what_no_shard_can_judge(workspace: Workspace) -> None:
+    """A clip of a batch of its own, of which a verdict lies there that cannot be read."""
+    synth.run(workspace.inbox, 1, seed=79, groups=1, with_truth=False, duration_s=1.5)
+    (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 2, 3)).batch_ids
+    batch = workspace.batch(batch_id)
+    (clip,) = batches.read_manifest(batch).clips
+    batch.part("clips", clip.clip_id).parent.mkdir()
+    batch.part("clips", clip.clip_id).write_bytes(b"half a table")
 
 
 def _drop_a_covered_camera(inbox: Path) -> None:
