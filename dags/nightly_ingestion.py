@@ -13,9 +13,9 @@
 | **seal** | checks a batch's poses, tracks and predictions, merges, versions with DVC and a git tag, announces it |
 
 Every task can be run again at any time: what is done already is skipped, and the sealed batch is the same, byte for byte.
-A night without new clips ends green with everything after *ingest* skipped. If an earlier night was killed after claiming files,
-this run turns them into a batch and finishes it. A batch that fails an expectation stays open without stopping others: fix the
-cause, then clear its checkpoint or seal.
+A night with nothing to do ends green with everything after *ingest* skipped. A run also goes on with all that earlier ones left
+open: files that were claimed, batches that lack a shard or are half sealed. A batch that fails an expectation stays open without
+stopping others: fix the cause, and the next night finishes it, or clear its checkpoint or seal. Until then every night ends as failed.
 
 Trigger it by hand for a night of your choice (field *night*).
 """
@@ -29,8 +29,8 @@ from violence_ops.orchestration import (
     GPU,
     VERSIONING,
     default_args,
+    open_shards,
     params,
-    shards_of_night,
     stage,
 )
 
@@ -39,7 +39,9 @@ from violence_ops.orchestration import (
     # a new workspace waits for its first night: no run for the one that has passed
     schedule=CronTriggerTimetable(params().schedule.nightly, timezone="UTC", run_immediately=timedelta(0)),
     catchup=False,
+    # a run takes up all open batches, so no two may run at once; a backfill would not keep to the limit
     max_active_runs=1,
+    allowed_run_types=["scheduled", "manual"],  # type: ignore[list-item]  # the enum has no public name
     default_args=default_args(),
     doc_md=__doc__,
     tags=["data"],
@@ -50,7 +52,7 @@ def nightly_ingestion():
     def ingest(params, dag_run):
         night = params["night"] or (dag_run.logical_date or dag_run.run_after).date().isoformat()
         stage("ingest", night=date.fromisoformat(night))
-        return shards_of_night(night)
+        return open_shards()
 
     @task
     def validate(shard):

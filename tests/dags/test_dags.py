@@ -66,6 +66,19 @@ def test_every_dag_explains_itself_and_retries_with_back_off(dags: dict[str, Any
         assert task.has_on_failure_callback
 
 
+def test_the_shipped_retries_outlast_an_outage_of_half_an_hour(dags: dict[str, Any]) -> None:
+    task = dags["nightly_ingestion"].get_task("seal")
+    assert task.retry_exponential_backoff == 2
+    waits = [min(task.max_retry_delay, task.retry_delay * 2**tried) for tried in range(task.retries)]
+    assert sum(waits, timedelta()) >= timedelta(minutes=30)
+
+
+def test_no_two_nights_run_at_once_not_even_in_a_backfill(dags: dict[str, Any]) -> None:
+    night = dags["nightly_ingestion"]
+    assert night.max_active_runs == 1
+    assert night.allowed_run_types == {"scheduled", "manual"}
+
+
 def test_a_task_that_hangs_is_ended_but_waiting_for_a_person_is_not(dags: dict[str, Any]) -> None:
     limit = timedelta(hours=PARAMS["schedule"]["task_timeout_h"])
     limits = {f"{dag_id}.{task.task_id}": task.execution_timeout for dag_id, dag in dags.items() for task in dag.tasks}

@@ -30,6 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 _LIMIT_S = 900.0
 _CLIPS = 22
+_HALF_A_TABLE = b"PAR1"
 _PER_BATCH = ("validate", "checkpoint", "seal", "all_passed")
 _SMALL = {
     "ingest.settle_s": 0,
@@ -212,6 +213,20 @@ def test_batches_that_are_stopped_fail_the_night_and_stop_no_other(night: Night)
     assert len(seen.open) == 3
 
 
+def test_the_next_night_goes_on_with_a_batch_that_an_earlier_one_left_open(night: Night) -> None:
+    workspace, before = night.workspace, set(status.run(night.workspace).sealed)
+    mended = _mend_the_verdict(workspace)
+    run_id = night.api.trigger("nightly_ingestion", {"night": "2026-02-04"})
+    assert night.api.wait("nightly_ingestion", run_id, timeout_s=_LIMIT_S) == "failed"  # two others are stopped again
+    assert set(status.run(workspace).sealed) - before == {mended}
+
+
+def _mend_the_verdict(workspace: Workspace) -> str:
+    (part,) = (path for path in workspace.work.glob("*/clips/*.parquet") if path.read_bytes() == _HALF_A_TABLE)
+    part.unlink()
+    return part.parents[1].name
+
+
 def _drop_what_no_shard_can_judge(workspace: Workspace) -> None:
     """A clip of a batch of its own, of which a verdict lies there that cannot be read."""
     synth.run(workspace.inbox, 1, seed=79, groups=1, with_truth=False, duration_s=1.5)
@@ -219,7 +234,7 @@ def _drop_what_no_shard_can_judge(workspace: Workspace) -> None:
     batch = workspace.batch(batch_id)
     (clip,) = batches.read_manifest(batch).clips
     batch.part("clips", clip.clip_id).parent.mkdir()
-    batch.part("clips", clip.clip_id).write_bytes(b"half a table")
+    batch.part("clips", clip.clip_id).write_bytes(_HALF_A_TABLE)
 
 
 def _drop_a_covered_camera(inbox: Path) -> None:
