@@ -316,6 +316,14 @@ def test_a_rollback_asks_for_a_reason_and_a_confirmation(
         form.validate()
 
 
+def test_a_rollback_names_its_run_and_who_triggered_it(dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    rollback, called = dags["rollback"].get_task("rollback").python_callable, []
+    monkeypatch.setitem(rollback.__globals__, "stage", lambda name, **arguments: called.append((name, arguments)))
+    rollback("3", {"reason": "it misses every fall"}, SimpleNamespace(run_id="manual__1", triggering_user_name="ann"))
+    asked = {"by": "ann", "reason": "it misses every fall", "expected_champion": "3", "run_id": "manual__1"}
+    assert called == [("rollback", asked)]
+
+
 @pytest.mark.parametrize(
     ("user", "written"),
     [

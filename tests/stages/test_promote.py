@@ -562,6 +562,20 @@ def test_rollbacks_go_back_release_by_release_and_stop_at_the_first(
     assert registry.alias("champion") == "1"
 
 
+def test_a_run_of_airflow_that_is_cleared_rolls_nothing_back_again(
+    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+) -> None:
+    _release_2_and_3(passed, params, write_evaluation)
+    results = []
+    for run_id in ("first", "first", "second", "first"):
+        live = rollback.live(passed, params)  # as the task before asks anew
+        results.append(rollback.run(passed, params, by="ada", reason="r", expected_champion=live, run_id=run_id))
+    assert [(one.rolled_back, one.version, one.moved) for one in results] == [
+        ("3", "2", True), ("3", "2", False), ("2", "1", True), ("3", "2", False),
+    ]  # fmt: skip
+    assert registry.alias("champion") == "1"
+
+
 def _rollback(workspace: Workspace, *options: str) -> list[str]:
     command = ["rollback", "--by", "ada", "--reason", "r", *options]
     return [sys.executable, "-m", "violence_ops.cli", *command, "--workspace", str(workspace.root)]
