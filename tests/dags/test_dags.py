@@ -276,7 +276,7 @@ def test_a_person_is_asked_only_after_a_pass_that_counts_and_outcome_names_a_dry
     run = _Run()
     assert gate({"report": "1-vs-none"}, run) == asked
     if asked is None:
-        said = outcome({"report": "1-vs-none"}, None, run)
+        said = outcome(None, run)
         assert said.startswith(f"The gate says {verdict}")
         assert ("dry run, which releases nothing" in said) == (mode == "dry_run")
 
@@ -284,16 +284,8 @@ def test_a_person_is_asked_only_after_a_pass_that_counts_and_outcome_names_a_dry
 def test_outcome_says_who_was_not_told_of_a_release(dags: dict[str, Any]) -> None:
     outcome = dags["gated_evaluation"].get_task("outcome").python_callable
     promotion = {"version": "2", "approved_by": "ann", "untold": "The command hook tell did not take it."}
-    said = outcome({"report": "2-vs-1"}, promotion, _Run(verdict={}))
+    said = outcome(promotion, _Run(verdict={}))
     assert said == "Version 2 is champion, approved by ann. The command hook tell did not take it."
-
-
-def test_silence_is_written_down_as_a_refusal(dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    outcome, called = dags["gated_evaluation"].get_task("outcome").python_callable, []
-    monkeypatch.setitem(outcome.__globals__, "stage", lambda name, **arguments: called.append((name, arguments)))
-    run = _Run(verdict={"verdict": "pass", "mode": "enabled"}, approve={"responded_by_user": None})
-    assert outcome({"report": "2-vs-1"}, None, run).startswith("Nobody answered in time")
-    assert called == [("promote.lapse", {"report": "2-vs-1"})]
 
 
 @pytest.mark.parametrize(
@@ -325,26 +317,43 @@ def test_a_rollback_names_its_run_and_who_triggered_it(dags: dict[str, Any], mon
 
 
 @pytest.mark.parametrize(
-    ("user", "written"),
+    ("option", "user", "written"),
     [
-        ({"id": "ann", "name": "ann"}, ("promote.refuse", {"report": "2-vs-1", "by": "ann", "reason": "not sure"})),
-        (None, ("promote.lapse", {"report": "2-vs-1"})),
+        ("Approve", "ann", ("promote.approve", {"report": "2-vs-1", "by": "ann"})),
+        ("Reject", "ann", ("promote.refuse", {"report": "2-vs-1", "by": "ann", "reason": "not sure"})),
+        ("Reject", None, ("promote.lapse", {"report": "2-vs-1"})),
     ],
-    ids=["a no", "silence"],
+    ids=["a yes", "a no", "silence"],
 )
-def test_a_no_reaches_the_ledger_through_the_operator_that_asked(
-    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, user: Any, written: tuple[str, dict[str, str]]
+def test_the_operator_that_asked_writes_the_answer_down(
+    dags: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    user: str | None,
+    written: tuple[str, dict[str, str]],
 ) -> None:
-    """Airflow's ApprovalOperator skips what comes after a no by an exception, and its answer is lost."""
-    tasks = dags["gated_evaluation"].get_task
+    approve, called = copy.deepcopy(dags["gated_evaluation"].get_task("approve")), []
+    wrote = type(approve).execute_complete.__globals__
+    monkeypatch.setitem(wrote, "stage", lambda name, **arguments: called.append((name, arguments)))
     event = {
-        "chosen_options": ["Reject"], "params_input": {"reason": "not sure"}, "responded_at": datetime(2026, 1, 1),
-        "responded_by_user": user,
+        "chosen_options": [option], "params_input": {"reason": "not sure"}, "responded_at": datetime(2026, 1, 1),
+        "responded_by_user": user and {"id": user, "name": user},
     }  # fmt: skip
-    answer = copy.deepcopy(tasks("approve")).execute_complete({}, event)
-    promote, outcome, called = tasks("promote").python_callable, tasks("outcome").python_callable, []
-    with pytest.raises(AirflowSkipException):
-        promote({"report": "2-vs-1"}, answer)
-    monkeypatch.setitem(outcome.__globals__, "stage", lambda name, **arguments: called.append((name, arguments)))
-    outcome({"report": "2-vs-1"}, None, _Run(verdict={"verdict": "pass", "mode": "enabled"}, approve=answer))
+    approve.execute_complete({"ti": _Run(evaluate={"report": "2-vs-1"})}, event)
     assert called == [written]
+
+
+def test_a_no_skips_the_release_and_a_yes_is_looked_up_in_the_ledger(
+    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote, outcome = (dags["gated_evaluation"].get_task(name).python_callable for name in ("promote", "outcome"))
+    called: list[Any] = []
+    monkeypatch.setitem(promote.__globals__, "stage", lambda name, **arguments: called.append((name, arguments)))
+    refusal = {"decision": "refusal", "by": "ann", "reason": "not sure"}
+    with pytest.raises(AirflowSkipException):
+        promote({"report": "2-vs-1"}, refusal)
+    assert outcome(None, _Run(verdict={}, approve=refusal)) == "Refused by ann: not sure"
+    # what the XCom says of a yes, and by whom, counts for nothing; it is missing if somebody marks the task as a success
+    for claimed in ({"decision": "approval", "by": "eve"}, None):
+        promote({"report": "2-vs-1"}, claimed)
+    assert called == [("promote", {"report": "2-vs-1"})] * 2

@@ -67,6 +67,7 @@ class Night:
     states: dict[str, str]
     tasks: dict[str, dict[str, Any]]
     refusals: list[str]
+    forged: dict[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +93,7 @@ def _run(workspace: Workspace, api: AirflowApi) -> Night:
     states["retraining"] = api.wait("retraining", run_ids["retraining"], timeout_s=_LIMIT_S)
     first = _first_run(api, "gated_evaluation")
     assert api.wait("gated_evaluation", first, timeout_s=_LIMIT_S, on_poll=lambda _: _reject(workspace)) == "success"
+    forged = _forge_an_approval(api)
     run_ids["gated_evaluation"] = api.trigger("gated_evaluation")
     states["gated_evaluation"] = api.wait(
         "gated_evaluation",
@@ -104,7 +106,7 @@ def _run(workspace: Workspace, api: AirflowApi) -> Night:
         for dag_id, run_id in run_ids.items()
         for task in api.tasks(dag_id, run_id)
     }
-    return Night(workspace, api, states, tasks, refusals)
+    return Night(workspace, api, states, tasks, refusals, forged)
 
 
 def _first_run(api: AirflowApi, dag_id: str) -> str:
@@ -119,6 +121,24 @@ def _reject(workspace: Workspace) -> None:
     with stage.api(workspace, "release-manager") as manager:
         for approval in manager.approvals():
             manager.respond(approval, "Reject")
+
+
+def _forge_an_approval(api: AirflowApi) -> dict[str, str]:
+    """Say in a run, as somebody who may edit it, that the release manager has approved; the state of each of its tasks."""
+    run_id = api.trigger("gated_evaluation")
+    task = f"dags/gated_evaluation/dagRuns/{run_id}/taskInstances/approve"
+    claimed = {
+        "chosen_options": ["Approve"], "responded_by_user": {"id": "release-manager", "name": "release-manager"},
+        "decision": "approval", "by": "release-manager",
+    }  # fmt: skip
+
+    def forge(tasks: list[dict[str, Any]]) -> None:
+        if any(one["task_id"] == "approve" and one["state"] == "awaiting_input" for one in tasks):
+            api._send("POST", f"{task}/xcomEntries", {"key": "return_value", "value": claimed})
+            api._send("PATCH", task, {"new_state": "success"})
+
+    api.wait("gated_evaluation", run_id, timeout_s=_LIMIT_S, on_poll=forge)
+    return {one["task_id"]: one["state"] for one in api.tasks("gated_evaluation", run_id)}
 
 
 def _approve(workspace: Workspace, refusals: list[str]) -> None:
@@ -150,6 +170,10 @@ def test_a_no_moves_nothing_and_the_approved_candidate_is_champion_in_the_name_o
         ("refusal", "release-manager"), ("approval", "release-manager"),
     ]  # fmt: skip
     assert decisions[0].seq < min(entry.seq for entry in ledger.read(night.workspace) if entry.event == "promotion")
+
+
+def test_an_approval_that_is_written_into_a_run_releases_nothing(night: Night) -> None:
+    assert (night.forged["approve"], night.forged["promote"]) == ("success", "failed")
 
 
 def test_who_is_no_approver_cannot_answer_over_rest(night: Night) -> None:
