@@ -29,6 +29,7 @@ from violence_ops.orchestration import (
     GPU,
     VERSIONING,
     default_args,
+    night_of,
     open_shards,
     params,
     stage,
@@ -37,7 +38,9 @@ from violence_ops.orchestration import (
 
 @dag(
     # a new workspace waits for its first night: no run for the one that has passed
-    schedule=CronTriggerTimetable(params().schedule.nightly, timezone="UTC", run_immediately=timedelta(0)),
+    schedule=CronTriggerTimetable(
+        params().schedule.nightly, timezone=params().schedule.timezone, run_immediately=timedelta(0)
+    ),
     catchup=False,
     # a run takes up all open batches, so no two may run at once; a backfill would not keep to the limit
     max_active_runs=1,
@@ -50,8 +53,7 @@ from violence_ops.orchestration import (
 def nightly_ingestion():
     @task
     def ingest(params, dag_run):
-        night = params["night"] or (dag_run.logical_date or dag_run.run_after).date().isoformat()
-        stage("ingest", night=date.fromisoformat(night))
+        stage("ingest", night=date.fromisoformat(params["night"] or night_of(dag_run)))
         return open_shards()
 
     @task

@@ -50,6 +50,22 @@ def test_an_unavailable_service_is_tried_again(inside: Workspace, monkeypatch: p
         stage("ingest", night=date(2026, 1, 31))
 
 
+def test_a_night_has_the_date_of_the_sites_own_clock(inside: Workspace) -> None:
+    from datetime import UTC, datetime
+
+    from violence_ops import orchestration
+
+    late = SimpleNamespace(logical_date=datetime(2026, 1, 31, 17, 0, tzinfo=UTC), run_after=None)
+    nights = []
+    for zone in ("UTC", "Asia/Tokyo"):
+        text = inside.params_file.read_text("utf-8").replace("timezone: UTC", f"timezone: {zone}")
+        inside.params_file.write_text(text, "utf-8")
+        orchestration.params.cache_clear()
+        nights.append(orchestration.night_of(late))
+    orchestration.params.cache_clear()
+    assert nights == ["2026-01-31", "2026-02-01"]
+
+
 def test_a_night_goes_on_with_every_batch_that_is_open_as_the_command_line_does(inside: Workspace, clip_folder) -> None:
     import shutil
     from datetime import date

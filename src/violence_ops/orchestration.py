@@ -95,6 +95,11 @@ def stage(name: str, **arguments: Any) -> Any:
     return content
 
 
+def night_of(dag_run: Any) -> str:
+    """The date of a run by the clock of `schedule.timezone`, ISO 8601."""
+    return (dag_run.logical_date or dag_run.run_after).astimezone(params().schedule.zone).date().isoformat()
+
+
 def open_shards() -> list[dict[str, Any]]:
     """All unfinished batches in pieces, `batch_id` and `clip_ids` of each: the night's own, and what earlier ones left open.
 

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
@@ -135,7 +136,9 @@ def test_what_moves_data_with_dvc_runs_one_at_a_time(dags: dict[str, Any]) -> No
     }
 
 
-def test_the_night_is_scheduled_by_params_and_starts_with_the_next_one(dags: dict[str, Any]) -> None:
+def test_the_night_is_scheduled_by_params_and_the_local_clock_and_starts_with_the_next_one(
+    dags: dict[str, Any],
+) -> None:
     from airflow.serialization.serialized_objects import DagSerialization
     from airflow.timetables.base import TimeRestriction
 
@@ -145,6 +148,8 @@ def test_the_night_is_scheduled_by_params_and_starts_with_the_next_one(dags: dic
     first = dag.timetable.next_dagrun_info(last_automated_data_interval=None, restriction=nothing_yet)
     assert first is not None
     assert first.run_after > datetime.now(first.run_after.tzinfo)
+    here = first.run_after.astimezone(ZoneInfo("Europe/Berlin"))  # of the workspace of these tests
+    assert (here.hour, here.minute) == (2, 0)
     assert dags["nightly_ingestion"].max_active_runs == 1
 
 
