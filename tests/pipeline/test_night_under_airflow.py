@@ -30,7 +30,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 _LIMIT_S = 900.0
 _CLIPS = 22
-_HALF_A_TABLE = b"PAR1"
 _PER_BATCH = ("validate", "checkpoint", "seal", "all_passed")
 _SMALL = {
     "ingest.settle_s": 0,
@@ -48,6 +47,7 @@ _SMALL = {
     "gate.max_latency_ms": 60_000.0,
     "gate.approvers": ["release-manager"],
     "holdout.share": 0.45,  # five source groups of two clips, which the gate asks for
+    "schedule.retries": 2,
     "schedule.retry_delay_s": 1.0,
     # the first training needs no new clips; of so few clips only loose limits say that they drifted
     "train.min_new_clips": 100,
@@ -239,26 +239,34 @@ def test_batches_that_are_stopped_fail_the_night_and_stop_no_other(night: Night)
 
 def test_the_next_night_goes_on_with_a_batch_that_an_earlier_one_left_open(night: Night) -> None:
     workspace, before = night.workspace, set(status.run(night.workspace).sealed)
-    mended = _mend_the_verdict(workspace)
+    mended = _put_it_back(workspace)
     run_id = night.api.trigger("nightly_ingestion", {"night": "2026-02-04"})
     assert night.api.wait("nightly_ingestion", run_id, timeout_s=_LIMIT_S) == "failed"  # two others are stopped again
     assert set(status.run(workspace).sealed) - before == {mended}
 
 
-def _mend_the_verdict(workspace: Workspace) -> str:
-    (part,) = (path for path in workspace.work.glob("*/clips/*.parquet") if path.read_bytes() == _HALF_A_TABLE)
-    part.unlink()
-    return part.parents[1].name
+def _lost(workspace: Workspace) -> Path:
+    folder = workspace.root.parent / "lost"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _put_it_back(workspace: Workspace) -> str:
+    """Mend what `_drop_what_no_shard_can_judge` broke; the batch."""
+    (video,) = _lost(workspace).iterdir()
+    batch = workspace.batch(video.stem)
+    (clip,) = batches.read_manifest(batch).clips
+    video.rename(batches.video_of(batch, clip))
+    return batch.batch_id
 
 
 def _drop_what_no_shard_can_judge(workspace: Workspace) -> None:
-    """A clip of a batch of its own, of which a verdict lies there that cannot be read."""
+    """A clip of a batch of its own, whose file is gone."""
     synth.run(workspace.inbox, 1, seed=79, groups=1, with_truth=False, duration_s=1.5)
     (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 2, 3)).batch_ids
     batch = workspace.batch(batch_id)
     (clip,) = batches.read_manifest(batch).clips
-    batch.part("clips", clip.clip_id).parent.mkdir()
-    batch.part("clips", clip.clip_id).write_bytes(_HALF_A_TABLE)
+    batches.video_of(batch, clip).rename(_lost(workspace) / f"{batch_id}.mp4")
 
 
 def _drop_a_covered_camera(inbox: Path) -> None:
