@@ -3,7 +3,8 @@
 
 Started by the asset *candidate*. Candidate and champion are judged on the same frozen clips (**evaluate**), and the **gate** applies
 its policy (`gate:` in params.yaml). If it passes, a release manager is asked (**approve**, see *Required Actions*); no answer within
-`gate.approval_timeout_h` means no. **promote** makes the candidate the champion in the name of the person who approved.
+`gate.approval_timeout_h` means no. The answer goes into the ledger at once. **promote** makes the candidate the champion if the ledger
+holds an approval, in the name of the person who gave it.
 **outcome** says what became of the candidate and why; a refused candidate is a green run with *promote* skipped. With `gate.mode`
 `dry_run` nobody is asked and nothing moves.
 
@@ -35,6 +36,21 @@ Read the report first: `{{ verdict['report'] }}`
 """
 
 
+# not an ApprovalOperator: that one's answer is lost when it is a no, and the ledger wants it
+class Approval(HITLOperator):
+    """Writes the answer to the ledger where Airflow hands it over: an XCom can be changed by everybody who may edit a run."""
+
+    def execute_complete(self, context, event):
+        answer = super().execute_complete(context, event)
+        report, person = context["ti"].xcom_pull("evaluate")["report"], answer["responded_by_user"]
+        if not person:
+            return stage("promote.lapse", report=report)
+        if answer["chosen_options"] == [APPROVE]:
+            return stage("promote.approve", report=report, by=person["name"])
+        reason = " ".join((answer["params_input"].get("reason") or "").split()) or "refused in Airflow"
+        return stage("promote.refuse", report=report, by=person["name"], reason=reason)
+
+
 @dag(schedule=[CANDIDATE], catchup=False, default_args=default_args(), doc_md=__doc__, tags=["model"])
 def gated_evaluation():
     @task(**GPU)
@@ -48,8 +64,7 @@ def gated_evaluation():
         ti.xcom_push("verdict", verdict)
         return "approve" if verdict["verdict"] == "pass" and verdict["mode"] != "dry_run" else None
 
-    # not an ApprovalOperator: that one's answer is lost when it is a no, and the ledger wants it
-    approve = HITLOperator(
+    approve = Approval(
         task_id="approve",
         subject="Release version {{ ti.xcom_pull('gate', key='verdict')['candidate'] }}?",
         body=QUESTION,
@@ -67,34 +82,28 @@ def gated_evaluation():
     )
 
     @task(**VERSIONING)
-    def promote(evaluation, approval):
-        if approval["chosen_options"] != [APPROVE]:
+    def promote(evaluation, decision):
+        if decision and decision["decision"] != "approval":
             raise AirflowSkipException("The candidate was not approved.")
-        return stage("promote", report=evaluation["report"], approved_by=approval["responded_by_user"]["name"])
+        return stage("promote", report=evaluation["report"])
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
-    def outcome(evaluation, promotion, ti):
-        verdict, answer = ti.xcom_pull("gate", key="verdict"), ti.xcom_pull("approve")
+    def outcome(promotion, ti):
+        verdict, decision = ti.xcom_pull("gate", key="verdict"), ti.xcom_pull("approve")
         if promotion:
             said = f"Version {promotion['version']} is champion, approved by {promotion['approved_by']}."
             said += f" {promotion['untold']}" if promotion["untold"] else ""
-        elif not answer:
+        elif not decision:
             dry = " in a dry run, which releases nothing" if verdict["mode"] == "dry_run" else ""
             said = f"The gate says {verdict['verdict']}{dry}: {' '.join(verdict['reasons'])}"
-        elif not answer["responded_by_user"]:
-            stage("promote.lapse", report=evaluation["report"])
-            said = "Nobody answered in time, so the candidate is not released."
         else:
-            by = answer["responded_by_user"]["name"]
-            reason = " ".join((answer["params_input"].get("reason") or "").split()) or "refused in Airflow"
-            stage("promote.refuse", report=evaluation["report"], by=by, reason=reason)
-            said = f"Refused by {by}: {reason}"
+            said = f"Refused by {decision['by']}: {decision['reason']}"
         log.info(said)
         return said
 
     evaluation = evaluate()
     gate(evaluation) >> approve
-    outcome(evaluation, promote(evaluation, approve.output))
+    outcome(promote(evaluation, approve.output))
 
 
 gated_evaluation()

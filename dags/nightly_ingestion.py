@@ -3,7 +3,7 @@
 
 | task | what it does |
 |---|---|
-| **ingest** | claims the inbox; every file exactly once, known bytes and unusable files go to quarantine |
+| **ingest** | claims the inbox as it is now, also if an old run is cleared; every file exactly once, known bytes and unusable files go to quarantine |
 | **validate** | decodes every clip of a shard in a process that can be killed; bad ones go to quarantine |
 | **checkpoint** | a batch's clips table must meet the expectations (Great Expectations); the data docs show the result |
 | **passed** | the shards of the batches that do go on; **all_passed** fails the run where one does not |
@@ -13,9 +13,9 @@
 | **seal** | checks a batch's poses, tracks and predictions, merges, versions with DVC and a git tag, announces it |
 
 Every task can be run again at any time: what is done already is skipped, and the sealed batch is the same, byte for byte.
-A night without new clips ends green with everything after *ingest* skipped. If an earlier night was killed after claiming files,
-this run turns them into a batch and finishes it. A batch that fails an expectation stays open without stopping others: fix the
-cause, then clear its checkpoint or seal.
+A night with nothing to do ends green with everything after *ingest* skipped. A run also goes on with all that earlier ones left
+open: files that were claimed, batches that lack a shard or are half sealed. A batch that fails an expectation stays open without
+stopping others: fix the cause, and the next night finishes it, or clear its checkpoint or seal. Until then every night ends as failed.
 
 Trigger it by hand for a night of your choice (field *night*).
 """
@@ -29,17 +29,22 @@ from violence_ops.orchestration import (
     GPU,
     VERSIONING,
     default_args,
+    night_of,
+    open_shards,
     params,
-    shards_of_night,
     stage,
 )
 
 
 @dag(
     # a new workspace waits for its first night: no run for the one that has passed
-    schedule=CronTriggerTimetable(params().schedule.nightly, timezone="UTC", run_immediately=timedelta(0)),
+    schedule=CronTriggerTimetable(
+        params().schedule.nightly, timezone=params().schedule.timezone, run_immediately=timedelta(0)
+    ),
     catchup=False,
+    # a run takes up all open batches, so no two may run at once; a backfill would not keep to the limit
     max_active_runs=1,
+    allowed_run_types=["scheduled", "manual"],  # type: ignore[list-item]  # the enum has no public name
     default_args=default_args(),
     doc_md=__doc__,
     tags=["data"],
@@ -48,15 +53,15 @@ from violence_ops.orchestration import (
 def nightly_ingestion():
     @task
     def ingest(params, dag_run):
-        night = params["night"] or (dag_run.logical_date or dag_run.run_after).date().isoformat()
-        stage("ingest", night=date.fromisoformat(night))
-        return shards_of_night(night)
+        stage("ingest", night=date.fromisoformat(params["night"] or night_of(dag_run)))
+        return open_shards()
 
     @task
     def validate(shard):
         stage("validate", **shard)
 
-    @task
+    # a shard that failed stops its own batch alone: the checkpoint of that one says which clips were not judged
+    @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
     def batches(shards):
         return sorted({shard["batch_id"] for shard in shards})
 
@@ -74,7 +79,7 @@ def nightly_ingestion():
 
     @task
     def all_passed():
-        """A leaf: otherwise a run with a stopped batch would look successful."""
+        """A leaf: otherwise a run with a failed shard or a stopped batch would look successful."""
 
     @task_group
     def shard(shard):
@@ -92,7 +97,7 @@ def nightly_ingestion():
 
         extract_poses(shard) >> annotate(shard) >> score(shard)
 
-    # a shard that failed stops its own batch alone: sealing that one says what is missing
+    # the same here: sealing the batch of a shard that failed says what is missing
     @task(outlets=[BATCHES], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, **VERSIONING)
     def seal(batch_id, outlet_events):
         stage("seal", batch_id=batch_id)
@@ -100,9 +105,10 @@ def nightly_ingestion():
 
     shards = ingest()
     batch_ids = batches(shards)
-    validate.expand(shard=shards) >> batch_ids
+    validated = validate.expand(shard=shards)
+    validated >> batch_ids
     checked = checkpoint.expand(batch_id=batch_ids)
-    checked >> all_passed()
+    [validated, checked] >> all_passed()
     going_on = passed(shards, checked)
     to_seal = batches.override(task_id="to_seal")(going_on)
     shard.expand(shard=going_on) >> seal.expand(batch_id=to_seal)

@@ -2,7 +2,7 @@
 ### Rollback: put the previous champion back
 
 A form for the release manager: say why, confirm, trigger. The alias *champion* moves back to the version before, and the ledger
-records who did it, when and why.
+records who did it, when and why. A run goes one version back, once: cleared, it does nothing, and to go further back trigger another.
 """
 
 from airflow.sdk import Param, dag, task
@@ -29,8 +29,9 @@ def rollback():
 
     @task(**VERSIONING)
     def rollback(live, params, dag_run):
-        # naming the version makes a retry a no-op instead of a second step back
-        return stage("rollback", by=dag_run.triggering_user_name, reason=params["reason"], expected_champion=live)
+        # the version refuses a rollback that a promotion was faster than, the run makes a retry or a cleared run a no-op
+        by, reason = dag_run.triggering_user_name, params["reason"]
+        return stage("rollback", by=by, reason=reason, expected_champion=live, run_id=dag_run.run_id)
 
     rollback(champion())
 

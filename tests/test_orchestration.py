@@ -50,26 +50,42 @@ def test_an_unavailable_service_is_tried_again(inside: Workspace, monkeypatch: p
         stage("ingest", night=date(2026, 1, 31))
 
 
-def test_the_shards_of_a_night_are_those_of_its_open_batches(inside: Workspace, clip_folder) -> None:
+def test_a_night_has_the_date_of_the_sites_own_clock(inside: Workspace) -> None:
+    from datetime import UTC, datetime
+
+    from violence_ops import orchestration
+
+    late = SimpleNamespace(logical_date=datetime(2026, 1, 31, 17, 0, tzinfo=UTC), run_after=None)
+    nights = []
+    for zone in ("UTC", "Asia/Tokyo"):
+        text = inside.params_file.read_text("utf-8").replace("timezone: UTC", f"timezone: {zone}")
+        inside.params_file.write_text(text, "utf-8")
+        orchestration.params.cache_clear()
+        nights.append(orchestration.night_of(late))
+    orchestration.params.cache_clear()
+    assert nights == ["2026-01-31", "2026-02-01"]
+
+
+def test_a_night_goes_on_with_every_batch_that_is_open_as_the_command_line_does(inside: Workspace, clip_folder) -> None:
     import shutil
     from datetime import date
 
-    from violence_ops.orchestration import shards_of_night
+    from violence_ops.orchestration import open_shards
 
     shutil.copytree(clip_folder, inside.inbox / "Fight")
     (batch_id,) = ingest.run(inside, inside.params(), night=date(2026, 1, 31)).batch_ids
-    (shard,) = shards_of_night("2026-01-31")
+    (shard,) = open_shards()
     assert shard["batch_id"] == batch_id
     assert len(shard["clip_ids"]) == len(list(clip_folder.iterdir()))
-    assert shards_of_night("2026-02-01") == []
+    (inside.inbox / "b.mp4").write_bytes(b"b")
+    (next_id,) = ingest.run(inside, inside.params(), night=date(2026, 2, 1)).batch_ids
+    assert [shard["batch_id"] for shard in open_shards()] == [batch_id, next_id]
 
 
-def test_the_night_that_adopts_a_killed_nights_batch_finishes_it(
-    inside: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_night_finishes_what_a_killed_one_had_claimed(inside: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import date
 
-    from violence_ops.orchestration import shards_of_night
+    from violence_ops.orchestration import open_shards
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt
@@ -83,16 +99,15 @@ def test_the_night_that_adopts_a_killed_nights_batch_finishes_it(
     adopted, own = ingest.run(inside, inside.params(), night=date(2026, 1, 2)).batch_ids
     assert (adopted[:10], own[:10]) == ("2026-01-01", "2026-01-02")
     for _ in range(2):  # also when the run is cleared as a whole
-        assert [shard["batch_id"] for shard in shards_of_night("2026-01-02")] == [adopted, own]
+        assert [shard["batch_id"] for shard in open_shards()] == [adopted, own]
         ingest.run(inside, inside.params(), night=date(2026, 1, 2))
-    assert shards_of_night("2026-01-03") == []
 
 
 def test_a_later_night_finishes_the_sealing_of_any_other(inside: Workspace) -> None:
     import subprocess
     from datetime import date
 
-    from violence_ops.orchestration import shards_of_night, stage
+    from violence_ops.orchestration import open_shards, stage
     from violence_ops.stages import seal
 
     (inside.inbox / "junk.mp4").write_bytes(b"no video")
@@ -100,12 +115,10 @@ def test_a_later_night_finishes_the_sealing_of_any_other(inside: Workspace) -> N
     stage("validate", batch_id=batch_id)
     seal.run(inside, inside.params())
     subprocess.run(["git", "-C", inside.root, "tag", "--delete", f"batch/{batch_id}"], check=True)
-    (inside.inbox / "open.mp4").write_bytes(b"of a night that is not asked for")
-    ingest.run(inside, inside.params(), night=date(2026, 2, 1))
 
-    assert shards_of_night("2026-02-02") == [{"batch_id": batch_id, "clip_ids": []}]
+    assert open_shards() == [{"batch_id": batch_id, "clip_ids": []}]
     assert stage("seal", batch_id=batch_id)["batch_ids"] == [batch_id]
-    assert shards_of_night("2026-02-02") == []
+    assert open_shards() == []
 
 
 @pytest.mark.slow
@@ -117,7 +130,7 @@ def test_a_night_killed_between_sealing_and_announcing_is_finished_by_running_it
     from datetime import date
 
     from violence_ops import versioning
-    from violence_ops.orchestration import shards_of_night, stage
+    from violence_ops.orchestration import open_shards, stage
     from violence_ops.stages import seal
 
     shutil.copytree(clip_folder, inside.inbox / "Fight")
@@ -127,14 +140,14 @@ def test_a_night_killed_between_sealing_and_announcing_is_finished_by_running_it
     seal.run(inside, inside.params())
     subprocess.run(["git", "-C", inside.root, "tag", "--delete", f"batch/{batch_id}"], check=True)
 
-    (shard,) = shards_of_night("2026-01-31")
+    (shard,) = open_shards()
     assert shard == {"batch_id": batch_id, "clip_ids": []}
     for task in ("validate", "extract_poses", "annotate", "score"):
         stage(task, **shard)
     stage("validate.checkpoint", batch_id=batch_id)
     assert stage("seal", batch_id=batch_id)["batch_ids"] == [batch_id]
     assert versioning.versioned_batches(inside) == {batch_id}
-    assert shards_of_night("2026-01-31") == []
+    assert open_shards() == []
 
 
 def test_a_failure_names_dag_task_shard_and_clips_in_one_line(caplog: pytest.LogCaptureFixture) -> None:

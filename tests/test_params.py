@@ -43,6 +43,13 @@ def test_the_shipped_file_is_valid_and_frozen() -> None:
             "schedule.nightly is 'every night' but must be a cron expression of 5 fields",
         ),
         ("schedule.nightly", "0 0 2 * * *", "must be a cron expression of 5 fields"),
+        (
+            "schedule.timezone",
+            "Berlin",
+            "schedule.timezone is 'Berlin' but must be an IANA name like UTC or Europe/Berlin",
+        ),
+        ("schedule.timezone", "../etc/passwd", "must be an IANA name"),
+        ("schedule.timezone", "Europe", "must be an IANA name"),
         ("train.family", "stgcn", "train.family is 'stgcn' but must be one of agcn, "),
         ("train.family", "_skeletons", "train.family is '_skeletons' but must be one of agcn, "),
         (
@@ -65,6 +72,9 @@ def test_the_shipped_file_is_valid_and_frozen() -> None:
         "no-number",
         "no-cron",
         "seconds",
+        "no-zone",
+        "no-zone-but-a-path",
+        "no-zone-but-a-folder",
         "no-family",
         "part-of-families",
         "no-start",

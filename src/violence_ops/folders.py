@@ -54,11 +54,6 @@ class Batch:
         """Which champion judges all clips of the batch, while it is open."""
         return self.open / "champion.json"
 
-    @property
-    def adoption(self) -> Path:
-        """Which night's run took the batch over from a killed one, while it is open."""
-        return self.open / "adoption.json"
-
     def table(self, name: str) -> Path:
         """A whole table of the sealed batch."""
         return self.sealed / f"{name}.parquet"

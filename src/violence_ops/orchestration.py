@@ -95,22 +95,25 @@ def stage(name: str, **arguments: Any) -> Any:
     return content
 
 
-def shards_of_night(night: str) -> list[dict[str, Any]]:
-    """The unfinished batches of a night, and those it adopted from a killed run of another, in pieces: `batch_id` and
-    `clip_ids` of each.
+def night_of(dag_run: Any) -> str:
+    """The date of a run by the clock of `schedule.timezone`, ISO 8601."""
+    return (dag_run.logical_date or dag_run.run_after).astimezone(params().schedule.zone).date().isoformat()
 
-    Also a batch that an earlier run of the same night left, so that clearing a whole run goes on with it; and of any night those
-    of which only the end of the sealing is missing, as one piece without clips.
+
+def open_shards() -> list[dict[str, Any]]:
+    """All unfinished batches in pieces, `batch_id` and `clip_ids` of each: the night's own, and what earlier ones left open.
+
+    A batch of which only the end of the sealing is missing is one piece without clips. The caller sees to it that no other run
+    works on any of them.
     """
     from violence_ops.stages import batches, seal
     from violence_ops.workspace import Workspace
 
     workspace = Workspace.open()
-    opened = {one for one in batches.open_batch_ids(workspace) if night in batches.nights_of(workspace.batch(one))}
-    half_sealed = {batch.batch_id for batch in seal.half_sealed(workspace)}
+    half_sealed = [batch.batch_id for batch in seal.half_sealed(workspace)]
     return [
         {"batch_id": batch_id, "clip_ids": clip_ids}
-        for batch_id in sorted(opened | half_sealed)
+        for batch_id in sorted([*batches.open_batch_ids(workspace), *half_sealed])
         for clip_ids in stage("ingest.shards", batch_id=batch_id) or [[]]
     ]
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
+from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -277,6 +278,7 @@ class DriftParams(_Section):
 
 class ScheduleParams(_Section):
     nightly: str
+    timezone: str
     retries: Annotated[int, Field(ge=0, le=20)]
     retry_delay_s: Annotated[float, Field(gt=0, le=86400)]
     max_retry_delay_s: Annotated[float, Field(gt=0, le=86400)]
@@ -295,6 +297,22 @@ class ScheduleParams(_Section):
         if fields != 5:
             raise ValueError(f"schedule.nightly is {text!r} but must be a cron expression of 5 fields like '0 2 * * *'")
         return text
+
+    @field_validator("timezone")
+    @classmethod
+    def _is_timezone(cls, name: str) -> str:
+        try:
+            ZoneInfo(name)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(
+                f"schedule.timezone is {name!r} but must be an IANA name like UTC or Europe/Berlin"
+            ) from None
+        return name
+
+    @property
+    def zone(self) -> ZoneInfo:
+        """The clock that nights go by."""
+        return ZoneInfo(self.timezone)
 
 
 class Params(_Section):

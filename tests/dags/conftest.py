@@ -19,7 +19,8 @@ ROOT = Path(__file__).parents[2]
 def params_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """All that a DAG file needs of a workspace to be read: its params.yaml."""
     folder = tmp_path_factory.mktemp("workspace")
-    (folder / "params.yaml").write_text((ROOT / "params.yaml").read_text("utf-8"), "utf-8")
+    shipped = (ROOT / "params.yaml").read_text("utf-8")
+    (folder / "params.yaml").write_text(shipped.replace("timezone: UTC", "timezone: Europe/Berlin"), "utf-8")
     return folder
 
 

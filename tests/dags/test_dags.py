@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
@@ -66,6 +67,19 @@ def test_every_dag_explains_itself_and_retries_with_back_off(dags: dict[str, Any
         assert task.has_on_failure_callback
 
 
+def test_the_shipped_retries_outlast_an_outage_of_half_an_hour(dags: dict[str, Any]) -> None:
+    task = dags["nightly_ingestion"].get_task("seal")
+    assert task.retry_exponential_backoff == 2
+    waits = [min(task.max_retry_delay, task.retry_delay * 2**tried) for tried in range(task.retries)]
+    assert sum(waits, timedelta()) >= timedelta(minutes=30)
+
+
+def test_no_two_nights_run_at_once_not_even_in_a_backfill(dags: dict[str, Any]) -> None:
+    night = dags["nightly_ingestion"]
+    assert night.max_active_runs == 1
+    assert night.allowed_run_types == {"scheduled", "manual"}
+
+
 def test_a_task_that_hangs_is_ended_but_waiting_for_a_person_is_not(dags: dict[str, Any]) -> None:
     limit = timedelta(hours=PARAMS["schedule"]["task_timeout_h"])
     limits = {f"{dag_id}.{task.task_id}": task.execution_timeout for dag_id, dag in dags.items() for task in dag.tasks}
@@ -84,6 +98,14 @@ def test_a_shard_goes_from_poses_to_score_on_its_own(dags: dict[str, Any]) -> No
     assert dag.get_task("shard.annotate").upstream_task_ids - mapped_over == {"shard.extract_poses"}
     assert dag.get_task("shard.score").upstream_task_ids - mapped_over == {"shard.annotate"}
     assert dag.get_task("seal").upstream_task_ids >= {"shard.score"}
+
+
+def test_a_shard_that_fails_stops_no_other_batch_and_fails_the_run(dags: dict[str, Any]) -> None:
+    dag = dags["nightly_ingestion"]
+    for task_id in ("batches", "passed", "seal"):
+        assert dag.get_task(task_id).trigger_rule == "all_done_min_one_success"
+    assert dag.get_task("all_passed").upstream_task_ids == {"validate", "checkpoint"}
+    assert dag.get_task("all_passed").trigger_rule == "all_success"
 
 
 def test_models_run_on_the_gpu_queue_one_at_a_time(dags: dict[str, Any]) -> None:
@@ -114,7 +136,9 @@ def test_what_moves_data_with_dvc_runs_one_at_a_time(dags: dict[str, Any]) -> No
     }
 
 
-def test_the_night_is_scheduled_by_params_and_starts_with_the_next_one(dags: dict[str, Any]) -> None:
+def test_the_night_is_scheduled_by_params_and_the_local_clock_and_starts_with_the_next_one(
+    dags: dict[str, Any],
+) -> None:
     from airflow.serialization.serialized_objects import DagSerialization
     from airflow.timetables.base import TimeRestriction
 
@@ -124,6 +148,8 @@ def test_the_night_is_scheduled_by_params_and_starts_with_the_next_one(dags: dic
     first = dag.timetable.next_dagrun_info(last_automated_data_interval=None, restriction=nothing_yet)
     assert first is not None
     assert first.run_after > datetime.now(first.run_after.tzinfo)
+    here = first.run_after.astimezone(ZoneInfo("Europe/Berlin"))  # of the workspace of these tests
+    assert (here.hour, here.minute) == (2, 0)
     assert dags["nightly_ingestion"].max_active_runs == 1
 
 
@@ -255,7 +281,7 @@ def test_a_person_is_asked_only_after_a_pass_that_counts_and_outcome_names_a_dry
     run = _Run()
     assert gate({"report": "1-vs-none"}, run) == asked
     if asked is None:
-        said = outcome({"report": "1-vs-none"}, None, run)
+        said = outcome(None, run)
         assert said.startswith(f"The gate says {verdict}")
         assert ("dry run, which releases nothing" in said) == (mode == "dry_run")
 
@@ -263,16 +289,8 @@ def test_a_person_is_asked_only_after_a_pass_that_counts_and_outcome_names_a_dry
 def test_outcome_says_who_was_not_told_of_a_release(dags: dict[str, Any]) -> None:
     outcome = dags["gated_evaluation"].get_task("outcome").python_callable
     promotion = {"version": "2", "approved_by": "ann", "untold": "The command hook tell did not take it."}
-    said = outcome({"report": "2-vs-1"}, promotion, _Run(verdict={}))
+    said = outcome(promotion, _Run(verdict={}))
     assert said == "Version 2 is champion, approved by ann. The command hook tell did not take it."
-
-
-def test_silence_is_written_down_as_a_refusal(dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    outcome, called = dags["gated_evaluation"].get_task("outcome").python_callable, []
-    monkeypatch.setitem(outcome.__globals__, "stage", lambda name, **arguments: called.append((name, arguments)))
-    run = _Run(verdict={"verdict": "pass", "mode": "enabled"}, approve={"responded_by_user": None})
-    assert outcome({"report": "2-vs-1"}, None, run).startswith("Nobody answered in time")
-    assert called == [("promote.lapse", {"report": "2-vs-1"})]
 
 
 @pytest.mark.parametrize(
@@ -295,27 +313,52 @@ def test_a_rollback_asks_for_a_reason_and_a_confirmation(
         form.validate()
 
 
+def test_a_rollback_names_its_run_and_who_triggered_it(dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    rollback, called = dags["rollback"].get_task("rollback").python_callable, []
+    monkeypatch.setitem(rollback.__globals__, "stage", lambda name, **arguments: called.append((name, arguments)))
+    rollback("3", {"reason": "it misses every fall"}, SimpleNamespace(run_id="manual__1", triggering_user_name="ann"))
+    asked = {"by": "ann", "reason": "it misses every fall", "expected_champion": "3", "run_id": "manual__1"}
+    assert called == [("rollback", asked)]
+
+
 @pytest.mark.parametrize(
-    ("user", "written"),
+    ("option", "user", "written"),
     [
-        ({"id": "ann", "name": "ann"}, ("promote.refuse", {"report": "2-vs-1", "by": "ann", "reason": "not sure"})),
-        (None, ("promote.lapse", {"report": "2-vs-1"})),
+        ("Approve", "ann", ("promote.approve", {"report": "2-vs-1", "by": "ann"})),
+        ("Reject", "ann", ("promote.refuse", {"report": "2-vs-1", "by": "ann", "reason": "not sure"})),
+        ("Reject", None, ("promote.lapse", {"report": "2-vs-1"})),
     ],
-    ids=["a no", "silence"],
+    ids=["a yes", "a no", "silence"],
 )
-def test_a_no_reaches_the_ledger_through_the_operator_that_asked(
-    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, user: Any, written: tuple[str, dict[str, str]]
+def test_the_operator_that_asked_writes_the_answer_down(
+    dags: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    option: str,
+    user: str | None,
+    written: tuple[str, dict[str, str]],
 ) -> None:
-    """Airflow's ApprovalOperator skips what comes after a no by an exception, and its answer is lost."""
-    tasks = dags["gated_evaluation"].get_task
+    approve, called = copy.deepcopy(dags["gated_evaluation"].get_task("approve")), []
+    wrote = type(approve).execute_complete.__globals__
+    monkeypatch.setitem(wrote, "stage", lambda name, **arguments: called.append((name, arguments)))
     event = {
-        "chosen_options": ["Reject"], "params_input": {"reason": "not sure"}, "responded_at": datetime(2026, 1, 1),
-        "responded_by_user": user,
+        "chosen_options": [option], "params_input": {"reason": "not sure"}, "responded_at": datetime(2026, 1, 1),
+        "responded_by_user": user and {"id": user, "name": user},
     }  # fmt: skip
-    answer = copy.deepcopy(tasks("approve")).execute_complete({}, event)
-    promote, outcome, called = tasks("promote").python_callable, tasks("outcome").python_callable, []
-    with pytest.raises(AirflowSkipException):
-        promote({"report": "2-vs-1"}, answer)
-    monkeypatch.setitem(outcome.__globals__, "stage", lambda name, **arguments: called.append((name, arguments)))
-    outcome({"report": "2-vs-1"}, None, _Run(verdict={"verdict": "pass", "mode": "enabled"}, approve=answer))
+    approve.execute_complete({"ti": _Run(evaluate={"report": "2-vs-1"})}, event)
     assert called == [written]
+
+
+def test_a_no_skips_the_release_and_a_yes_is_looked_up_in_the_ledger(
+    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote, outcome = (dags["gated_evaluation"].get_task(name).python_callable for name in ("promote", "outcome"))
+    called: list[Any] = []
+    monkeypatch.setitem(promote.__globals__, "stage", lambda name, **arguments: called.append((name, arguments)))
+    refusal = {"decision": "refusal", "by": "ann", "reason": "not sure"}
+    with pytest.raises(AirflowSkipException):
+        promote({"report": "2-vs-1"}, refusal)
+    assert outcome(None, _Run(verdict={}, approve=refusal)) == "Refused by ann: not sure"
+    # what the XCom says of a yes, and by whom, counts for nothing; it is missing if somebody marks the task as a success
+    for claimed in ({"decision": "approval", "by": "eve"}, None):
+        promote({"report": "2-vs-1"}, claimed)
+    assert called == [("promote", {"report": "2-vs-1"})] * 2

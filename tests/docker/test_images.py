@@ -208,6 +208,18 @@ def test_every_airflow_setting_exists() -> None:
     assert used <= known
 
 
+def test_a_task_may_wait_for_a_free_worker_for_longer_than_any_night_lasts(monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.configuration import conf
+
+    for key, value in _environment(SERVICES["scheduler"]).items():
+        if key.startswith("AIRFLOW__SCHEDULER__"):
+            monkeypatch.setenv(key, value)
+    params = yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
+    longest_night_h = 24  # and then a task that runs to its limit
+    patience_h = conf.getfloat("scheduler", "task_queued_timeout") / 3600
+    assert patience_h >= longest_night_h + params["schedule"]["task_timeout_h"]
+
+
 def test_mlflow_understands_its_command() -> None:
     flags = [word for word in SERVICES["mlflow"]["command"] if word.startswith("--")]
     text = subprocess.run(

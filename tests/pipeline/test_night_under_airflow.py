@@ -20,7 +20,7 @@ from violence_ops import ledger, services, versioning
 from violence_ops.airflow_api import AirflowApi
 from violence_ops.errors import ServiceUnavailable, UserError
 from violence_ops.processes import is_alive
-from violence_ops.stages import ingest, init, status, synth
+from violence_ops.stages import batches, ingest, init, status, synth
 from violence_ops.stages import services as stage
 from violence_ops.video import decode
 from violence_ops.video.write import VideoWriter
@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 _LIMIT_S = 900.0
 _CLIPS = 22
-_PER_BATCH = ("checkpoint", "seal", "all_passed")
+_PER_BATCH = ("validate", "checkpoint", "seal", "all_passed")
 _SMALL = {
     "ingest.settle_s": 0,
     "ingest.shard_size": 8,
@@ -47,6 +47,7 @@ _SMALL = {
     "gate.max_latency_ms": 60_000.0,
     "gate.approvers": ["release-manager"],
     "holdout.share": 0.45,  # five source groups of two clips, which the gate asks for
+    "schedule.retries": 2,
     "schedule.retry_delay_s": 1.0,
     # the first training needs no new clips; of so few clips only loose limits say that they drifted
     "train.min_new_clips": 100,
@@ -66,6 +67,7 @@ class Night:
     states: dict[str, str]
     tasks: dict[str, dict[str, Any]]
     refusals: list[str]
+    forged: dict[str, str]
 
 
 @pytest.fixture(scope="module")
@@ -91,6 +93,7 @@ def _run(workspace: Workspace, api: AirflowApi) -> Night:
     states["retraining"] = api.wait("retraining", run_ids["retraining"], timeout_s=_LIMIT_S)
     first = _first_run(api, "gated_evaluation")
     assert api.wait("gated_evaluation", first, timeout_s=_LIMIT_S, on_poll=lambda _: _reject(workspace)) == "success"
+    forged = _forge_an_approval(api)
     run_ids["gated_evaluation"] = api.trigger("gated_evaluation")
     states["gated_evaluation"] = api.wait(
         "gated_evaluation",
@@ -103,7 +106,7 @@ def _run(workspace: Workspace, api: AirflowApi) -> Night:
         for dag_id, run_id in run_ids.items()
         for task in api.tasks(dag_id, run_id)
     }
-    return Night(workspace, api, states, tasks, refusals)
+    return Night(workspace, api, states, tasks, refusals, forged)
 
 
 def _first_run(api: AirflowApi, dag_id: str) -> str:
@@ -118,6 +121,24 @@ def _reject(workspace: Workspace) -> None:
     with stage.api(workspace, "release-manager") as manager:
         for approval in manager.approvals():
             manager.respond(approval, "Reject")
+
+
+def _forge_an_approval(api: AirflowApi) -> dict[str, str]:
+    """Say in a run, as somebody who may edit it, that the release manager has approved; the state of each of its tasks."""
+    run_id = api.trigger("gated_evaluation")
+    task = f"dags/gated_evaluation/dagRuns/{run_id}/taskInstances/approve"
+    claimed = {
+        "chosen_options": ["Approve"], "responded_by_user": {"id": "release-manager", "name": "release-manager"},
+        "decision": "approval", "by": "release-manager",
+    }  # fmt: skip
+
+    def forge(tasks: list[dict[str, Any]]) -> None:
+        if any(one["task_id"] == "approve" and one["state"] == "awaiting_input" for one in tasks):
+            api._send("POST", f"{task}/xcomEntries", {"key": "return_value", "value": claimed})
+            api._send("PATCH", task, {"new_state": "success"})
+
+    api.wait("gated_evaluation", run_id, timeout_s=_LIMIT_S, on_poll=forge)
+    return {one["task_id"]: one["state"] for one in api.tasks("gated_evaluation", run_id)}
 
 
 def _approve(workspace: Workspace, refusals: list[str]) -> None:
@@ -149,6 +170,10 @@ def test_a_no_moves_nothing_and_the_approved_candidate_is_champion_in_the_name_o
         ("refusal", "release-manager"), ("approval", "release-manager"),
     ]  # fmt: skip
     assert decisions[0].seq < min(entry.seq for entry in ledger.read(night.workspace) if entry.event == "promotion")
+
+
+def test_an_approval_that_is_written_into_a_run_releases_nothing(night: Night) -> None:
+    assert (night.forged["approve"], night.forged["promote"]) == ("success", "failed")
 
 
 def test_who_is_no_approver_cannot_answer_over_rest(night: Night) -> None:
@@ -195,19 +220,53 @@ def test_batches_that_are_stopped_fail_the_night_and_stop_no_other(night: Night)
     ingest.run(workspace, workspace.params(), night=date(2026, 2, 3))
     _drop_a_covered_camera(workspace.inbox)
     ingest.run(workspace, workspace.params(), night=date(2026, 2, 3))
+    _drop_what_no_shard_can_judge(workspace)
     synth.run(workspace.inbox, 2, seed=78, groups=2, with_truth=False, duration_s=1.5)
     run_id = night.api.trigger("nightly_ingestion", {"night": "2026-02-03"})
     assert night.api.wait("nightly_ingestion", run_id, timeout_s=_LIMIT_S) == "failed"
     tasks = night.api.tasks("nightly_ingestion", run_id)
     states = {name: sorted(task["state"] for task in tasks if task["task_id"] == name) for name in _PER_BATCH}
     assert states == {
-        "checkpoint": ["failed", "success", "success"],  # of the broken file
+        "validate": ["failed", "success", "success", "success"],
+        "checkpoint": ["failed", "failed", "success", "success"],  # of that shard, and of the broken file
         "seal": ["failed", "success"],  # of the covered camera
         "all_passed": ["upstream_failed"],
     }
     seen = status.run(workspace)
     assert len(seen.sealed) == len(before) + 1
-    assert len(seen.open) == 2
+    assert len(seen.open) == 3
+
+
+def test_the_next_night_goes_on_with_a_batch_that_an_earlier_one_left_open(night: Night) -> None:
+    workspace, before = night.workspace, set(status.run(night.workspace).sealed)
+    mended = _put_it_back(workspace)
+    run_id = night.api.trigger("nightly_ingestion", {"night": "2026-02-04"})
+    assert night.api.wait("nightly_ingestion", run_id, timeout_s=_LIMIT_S) == "failed"  # two others are stopped again
+    assert set(status.run(workspace).sealed) - before == {mended}
+
+
+def _lost(workspace: Workspace) -> Path:
+    folder = workspace.root.parent / "lost"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def _put_it_back(workspace: Workspace) -> str:
+    """Mend what `_drop_what_no_shard_can_judge` broke; the batch."""
+    (video,) = _lost(workspace).iterdir()
+    batch = workspace.batch(video.stem)
+    (clip,) = batches.read_manifest(batch).clips
+    video.rename(batches.video_of(batch, clip))
+    return batch.batch_id
+
+
+def _drop_what_no_shard_can_judge(workspace: Workspace) -> None:
+    """A clip of a batch of its own, whose file is gone."""
+    synth.run(workspace.inbox, 1, seed=79, groups=1, with_truth=False, duration_s=1.5)
+    (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 2, 3)).batch_ids
+    batch = workspace.batch(batch_id)
+    (clip,) = batches.read_manifest(batch).clips
+    batches.video_of(batch, clip).rename(_lost(workspace) / f"{batch_id}.mp4")
 
 
 def _drop_a_covered_camera(inbox: Path) -> None:

@@ -17,11 +17,13 @@ import pytest
 
 from violence_ops.catalog import Catalog
 from violence_ops.errors import ServiceUnavailable
+from violence_ops.params import load_params
 from violence_ops.stages import batches, explain, ingest, intake, labels, quarantine, status
 from violence_ops.stages.index import open_catalog, rebuild
 from violence_ops.workspace import Workspace
 
 NIGHT = date(2026, 1, 1)
+SHIPPED = Path(__file__).parents[2] / "params.yaml"
 
 
 def take_in(workspace: Workspace, night: date = NIGHT) -> ingest.IngestResult:
@@ -136,7 +138,8 @@ def test_rows_without_a_file_and_folders_that_are_no_label_are_named(workspace: 
     ):
         (workspace.inbox / name).parent.mkdir(parents=True, exist_ok=True)
         (workspace.inbox / name).write_bytes(name.encode())
-    rows_lost, folders = take_in(workspace).notices
+    unfinished, rows_lost, folders = take_in(workspace).notices
+    assert "upload.part" in unfinished
     assert "Fight/a.mp4, missing0.mp4, missing1.mp4, missing2.mp4, missing3.mp4 and 2 more;" in rows_lost
     assert "Fights/ (2), Sideways/ (1); labels are NonFight, Fight." in folders
 
@@ -167,6 +170,21 @@ def test_files_that_are_still_written_wait_for_the_next_run(new_workspace: Calla
     result = take_in(workspace)
     assert (result.batch_ids, result.left) == ([], 3)
     assert len(list(workspace.inbox.iterdir())) == 5
+    (notice,) = result.notices
+    assert notice.startswith("3 files are left for the next run, because they may still be being written")
+    assert notice.endswith("3600 s: ingest.settle_s): upload.mp4.part, x.tmp, young.mp4.")
+
+
+def test_a_new_workspace_gives_an_upload_that_stalls_half_a_minute(new_workspace: Callable[..., Workspace]) -> None:
+    workspace = new_workspace(**{"ingest.settle_s": load_params(SHIPPED).ingest.settle_s})
+    clip = workspace.inbox / "a.mp4"
+    clip.write_bytes(b"the first half")
+    stalled = clip.stat().st_ctime + 25
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ingest.inbox.time, "time", lambda: stalled)
+        assert take_in(workspace).claimed == 0
+        patch.setattr(ingest.inbox.time, "time", lambda: stalled + 10)
+        assert take_in(workspace).claimed == 1
 
 
 def test_the_same_clips_on_the_same_night_give_the_same_batch(new_workspace: Callable[..., Workspace]) -> None:

@@ -472,6 +472,38 @@ def test_an_approver_refuses_from_the_command_line_once_and_anybody_else_may_not
     assert registry.alias("champion") == "1"
 
 
+def test_a_release_that_names_nobody_needs_an_approval_in_the_ledger_that_still_stands(
+    passed: Workspace, params: Params, registry: Registry
+) -> None:
+    def refused() -> bool:
+        with pytest.raises(RefusedByGate, match="holds no approval of 2-vs-1"):
+            promote.run(passed, params)
+        return registry.alias("champion") == "1"
+
+    assert refused()
+    with pytest.raises(RefusedByGate, match="eve may not decide"):
+        promote.approve(passed, params, by="eve")
+    assert refused()
+    promote.approve(passed, params, by="admin")
+    promote.refuse(passed, params, by="admin", reason="on second thoughts")
+    assert refused()
+    decision = promote.approve(passed, params, by="admin")
+    assert promote.approve(passed, params, by="admin") == decision
+    result = promote.run(passed, params)
+    assert (result.moved, result.approved_by) == (True, "admin")
+    done = [entry for entry in ledger.read(passed) if entry.event == "promotion"][-1]
+    assert (done.actor, done.payload["approval"]) == ("admin", decision.seq)
+    assert not promote.run(passed, params).moved
+
+
+def test_a_report_that_the_gate_did_not_pass_cannot_be_approved(
+    passed: Workspace, params: Params, write_evaluation: Judge
+) -> None:
+    write_evaluation("3", "1")
+    with pytest.raises(RefusedByGate, match="has not judged"):
+        promote.approve(passed, params, "3-vs-1", by="admin")
+
+
 def test_a_refusal_binds_the_others_until_who_refused_approves_or_it_is_judged_again(
     passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
 ) -> None:
@@ -559,6 +591,20 @@ def test_rollbacks_go_back_release_by_release_and_stop_at_the_first(
     assert rollback.run(passed, params, by="ada", reason="r").version == "1"
     with pytest.raises(WorkspaceError, match="first champion"):
         rollback.run(passed, params, by="ada", reason="r")
+    assert registry.alias("champion") == "1"
+
+
+def test_a_run_of_airflow_that_is_cleared_rolls_nothing_back_again(
+    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+) -> None:
+    _release_2_and_3(passed, params, write_evaluation)
+    results = []
+    for run_id in ("first", "first", "second", "first"):
+        live = rollback.live(passed, params)  # as the task before asks anew
+        results.append(rollback.run(passed, params, by="ada", reason="r", expected_champion=live, run_id=run_id))
+    assert [(one.rolled_back, one.version, one.moved) for one in results] == [
+        ("3", "2", True), ("3", "2", False), ("2", "1", True), ("3", "2", False),
+    ]  # fmt: skip
     assert registry.alias("champion") == "1"
 
 

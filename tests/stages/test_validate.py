@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from violence_ops.errors import WorkspaceError
+from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.stages import batches, ingest, quarantine, validate
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
@@ -54,6 +54,23 @@ def test_a_checkpoint_before_all_clips_are_judged_is_refused(workspace: Workspac
     validate.run(workspace, workspace.params(), batch_id=batch_id, clip_ids=shard[:2])
     with pytest.raises(WorkspaceError, match="4 clips"):
         validate.checkpoint(workspace, workspace.params(), batch_id=batch_id)
+
+
+def test_the_checkpoint_tells_the_catalog_what_a_shard_has_judged_and_could_not_tell(
+    workspace: Workspace, clip_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch_id = ingested(workspace, clip_folder)
+
+    def lost(*_: object) -> None:
+        raise ServiceUnavailable("The catalog does not answer.")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(validate, "record", lost)
+        with pytest.raises(ServiceUnavailable):
+            validate.run(workspace, workspace.params(), batch_id=batch_id)
+    validate.checkpoint(workspace, workspace.params(), batch_id=batch_id)
+    with open_catalog(workspace) as catalog:
+        assert catalog.counts()["status"] == {"accepted": 6}
 
 
 def test_limits_that_change_judge_accepted_clips_again(workspace: Workspace, clip_folder: Path) -> None:

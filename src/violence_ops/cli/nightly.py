@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from datetime import UTC, date, datetime
+from datetime import date, datetime
 from typing import Annotated
+from zoneinfo import ZoneInfo
 
 import typer
 
@@ -24,9 +25,9 @@ from violence_ops.errors import InputUnusable, UsageError, UserError
 from violence_ops.records import TRANSIENT
 
 
-def night_date(value: str | None) -> date:
+def night_date(value: str | None, zone: ZoneInfo) -> date:
     if value is None:
-        return datetime.now(UTC).date()
+        return datetime.now(zone).date()
     try:
         return date.fromisoformat(value)
     except ValueError:
@@ -40,7 +41,8 @@ def night_date(value: str | None) -> date:
 def ingest(
     workspace: WorkspaceOption = None,
     night: Annotated[
-        str | None, typer.Option(help="The night the batch belongs to, YYYY-MM-DD; default: today, UTC.")
+        str | None,
+        typer.Option(help="The night the batch belongs to, YYYY-MM-DD; default: today in schedule.timezone."),
     ] = None,
     dry_run: DryRunOption = False,
     settings: SetOption = None,
@@ -51,7 +53,9 @@ def ingest(
 
     opened, params = open_workspace(workspace, settings)
     with progress_bar() as progress:
-        result = stage.run(opened, params, night=night_date(night), dry_run=dry_run, progress=progress)
+        result = stage.run(
+            opened, params, night=night_date(night, params.schedule.zone), dry_run=dry_run, progress=progress
+        )
     show(result, as_json)
 
 
@@ -104,7 +108,7 @@ _batch_command("seal", "seal", "Check, version and announce a finished batch.")
 @app.command()
 def night(
     workspace: WorkspaceOption = None,
-    night: Annotated[str | None, typer.Option(help="YYYY-MM-DD; default: today, UTC.")] = None,
+    night: Annotated[str | None, typer.Option(help="YYYY-MM-DD; default: today in schedule.timezone.")] = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -116,7 +120,7 @@ def night(
 
     opened, params = open_workspace(workspace, settings)
     with progress_bar() as progress:
-        result = stage.run(opened, params, night=night_date(night), progress=progress)
+        result = stage.run(opened, params, night=night_date(night, params.schedule.zone), progress=progress)
     show(result, as_json)
     if result.shadow_problem:
         said = f"The version in shadow has not judged this night: {result.shadow_problem}"

@@ -25,8 +25,14 @@ from violence_ops.files import write_text
 from violence_ops.stages import init, services
 from violence_ops.workspace import Workspace
 
-QUICK: Final = {"ingest.settle_s": 0.0, "train.family": "stgcnpp_two_streams", "gate.min_recall": 0.5}
-"""Files count as complete at once, the family is the best on few clips, and ten Fight clips make recall a coarse figure."""
+QUICK: Final = {
+    "ingest.settle_s": 0.0,
+    "schedule.retries": 2,
+    "train.family": "stgcnpp_two_streams",
+    "gate.min_recall": 0.5,
+}
+"""Files count as complete at once, a failure is soon said, the family is the best on few clips, and ten Fight clips make recall a
+coarse figure."""
 
 
 @dataclass(frozen=True, slots=True)

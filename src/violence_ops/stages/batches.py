@@ -79,19 +79,6 @@ def read_manifest(batch: Batch) -> Manifest:
     return Manifest(content["batch_id"], content["night"], clips, facts)
 
 
-def adopt(batch: Batch, night: str) -> None:
-    """Leave an open batch that a killed run began to the run of another night."""
-    write_json(batch.adoption, {"night": night})
-
-
-def nights_of(batch: Batch) -> set[str]:
-    """The nights whose runs finish a batch: its own, and the one that adopted it."""
-    nights = {batch.batch_id.rpartition("-")[0]}
-    if batch.adoption.is_file():
-        nights.add(read_json(batch.adoption, "remove it and run `violence-ops night`")["night"])
-    return nights
-
-
 def open_batch_ids(workspace: Workspace) -> list[str]:
     """Batches that were ingested and not yet sealed, oldest first."""
     names = sorted(path.parent.name for path in workspace.work.glob("*/batch.json"))

@@ -171,7 +171,11 @@ def _catalog(workspace: Workspace) -> Finding:
 
 
 def _params(workspace: Workspace) -> Finding:
-    return _finding("params.yaml", lambda: f"valid, {workspace.params().schedule.nightly} is the nightly schedule")
+    def look() -> str:
+        schedule = workspace.params().schedule
+        return f"valid, {schedule.nightly} {schedule.timezone} is the nightly schedule"
+
+    return _finding("params.yaml", look)
 
 
 def _poses(workspace: Workspace) -> Finding:

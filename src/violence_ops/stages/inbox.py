@@ -49,7 +49,7 @@ class Scan:
     """The inbox at one moment: complete files in order of their names, how many files and closed folders are left for later,
     and what was odd.
 
-    `unmet` are the rows' paths without a file so far, `too_deep` the folders whose own path is too long to look into,
+    `unsettled` are files that may still be being written, `unmet` the rows' paths without a file so far, `too_deep` the folders whose own path is too long to look into,
     `unlabelled` how many clips without a label each folder holds.
     """
 
@@ -58,6 +58,7 @@ class Scan:
     notices: list[str] = field(default_factory=list)
     spent: frozenset[str] = frozenset()
     tables: list[tuple[Path, os.stat_result]] = field(default_factory=list)
+    unsettled: list[str] = field(default_factory=list)
     unmet: dict[str, None] = field(default_factory=dict)
     too_deep: list[str] = field(default_factory=list)
     unlabelled: Counter[str] = field(default_factory=Counter)
@@ -87,11 +88,18 @@ def scan(inbox: Path, settle_s: float, spent: Collection[str] = ()) -> Scan:
             shown = printable(os.path.relpath(path, inbox))
             found.notices.append(f"{shown} cannot be read ({error.strerror}): give the pipeline's user access.")
     found.drops.sort(key=lambda item: item[1].source_path)
-    found.notices += _overlooked(found)
+    found.notices += _overlooked(found, settle_s)
     return found
 
 
-def _overlooked(found: Scan) -> Iterator[str]:
+def _overlooked(found: Scan, settle_s: float) -> Iterator[str]:
+    if found.unsettled:
+        count = len(found.unsettled)
+        yield (
+            f"{count} {'file is' if count == 1 else 'files are'} left for the next run, because they may still be being written (a name "
+            f"that says so; or they, or their {LABELS_FILE}, changed in the last {settle_s:g} s: ingest.settle_s): "
+            f"{_some(sorted(found.unsettled))}."
+        )
     if found.too_deep:
         folders = _some([f"{folder[:_SHOWN]}…" for folder in found.too_deep])
         yield f"Folders whose path has more than {_MAX_PATH} characters are not looked into: {folders}; move their files up."
@@ -220,6 +228,7 @@ def _add(
     unsettled = status.st_ctime > before or entry.name.lower().endswith(_UNFINISHED)
     if stat.S_ISREG(status.st_mode) and unsettled:
         found.left += 1
+        found.unsettled.append(printable(relative)[:_MAX_PATH])
         return
     found.drops.append((path, _drop(relative, rows.get(relative, {}), found)))
 

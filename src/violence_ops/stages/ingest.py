@@ -63,7 +63,7 @@ def run(
             if decision is None:
                 decision = intake.decide(workspace, params, claim, catalog, progress)
                 claim.decide(decision)
-            if kept := _carry_out(workspace, catalog, claim, decision, own.night, result):
+            if kept := _carry_out(workspace, catalog, claim, decision, result):
                 _keep(claim, kept)
             else:
                 claim.release(workspace)
@@ -103,9 +103,9 @@ def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[
 
 
 def _carry_out(
-    workspace: Workspace, catalog: Catalog, claim: Claim, decision: dict[str, Any], night: str, result: IngestResult
+    workspace: Workspace, catalog: Catalog, claim: Claim, decision: dict[str, Any], result: IngestResult
 ) -> list[dict[str, Any]]:
-    """Put every file where the decision says, unless its clip was forgotten since; `night` is that of this run.
+    """Put every file where the decision says, unless its clip was forgotten since.
 
     Can be repeated after a crash at any point. Returns what was refused and has to stay in the claim.
     """
@@ -127,8 +127,6 @@ def _carry_out(
     if batch_id := decision["batch_id"]:
         batch = workspace.batch(batch_id)
         _make_batch(workspace, catalog, claim, batch, decision["clips"])
-        if claim.night != night and not batch.is_sealed:
-            batches.adopt(batch, night)
         result.batch_ids.append(batch_id)
         result.claimed += len(decision["clips"])
     _sort_duplicates(workspace, catalog, claim.night, copies, result)

@@ -51,12 +51,13 @@ class PromoteResult:
 
 @dataclass(frozen=True, slots=True)
 class DecisionResult:
-    """A person's decision on a report, and the line of the ledger that holds it."""
+    """A person's decision on a report (`approval` or `refusal`, the latter with a reason), and the line of the ledger that holds it."""
 
     report: str
     decision: str
     by: str
     seq: int
+    reason: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-able values."""
@@ -65,6 +66,18 @@ class DecisionResult:
     def lines(self) -> list[str]:
         """What a person reads."""
         return [f"{self.decision.capitalize()} of {self.report} by {self.by}: line {self.seq} of the ledger."]
+
+
+def approve(workspace: Workspace, params: Params, report: Path | str | None = None, *, by: str) -> DecisionResult:
+    """Write a person's approval of a report (default: the newest) to the ledger, once; `run` then releases it.
+
+    Raises RefusedByGate if the gate did not pass that very report, the person is no approver, or another one has refused it.
+    """
+    with workspace.lock("release"):
+        chosen = reports.find(workspace, report)
+        _check_verdict(workspace, params, chosen, by)
+        _check_approver(params, by)
+        return _decide(workspace, chosen, "approval", by, {})
 
 
 def refuse(
@@ -92,13 +105,13 @@ def run(
     params: Params,
     *,
     report: Path | str | None = None,
-    approved_by: str,
+    approved_by: str | None = None,
     expected_champion: str | None = None,
     dry_run: bool = False,
 ) -> PromoteResult:
     """Make the candidate of a report (default: the newest) the champion.
 
-    Raises RefusedByGate if the gate did not pass that very report under the policy of `params`, `approved_by` is no approver,
+    Without `approved_by` the ledger must hold the approval (`approve`) already, and names who gave it. Raises RefusedByGate if the gate did not pass that very report under the policy of `params`, `approved_by` is no approver,
     another one has refused it, another package was judged than is registered, the holdout went stale since, or the champion is
     not the one that the report compares with (or not `expected_champion`, where given); LedgerBroken if the ledger does not
     verify; WorkspaceError if the alias was moved by hand. Nothing moves then. A second run is a no-op, also after a crash in the
@@ -108,6 +121,7 @@ def run(
     with workspace.lock("release"):
         registry = releases.open_registry(workspace)
         chosen = reports.find(workspace, report)
+        approved_by = approved_by or _approver(workspace, chosen)
         _check_verdict(workspace, params, chosen, approved_by)
         _check_approver(params, approved_by)
         if not dry_run:
@@ -130,6 +144,18 @@ def run(
         version=version, previous=previous, approved_by=approved_by, report=chosen.files.name,
         moved=moves and not dry_run, dry_run=dry_run, untold=None if dry_run else notify.run(workspace).problem,
     )  # fmt: skip
+
+
+def _approver(workspace: Workspace, chosen: reports.Report) -> str:
+    """Who has approved an evaluation, as the ledger's last decision on it says."""
+    decisions = [entry for entry in releases.check_ledger(workspace) if entry.event in _DECISIONS]
+    last = next((one for one in reversed(decisions) if one.payload.get("digest") == chosen.digest), None)
+    if last is None or last.event != "approval":
+        raise RefusedByGate(
+            f"The ledger holds no approval of {chosen.files.name}: an approver gives it in Airflow, or with `violence-ops promote "
+            "--approve --by NAME`."
+        )
+    return last.actor
 
 
 def _check_verdict(workspace: Workspace, params: Params, chosen: reports.Report, by: str) -> None:
@@ -232,4 +258,4 @@ def _decide(
     last = earlier[-1] if earlier else None
     if last is None or (last.event, last.actor, last.payload) != (decision, by, payload):
         last = releases.record(workspace, actor=by, event=decision, payload=payload)
-    return DecisionResult(report=chosen.files.name, decision=decision, by=by, seq=last.seq)
+    return DecisionResult(chosen.files.name, decision, by, last.seq, last.payload.get("reason"))

@@ -83,12 +83,14 @@ def run(
     by: str | None,
     reason: str,
     expected_champion: str | None = None,
+    run_id: str | None = None,
     dry_run: bool = False,
 ) -> RollbackResult:
     """Put back the champion that was live before the present one was promoted, as the ledger tells it.
 
     With `expected_champion` a repeated call is a no-op once that version has been rolled back; without it, each call goes one
-    release further back. A call after a crash in the middle finishes what was begun. Raises WorkspaceError if there is no
+    release further back. `run_id` goes into the ledger, and a run that has rolled back once never does so again, whatever the champion
+    is by then. A call after a crash in the middle finishes what was begun. Raises WorkspaceError if there is no
     earlier champion, or the registry's champion is not the ledger's; LedgerBroken if the ledger does not verify.
     """
     by = named(by)
@@ -99,12 +101,12 @@ def run(
         releases.check_ledger(workspace)
         closed = None if dry_run else releases.recover(workspace, registry)
         entries, current = ledger.read(workspace), releases.agreed_champion(workspace, registry)
-        done = _already(entries, closed, expected_champion)
+        done = _of_run(entries, run_id) or _already(entries, closed, expected_champion)
         if done is None:
             version, present = _step(entries, current, expected_champion)
             registry.version(version)
             if not dry_run:
-                facts = {"reason": reason}
+                facts = {"reason": reason} | ({"run_id": run_id} if run_id else {})
                 releases.move(
                     workspace, registry, event="rollback", actor=by, to=version, expected=present, facts=facts
                 )
@@ -144,6 +146,12 @@ def verify_ledger(workspace: Workspace) -> VerifyResult:
         return VerifyResult(len(entries), releases.champion(workspace))
     except ServiceUnavailable as error:
         return VerifyResult(len(entries), releases.last_champion(entries), f"Its champion was not compared: {error}")
+
+
+def _of_run(entries: list[ledger.Entry], run_id: str | None) -> ledger.Entry | None:
+    """The rollback that a run has done."""
+    done = (entry for entry in entries if entry.event == "rollback" and entry.payload["phase"] == "done")
+    return next((entry for entry in done if run_id and entry.payload.get("run_id") == run_id), None)
 
 
 def _already(entries: list[ledger.Entry], closed: ledger.Entry | None, expected: str | None) -> ledger.Entry | None:

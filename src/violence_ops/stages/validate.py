@@ -104,8 +104,13 @@ def _judge_again(workspace: Workspace, params: Params, batch: Batch) -> None:
 
 def _check_clips(workspace: Workspace, params: Params, batch: Batch) -> expectations.CheckResult:
     clips = judged_clips(workspace, batch)
-    if params.validation.near_duplicate_bits:
-        clips = _refuse_near_duplicates(workspace, params, batch, batches.read_manifest(batch).night, clips)
+    with open_catalog(workspace) as catalog:
+        if params.validation.near_duplicate_bits:
+            clips = _refuse_near_duplicates(
+                workspace, params, batch, batches.read_manifest(batch).night, clips, catalog
+            )
+        # a shard may have judged its clips and failed at telling the catalog
+        record(workspace, catalog, batch, clips)
     frame = pa.Table.from_pylist([clip.to_dict() for clip in clips], CLIPS_SCHEMA).to_pandas()
     return expectations.check_clips(workspace, batch.batch_id, frame, params.validation, params.expectations)
 
@@ -182,29 +187,26 @@ def _write(workspace: Workspace, batch: Batch, night: str, verdict: ClipRecord, 
 
 
 def _refuse_near_duplicates(
-    workspace: Workspace, params: Params, batch: Batch, night: str, clips: list[ClipRecord]
+    workspace: Workspace, params: Params, batch: Batch, night: str, clips: list[ClipRecord], catalog: Catalog
 ) -> list[ClipRecord]:
     """Quarantine accepted clips whose perceptual hash nearly equals that of an earlier clip (by batch, then clip_id)."""
-    with open_catalog(workspace) as catalog:
-        earlier = catalog.perceptual_hashes(batch.batch_id)
-        own = [clip for clip in clips if clip.status == "accepted"]
-        names = [*earlier, *(clip.clip_id for clip in own)]
-        hashes = np.array(
-            [int(value or "0", 16) for value in (*earlier.values(), *(c.perceptual_hash for c in own))], np.uint64
-        )
-        kept = np.arange(len(names)) < len(earlier)
-        refused = {}
-        for place, clip in enumerate(own, start=len(earlier)):
-            near = np.bitwise_count(hashes ^ hashes[place]) <= params.validation.near_duplicate_bits
-            if (near & kept).any():
-                first = names[int((near & kept).argmax())]
-                with unless_forgotten(workspace, clip.clip_id):
-                    refused[clip.clip_id] = _refuse_near_duplicate(workspace, batch, night, clip, first)
-            else:
-                kept[place] = True
-        result = [refused.get(clip.clip_id, clip) for clip in clips]
-        record(workspace, catalog, batch, result)
-    return result
+    earlier = catalog.perceptual_hashes(batch.batch_id)
+    own = [clip for clip in clips if clip.status == "accepted"]
+    names = [*earlier, *(clip.clip_id for clip in own)]
+    hashes = np.array(
+        [int(value or "0", 16) for value in (*earlier.values(), *(c.perceptual_hash for c in own))], np.uint64
+    )
+    kept = np.arange(len(names)) < len(earlier)
+    refused = {}
+    for place, clip in enumerate(own, start=len(earlier)):
+        near = np.bitwise_count(hashes ^ hashes[place]) <= params.validation.near_duplicate_bits
+        if (near & kept).any():
+            first = names[int((near & kept).argmax())]
+            with unless_forgotten(workspace, clip.clip_id):
+                refused[clip.clip_id] = _refuse_near_duplicate(workspace, batch, night, clip, first)
+        else:
+            kept[place] = True
+    return [refused.get(clip.clip_id, clip) for clip in clips]
 
 
 def _refuse_near_duplicate(workspace: Workspace, batch: Batch, night: str, clip: ClipRecord, first: str) -> ClipRecord:
