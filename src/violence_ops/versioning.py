@@ -143,6 +143,15 @@ def commit_stage(workspace: Workspace, names: Iterable[str], message: str, param
     return revision(workspace)
 
 
+def push_stage(workspace: Workspace, name: str) -> None:
+    """Send what `commit_stage` recorded of a stage of dvc.yaml to the default remote; a no-op if it is there.
+
+    Inside `dvc repro` nothing is done: DVC has not recorded the stage yet. Raises ServiceUnavailable if the remote cannot be reached.
+    """
+    if not inside_repro(workspace):
+        _push(workspace, f"{workspace.dvc_file}:{name}")
+
+
 def status(workspace: Workspace) -> dict[str, Any]:
     """What `dvc repro` would redo, and data that is not what was recorded: empty when all is in order."""
     with repository(workspace) as repo:
@@ -324,6 +333,25 @@ def content_at(workspace: Workspace, commit: str, name: str) -> bytes:
 
 
 # the pieces
+
+
+def _push(workspace: Workspace, target: str) -> None:
+    """Send the data that a pointer or a stage names now, without DVC's lock and ours: an upload may take hours.
+
+    Objects have names after their content and are in the remote at once or not at all, so that two uploads do each other no harm.
+    """
+    from dvc.exceptions import UploadError
+    from dvc.repo import Repo
+
+    with repository(workspace) as repo:
+        used = translated(workspace, lambda: repo.index.used_objs([target], push=True))
+
+    def send() -> None:
+        if failed := repo.cloud.push(set().union(*used.values())).failed:
+            raise UploadError(len(failed))
+
+    with Repo(str(workspace.root)) as repo:
+        translated(workspace, send)
 
 
 def _remove_dead_index_lock(workspace: Workspace) -> None:
