@@ -1,7 +1,8 @@
 """DVC and git of a workspace, which is a repository of its own; with `versioning_erase`, `versioning_experiment`,
 `versioning_history` and `versioning_remote` all that speaks to them.
 
-One writer at a time: whatever changes the repository holds the workspace's lock `versioning`.
+One writer at a time: whatever changes the repository holds the workspace's lock `versioning`. Uploads hold `push` instead, with each
+other, so that nobody waits for one but who erases: that holds `push` alone, and takes it before `versioning`.
 """
 
 from __future__ import annotations
@@ -104,7 +105,7 @@ def init(workspace: Workspace, *, remote_url: str | None = None, remote_endpoint
 def add_batch(workspace: Workspace, batch: Batch) -> str:
     """Put a sealed batch under version control: `dvc add`, git commit, tag `batch/<id>`, push to the default remote.
 
-    Returns the commit. Can be repeated after a crash. Raises ServiceUnavailable if the remote cannot be reached, WorkspaceError
+    Returns that commit. Can be repeated after a crash. Raises ServiceUnavailable if the remote cannot be reached, WorkspaceError
     if git is on no branch.
     """
     return add_and_push(workspace, batch.sealed, f"Batch {batch.batch_id}", f"batch/{batch.batch_id}")
@@ -296,17 +297,23 @@ def commit_paths(workspace: Workspace, paths: Iterable[Path], message: str, *, i
 
 
 def add_and_push(workspace: Workspace, path: Path, message: str, tag: str | None, *, moved: bool = False) -> str:
-    """`dvc add`, git commit, push, and the tag; one that is there stays where it is unless it is to be `moved`."""
+    """`dvc add`, git commit, push, and the tag; one that is there stays where it is unless it is to be `moved`.
+
+    Returns the commit of the pointer as it is now.
+    """
     pointer = path.with_name(f"{path.name}.dvc")
     with repository(workspace) as repo:
         check_branch(workspace)
         translated(workspace, lambda: repo.add(str(path)))
         commit_paths(workspace, [pointer], message)
-        translated(workspace, lambda: repo.push(targets=[str(pointer)]))
-        # last: the tag says that all of it is done
-        if tag and (moved or not git(workspace, "tag", "--list", tag)):
-            git(workspace, "tag", "--force", tag)
-    return revision(workspace)
+        commit = git(workspace, "rev-list", "--max-count=1", "HEAD", "--", str(pointer.relative_to(workspace.root)))
+    _push(workspace, str(pointer))
+    # last: the tag says that all of it is done; others may have committed meanwhile
+    if tag:
+        with workspace.lock("versioning"):
+            if moved or not git(workspace, "tag", "--list", tag):
+                git(workspace, "tag", "--force", tag, commit)
+    return commit
 
 
 def branches(workspace: Workspace) -> list[str]:
@@ -336,22 +343,24 @@ def content_at(workspace: Workspace, commit: str, name: str) -> bytes:
 
 
 def _push(workspace: Workspace, target: str) -> None:
-    """Send the data that a pointer or a stage names now, without DVC's lock and ours: an upload may take hours.
+    """Send the data that a pointer or a stage names now, without the writer's lock and DVC's own: an upload may take hours.
 
     Objects have names after their content and are in the remote at once or not at all, so that two uploads do each other no harm.
     """
     from dvc.exceptions import UploadError
     from dvc.repo import Repo
 
-    with repository(workspace) as repo:
-        used = translated(workspace, lambda: repo.index.used_objs([target], push=True))
-
     def send() -> None:
         if failed := repo.cloud.push(set().union(*used.values())).failed:
             raise UploadError(len(failed))
 
-    with Repo(str(workspace.root)) as repo:
-        translated(workspace, send)
+    with workspace.lock("push", shared=True):
+        with repository(
+            workspace
+        ) as repo:  # what to send is asked under the lock: what was erased before is not sent again
+            used = translated(workspace, lambda: repo.index.used_objs([target], push=True))
+        with Repo(str(workspace.root)) as repo:
+            translated(workspace, send)
 
 
 def _remove_dead_index_lock(workspace: Workspace) -> None:

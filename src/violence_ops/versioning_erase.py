@@ -87,9 +87,10 @@ def erase(workspace: Workspace, pointers: Collection[str], holds: Holds) -> Eras
     have a file which `holds` it.
 
     What another version needs too stays. Killed half-way, it can be repeated: the files by which versions are known go last.
-    Raises ServiceUnavailable if a store stops answering in the middle.
+    Waits for the uploads under way, which may be sending what is to be erased. Raises ServiceUnavailable if a store stops answering
+    in the middle.
     """
-    with repository(workspace) as repo:
+    with workspace.lock("push"), repository(workspace) as repo:
         return translated(workspace, lambda: _erase(workspace, repo, pointers, holds))
 
 
