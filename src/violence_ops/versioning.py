@@ -121,6 +121,11 @@ def versioned_batches(workspace: Workspace) -> set[str]:
     return {tag.removeprefix("batch/") for tag in git(workspace, "tag", "--list", "batch/*").splitlines()}
 
 
+def is_tagged(workspace: Workspace, tag: str) -> bool:
+    """Whether `add_artifact` has finished with this tag."""
+    return bool(git(workspace, "tag", "--list", tag))
+
+
 def commit_stage(workspace: Workspace, names: Iterable[str], message: str, params: Params | None = None) -> str:
     """Record stages of dvc.yaml whose commands were run outside `dvc repro`, then commit what they left to git.
 
@@ -311,7 +316,7 @@ def add_and_push(workspace: Workspace, path: Path, message: str, tag: str | None
     # last: the tag says that all of it is done; others may have committed meanwhile
     if tag:
         with workspace.lock("versioning"):
-            if moved or not git(workspace, "tag", "--list", tag):
+            if moved or not is_tagged(workspace, tag):
                 git(workspace, "tag", "--force", tag, commit)
     return commit
 
