@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -16,10 +17,11 @@ from typing import Any
 import pytest
 from dvc.data_cloud import DataCloud
 
-from violence_ops import versioning, versioning_erase
+from violence_ops import versioning, versioning_erase, versioning_index
 from violence_ops.code_revision import code_revision
-from violence_ops.errors import WorkspaceError
+from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.folders import Batch
+from violence_ops.stages import releases
 from violence_ops.workspace import Workspace
 
 
@@ -205,10 +207,54 @@ def test_what_is_erased_during_an_upload_is_not_in_the_remote_after_it(
     assert [path for path in workspace.remote.rglob("*") if path.is_file()] == []
 
 
+def aged(lock: Path, seconds: float) -> None:
+    lock.touch()
+    os.utime(lock, (time.time() - seconds,) * 2)
+
+
 def test_a_git_lock_that_a_killed_run_left_is_removed(workspace: Workspace) -> None:
-    (workspace.root / ".git" / "index.lock").touch()
+    aged(workspace.root / ".git" / "index.lock", 3600)
     versioning.add_batch(workspace, sealed(workspace, 1))
     assert len(versioning.versioned_batches(workspace)) == 1
+
+
+def test_a_git_lock_that_may_be_somebodys_in_another_container_stays_and_is_named(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versioning_index, "_PATIENCE_S", 1.0)
+    lock, before = workspace.root / ".git" / "index.lock", versioning.revision(workspace)
+    aged(lock, 60)
+    with pytest.raises(ServiceUnavailable, match=f"{lock} has been there .* remove the file"):
+        releases.record(workspace, actor="ann", event="reinstatement", payload={"from": None, "to": None})
+    assert lock.exists()
+    assert not workspace.ledger.exists()
+    assert versioning.revision(workspace) == before
+
+
+def test_an_open_editor_of_a_persons_commit_is_not_waited_for_without_limit(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(versioning_index, "_PATIENCE_S", 1.0)
+    opened, closed = tmp_path / "opened", tmp_path / "closed"
+    editor = f"sh -c 'touch {opened}; while ! test -e {closed}; do sleep 0.1; done; echo Mine > \"$1\"' -"
+    (workspace.root / "mine.txt").write_text("mine")
+    git(workspace.root, "add", "mine.txt")
+    lock = workspace.root / ".git" / "index.lock"
+    identity = ["-c", "user.name=Ann", "-c", "user.email=ann@localhost"]
+    command = ["git", *identity, "commit", "-q"]
+    with subprocess.Popen(command, cwd=workspace.root, env=os.environ | {"GIT_EDITOR": editor}) as commit:
+        try:
+            while not opened.exists():
+                assert commit.poll() is None
+                time.sleep(0.05)
+            aged(lock, 3600)
+            with pytest.raises(ServiceUnavailable, match=rf"{lock} .* \(process {commit.pid}; perhaps an open editor"):
+                versioning.git_commit(workspace, [workspace.params_file], "Nothing")
+            assert lock.exists()
+        finally:
+            closed.touch()
+    assert git(workspace.root, "log", "-1", "--format=%an %s") == "Ann Mine"
+    versioning.add_batch(workspace, sealed(workspace, 1))
 
 
 def test_only_the_named_files_are_committed(workspace: Workspace) -> None:

@@ -1,5 +1,5 @@
 """DVC and git of a workspace, which is a repository of its own; with `versioning_erase`, `versioning_experiment`,
-`versioning_history` and `versioning_remote` all that speaks to them.
+`versioning_history`, `versioning_index` and `versioning_remote` all that speaks to them.
 
 One writer at a time: whatever changes the repository holds the workspace's lock `versioning`. Uploads hold `push` instead, with each
 other, so that nobody waits for one but who erases: that holds `push` alone, and takes it before `versioning`.
@@ -18,9 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
-from violence_ops import drop_folder
+from violence_ops import drop_folder, versioning_index
 from violence_ops.deployment import has_password
 from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.files import atomic_path, write_text
@@ -191,10 +189,11 @@ def check_branch(workspace: Workspace) -> None:
 def writing(workspace: Workspace) -> Iterator[Callable[[Iterable[Path], str], None]]:
     """Hold the writer's lock to change files and commit them; yields what commits files or folders, and nothing else.
 
-    Raises WorkspaceError if git is on no branch.
+    Raises, before anything is changed, WorkspaceError if git is on no branch, ServiceUnavailable if another git command keeps it.
     """
     with workspace.lock("versioning"):
         check_branch(workspace)
+        versioning_index.wait_for(workspace)
         yield partial(commit_paths, workspace)
 
 
@@ -292,7 +291,7 @@ def git_bytes(workspace: Workspace, *arguments: str) -> bytes:
 
 def commit_paths(workspace: Workspace, paths: Iterable[Path], message: str, *, ignored: bool = False) -> None:
     """Add and commit, with `ignored` also what git ignores; the caller holds the lock."""
-    _remove_dead_index_lock(workspace)
+    versioning_index.wait_for(workspace)
     names = [str(path.relative_to(workspace.root)) for path in paths if path.exists()]
     if not names:
         return
@@ -366,17 +365,6 @@ def _push(workspace: Workspace, target: str) -> None:
             used = translated(workspace, lambda: repo.index.used_objs([target], push=True))
         with Repo(str(workspace.root)) as repo:
             translated(workspace, send)
-
-
-def _remove_dead_index_lock(workspace: Workspace) -> None:
-    """Remove git's lock file if its owner was killed: we hold the writer lock, so only a person's git could own it."""
-    lock = workspace.root / ".git" / "index.lock"
-    while lock.exists():
-        owners = [p for p in psutil.process_iter(["name", "cwd"]) if p.info["name"] == "git" and p.info["cwd"]]
-        if not any(Path(p.info["cwd"]).is_relative_to(workspace.root) for p in owners):
-            lock.unlink(missing_ok=True)
-            return
-        time.sleep(0.2)
 
 
 def _refuse_special_files(workspace: Workspace) -> None:
