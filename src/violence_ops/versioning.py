@@ -359,9 +359,8 @@ def _push(workspace: Workspace, target: str) -> None:
             raise UploadError(len(failed))
 
     with workspace.lock("push", shared=True):
-        with repository(
-            workspace
-        ) as repo:  # what to send is asked under the lock: what was erased before is not sent again
+        # what to send is asked under the lock: what was erased before is not sent again
+        with repository(workspace) as repo:
             used = translated(workspace, lambda: repo.index.used_objs([target], push=True))
         with Repo(str(workspace.root)) as repo:
             translated(workspace, send)
