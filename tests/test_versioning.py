@@ -6,15 +6,22 @@ import os
 import shutil
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor, wait
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
+from dvc.data_cloud import DataCloud
 
-from violence_ops import versioning
+from violence_ops import versioning, versioning_erase, versioning_index
 from violence_ops.code_revision import code_revision
-from violence_ops.errors import WorkspaceError
+from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.folders import Batch
+from violence_ops.stages import releases
 from violence_ops.workspace import Workspace
 
 
@@ -65,10 +72,189 @@ def test_writers_wait_for_each_other(workspace: Workspace) -> None:
     assert git(workspace.root, "status", "--short") == ""
 
 
+class SlowRemote:
+    """A DVC remote over HTTP that takes nothing until it is told to."""
+
+    def __init__(self) -> None:
+        self.asked, self.go_on = threading.Event(), threading.Event()
+        self.objects: dict[str, bytes] = {}
+        remote = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self) -> None:
+                self.answer(200 if self.path in remote.objects else 404)
+
+            def do_GET(self) -> None:
+                content = remote.objects.get(self.path)
+                self.answer(404 if content is None else 200, content or b"")
+
+            def do_POST(self) -> None:
+                content = b""
+                while size := int(self.rfile.readline(), 16):
+                    content += self.rfile.read(size)
+                    self.rfile.readline()
+                self.rfile.readline()
+                remote.asked.set()
+                assert remote.go_on.wait(120)
+                remote.objects[self.path] = content
+                self.answer(200)
+
+            def answer(self, status: int, content: bytes = b"") -> None:
+                self.send_response(status)
+                self.send_header("Content-Length", str(len(content)))
+                self.end_headers()
+                self.wfile.write(content)
+
+            def log_message(self, format: str, *arguments: object) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.address = f"http://127.0.0.1:{self.server.server_port}/dvc"
+
+
+@pytest.fixture
+def slow_remote() -> Iterator[SlowRemote]:
+    remote = SlowRemote()
+    serving = threading.Thread(target=remote.server.serve_forever)
+    serving.start()
+    yield remote
+    remote.go_on.set()
+    remote.server.shutdown()
+    serving.join()
+    remote.server.server_close()
+
+
+def test_nobody_waits_for_an_upload_and_its_tag_names_the_commit_that_was_sent(
+    workspace: Workspace, slow_remote: SlowRemote, tmp_path: Path
+) -> None:
+    versioning.init(workspace, remote_url=slow_remote.address)
+    versioning.git_commit(workspace, [workspace.root / ".dvc" / "config"], "A slow remote")
+    batch = sealed(workspace, 1)
+    workspace.write_progress("ingest", {"batches": []})
+    with ThreadPoolExecutor(2) as pool:
+        upload = pool.submit(versioning.add_batch, workspace, batch)
+        assert slow_remote.asked.wait(60)
+
+        def write() -> str:
+            workspace.ledger.parent.mkdir(exist_ok=True)
+            workspace.ledger.write_text("a line\n")
+            versioning.git_commit(workspace, [workspace.ledger], "Ledger")
+            return versioning.commit_stage(workspace, ["ingest"], "Night")
+
+        meanwhile = pool.submit(write).result(timeout=60)
+        assert not upload.done()
+        assert versioning.versioned_batches(workspace) == set()
+        slow_remote.go_on.set()
+        sent = upload.result(timeout=60)
+    assert git(workspace.root, "rev-parse", f"batch/{batch.batch_id}") == sent
+    assert git(workspace.root, "show", "--name-only", "--format=", sent).endswith(f"{batch.batch_id}.dvc")
+    assert versioning.revision(workspace) == meanwhile != sent
+    git(tmp_path, "clone", "-q", str(workspace.root), str(tmp_path / "clone"))
+    pull = [sys.executable, "-m", "dvc", "pull", "-q", f"data/batches/{batch.batch_id}.dvc"]
+    subprocess.run(pull, cwd=tmp_path / "clone", check=True)
+
+
+def test_two_uploads_at_once_both_arrive_and_one_that_was_killed_is_finished(
+    workspace: Workspace, slow_remote: SlowRemote
+) -> None:
+    versioning.init(workspace, remote_url=slow_remote.address)
+    first, second, third = (sealed(workspace, number) for number in range(3))
+    command = [
+        "from violence_ops import versioning; from violence_ops.workspace import Workspace",
+        f"w = Workspace.open(); versioning.add_batch(w, w.batch({first.batch_id!r}))",
+    ]
+    with subprocess.Popen([sys.executable, "-c", "; ".join(command)], cwd=workspace.root) as process:
+        assert slow_remote.asked.wait(60)
+        process.kill()
+    assert versioning.versioned_batches(workspace) == set()
+    committed = versioning.revision(workspace)
+    slow_remote.asked.clear()
+    with ThreadPoolExecutor(2) as pool:
+        uploads = [pool.submit(versioning.add_batch, workspace, batch) for batch in (second, third)]
+        assert slow_remote.asked.wait(60)
+        slow_remote.go_on.set()
+        for upload in uploads:
+            upload.result(timeout=60)
+    assert versioning.add_batch(workspace, first) == committed
+    assert git(workspace.root, "rev-parse", f"batch/{first.batch_id}") == committed
+    assert versioning.versioned_batches(workspace) == {batch.batch_id for batch in (first, second, third)}
+    with versioning.repository(workspace) as repo:
+        assert repo.push() == 0
+
+
+def test_what_is_erased_during_an_upload_is_not_in_the_remote_after_it(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batch, sent = sealed(workspace, 1), threading.Event()
+    transfer, go_on = DataCloud.push, threading.Event()
+
+    def slow(*arguments: Any, **options: Any) -> Any:
+        sent.set()
+        assert go_on.wait(60)
+        return transfer(*arguments, **options)
+
+    monkeypatch.setattr(DataCloud, "push", slow)
+    pointer = str(batch.pointer.relative_to(workspace.root))
+    with ThreadPoolExecutor(2) as pool:
+        upload = pool.submit(versioning.add_batch, workspace, batch)
+        assert sent.wait(60)
+        erasing = pool.submit(versioning_erase.erase, workspace, {pointer}, lambda name, _: name.endswith("a.mp4"))
+        assert wait([erasing], timeout=1).not_done, "it waits for the upload"
+        versioning.git_commit(workspace, [workspace.params_file], "Others do not wait")
+        go_on.set()
+        upload.result(timeout=60)
+        assert erasing.result(timeout=60).objects == 3
+    assert [path for path in workspace.remote.rglob("*") if path.is_file()] == []
+
+
+def aged(lock: Path, seconds: float) -> None:
+    lock.touch()
+    os.utime(lock, (time.time() - seconds,) * 2)
+
+
 def test_a_git_lock_that_a_killed_run_left_is_removed(workspace: Workspace) -> None:
-    (workspace.root / ".git" / "index.lock").touch()
+    aged(workspace.root / ".git" / "index.lock", 3600)
     versioning.add_batch(workspace, sealed(workspace, 1))
     assert len(versioning.versioned_batches(workspace)) == 1
+
+
+def test_a_git_lock_that_may_be_somebodys_in_another_container_stays_and_is_named(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(versioning_index, "_PATIENCE_S", 1.0)
+    lock, before = workspace.root / ".git" / "index.lock", versioning.revision(workspace)
+    aged(lock, 60)
+    with pytest.raises(ServiceUnavailable, match=f"{lock} has been there .* remove the file"):
+        releases.record(workspace, actor="ann", event="reinstatement", payload={"from": None, "to": None})
+    assert lock.exists()
+    assert not workspace.ledger.exists()
+    assert versioning.revision(workspace) == before
+
+
+def test_an_open_editor_of_a_persons_commit_is_not_waited_for_without_limit(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(versioning_index, "_PATIENCE_S", 1.0)
+    opened, closed = tmp_path / "opened", tmp_path / "closed"
+    editor = f"sh -c 'touch {opened}; while ! test -e {closed}; do sleep 0.1; done; echo Mine > \"$1\"' -"
+    (workspace.root / "mine.txt").write_text("mine")
+    git(workspace.root, "add", "mine.txt")
+    lock = workspace.root / ".git" / "index.lock"
+    identity = ["-c", "user.name=Ann", "-c", "user.email=ann@localhost"]
+    command = ["git", *identity, "commit", "-q"]
+    with subprocess.Popen(command, cwd=workspace.root, env=os.environ | {"GIT_EDITOR": editor}) as commit:
+        try:
+            while not opened.exists():
+                assert commit.poll() is None
+                time.sleep(0.05)
+            aged(lock, 3600)
+            with pytest.raises(ServiceUnavailable, match=rf"{lock} .* \(process {commit.pid}; perhaps an open editor"):
+                versioning.git_commit(workspace, [workspace.params_file], "Nothing")
+            assert lock.exists()
+        finally:
+            closed.touch()
+    assert git(workspace.root, "log", "-1", "--format=%an %s") == "Ann Mine"
+    versioning.add_batch(workspace, sealed(workspace, 1))
 
 
 def test_only_the_named_files_are_committed(workspace: Workspace) -> None:

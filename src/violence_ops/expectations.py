@@ -5,13 +5,15 @@ Importing Great Expectations takes many seconds, so that it happens inside the f
 
 from __future__ import annotations
 
+import json
 import os
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from violence_ops.errors import ExpectationsFailed
-from violence_ops.files import write_text
+from violence_ops.errors import ExpectationsFailed, WorkspaceError
+from violence_ops.files import read_json, write_text
 from violence_ops.params import ExpectationParams, ValidationParams
 from violence_ops.records import CLIPS_SCHEMA, COMPONENTS, LABELS, REASONS
 from violence_ops.workspace import Workspace
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 _DERIVED: Final = ("is_quarantined", "is_unlabelled")
 _STYLES: Final = "footer { display: none; }\n"
 _ACCEPTED: Final = 'status == "accepted"'
+_OURS: Final = {"from": "violence-ops"}
+"""Mark (`meta`) of the expectations that this file writes; those without it were added by people and stay."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,11 +148,8 @@ def _check(workspace: Workspace, name: str, batch_id: str, frame: pd.DataFrame, 
         context = gx.get_context(mode="file", project_root_dir=str(workspace.root))
         context.variables.progress_bars = {"globally": False}
         _hide_advertising(workspace, context)
-        context.suites.add_or_update(gx.ExpectationSuite(name=name, expectations=expectations))
-        definition = _definition(context, name)
-        checkpoint = gx.Checkpoint(name=name, validation_definitions=[definition], actions=[_data_docs()])
-        context.checkpoints.add_or_update(checkpoint)
-        outcome = checkpoint.run(
+        suite = _suite(workspace, context, name, expectations)
+        outcome = _checkpoint(context, name).run(
             batch_parameters={"dataframe": frame}, run_id=gx.RunIdentifier(run_name=f"{batch_id} {name}")
         )
     failed = [result for run in outcome.run_results.values() for result in run.results if not result.success]
@@ -156,10 +157,10 @@ def _check(workspace: Workspace, name: str, batch_id: str, frame: pd.DataFrame, 
         sentences = "; ".join(_sentence(result) for result in failed)
         raise ExpectationsFailed(
             f"Batch {batch_id} stops, its {name} are not as expected: {sentences}. Everything stays in place; "
-            f"see {workspace.data_docs}, then change the limits in params.yaml and run the stage again, or take this batch as it "
+            f"see {workspace.data_docs}, then change the limits in params.yaml (of an expectation of your own, in {workspace.suite(name)}) and run the stage again, or take this batch as it "
             "is: `violence-ops night --set expectations.KEY=VALUE`."
         )
-    return CheckResult(name, len(expectations), workspace.data_docs)
+    return CheckResult(name, len(suite.expectations), workspace.data_docs)
 
 
 def _hide_advertising(workspace: Workspace, context: Any) -> None:
@@ -171,14 +172,64 @@ def _hide_advertising(workspace: Workspace, context: Any) -> None:
             context.update_data_docs_site(name, {**site, "show_how_to_buttons": False})
 
 
-def _definition(context: Any, name: str) -> Any:
+def _suite(workspace: Workspace, context: Any, name: str, ours: list[Any]) -> Any:
+    """Our expectations as they are now and those that people added, written only if that is not what is there: git tracks it."""
     import great_expectations as gx
 
-    source = context.data_sources.add_or_update_pandas(name=name)
-    asset = source.add_dataframe_asset(name=name)
-    whole = asset.add_batch_definition_whole_dataframe(name)
-    definition = gx.ValidationDefinition(name=name, data=whole, suite=context.suites.get(name))
-    return context.validation_definitions.add_or_update(definition)
+    for expectation in ours:
+        expectation.meta = _OURS
+    if not workspace.suite(name).is_file():
+        return context.suites.add(gx.ExpectationSuite(name=name, expectations=ours))
+    suite = _read_suite(workspace, context, name)
+    ids = {_content(one): one.id for one in suite.expectations if one.meta == _OURS}
+    # an earlier version of ours marked nothing, and kept nothing that was added
+    added = [one for one in suite.expectations if one.meta != _OURS] if ids else []
+    if ids.keys() != {_content(one) for one in ours}:
+        for expectation in ours:
+            expectation.id = ids.get(_content(expectation))
+        suite.expectations = [*ours, *added]
+        suite = context.suites.add_or_update(suite)
+    return suite
+
+
+def _read_suite(workspace: Workspace, context: Any, name: str) -> Any:
+    """The stored suite. Great Expectations leaves out what it does not understand; here that is a WorkspaceError."""
+    path = workspace.suite(name)
+    remedy = f"correct what was added there, or take it back with `git checkout -- {path.relative_to(workspace.root)}`"
+    stored = read_json(path, remedy)
+    try:
+        suite = context.suites.get(name)
+        left_out = Counter(one["type"] for one in stored["expectations"]) - Counter(
+            one.expectation_type for one in suite.expectations
+        )
+    except Exception as error:  # whatever a mistake in the file leads to
+        raise WorkspaceError(f"{path} cannot be read ({' '.join(str(error).split())}): {remedy}.") from error
+    if left_out:
+        raise WorkspaceError(
+            f"{path} cannot be read ({', '.join(left_out)} is unknown or has wrong arguments): {remedy}."
+        )
+    return suite
+
+
+def _content(expectation: Any) -> str:
+    """All of an expectation but its id."""
+    return json.dumps({**expectation.configuration.to_json_dict(), "id": None}, sort_keys=True)
+
+
+def _checkpoint(context: Any, name: str) -> Any:
+    """The stored checkpoint, so that its ids stay; made anew if it is not there or does not fit the rest."""
+    import great_expectations as gx
+    from great_expectations.exceptions import GreatExpectationsError
+
+    try:
+        return context.checkpoints.get(name)
+    except (GreatExpectationsError, ValueError):
+        source = context.data_sources.add_or_update_pandas(name=name)
+        whole = source.add_dataframe_asset(name=name).add_batch_definition_whole_dataframe(name)
+        definition = gx.ValidationDefinition(name=name, data=whole, suite=context.suites.get(name))
+        definition = context.validation_definitions.add_or_update(definition)
+        checkpoint = gx.Checkpoint(name=name, validation_definitions=[definition], actions=[_data_docs()])
+        return context.checkpoints.add_or_update(checkpoint)
 
 
 def _data_docs() -> Any:
@@ -191,8 +242,11 @@ def _sentence(result: Any) -> str:
     """Expectation, observed and allowed, from one failed result."""
     config = result.expectation_config
     says = config.description or config.type
-    if result.exception_info and result.exception_info.get("raised_exception"):
-        return f"{says} could not be checked ({result.exception_info['exception_message']})"
+    info = result.exception_info or {}
+    # one of the whole expectation, or of each figure that it needs
+    for one in [info, *(part for part in info.values() if isinstance(part, dict))]:
+        if one.get("raised_exception"):
+            return f"{says} could not be checked ({one['exception_message']})"
     settings = {
         key: value
         for key, value in config.kwargs.items()

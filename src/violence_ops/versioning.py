@@ -1,7 +1,8 @@
 """DVC and git of a workspace, which is a repository of its own; with `versioning_erase`, `versioning_experiment`,
-`versioning_history` and `versioning_remote` all that speaks to them.
+`versioning_history`, `versioning_index` and `versioning_remote` all that speaks to them.
 
-One writer at a time: whatever changes the repository holds the workspace's lock `versioning`.
+One writer at a time: whatever changes the repository holds the workspace's lock `versioning`. Uploads hold `push` instead, with each
+other, so that nobody waits for one but who erases: that holds `push` alone, and takes it before `versioning`.
 """
 
 from __future__ import annotations
@@ -17,9 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-import psutil
-
-from violence_ops import drop_folder
+from violence_ops import drop_folder, versioning_index
 from violence_ops.deployment import has_password
 from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.files import atomic_path, write_text
@@ -104,7 +103,7 @@ def init(workspace: Workspace, *, remote_url: str | None = None, remote_endpoint
 def add_batch(workspace: Workspace, batch: Batch) -> str:
     """Put a sealed batch under version control: `dvc add`, git commit, tag `batch/<id>`, push to the default remote.
 
-    Returns the commit. Can be repeated after a crash. Raises ServiceUnavailable if the remote cannot be reached, WorkspaceError
+    Returns that commit. Can be repeated after a crash. Raises ServiceUnavailable if the remote cannot be reached, WorkspaceError
     if git is on no branch.
     """
     return add_and_push(workspace, batch.sealed, f"Batch {batch.batch_id}", f"batch/{batch.batch_id}")
@@ -118,6 +117,11 @@ def add_artifact(workspace: Workspace, folder: Path, message: str, tag: str | No
 def versioned_batches(workspace: Workspace) -> set[str]:
     """The batches for which `add_batch` has finished."""
     return {tag.removeprefix("batch/") for tag in git(workspace, "tag", "--list", "batch/*").splitlines()}
+
+
+def is_tagged(workspace: Workspace, tag: str) -> bool:
+    """Whether `add_artifact` has finished with this tag."""
+    return bool(git(workspace, "tag", "--list", tag))
 
 
 def commit_stage(workspace: Workspace, names: Iterable[str], message: str, params: Params | None = None) -> str:
@@ -141,6 +145,15 @@ def commit_stage(workspace: Workspace, names: Iterable[str], message: str, param
                 translated(workspace, lambda target=target: repo.commit(target=target, force=True))
         commit_paths(workspace, [workspace.root / path for path in _TRACKED], message)
     return revision(workspace)
+
+
+def push_stage(workspace: Workspace, name: str) -> None:
+    """Send what `commit_stage` recorded of a stage of dvc.yaml to the default remote; a no-op if it is there.
+
+    Inside `dvc repro` nothing is done: DVC has not recorded the stage yet. Raises ServiceUnavailable if the remote cannot be reached.
+    """
+    if not inside_repro(workspace):
+        _push(workspace, f"{workspace.dvc_file}:{name}")
 
 
 def status(workspace: Workspace) -> dict[str, Any]:
@@ -176,10 +189,11 @@ def check_branch(workspace: Workspace) -> None:
 def writing(workspace: Workspace) -> Iterator[Callable[[Iterable[Path], str], None]]:
     """Hold the writer's lock to change files and commit them; yields what commits files or folders, and nothing else.
 
-    Raises WorkspaceError if git is on no branch.
+    Raises, before anything is changed, WorkspaceError if git is on no branch, ServiceUnavailable if another git command keeps it.
     """
     with workspace.lock("versioning"):
         check_branch(workspace)
+        versioning_index.wait_for(workspace)
         yield partial(commit_paths, workspace)
 
 
@@ -277,7 +291,7 @@ def git_bytes(workspace: Workspace, *arguments: str) -> bytes:
 
 def commit_paths(workspace: Workspace, paths: Iterable[Path], message: str, *, ignored: bool = False) -> None:
     """Add and commit, with `ignored` also what git ignores; the caller holds the lock."""
-    _remove_dead_index_lock(workspace)
+    versioning_index.wait_for(workspace)
     names = [str(path.relative_to(workspace.root)) for path in paths if path.exists()]
     if not names:
         return
@@ -287,17 +301,23 @@ def commit_paths(workspace: Workspace, paths: Iterable[Path], message: str, *, i
 
 
 def add_and_push(workspace: Workspace, path: Path, message: str, tag: str | None, *, moved: bool = False) -> str:
-    """`dvc add`, git commit, push, and the tag; one that is there stays where it is unless it is to be `moved`."""
+    """`dvc add`, git commit, push, and the tag; one that is there stays where it is unless it is to be `moved`.
+
+    Returns the commit of the pointer as it is now.
+    """
     pointer = path.with_name(f"{path.name}.dvc")
     with repository(workspace) as repo:
         check_branch(workspace)
         translated(workspace, lambda: repo.add(str(path)))
         commit_paths(workspace, [pointer], message)
-        translated(workspace, lambda: repo.push(targets=[str(pointer)]))
-        # last: the tag says that all of it is done
-        if tag and (moved or not git(workspace, "tag", "--list", tag)):
-            git(workspace, "tag", "--force", tag)
-    return revision(workspace)
+        commit = git(workspace, "rev-list", "--max-count=1", "HEAD", "--", str(pointer.relative_to(workspace.root)))
+    _push(workspace, str(pointer))
+    # last: the tag says that all of it is done; others may have committed meanwhile
+    if tag:
+        with workspace.lock("versioning"):
+            if moved or not is_tagged(workspace, tag):
+                git(workspace, "tag", "--force", tag, commit)
+    return commit
 
 
 def branches(workspace: Workspace) -> list[str]:
@@ -326,15 +346,24 @@ def content_at(workspace: Workspace, commit: str, name: str) -> bytes:
 # the pieces
 
 
-def _remove_dead_index_lock(workspace: Workspace) -> None:
-    """Remove git's lock file if its owner was killed: we hold the writer lock, so only a person's git could own it."""
-    lock = workspace.root / ".git" / "index.lock"
-    while lock.exists():
-        owners = [p for p in psutil.process_iter(["name", "cwd"]) if p.info["name"] == "git" and p.info["cwd"]]
-        if not any(Path(p.info["cwd"]).is_relative_to(workspace.root) for p in owners):
-            lock.unlink(missing_ok=True)
-            return
-        time.sleep(0.2)
+def _push(workspace: Workspace, target: str) -> None:
+    """Send the data that a pointer or a stage names now, without the writer's lock and DVC's own: an upload may take hours.
+
+    Objects have names after their content and are in the remote at once or not at all, so that two uploads do each other no harm.
+    """
+    from dvc.exceptions import UploadError
+    from dvc.repo import Repo
+
+    def send() -> None:
+        if failed := repo.cloud.push(set().union(*used.values())).failed:
+            raise UploadError(len(failed))
+
+    with workspace.lock("push", shared=True):
+        # what to send is asked under the lock: what was erased before is not sent again
+        with repository(workspace) as repo:
+            used = translated(workspace, lambda: repo.index.used_objs([target], push=True))
+        with Repo(str(workspace.root)) as repo:
+            translated(workspace, send)
 
 
 def _refuse_special_files(workspace: Workspace) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
+from violence_ops import versioning_index
 from violence_ops.errors import WorkspaceError
 from violence_ops.versioning import add_and_push, check_branch, git, repository, translated
 from violence_ops.workspace import Workspace
@@ -75,6 +76,7 @@ def remove(workspace: Workspace, folder: Path, message: str) -> None:
     name = str(pointer.relative_to(workspace.root))
     with workspace.lock("versioning"):
         check_branch(workspace)
+        versioning_index.wait_for(workspace)
         git(workspace, "rm", "--quiet", "--force", "--ignore-unmatch", "--", name)
         if git(workspace, "diff", "--cached", "--name-only", "--", name):
             git(workspace, "commit", "--quiet", "-m", message, "--", name)
@@ -87,9 +89,10 @@ def erase(workspace: Workspace, pointers: Collection[str], holds: Holds) -> Eras
     have a file which `holds` it.
 
     What another version needs too stays. Killed half-way, it can be repeated: the files by which versions are known go last.
-    Raises ServiceUnavailable if a store stops answering in the middle.
+    Waits for the uploads under way, which may be sending what is to be erased. Raises ServiceUnavailable if a store stops answering
+    in the middle.
     """
-    with repository(workspace) as repo:
+    with workspace.lock("push"), repository(workspace) as repo:
         return translated(workspace, lambda: _erase(workspace, repo, pointers, holds))
 
 

@@ -153,6 +153,10 @@ class Workspace:
     def gx(self) -> Path:
         return self.root / "gx"
 
+    def suite(self, name: str) -> Path:
+        """What Great Expectations checks of a table: ours, and what people added."""
+        return self.gx / "expectations" / f"{name}.json"
+
     @property
     def data_docs(self) -> Path:
         return self.gx / "uncommitted" / "data_docs" / "local_site" / "index.html"

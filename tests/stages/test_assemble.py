@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
 
 from violence_ops import versioning
-from violence_ops.errors import UserError, WorkspaceError
+from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
 from violence_ops.records import ClipRecord
 from violence_ops.stages import assemble, holdout, labels, tombstones
 from violence_ops.stages.labelled import labelled_clips
@@ -181,3 +184,37 @@ def test_the_first_dataset_freezes_a_holdout_and_leaves_it_out(workspace: Worksp
     result = assemble.run(workspace, workspace.params())
     assert workspace.holdout_versions() == ["v1"]
     assert result.held_out == sum(holdout.read(workspace, "v1").clips.values()) > 0
+
+
+def test_whoever_clones_the_repository_pulls_the_dataset(
+    workspace: Workspace, seal_whole: Seal, tmp_path: Path
+) -> None:
+    versioning.init(workspace, remote_url=str(tmp_path / "remote"))
+    for batch in {record.batch_id for record in seal_whole(workspace)}:
+        versioning.add_batch(workspace, workspace.batch(batch))
+    workspace.write_progress("seal", {})
+    versioning.git_commit(workspace, [workspace.root / ".dvc" / "config"], "Another remote")
+    assemble.run(workspace, workspace.params())
+    content = {path.name: path.read_bytes() for path in workspace.dataset.iterdir()}
+    clone = tmp_path / "clone"
+    subprocess.run(["git", "clone", "-q", str(workspace.root), str(clone)], check=True)
+    shutil.rmtree(workspace.root)  # the disk is lost
+    subprocess.run([sys.executable, "-m", "dvc", "pull", "-q"], cwd=clone, check=True)
+    assert {path.name: path.read_bytes() for path in (clone / "data" / "dataset").iterdir()} == content
+
+
+def test_a_dataset_that_the_remote_did_not_take_is_sent_by_the_next_run(workspace: Workspace, seal_whole: Seal) -> None:
+    seal_whole(workspace)
+    workspace.write_progress("seal", {})
+    holdout.ensure(workspace, workspace.params())
+    aside = workspace.remote.rename(workspace.root / ".aside")
+    workspace.remote.write_text("a file where the remote was")
+    with pytest.raises(ServiceUnavailable, match="run this again"):
+        assemble.run(workspace, workspace.params())
+    assert versioning.status(workspace).get("assemble") is None
+    workspace.remote.unlink()
+    aside.rename(workspace.remote)
+    assemble.run(workspace, workspace.params())
+    assert not versioning.status(workspace).keys() & {"assemble"}
+    with versioning.repository(workspace) as repo:
+        assert repo.push(targets=[f"{workspace.dvc_file}:assemble"]) == 0

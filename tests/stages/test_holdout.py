@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from violence_ops import versioning
-from violence_ops.errors import UsageError, UserError, WorkspaceError
+from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.files import sha256_file, write_json
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord
 from violence_ops.stages import assemble, holdout, init, labels_file, status
@@ -234,6 +234,22 @@ def test_a_freeze_that_was_cut_off_before_versioning_is_completed(
     assert found is not None
     assert found.version == "v1"
     assert (workspace.holdouts / "v1.dvc").is_file()
+
+
+def test_a_holdout_that_the_remote_did_not_take_is_sent_by_the_next_run(
+    workspace: Workspace, seal_tracks: Seal
+) -> None:
+    seal_tracks(workspace)
+    aside = workspace.remote.rename(workspace.root / ".aside")
+    workspace.remote.write_text("a file where the remote was")
+    with pytest.raises(ServiceUnavailable, match="run this again"):
+        holdout.ensure(workspace, workspace.params())
+    workspace.remote.unlink()
+    aside.rename(workspace.remote)
+    holdout.ensure(workspace, workspace.params())
+    with versioning.repository(workspace) as repo:
+        assert repo.push(targets=[str(workspace.holdouts / "v1.dvc")]) == 0
+    assert versioning.is_tagged(workspace, "holdout/v1")
 
 
 def test_a_holdout_is_as_open_as_the_umask_allows(workspace: Workspace, seal_tracks: Seal) -> None:

@@ -50,7 +50,8 @@ def run(workspace: Workspace, params: Params, *, progress: Progress | None = Non
 
     The same sealed batches, labels, holdouts and params give the same bytes. One run at a time; the others wait. Raises
     UserError, saying what is missing, if there is no labelled clip, only one label, too few clips of one, nothing outside
-    the holdout, or if the data of a holdout or of a sealed batch is not pulled.
+    the holdout, or if the data of a holdout or of a sealed batch is not pulled; ServiceUnavailable if the DVC remote cannot be
+    reached (the dataset is committed then; run again to send it).
     """
     with locked(workspace):
         return make(workspace, params, progress=progress)
@@ -83,6 +84,7 @@ def make(workspace: Workspace, params: Params, *, progress: Progress | None = No
     _write_split(workspace, params, result, train, val, hashes)
     workspace.write_progress("assemble", result.to_dict())
     versioning.commit_stage(workspace, ["assemble"], f"Dataset {revision[:12]}", params)
+    versioning.push_stage(workspace, "assemble")
     return result
 
 

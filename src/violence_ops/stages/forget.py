@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from violence_ops import drop_folder, versioning, versioning_erase
 from violence_ops.catalog import CatalogClip
-from violence_ops.errors import UsageError, UserError, WorkspaceError
+from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.files import open_table
 from violence_ops.folders import Batch, ReportFolder, check_clip_id
 from violence_ops.params import Params
@@ -213,6 +213,8 @@ class _Forgetting:
             before = self.workspace.read_progress("assemble").get("revision", "unfinished")
             try:
                 now = assemble.make(self.workspace, self.params).revision[:12]
+            except ServiceUnavailable:  # says nothing of the dataset
+                raise
             except UserError as error:
                 shutil.rmtree(self.workspace.dataset)
                 now = "none"

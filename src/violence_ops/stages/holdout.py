@@ -247,12 +247,12 @@ def _revision(hashes: Mapping[str, str]) -> str:
 
 
 def publish(workspace: Workspace, version: str) -> HoldoutResult:
-    """Put the holdout under version control, unless a run before this one has."""
-    folder = workspace.holdout(version)
+    """Put the holdout under version control, unless a run before this one has, or this is the copy of an experiment."""
+    folder, tag = workspace.holdout(version), f"holdout/{version}"
     record_versions(workspace)
-    if not folder.with_name(f"{folder.name}.dvc").is_file():
+    if not versioning.is_tagged(workspace, tag) and not versioning.inside_experiment(workspace):
         versioning.git_commit(workspace, [workspace.progress / "holdout.json"], f"Holdout {version} is frozen")
-        versioning.add_artifact(workspace, folder, f"Holdout {version}", f"holdout/{version}")
+        versioning.add_artifact(workspace, folder, f"Holdout {version}", tag)
     return read(workspace, version)
 
 
