@@ -180,8 +180,10 @@ class Registry:
             found = client.search_model_versions(f"name='{MODEL}'", max_results=1000)
             return sorted((_version(one) for one in found), key=lambda one: int(one.version))
 
-    def version(self, version: str) -> Version:
-        """One version. Raises UserError if there is none of that number."""
+    def find(self, version: str) -> Version | None:
+        """One version; None if there is none of that number, or not any more."""
+        if self._is_unborn:
+            return None
         from mlflow.exceptions import MlflowException
 
         with self._reached() as client:
@@ -189,9 +191,16 @@ class Registry:
                 return _version(client.get_model_version(MODEL, version))
             except MlflowException as error:
                 if _says_missing(error):
-                    known = ", ".join(one.version for one in self.versions()) or "none"
-                    raise UserError(f"{MODEL} has no version {version}; its versions: {known}.") from None
+                    return None
                 raise
+
+    def version(self, version: str) -> Version:
+        """One version. Raises UserError if there is none of that number."""
+        found = self.find(version)
+        if found is None:
+            known = ", ".join(one.version for one in self.versions()) or "none"
+            raise UserError(f"{MODEL} has no version {version}; its versions: {known}.")
+        return found
 
     def tags(self, version: str) -> dict[str, str]:
         """The tags of a version."""
