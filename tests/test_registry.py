@@ -124,6 +124,16 @@ def test_no_file_of_a_registered_model_is_a_pickle(registry: Registry, version: 
     assert not [name for name in names if Path(name).suffix in (".pkl", ".pickle", ".pt", ".pth", ".bin", ".joblib")]
 
 
+def test_a_registered_model_asks_no_package_index_for_this_project(
+    registry: Registry, version: str, home: Path
+) -> None:
+    (requirements,) = {path.read_text() for path in (home / "artifacts").rglob("requirements.txt")}
+    assert [line.partition("==")[0] for line in requirements.splitlines()] == ["mlflow"]
+    for name in ("conda.yaml", "python_env.yaml"):
+        for path in (home / "artifacts").rglob(name):
+            assert "violence" not in path.read_text()
+
+
 def test_the_download_is_the_package_that_was_registered(
     registry: Registry, version: str, package_folder: Path, tmp_path: Path
 ) -> None:

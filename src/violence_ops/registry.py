@@ -130,7 +130,8 @@ class Registry:
                 logged = mlflow.pyfunc.log_model(
                     name="model", python_model=str(_LOADER), artifacts={"package": str(package)},
                     signature=registry_request.signature(), input_example=registry_request.request() if example else None,
-                    pip_requirements=[f"violence-ops=={__version__}"],
+                    # not this project: it is on no package index, so whoever took its name there would be installed
+                    pip_requirements=[],
                 )  # fmt: skip
             if example:
                 registry_request.try_out(mlflow.pyfunc.load_model(logged.model_uri))
