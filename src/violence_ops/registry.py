@@ -1,4 +1,4 @@
-"""MLflow: experiments, registered models and their aliases. With `registry_run`, `registry_model` and `registry_request` all that speaks to it.
+"""MLflow: experiments, registered models and their aliases. With the other `registry_*` all that speaks to it.
 
 An address is an MLflow server (`http://…`) or a database (`sqlite:///…`, with artifacts in a folder). Every call is bounded
 in time; if MLflow cannot be reached, ServiceUnavailable says so.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlsplit
 
-from violence_ops import __version__, registry_request
+from violence_ops import __version__, registry_database, registry_request
 from violence_ops.deployment import is_http
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.files import folder_sha256
@@ -45,6 +46,7 @@ _SETTINGS: Final = {
 }
 _DATABASE: Final = "sqlite:///"
 _USER: Final = re.compile(r"(https?://)[^/?#\s]*@")
+_OUTDATED: Final = "out-of-date database schema"
 _LOADER: Final = Path(__file__).with_name("registry_model.py")
 
 
@@ -277,8 +279,13 @@ class Registry:
     @property
     def _is_unborn(self) -> bool:
         """Whether nothing was ever written to the database: asking it would cost seconds to make its tables."""
+        return self._file is not None and not self._file.exists()
+
+    @property
+    def _file(self) -> Path | None:
+        """The database, if MLflow is no server."""
         _, _, file = self.uri.partition(_DATABASE)
-        return bool(file) and not Path(file).exists()
+        return Path(file) if file else None
 
     def _url(self, experiment_id: str, run_id: str) -> str:
         if self._is_server:
@@ -329,6 +336,11 @@ class Registry:
         fault = "cannot be reached", "start it with `violence-ops up`, or correct VIOLENCE_OPS_MLFLOW_URI"
         if not self._is_server:
             fault = "cannot be used", "see that the file is sound and may be written, or bring it back from a backup"
+        if _OUTDATED in reason:
+            return ServiceUnavailable(
+                f"The tables of MLflow at {self._shown} are of another version of MLflow than this one: run `violence-ops up`, which keeps a "
+                "copy of a workspace's database and upgrades it; of any other, keep a copy and run `mlflow db upgrade ADDRESS`."
+            )
         return ServiceUnavailable(f"MLflow at {self._shown} {fault[0]} ({reason}): {fault[1]}, then run this again.")
 
     @contextmanager
@@ -347,11 +359,14 @@ class Registry:
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
         try:
+            if self._file and self._artifacts:
+                registry_database.follow(self._file, self._artifacts)
             yield MlflowClient(self.uri, self.uri)
         except (
             requests.exceptions.ConnectionError,
             requests.exceptions.Timeout,
             sqlalchemy.exc.DatabaseError,
+            sqlite3.DatabaseError,
         ) as error:
             raise self._unavailable(error) from None
         except MlflowException as error:
