@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from violence_ops import __version__, registry_database, registry_request
@@ -91,17 +91,14 @@ class Registry:
             client.search_registered_models(max_results=1)
 
     @contextmanager
-    def start_run(self, name: str, tags: Mapping[str, str], began_ms: int | None = None) -> Iterator[Run]:
-        """A run of the project's experiment; it ends as FINISHED, or as FAILED if the block raises.
-
-        `began_ms`: when what it tells of began, milliseconds since 1970, if not now.
-        """
+    def start_run(self, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+        """A run of the project's experiment; it ends as FINISHED, as FAILED if the block raises an error, as KILLED if interrupted."""
         with self._reached() as client:
-            run = self._create(client, name, tags, EXPERIMENT, began_ms)
+            run = self._create(client, name, tags, EXPERIMENT)
             try:
                 yield run
-            except BaseException:
-                self._end(client, run.run_id)
+            except BaseException as error:
+                self.end_run(run.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
                 raise
             run.set_status("FINISHED")
 
@@ -116,6 +113,23 @@ class Registry:
         with self._reached() as client:
             found = client.get_run(run_id)
             yield Run(run_id, self._url(found.info.experiment_id, run_id), client)
+
+    def has_run(self, run_id: str) -> bool:
+        """Whether MLflow has a run, and nobody has deleted it."""
+        from mlflow.exceptions import MlflowException
+
+        with self._reached() as client:
+            try:
+                return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+            except MlflowException as error:
+                if _says_missing(error):
+                    return False
+                raise
+
+    def end_run(self, run_id: str, status: Literal["FAILED", "KILLED"]) -> None:
+        """Say how a run ended, if MLflow can still be told and has it."""
+        with suppress(UserError, OSError), self._reached() as client:
+            client.set_terminated(run_id, status)
 
     def register(
         self, run_id: str, package: Path, tags: Mapping[str, str], description: str = "", *, example: bool = True
@@ -292,11 +306,8 @@ class Registry:
             return f"{self._shown}/#/experiments/{experiment_id}/runs/{run_id}"
         return f"{self._shown} run {run_id}"
 
-    def _create(
-        self, client: MlflowClient, name: str, tags: Mapping[str, str], experiment: str, began_ms: int | None = None
-    ) -> Run:
-        tags = _SOURCE | dict(tags)
-        run = client.create_run(self._experiment(client, experiment), began_ms, tags, name)
+    def _create(self, client: MlflowClient, name: str, tags: Mapping[str, str], experiment: str) -> Run:
+        run = client.create_run(self._experiment(client, experiment), tags=_SOURCE | dict(tags), run_name=name)
         return Run(run.info.run_id, self._url(run.info.experiment_id, run.info.run_id), client)
 
     def _experiment(self, client: MlflowClient, name: str) -> str:
@@ -309,16 +320,6 @@ class Registry:
         with _quiet_race():
             return str(client.create_experiment(name, place))
         return str(client.get_experiment_by_name(name).experiment_id)
-
-    def _end(self, client: MlflowClient, run_id: str) -> None:
-        """Mark a run as failed if MLflow can still be told."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._knock()
-            client.set_terminated(run_id, "FAILED")
-        except (ServiceUnavailable, MlflowException, OSError):
-            return
 
     def _knock(self) -> None:
         """Raise ServiceUnavailable if nothing listens at the server's address, before MLflow's own long retries."""
