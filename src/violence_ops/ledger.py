@@ -11,7 +11,7 @@ import errno
 import hashlib
 import json
 import os
-from collections import Counter
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -68,6 +68,26 @@ def read(workspace: Workspace) -> list[Entry]:
 def verify(workspace: Workspace) -> list[str]:
     """What is wrong with the ledger, a sentence each; empty if the chain holds."""
     return _parse(workspace)[1]
+
+
+def champions(entries: Iterable[Entry]) -> list[str]:
+    """The champions that are not rolled back, oldest first; the last one is live."""
+    released: list[str] = []
+    for entry in entries:
+        released = after(released, entry)
+    return released
+
+
+def after(released: list[str], entry: Entry) -> list[str]:
+    """The champions that are not rolled back after one more line. A rollback takes back all that came after the version it led to."""
+    if entry.payload.get("phase") != "done":
+        return released
+    if entry.event == "promotion":
+        return [*released, entry.payload["to"]]
+    left = released[:-1] if entry.event == "rollback" else released
+    while entry.event == "rollback" and left and left[-1] != entry.payload["to"]:
+        left.pop()
+    return left
 
 
 def append(workspace: Workspace, *, actor: str, event: Event, payload: dict[str, Any]) -> Entry:
@@ -158,15 +178,14 @@ def _mismatch(entry: Entry, number: int, before: list[Entry]) -> str | None:
         return f"has the number {entry.seq}, so a line was removed or added before it"
     if entry.prev_hash != (before[-1].hash if before else GENESIS):
         return "does not continue the line before it (prev_hash differs)"
-    if entry.event == "rollback" and _released(before) < 2:
+    if entry.event == "rollback" and not _can_go_back(champions(before), entry.payload["to"]):
         return "rolls back although no earlier champion was there to go back to"
     return None
 
 
-def _released(entries: list[Entry]) -> int:
-    """How many champions are not rolled back."""
-    done = Counter(entry.event for entry in entries if entry.payload.get("phase") == "done")
-    return done["promotion"] - done["rollback"]
+def _can_go_back(released: list[str], to: str | None) -> bool:
+    """Whether a rollback can have led to a version: to an earlier champion, or to none, if not one is left in MLflow."""
+    return bool(released) and (to is None or to in released[:-1])
 
 
 def _hash(body: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""MLflow: experiments, registered models and their aliases. With `registry_run`, `registry_model` and `registry_request` all that speaks to it.
+"""MLflow: experiments, registered models and their aliases. With the other `registry_*` all that speaks to it.
 
 An address is an MLflow server (`http://…`) or a database (`sqlite:///…`, with artifacts in a folder). Every call is bounded
 in time; if MLflow cannot be reached, ServiceUnavailable says so.
@@ -9,14 +9,15 @@ from __future__ import annotations
 import os
 import re
 import socket
+import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
-from violence_ops import __version__, registry_request
+from violence_ops import __version__, registry_database, registry_request
 from violence_ops.deployment import is_http
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.files import folder_sha256
@@ -45,6 +46,7 @@ _SETTINGS: Final = {
 }
 _DATABASE: Final = "sqlite:///"
 _USER: Final = re.compile(r"(https?://)[^/?#\s]*@")
+_OUTDATED: Final = "out-of-date database schema"
 _LOADER: Final = Path(__file__).with_name("registry_model.py")
 
 
@@ -89,17 +91,14 @@ class Registry:
             client.search_registered_models(max_results=1)
 
     @contextmanager
-    def start_run(self, name: str, tags: Mapping[str, str], began_ms: int | None = None) -> Iterator[Run]:
-        """A run of the project's experiment; it ends as FINISHED, or as FAILED if the block raises.
-
-        `began_ms`: when what it tells of began, milliseconds since 1970, if not now.
-        """
+    def start_run(self, name: str, tags: Mapping[str, str]) -> Iterator[Run]:
+        """A run of the project's experiment; it ends as FINISHED, as FAILED if the block raises an error, as KILLED if interrupted."""
         with self._reached() as client:
-            run = self._create(client, name, tags, EXPERIMENT, began_ms)
+            run = self._create(client, name, tags, EXPERIMENT)
             try:
                 yield run
-            except BaseException:
-                self._end(client, run.run_id)
+            except BaseException as error:
+                self.end_run(run.run_id, "FAILED" if isinstance(error, Exception) else "KILLED")
                 raise
             run.set_status("FINISHED")
 
@@ -114,6 +113,23 @@ class Registry:
         with self._reached() as client:
             found = client.get_run(run_id)
             yield Run(run_id, self._url(found.info.experiment_id, run_id), client)
+
+    def has_run(self, run_id: str) -> bool:
+        """Whether MLflow has a run, and nobody has deleted it."""
+        from mlflow.exceptions import MlflowException
+
+        with self._reached() as client:
+            try:
+                return bool(client.get_run(run_id).info.lifecycle_stage == "active")
+            except MlflowException as error:
+                if _says_missing(error):
+                    return False
+                raise
+
+    def end_run(self, run_id: str, status: Literal["FAILED", "KILLED"]) -> None:
+        """Say how a run ended, if MLflow can still be told and has it."""
+        with suppress(UserError, OSError), self._reached() as client:
+            client.set_terminated(run_id, status)
 
     def register(
         self, run_id: str, package: Path, tags: Mapping[str, str], description: str = "", *, example: bool = True
@@ -130,7 +146,8 @@ class Registry:
                 logged = mlflow.pyfunc.log_model(
                     name="model", python_model=str(_LOADER), artifacts={"package": str(package)},
                     signature=registry_request.signature(), input_example=registry_request.request() if example else None,
-                    pip_requirements=[f"violence-ops=={__version__}"],
+                    # not this project: it is on no package index, so whoever took its name there would be installed
+                    pip_requirements=[],
                 )  # fmt: skip
             if example:
                 registry_request.try_out(mlflow.pyfunc.load_model(logged.model_uri))
@@ -180,8 +197,10 @@ class Registry:
             found = client.search_model_versions(f"name='{MODEL}'", max_results=1000)
             return sorted((_version(one) for one in found), key=lambda one: int(one.version))
 
-    def version(self, version: str) -> Version:
-        """One version. Raises UserError if there is none of that number."""
+    def find(self, version: str) -> Version | None:
+        """One version; None if there is none of that number, or not any more."""
+        if self._is_unborn:
+            return None
         from mlflow.exceptions import MlflowException
 
         with self._reached() as client:
@@ -189,9 +208,16 @@ class Registry:
                 return _version(client.get_model_version(MODEL, version))
             except MlflowException as error:
                 if _says_missing(error):
-                    known = ", ".join(one.version for one in self.versions()) or "none"
-                    raise UserError(f"{MODEL} has no version {version}; its versions: {known}.") from None
+                    return None
                 raise
+
+    def version(self, version: str) -> Version:
+        """One version. Raises UserError if there is none of that number."""
+        found = self.find(version)
+        if found is None:
+            known = ", ".join(one.version for one in self.versions()) or "none"
+            raise UserError(f"{MODEL} has no version {version}; its versions: {known}.")
+        return found
 
     def tags(self, version: str) -> dict[str, str]:
         """The tags of a version."""
@@ -267,19 +293,21 @@ class Registry:
     @property
     def _is_unborn(self) -> bool:
         """Whether nothing was ever written to the database: asking it would cost seconds to make its tables."""
+        return self._file is not None and not self._file.exists()
+
+    @property
+    def _file(self) -> Path | None:
+        """The database, if MLflow is no server."""
         _, _, file = self.uri.partition(_DATABASE)
-        return bool(file) and not Path(file).exists()
+        return Path(file) if file else None
 
     def _url(self, experiment_id: str, run_id: str) -> str:
         if self._is_server:
             return f"{self._shown}/#/experiments/{experiment_id}/runs/{run_id}"
         return f"{self._shown} run {run_id}"
 
-    def _create(
-        self, client: MlflowClient, name: str, tags: Mapping[str, str], experiment: str, began_ms: int | None = None
-    ) -> Run:
-        tags = _SOURCE | dict(tags)
-        run = client.create_run(self._experiment(client, experiment), began_ms, tags, name)
+    def _create(self, client: MlflowClient, name: str, tags: Mapping[str, str], experiment: str) -> Run:
+        run = client.create_run(self._experiment(client, experiment), tags=_SOURCE | dict(tags), run_name=name)
         return Run(run.info.run_id, self._url(run.info.experiment_id, run.info.run_id), client)
 
     def _experiment(self, client: MlflowClient, name: str) -> str:
@@ -292,16 +320,6 @@ class Registry:
         with _quiet_race():
             return str(client.create_experiment(name, place))
         return str(client.get_experiment_by_name(name).experiment_id)
-
-    def _end(self, client: MlflowClient, run_id: str) -> None:
-        """Mark a run as failed if MLflow can still be told."""
-        from mlflow.exceptions import MlflowException
-
-        try:
-            self._knock()
-            client.set_terminated(run_id, "FAILED")
-        except (ServiceUnavailable, MlflowException, OSError):
-            return
 
     def _knock(self) -> None:
         """Raise ServiceUnavailable if nothing listens at the server's address, before MLflow's own long retries."""
@@ -319,6 +337,11 @@ class Registry:
         fault = "cannot be reached", "start it with `violence-ops up`, or correct VIOLENCE_OPS_MLFLOW_URI"
         if not self._is_server:
             fault = "cannot be used", "see that the file is sound and may be written, or bring it back from a backup"
+        if _OUTDATED in reason:
+            return ServiceUnavailable(
+                f"The tables of MLflow at {self._shown} are of another version of MLflow than this one: run `violence-ops up`, which keeps a "
+                "copy of a workspace's database and upgrades it; of any other, keep a copy and run `mlflow db upgrade ADDRESS`."
+            )
         return ServiceUnavailable(f"MLflow at {self._shown} {fault[0]} ({reason}): {fault[1]}, then run this again.")
 
     @contextmanager
@@ -337,11 +360,14 @@ class Registry:
         mlflow.set_tracking_uri(self.uri)
         mlflow.set_registry_uri(self.uri)
         try:
+            if self._file and self._artifacts:
+                registry_database.follow(self._file, self._artifacts)
             yield MlflowClient(self.uri, self.uri)
         except (
             requests.exceptions.ConnectionError,
             requests.exceptions.Timeout,
             sqlalchemy.exc.DatabaseError,
+            sqlite3.DatabaseError,
         ) as error:
             raise self._unavailable(error) from None
         except MlflowException as error:

@@ -22,10 +22,11 @@ class Run:
     client: MlflowClient
 
     def log_params(self, params: Mapping[str, Any]) -> None:
-        """Log nested parameters under dotted names."""
+        """Log nested parameters under dotted names; what the run has already stays."""
         from mlflow.entities import Param
 
-        entities = [Param(key, str(value)[:6000]) for key, value in sorted(_flat(params))]
+        known = self.client.get_run(self.run_id).data.params
+        entities = [Param(key, str(value)[:6000]) for key, value in sorted(_flat(params)) if key not in known]
         for start in range(0, len(entities), 100):
             self.client.log_batch(self.run_id, params=entities[start : start + 100])
 
@@ -42,6 +43,10 @@ class Run:
         for start in range(0, len(entities), 1000):
             self.client.log_batch(self.run_id, metrics=entities[start : start + 1000])
 
+    def steps(self, metric: str) -> set[int]:
+        """The steps of which the run has a metric."""
+        return {one.step for one in self.client.get_metric_history(self.run_id, metric)}
+
     def log_dataset(self, name: str, revision: str, source: str, profile: Mapping[str, Any]) -> None:
         """Log the dataset revision as an input of the run."""
         from mlflow.entities import Dataset, DatasetInput, InputTag
@@ -54,6 +59,12 @@ class Run:
     def set_tag(self, key: str, value: str) -> None:
         """Add a tag to the run."""
         self.client.set_tag(self.run_id, key, value)
+
+    def set_tags(self, tags: Mapping[str, str]) -> None:
+        """Add or replace tags of the run."""
+        from mlflow.entities import RunTag
+
+        self.client.log_batch(self.run_id, tags=[RunTag(key, value) for key, value in tags.items()])
 
     def set_status(self, status: Literal["RUNNING", "FINISHED", "FAILED"]) -> None:
         """Say how far the run is."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import secrets
 import socket
@@ -20,11 +21,13 @@ from typing import Final
 
 import httpx
 
-from violence_ops import processes
+from violence_ops import processes, registry_database
 from violence_ops.airflow_api import AirflowApi
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.files import read_json, write_json
 from violence_ops.workspace import Workspace
+
+_log = logging.getLogger(__name__)
 
 HOST: Final = "127.0.0.1"
 USERS: Final = {"admin": "admin", "release-manager": "op"}
@@ -263,6 +266,10 @@ def _start(workspace: Workspace, addresses: Addresses) -> None:
 
 
 def _start_mlflow(workspace: Workspace, addresses: Addresses) -> None:
+    database = Path(workspace.mlflow_database.removeprefix("sqlite:///"))
+    if copy := registry_database.upgrade(database):
+        _log.warning("MLflow's database was upgraded to this version of MLflow; %s is as it was before.", copy)
+    registry_database.follow(database, workspace.mlflow_artifacts)
     command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", addresses.mlflow.rpartition(":")[2]]
     command += ["--backend-store-uri", workspace.mlflow_database, "--workers", "1"]
     command += ["--artifacts-destination", str(workspace.mlflow_artifacts)]

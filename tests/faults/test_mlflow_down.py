@@ -61,6 +61,10 @@ def test_a_training_survives_the_loss_of_mlflow_before_during_and_after_it(
     epochs: list[int] = []
     result = train.run(workspace, params, progress=lambda what, done, total: epochs.append(done))
     assert epochs == [], "the retry trained again what it had already"
+    with registry.run(result.run_id) as run:
+        assert run.steps("val_f1") == {1, 2, 3}, "what MLflow missed is there too"
+        runs = run.client.search_runs([run.client.get_run(run.run_id).info.experiment_id])
+    assert [one.info.status for one in runs] == ["FINISHED"], "it is one run"
     assert result.model_version == registry.alias("candidate") == "1"
     assert result.run_url.startswith(f"{server.url}/#/experiments/")
     assert workspace.read_progress("train")["model_version"] == "1"

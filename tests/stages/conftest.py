@@ -15,7 +15,7 @@ import pytest
 
 from violence_ops.evaluation import judgement
 from violence_ops.evaluation.records import DataChecks, HoldoutFacts, JudgedClip, Latency, Leakage, ModelFacts, Timings
-from violence_ops.files import sha256_file, write_json, write_table
+from violence_ops.files import folder_sha256, sha256_file, write_json, write_table
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, POSES_SCHEMA, PREDICTIONS_SCHEMA, ClipPoses, ClipRecord
 from violence_ops.registry import MODEL, Registry
@@ -25,9 +25,22 @@ from violence_ops.workspace import Workspace
 Judge = Callable[..., str]
 
 
+def package_of(version: str, artifacts: Path) -> str:
+    """Write a version's package, one file that no network is made of; returns its SHA-256."""
+    (artifacts / "package").mkdir(parents=True)
+    (artifacts / "package" / "network.txt").write_text(f"version {version}")
+    return folder_sha256(artifacts / "package")
+
+
+@pytest.fixture(scope="session")
+def package_sha256(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], str]:
+    """The SHA-256 of the package of a version in `released`."""
+    return lambda version: package_of(version, tmp_path_factory.mktemp("package"))
+
+
 @pytest.fixture(scope="session")
 def registry_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An MLflow database with versions 1, 2 and 3; making one takes seconds, copying one does not."""
+    """An MLflow database with versions 1, 2 and 3, each with a package; making one takes seconds, copying one does not."""
     from mlflow.tracking import MlflowClient
 
     folder = tmp_path_factory.mktemp("mlflow")
@@ -35,8 +48,9 @@ def registry_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     Registry(uri, folder).check()
     client = MlflowClient(uri, uri)
     client.create_registered_model(MODEL)
-    for _ in range(3):
-        client.create_model_version(MODEL, source=folder.as_uri())
+    for version in "123":
+        package_of(version, folder / version / "artifacts")
+        client.create_model_version(MODEL, source=(folder / version).as_uri())
     return folder / "mlflow.db"
 
 
@@ -78,7 +92,7 @@ def params(workspace: Workspace) -> Params:
 
 
 @pytest.fixture
-def write_evaluation(released: Workspace) -> Judge:
+def write_evaluation(released: Workspace, package_sha256: Callable[[str], str]) -> Judge:
     """`write(candidate, champion=None, wrong=0)`: an evaluation in the workspace, as `evaluate` leaves it; returns its name.
 
     The candidate has `wrong` of 24 clips wrong, the champion four.
@@ -97,7 +111,7 @@ def write_evaluation(released: Workspace) -> Judge:
                 lineage={},
                 holdout_version="v1",
                 holdout_revision=revision,
-                package=f"{version:0>64}",
+                package=package_sha256(version),
             )
 
         made = judgement.evaluate(

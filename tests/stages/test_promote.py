@@ -141,7 +141,7 @@ def test_a_report_that_the_gate_has_not_judged_is_refused(
 
 
 def test_the_package_that_was_judged_is_the_one_released_and_the_one_that_judges(
-    passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+    passed: Workspace, params: Params, registry: Registry, package_sha256: Callable[[str], str]
 ) -> None:
     registry.set_tag("2", "package_sha256", "ab" * 32)
     with pytest.raises(
@@ -149,10 +149,10 @@ def test_the_package_that_was_judged_is_the_one_released_and_the_one_that_judges
     ):
         promote.run(passed, params, approved_by="admin")
     assert registry.alias("champion") == "1"
-    registry.set_tag("2", "package_sha256", f"{2:0>64}")
+    registry.set_tag("2", "package_sha256", package_sha256("2"))
     promote.run(passed, params, approved_by="admin")
     entries = ledger.read(passed)
-    assert releases.released_package(entries, "2") == entries[-1].payload["package"] == f"{2:0>64}"
+    assert releases.released_package(entries, "2") == entries[-1].payload["package"] == package_sha256("2")
 
 
 def test_an_evaluation_that_does_not_say_which_package_it_judged_releases_nothing(
@@ -410,7 +410,7 @@ def test_a_crash_around_the_alias_is_recovered_by_a_rerun(
     assert registry.alias("champion") == "2"
     assert result.moved is (where == "before")
     assert _events(passed)[-1] == ("promotion", "done")
-    assert releases.champions(ledger.read(passed)) == ["1", "2"]
+    assert ledger.champions(ledger.read(passed)) == ["1", "2"]
 
 
 def test_a_lost_mlflow_is_said_and_nothing_moves(
@@ -442,7 +442,7 @@ def test_of_two_releases_at_once_one_wins(
     champion = registry.alias("champion")
     (refusal,) = [text for text, code in said.items() if code]
     assert refusal.startswith(f"The champion is version {champion} by now, but")
-    assert champion == releases.champions(ledger.read(passed))[-1]
+    assert champion == ledger.champions(ledger.read(passed))[-1]
 
 
 def _refuse(

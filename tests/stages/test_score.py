@@ -88,6 +88,26 @@ def test_the_champion_judges_each_clip_once_and_again_when_it_or_the_tracks_chan
     assert rows(batch, records[:1]).column("verdict").to_pylist() == ["NonFight"]
 
 
+def test_a_workspace_that_was_moved_keeps_its_models(
+    small_workspace: Callable[..., Workspace], seal_tracks: Seal, release: Release
+) -> None:
+    workspace = small_workspace(**{"train.epochs": 1})
+    seal_tracks(workspace)
+    assemble.run(workspace, workspace.params())
+    first = train.run(workspace, workspace.params()).model_version
+    release(workspace, first)
+    records = seal_tracks(workspace, clips=6, seed=5)
+
+    moved = Workspace.open(shutil.move(workspace.root, workspace.root.with_name("renamed")))
+    batch = reopen(moved, records)
+    assert score.run(moved, moved.params(), batch_id=batch.batch_id).scored == 6
+    second = train.run(moved, moved.params()).model_version
+    release(moved, second)
+    assert score.run(moved, moved.params()).champion == second
+    assert rollback.run(moved, moved.params(), by="ada", reason="r").version == first
+    assert not workspace.root.exists(), "nothing is written to where it was"
+
+
 @pytest.fixture
 def two_champions(
     small_workspace: Callable[..., Workspace], seal_tracks: Seal

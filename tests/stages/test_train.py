@@ -178,6 +178,79 @@ def test_every_training_is_a_run_and_a_version_and_the_newest_is_the_candidate(
 
 
 @pytest.mark.slow
+def test_a_training_is_seen_in_mlflow_while_it_goes_on_and_goes_on_in_its_run_after_a_kill(
+    small_workspace: Callable[..., Workspace], seal_tracks: Seal
+) -> None:
+    from mlflow.entities import Run, ViewType
+    from mlflow.tracking import MlflowClient
+
+    workspace = small_workspace(**{"train.epochs": 3, "holdout.auto_freeze": False})
+    params, client = workspace.params(), MlflowClient(workspace.mlflow_uri)
+    seal_tracks(workspace)
+    assemble.run(workspace, params)
+
+    def runs() -> list[Run]:
+        ids = [one.experiment_id for one in client.search_experiments(view_type=ViewType.ACTIVE_ONLY)]
+        return list(client.search_runs(ids, order_by=["attributes.start_time"]))
+
+    def steps(run: Run) -> list[int]:
+        return [one.step for one in client.get_metric_history(run.info.run_id, "val_f1")]
+
+    def stop_after_2(error: BaseException) -> Callable[[str, int, int], None]:
+        def progress(what: str, done: int, total: int) -> None:
+            seen = runs()[-1]
+            assert (seen.info.status, steps(seen)) == ("RUNNING", list(range(1, done + 1)))
+            assert seen.data.params["train.epochs"] == "3"
+            assert seen.inputs.dataset_inputs
+            if done == 2:
+                raise error
+
+        return progress
+
+    with pytest.raises(KeyboardInterrupt):
+        train.run(workspace, params, progress=stop_after_2(KeyboardInterrupt()))
+    (killed,) = runs()
+    assert (killed.info.status, steps(killed)) == ("KILLED", [1, 2])
+
+    made = train.run(workspace, params)
+    (run,) = runs()
+    assert made.run_id == run.info.run_id == killed.info.run_id
+    assert (run.info.status, steps(run)) == ("FINISHED", [1, 2, 3])
+    assert run.info.start_time == killed.info.start_time
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        train.run(workspace, params, progress=stop_after_2(RuntimeError("out of memory")))
+    assert [one.info.status for one in runs()] == ["FINISHED", "FAILED"]
+    client.delete_run(runs()[-1].info.run_id)
+    again = train.run(workspace, params)  # goes on after the second epoch, in a run of its own
+    assert sorted(steps(client.get_run(again.run_id))) == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_the_run_of_a_training_that_is_not_gone_on_with_ends_as_killed(
+    small_workspace: Callable[..., Workspace], seal_tracks: Seal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = small_workspace(**{"train.epochs": 1, "train.family": "feature_line", "holdout.auto_freeze": False})
+    seal_tracks(workspace)
+    assemble.run(workspace, workspace.params())
+    with monkeypatch.context() as patch:
+        patch.setattr(open_registry(workspace).__class__, "end_run", lambda *_: None)  # a kill leaves nobody to say it
+        with pytest.raises(KeyboardInterrupt):
+            train.run(workspace, workspace.params(), progress=_interrupt)
+    registry = open_registry(workspace)
+    (left,) = (workspace.cache / "training").glob("*/run.json")
+    run_id = json.loads(left.read_text())["run_id"]
+    made = train.run(workspace, workspace.params({"train.seed": 5}))
+    assert made.run_id != run_id
+    with registry.run(run_id) as run:
+        assert run.client.get_run(run_id).info.status == "KILLED"
+
+
+def _interrupt(what: str, done: int, total: int) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.slow
 def test_what_a_machine_of_another_precision_left_unregistered_is_trained_again(
     small_workspace: Callable[..., Workspace], seal_tracks: Seal, monkeypatch: pytest.MonkeyPatch
 ) -> None:

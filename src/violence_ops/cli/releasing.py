@@ -80,10 +80,14 @@ def rollback(
         str | None,
         typer.Option("--from", help="The version to take back; default: the champion when the command starts."),
     ] = None,
+    to: Annotated[
+        str | None,
+        typer.Option("--to", help="An earlier champion to go back to; default: the latest that is still in MLflow."),
+    ] = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Put the previous champion back. Anybody may do this at once, without an approval; the ledger records who did."""
+    """Put the previous champion, or an earlier one, back. Anybody may do this at once, without an approval; the ledger records who did."""
     from violence_ops.stages import rollback as stage
     from violence_ops.stages.who import named
 
@@ -91,7 +95,7 @@ def rollback(
     by = named(by)
     # read before the lock is waited for: of two people who roll back at once, the second goes no release further back
     expected = version or stage.live(opened, params)
-    show(stage.run(opened, params, by=by, reason=reason, expected_champion=expected, dry_run=dry_run), as_json)
+    show(stage.run(opened, params, by=by, reason=reason, expected_champion=expected, to=to, dry_run=dry_run), as_json)
 
 
 ledger_app = typer.Typer(help="Who released what and when.", no_args_is_help=True)

@@ -34,6 +34,8 @@ def fit(
 ) -> Trained:
     """Train `params.family` on the clips of `side`; `val` chooses epochs and thresholds. Otherwise as `train.fit`.
 
+    The epochs of an ensemble's members are counted one member after another, as in its history.
+
     Members of an ensemble have seeds of their own; those that are networks begin with `params.start`. Raises ParamsError if it
     does not fit one of them.
     """
@@ -42,12 +44,27 @@ def fit(
     own = ensemble.members(settings)
     if list(own) == [settings.family]:
         return _fit_one(settings, side, val, labels, params, on_epoch, checkpoint)
-    found = {}
+    found: dict[str, Trained] = {}
     for number, (name, one) in enumerate(own.items()):
         kept = checkpoint.with_name(f"{checkpoint.stem}-{name}{checkpoint.suffix}") if checkpoint else None
         chosen = _of_member(params, one, number)
-        found[name] = _fit_one(one, side, val, labels, chosen, on_epoch, kept)
+        before = sum(len(trained.history) for trained in found.values())
+        found[name] = _fit_one(one, side, val, labels, chosen, _counted(on_epoch, before), kept)
     return _together(settings, found, val, labels)
+
+
+def _counted(on_epoch: OnEpoch, before: int) -> OnEpoch:
+    """What is told of epochs that follow so many others."""
+    if on_epoch is None:
+        return None
+    return lambda epoch: on_epoch(replace(epoch, epoch=before + epoch.epoch))
+
+
+def most_epochs(params: TrainParams, cut: WindowParams) -> int:
+    """How many epochs a training of the family takes at most: `params.epochs` of each network, and one of each other member."""
+    settings = Settings.of(params, cut)
+    networks = len(_networks(settings))
+    return networks * params.epochs + len(ensemble.members(settings)) - networks
 
 
 def check(params: TrainParams, cut: WindowParams) -> None:

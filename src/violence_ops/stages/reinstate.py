@@ -32,7 +32,7 @@ class ReinstateResult:
 def run(workspace: Workspace, params: Params, *, by: str | None) -> ReinstateResult:
     """Point the alias to the ledger's champion, with a line of the ledger before. A no-op if it does.
 
-    Raises UsageError without a name, LedgerBroken if the ledger does not verify, ServiceUnavailable if MLflow cannot be reached.
+    Raises UsageError without a name, ChampionGone, writing nothing, if MLflow has lost that version, LedgerBroken if the ledger does not verify, ServiceUnavailable if MLflow cannot be reached.
     """
     by = named(by)
     with workspace.lock("release"):
@@ -42,6 +42,7 @@ def run(workspace: Workspace, params: Params, *, by: str | None) -> ReinstateRes
         version = releases.last_champion(releases.check_ledger(workspace))
         found = registry.alias(releases.CHAMPION)
         if found != version:
+            releases.check_there(registry, version)
             releases.record(workspace, actor=by, event="reinstatement", payload={"from": found, "to": version})
             registry.set_alias(releases.CHAMPION, version, found)
     return ReinstateResult(version, found)

@@ -21,6 +21,20 @@ REPORT_TAG: Final = "report"
 MOVEMENTS: Final = ("promotion", "rollback")
 
 
+class ChampionGone(WorkspaceError):
+    """MLflow has lost the version that the ledger says is champion: somebody deleted it, or it is not in a backup."""
+
+    def __init__(self, version: str) -> None:
+        super().__init__(
+            f"Version {version}, the ledger's champion, is no more in MLflow, where somebody deleted it: bring MLflow's database back from "
+            "a backup, or let `violence-ops rollback --by NAME --reason …` go to the latest earlier champion that is still there."
+        )
+        self.version = version
+
+    def __reduce__(self) -> tuple[type[ChampionGone], tuple[str]]:
+        return type(self), (self.version,)
+
+
 def open_registry(workspace: Workspace) -> Registry:
     """The registry of this workspace."""
     return Registry(workspace.mlflow_uri, workspace.mlflow_artifacts)
@@ -84,32 +98,20 @@ def _in_words(entry: ledger.Entry) -> str:
             return f"alias put back from {facts['from'] or 'none'} to {facts['to'] or 'none'}"
         case _:
             reason = f": {facts['reason']}" if "reason" in facts else ""
-            return f"champion {facts['from'] or 'none'} to {facts['to']}, {facts['phase']}{reason}"
-
-
-def champions(entries: list[ledger.Entry]) -> list[str]:
-    """The champions that are not rolled back, oldest first; the last one is live."""
-    stack: list[str] = []
-    for entry in entries:
-        if entry.payload.get("phase") != "done":
-            continue
-        if entry.event == "promotion":
-            stack.append(entry.payload["to"])
-        elif entry.event == "rollback":
-            stack.pop()
-    return stack
+            return f"champion {facts['from'] or 'none'} to {facts['to'] or 'none'}, {facts['phase']}{reason}"
 
 
 def last_champion(entries: list[ledger.Entry]) -> str | None:
     """The ledger's champion; None if nothing was released."""
-    released = champions(entries)
+    released = ledger.champions(entries)
     return released[-1] if released else None
 
 
 def champion(workspace: Workspace) -> str | None:
     """The version that judges; None if nothing was released. A release that is under way is waited for.
 
-    Raises WorkspaceError if MLflow's alias is not where the ledger's last movement left it, LedgerBroken if the ledger does not
+    Raises WorkspaceError if MLflow's alias is not where the ledger's last movement left it (ChampionGone if the version is not there
+    any more), LedgerBroken if the ledger does not
     verify, ServiceUnavailable if MLflow cannot be reached.
     """
     with workspace.lock("release"):
@@ -122,11 +124,18 @@ def agreed_champion(workspace: Workspace, registry: Registry) -> str | None:
     found, released, last = registry.alias(CHAMPION), last_champion(entries), last_movement(entries)
     half_done = last is not None and last.payload["phase"] == "intent" and found == last.payload["to"]
     if found != released and not half_done:
+        check_there(registry, released)
         raise WorkspaceError(
             f"MLflow's alias champion points to version {found or 'none'} but the ledger's champion is {released or 'none'}: somebody "
             "moved the alias by hand; `violence-ops ledger reinstate --by NAME` puts it back."
         )
     return found
+
+
+def check_there(registry: Registry, champion: str | None) -> None:
+    """Raise ChampionGone if MLflow has not the ledger's champion any more."""
+    if champion is not None and registry.find(champion) is None:
+        raise ChampionGone(champion)
 
 
 def released_package(entries: list[ledger.Entry], version: str) -> str | None:
@@ -136,11 +145,14 @@ def released_package(entries: list[ledger.Entry], version: str) -> str | None:
 
 
 def was_rolled_back(entries: list[ledger.Entry], version: str, since: int) -> bool:
-    """Whether a version was taken back after line `since`."""
-    return any(
-        entry.seq > since and entry.event == "rollback" and entry.payload["phase"] == "done" and entry.payload["from"] == version
-        for entry in entries
-    )  # fmt: skip
+    """Whether a version was taken back after line `since`, perhaps together with a later one."""
+    released: list[str] = []
+    for entry in entries:
+        left = ledger.after(released, entry)
+        if entry.seq > since and entry.event == "rollback" and version in released[len(left) :]:
+            return True
+        released = left
+    return False
 
 
 def last_movement(entries: list[ledger.Entry]) -> ledger.Entry | None:
@@ -168,15 +180,16 @@ def move(
     *,
     event: Literal["promotion", "rollback"],
     actor: str,
-    to: str,
+    to: str | None,
     expected: str | None,
     facts: dict[str, Any],
 ) -> ledger.Entry:
     """Point `champion` from `expected` to `to`, with a ledger line before and one after. Returns the last line.
 
+    The line says `from` that champion, unless `facts` name another that MLflow has lost.
     Raises WorkspaceError, leaving the alias and an abandoned intent, if `champion` is not `expected` any more.
     """
-    payload = facts | {"from": expected, "to": to}
+    payload = {"from": expected, "to": to} | facts
     record(workspace, actor=actor, event=event, payload=payload | {"phase": "intent"})
     try:
         registry.set_alias(CHAMPION, to, expected)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from violence_ops import ledger
-from violence_ops.errors import ServiceUnavailable, WorkspaceError
+from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
 from violence_ops.params import Params
+from violence_ops.registry import Registry
 from violence_ops.stages import notify, releases
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.who import explained, named
@@ -16,15 +17,17 @@ from violence_ops.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class RollbackResult:
-    """`version` is the champion now (with dry_run: would be), `rolled_back` the one before; `untold` is why a receiver was
-    not told, if there is one and it was not."""
+    """`version` is the champion now (with dry_run: would be; None: not one is left in MLflow), `rolled_back` the one before;
+    `passed_over` are later champions that cannot judge any more, each with the reason; `untold` is why a receiver was not told,
+    if there is one and it was not."""
 
-    version: str
+    version: str | None
     rolled_back: str
     by: str
     reason: str
     moved: bool
     dry_run: bool
+    passed_over: dict[str, str] = field(default_factory=dict)
     untold: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -34,12 +37,15 @@ class RollbackResult:
     def lines(self) -> list[str]:
         """What a person reads."""
         if not self.moved and not self.dry_run:
-            return [f"Version {self.rolled_back} was rolled back to {self.version} already: nothing moved."]
+            return [f"Version {self.rolled_back} was rolled back to {self.version or 'none'} already: nothing moved."]
         would = "would be" if self.dry_run else "is"
-        told = [self.untold] if self.untold else []
+        champion = (
+            f"Version {self.version} {would} the champion again" if self.version else f"There {would} no champion"
+        )
         return [
-            f"Version {self.version} {would} the champion again; version {self.rolled_back} {would} rolled back.",
-            *told,
+            f"{champion}; version {self.rolled_back} {would} rolled back.",
+            *(f"Version {version} {would} passed over: {why}" for version, why in self.passed_over.items()),
+            *([self.untold] if self.untold else []),
         ]
 
 
@@ -83,15 +89,18 @@ def run(
     by: str | None,
     reason: str,
     expected_champion: str | None = None,
+    to: str | None = None,
     run_id: str | None = None,
     dry_run: bool = False,
 ) -> RollbackResult:
-    """Put back the champion that was live before the present one was promoted, as the ledger tells it.
+    """Put back an earlier champion: `to`, or else the latest whose version is still in MLflow with the package that was released.
 
-    With `expected_champion` a repeated call is a no-op once that version has been rolled back; without it, each call goes one
-    release further back. `run_id` goes into the ledger, and a run that has rolled back once never does so again, whatever the champion
-    is by then. A call after a crash in the middle finishes what was begun. Raises WorkspaceError if there is no
-    earlier champion, or the registry's champion is not the ledger's; LedgerBroken if the ledger does not verify.
+    If MLflow has lost the present champion and all earlier ones, there is none afterwards. Only champions that were not rolled
+    back count as earlier ones. With `expected_champion` a repeated call is a no-op once that version has been rolled back; without
+    it, each call goes one release further back. `run_id` goes into the ledger, and a run that has rolled back once never does so
+    again, whatever the champion is by then. A call after a crash in the middle finishes what was begun. Raises WorkspaceError
+    if there is no such champion, or the alias was moved by hand; ServiceUnavailable if MLflow cannot be reached; LedgerBroken if
+    the ledger does not verify.
     """
     by = named(by)
     reason = explained(reason, "A rollback needs a reason: it is written to the ledger.")
@@ -100,21 +109,24 @@ def run(
         registry = releases.open_registry(workspace)
         releases.check_ledger(workspace)
         closed = None if dry_run else releases.recover(workspace, registry)
-        entries, current = ledger.read(workspace), releases.agreed_champion(workspace, registry)
-        done = _of_run(entries, run_id) or _already(entries, closed, expected_champion)
+        entries, present = ledger.read(workspace), _present(workspace, registry)
+        done = _of_run(entries, run_id) or _already(entries, closed, expected_champion, to)
         if done is None:
-            version, present = _step(entries, current, expected_champion)
-            registry.version(version)
+            version, passed_over = _step(workspace, registry, entries, present, expected_champion, to)
+            leaving = present.version
             if not dry_run:
-                facts = {"reason": reason} | ({"run_id": run_id} if run_id else {})
+                facts: dict[str, Any] = {"reason": reason, "from": leaving}
+                facts |= {"passed_over": passed_over} if passed_over else {}
+                facts |= {"run_id": run_id} if run_id else {}
                 releases.move(
-                    workspace, registry, event="rollback", actor=by, to=version, expected=present, facts=facts
+                    workspace, registry, event="rollback", actor=by, to=version, expected=present.alias, facts=facts
                 )
         else:
-            version, present = done.payload["to"], done.payload["from"]
+            version, leaving, passed_over = done.payload["to"], done.payload["from"], {}
+    assert leaving
     return RollbackResult(
-        version=version, rolled_back=present, by=by, reason=reason, moved=done is None and not dry_run, dry_run=dry_run,
-        untold=None if dry_run else notify.run(workspace).problem,
+        version=version, rolled_back=leaving, by=by, reason=reason, moved=done is None and not dry_run, dry_run=dry_run,
+        passed_over=passed_over, untold=None if dry_run else notify.run(workspace).problem,
     )  # fmt: skip
 
 
@@ -154,24 +166,83 @@ def _of_run(entries: list[ledger.Entry], run_id: str | None) -> ledger.Entry | N
     return next((entry for entry in done if run_id and entry.payload.get("run_id") == run_id), None)
 
 
-def _already(entries: list[ledger.Entry], closed: ledger.Entry | None, expected: str | None) -> ledger.Entry | None:
+@dataclass(frozen=True, slots=True)
+class _Present:
+    """The champion, whether MLflow still has it, and where the alias points."""
+
+    version: str | None
+    is_there: bool
+    alias: str | None
+
+
+def _present(workspace: Workspace, registry: Registry) -> _Present:
+    try:
+        version = releases.agreed_champion(workspace, registry)
+    except releases.ChampionGone as gone:
+        return _Present(gone.version, False, registry.alias(releases.CHAMPION))
+    return _Present(version, True, version)
+
+
+def _already(
+    entries: list[ledger.Entry], closed: ledger.Entry | None, expected: str | None, to: str | None
+) -> ledger.Entry | None:
     """The rollback that this call would repeat: one just recovered, or the one of `expected` if nothing came after it."""
     last = releases.last_movement(entries)
     if last is None or last.event != "rollback" or last.payload["phase"] != "done":
         return None
-    return last if closed == last or last.payload["from"] == expected else None
+    is_same = to in (None, last.payload["to"]) and (closed == last or last.payload["from"] == expected)
+    return last if is_same else None
 
 
-def _step(entries: list[ledger.Entry], current: str | None, expected: str | None) -> tuple[str, str]:
-    """The version to go back to, and the one to leave."""
-    stack = releases.champions(entries)
-    if not stack:
+def _step(
+    workspace: Workspace,
+    registry: Registry,
+    entries: list[ledger.Entry],
+    present: _Present,
+    expected: str | None,
+    to: str | None,
+) -> tuple[str | None, dict[str, str]]:
+    """The version to go back to (None: not one is left), and the later ones that cannot judge any more, each with the reason."""
+    released = ledger.champions(entries)
+    if not released:
         raise WorkspaceError("Nothing was released yet, so there is nothing to roll back.")
-    if expected is not None and expected != current:
-        raise WorkspaceError(f"The champion is version {current}, not {expected}: nothing was rolled back.")
-    if len(stack) < 2:
-        raise WorkspaceError(f"Version {current} is the first champion, so there is none to go back to.")
-    return stack[-2], stack[-1]
+    if expected is not None and expected != present.version:
+        raise WorkspaceError(f"The champion is version {present.version}, not {expected}: nothing was rolled back.")
+    earlier = [version for version in dict.fromkeys(reversed(released)) if version != present.version]
+    if to is not None:
+        earlier = [_chosen(to, earlier)]
+    elif not earlier and present.is_there:
+        raise WorkspaceError(f"Version {present.version} is the first champion, so there is none to go back to.")
+    faults: dict[str, str] = {}
+    for version in earlier:
+        fault = _fault(workspace, registry, entries, version)
+        if fault is None:
+            return version, faults
+        faults[version] = fault
+    if present.is_there or to is not None:
+        raise WorkspaceError(f"Nothing was rolled back: {' '.join(faults.values())}")
+    return None, faults
+
+
+def _chosen(to: str, earlier: list[str]) -> str:
+    if to not in earlier:
+        raise WorkspaceError(
+            f"Version {to} is none of the earlier champions that a rollback can go to ({', '.join(earlier) or 'none'}): one that was "
+            "rolled back, or never was champion, is released by `violence-ops evaluate --force`, `gate` and `promote`."
+        )
+    return to
+
+
+def _fault(workspace: Workspace, registry: Registry, entries: list[ledger.Entry], version: str) -> str | None:
+    """Why a version cannot judge; None if MLflow has it with the package that was released."""
+    try:
+        registry.version(version)
+        registry.download(version, workspace.model_package(version), releases.released_package(entries, version))
+    except ServiceUnavailable:
+        raise
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _line(entry: ledger.Entry) -> str:

@@ -1,6 +1,6 @@
 """Train a candidate on the assembled dataset, log the run to MLflow, and register it under the alias `candidate`.
 
-MLflow is asked before the training starts. What was trained is kept until it is registered, so that a retry after MLflow
+The run begins before the training and is told of each epoch. What was trained is kept until it is registered, so that a retry after MLflow
 was lost does not train again; a model version comes into being only with all its files, and the alias moves last.
 """
 
@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-import time
 import uuid
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -24,7 +24,7 @@ from violence_ops.errors import WorkspaceError
 from violence_ops.files import fingerprint, load_table, read_json, write_json
 from violence_ops.params import Params
 from violence_ops.registry import MODEL, Registry, Run
-from violence_ops.stages import batches, holdout, pictures, training_tables
+from violence_ops.stages import batches, holdout, live_run, pictures, training_tables
 from violence_ops.stages.assemble import obstacle, trainable
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.dataset import Dataset
@@ -84,7 +84,7 @@ def run(
     registry.check()
     facts = _facts(workspace, params, dataset)
     with workspace.lock("train"):
-        trained = _trained(workspace, params, dataset, facts, progress)
+        trained = _trained(workspace, registry, params, dataset, facts, progress)
         run_id, version = _register(registry, params, dataset, trained, facts)
         if not versioning.inside_experiment(workspace):
             with workspace.lock("release"):
@@ -182,11 +182,16 @@ def _start(params: Params) -> str:
 
 
 def _trained(
-    workspace: Workspace, params: Params, dataset: Dataset, facts: dict[str, str], progress: Progress | None
+    workspace: Workspace,
+    registry: Registry,
+    params: Params,
+    dataset: Dataset,
+    facts: dict[str, str],
+    progress: Progress | None,
 ) -> Path:
-    """The folder with what training gave: `package/`, `plots/`, `tables/`, `environment/`, `record.json`.
+    """The folder with what training gave: `package/`, `plots/`, `tables/`, `environment/`, `record.json`, and the id of its run.
 
-    Trains unless a lost attempt left it; a training that was killed goes on after its last epoch.
+    Trains unless a lost attempt left it; a training that was killed goes on after its last epoch, with its run.
     """
     home = workspace.cache / "training"
     names = ("params_digest", "start", "code_revision", "trained_in")
@@ -196,20 +201,46 @@ def _trained(
         return folder
     for other in home.glob("*"):
         if other != epochs:
+            live_run.abandon(registry, other)
             shutil.rmtree(other)
     epochs.mkdir(parents=True, exist_ok=True)
-    if not (epochs / "began.json").is_file():
-        write_json(epochs / "began.json", {"ms": int(time.time() * 1000)})
     temporary = Path(tempfile.mkdtemp(prefix=".fit-", dir=home))
-    trained = fit(params, dataset, epochs / "training.pt", progress)
-    _write(temporary, trained, dataset, facts, read_json(epochs / "began.json", _remedy(epochs))["ms"])
+    with _run(registry, epochs, params, dataset, facts) as (run, tell):
+        _log_beginning(run, params, dataset)
+        trained = fit(
+            params, dataset, epochs / "training.pt", progress, lambda epoch: tell(epoch.epoch, _metrics(epoch))
+        )
+        _write(temporary, trained, dataset, facts)
+    shutil.copy(epochs / live_run.FILE, temporary)
     temporary.rename(folder)
     shutil.rmtree(epochs)
     return folder
 
 
-def fit(params: Params, dataset: Dataset, checkpoint: Path | None, progress: Progress | None) -> Trained:
-    """Train on the dataset, going on from `checkpoint` if it is there. Nothing is logged or registered.
+@contextmanager
+def _run(
+    registry: Registry, folder: Path, params: Params, dataset: Dataset, facts: dict[str, str]
+) -> Iterator[tuple[Run, live_run.Tell]]:
+    """The run that the folder names, or else a new one, and what tells it of epochs."""
+    from violence_ops.recognition import ensemble
+    from violence_ops.recognition.model import Settings
+
+    asked = list(params.train.streams)
+    chosen = ensemble.streams(Settings.of(params.train, params.windows)) == asked  # else the family has its own
+    name = " ".join([facts["family"], *(["+".join(asked)] if chosen else []), dataset.revision[:8]])
+    run_id = live_run.begun(registry, folder, name, facts | {"mlflow.source.git.commit": facts["code_revision"]})
+    with live_run.running(registry, run_id) as tell, registry.run(run_id) as run:
+        yield run, tell
+
+
+def fit(
+    params: Params,
+    dataset: Dataset,
+    checkpoint: Path | None,
+    progress: Progress | None,
+    tell: Callable[[Epoch], None] | None = None,
+) -> Trained:
+    """Train on the dataset, going on from `checkpoint` if it is there. Nothing is registered; `tell` is told of each epoch.
 
     Raises WorkspaceError if the family looks at pictures and a clip's video is missing.
     """
@@ -222,15 +253,19 @@ def fit(params: Params, dataset: Dataset, checkpoint: Path | None, progress: Pro
     def side(table: pa.Table) -> list[Any]:
         return [skeletons[clip_id] for clip_id in table.column("clip_id").to_pylist()]
 
+    most = families.most_epochs(params.train, params.windows)
+
     def on_epoch(epoch: Epoch) -> None:
+        if tell:
+            tell(epoch)
         if progress:
-            progress("train", epoch.epoch, params.train.epochs)
+            progress("train", epoch.epoch, most)
 
     sides = side(dataset.train), side(dataset.val)
     return families.fit(*sides, dataset.labels, params.train, params.windows, on_epoch, checkpoint)
 
 
-def _write(folder: Path, trained: Trained, dataset: Dataset, facts: dict[str, str], began_ms: int) -> None:
+def _write(folder: Path, trained: Trained, dataset: Dataset, facts: dict[str, str]) -> None:
     from violence_ops.recognition import package, plots
 
     counts = {"training clips": len(dataset.train), "validation clips": len(dataset.val)}
@@ -241,7 +276,6 @@ def _write(folder: Path, trained: Trained, dataset: Dataset, facts: dict[str, st
     best = trained.history[trained.best_epoch - 1]
     record = {
         "attempt": uuid.uuid4().hex,
-        "began_ms": began_ms,
         "epochs": [_metrics(epoch) for epoch in trained.history],
         "metrics": {"best_epoch": best.epoch, "epochs": len(trained.history), "threshold": trained.threshold}
         | _scores(best)
@@ -272,9 +306,6 @@ def _register(
     registry: Registry, params: Params, dataset: Dataset, folder: Path, facts: dict[str, str]
 ) -> tuple[str, str]:
     """Log the run and register its model, unless an attempt that was cut off did so; returns run id and version."""
-    from violence_ops.recognition import ensemble
-    from violence_ops.recognition.model import Settings
-
     record = read_json(folder / "record.json", _remedy(folder))
     for known in registry.versions():
         if known.tags.get("attempt") == record["attempt"]:
@@ -284,27 +315,31 @@ def _register(
         f"{facts['family']} on dataset {dataset.revision[:12]}: validation F1 {record['metrics']['val_f1']:.3f} "
         f"at threshold {record['metrics']['threshold']}."
     )
-    named = {"mlflow.note.content": description, "mlflow.source.git.commit": facts["code_revision"]}
-    asked = list(params.train.streams)
-    chosen = ensemble.streams(Settings.of(params.train, params.windows)) == asked  # else the family has its own
-    name = " ".join([facts["family"], *(["+".join(asked)] if chosen else []), dataset.revision[:8]])
-    with registry.start_run(name, tags | named, record["began_ms"]) as run:
+    with _run(registry, folder, params, dataset, facts) as (run, _):
+        run.set_tags(tags | {"mlflow.note.content": description})
         _log(run, params, dataset, record)
         for part in ("plots", "tables", "environment"):
             run.log_files(folder / part, part)
         example = pictures.wanted(params) is None
         version = registry.register(run.run_id, folder / "package", tags, description, example=example)
         run.set_tag("model_version", version)
+        run.set_status("FINISHED")
         return run.run_id, version
 
 
-def _log(run: Run, params: Params, dataset: Dataset, record: dict[str, Any]) -> None:
-    weights = dict(zip(("NonFight", "Fight"), record["class_weights"], strict=True))
+def _log_beginning(run: Run, params: Params, dataset: Dataset) -> None:
     annotated = {name: value for name, value in _annotated_with(dataset).items() if name in _ANNOTATED}
-    run.log_params(annotated | params.model_dump(include=set(_LEARNT)) | {"class_weight": weights})
-    run.log_metrics(record["epochs"])
-    run.log_metrics([_kept(record["metrics"])])
+    run.log_params(annotated | params.model_dump(include=set(_LEARNT)))
     log_dataset(run, dataset)
+
+
+def _log(run: Run, params: Params, dataset: Dataset, record: dict[str, Any]) -> None:
+    """Log what the training gave, and of the rest what the run does not have."""
+    _log_beginning(run, params, dataset)
+    run.log_params({"class_weight": dict(zip(("NonFight", "Fight"), record["class_weights"], strict=True))})
+    told = run.steps("val_f1")
+    run.log_curves([(step, epoch) for step, epoch in enumerate(record["epochs"], start=1) if step not in told])
+    run.log_metrics([_kept(record["metrics"])])
 
 
 def log_dataset(run: Run, dataset: Dataset) -> None:
