@@ -143,7 +143,7 @@ class AirflowApi:
             response = self._http.request(method, f"{self.address}/api/v2/{path}", json=body)
         except httpx.TransportError as error:
             raise ServiceUnavailable(
-                f"Airflow at {self.address} does not answer ({error}): `violence-ops up` starts it."
+                f"Airflow at {self.address} does not answer ({error}): see that it runs; `violence-ops up` starts a workspace's own."
             ) from None
         if response.status_code == httpx.codes.UNAUTHORIZED and signed:
             # the token has expired

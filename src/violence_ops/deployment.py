@@ -25,6 +25,7 @@ class Deployment:
 
     catalog_url: str | None = field(default=None, repr=False)
     mlflow_uri: str | None = field(default=None, repr=False)
+    airflow_url: str | None = None
     remote_url: str | None = field(default=None, repr=False)
     user: str | None = None
     code_revision: str | None = None

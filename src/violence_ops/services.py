@@ -144,7 +144,7 @@ def password_file(workspace: Workspace) -> Path:
 
 
 def api(workspace: Workspace, username: str = "admin") -> AirflowApi:
-    """A client that signs in to the workspace's Airflow.
+    """A client that signs in to the workspace's own Airflow.
 
     Raises ServiceUnavailable if that is not up, also if another program listens at its address, which gets no password.
     """
@@ -152,6 +152,24 @@ def api(workspace: Workspace, username: str = "admin") -> AirflowApi:
     if addresses is None or not _listens(workspace, "api-server", addresses.airflow):
         raise ServiceUnavailable(f"Airflow of {workspace.root} is not running: start it with `violence-ops up`.")
     return AirflowApi(addresses.airflow, username, read_json(password_file(workspace), _SECRETS_REMEDY)[username])
+
+
+def watched_api(workspace: Workspace) -> AirflowApi:
+    """The same for the Airflow that runs the workspace's nights: the deployment's (`$VIOLENCE_OPS_AIRFLOW_URL`), else its own.
+
+    The deployment's password is in the file that Airflow's environment names: docker/init.sh writes it, and every container of the
+    stack has it. Raises WorkspaceError if it is not here.
+    """
+    url = workspace.deployment.airflow_url
+    if not url:
+        return api(workspace)
+    name = "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE"
+    file = Path(os.environ.get(name, ""))
+    if not file.is_file():
+        raise WorkspaceError(
+            f"{name} names no file with the passwords of Airflow at {url}: run this in one of Airflow's containers."
+        )
+    return AirflowApi(url, "admin", str(read_json(file, "start `airflow-init` again, which writes it")["admin"]))
 
 
 def make_database(workspace: Workspace, environment: dict[str, str]) -> None:

@@ -17,11 +17,12 @@ from violence_ops.errors import ParamsError
 from violence_ops.params import Params, families, load_params
 from violence_ops.recognition import forest, package
 from violence_ops.recognition.ensemble import Ensemble, build
-from violence_ops.recognition.families import fit
+from violence_ops.recognition.families import fit, most_epochs
 from violence_ops.recognition.features import features
 from violence_ops.recognition.model import Recogniser, Settings
 from violence_ops.recognition.predict import predict_skeleton
 from violence_ops.recognition.skeleton import Skeleton
+from violence_ops.recognition.train import Epoch
 
 PARAMS = Path(__file__).parents[2] / "params.yaml"
 
@@ -74,7 +75,10 @@ def test_a_family_trains_and_judges_the_same_from_its_package_with_pickle_off(
 
 def test_an_ensemble_is_the_mean_of_its_members_and_reports_them(tmp_path: Path) -> None:
     chosen = params(train__family="ensemble", train__epochs=1)
-    trained = fit(CLIPS[:8], CLIPS[8:], LABELS, chosen.train, chosen.windows)
+    told: list[Epoch] = []
+    trained = fit(CLIPS[:8], CLIPS[8:], LABELS, chosen.train, chosen.windows, told.append)
+    assert told == trained.history[:-1], "the last one tells of all members together"
+    assert len(told) == most_epochs(chosen.train, chosen.windows) == 3
     package.save(trained, tmp_path, {})
     judge = package.load(tmp_path).recogniser
     assert isinstance(judge, Ensemble)

@@ -8,9 +8,11 @@ import shlex
 import shutil
 import socket
 import subprocess
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import date
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -327,6 +329,61 @@ def test_a_service_that_died_is_seen(workspace: Workspace) -> None:
 def test_asking_airflow_that_is_not_up_says_how_to_start_it(workspace: Workspace) -> None:
     with pytest.raises(ServiceUnavailable, match="violence-ops up"):
         services.api(workspace)
+
+
+class _Airflow(BaseHTTPRequestHandler):
+    """What Airflow's REST API would say of one run of `nightly_ingestion`, to whoever has the password."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        known = asked == {"username": "admin", "password": "hunter2"}
+        self._answer({"access_token": "t"}, 201 if known else 401)
+
+    def do_GET(self) -> None:
+        runs = [{"state": "failed", "run_after": "2026-11-23T02:00:00Z"}] if "nightly_ingestion" in self.path else []
+        said = {"dag_runs": runs, "import_errors": [], "total_entries": len(runs)}
+        self._answer({"scheduler": {"status": "healthy"}} if self.path.endswith("monitor/health") else said, 200)
+
+    def _answer(self, content: object, code: int) -> None:
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode())
+
+    def log_message(self, *_: object) -> None:
+        """Stay quiet."""
+
+
+@pytest.fixture
+def deployed(workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    """The workspace in a container beside an Airflow that another container runs."""
+    listening = HTTPServer(("127.0.0.1", 0), _Airflow)
+    threading.Thread(target=listening.serve_forever, daemon=True).start()
+    write_json(tmp_path / "passwords.json", {"admin": "hunter2"})
+    monkeypatch.setenv("VIOLENCE_OPS_AIRFLOW_URL", f"http://127.0.0.1:{listening.server_port}")
+    monkeypatch.setenv("AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE", str(tmp_path / "passwords.json"))
+    yield Workspace.open(workspace.root)
+    listening.shutdown()
+    listening.server_close()
+
+
+def test_status_and_doctor_see_the_airflow_of_another_container(deployed: Workspace, tmp_path: Path) -> None:
+    seen = status.run(deployed)
+    assert seen.services["Airflow"] == deployed.deployment.airflow_url
+    assert seen.runs == {"nightly_ingestion": "failed, 2026-11-23T02:00:00Z"}
+    assert [one.found for one in doctor.run(deployed.root).findings if one.what == "Airflow"] == [
+        f"healthy at {deployed.deployment.airflow_url}"
+    ]
+    for content, said in (
+        ({"admin": "wrong"}, "refuses the password of admin"),
+        (None, "names no file with the passwords"),
+    ):
+        (tmp_path / "passwords.json").unlink()
+        if content:
+            write_json(tmp_path / "passwords.json", content)
+        assert said in status.run(deployed).runs["Airflow"]
+        assert any(said in one.remedy for one in doctor.run(deployed.root).findings if not one.ok)
+    with pytest.raises(ServiceUnavailable, match="violence-ops up"):
+        services.api(deployed)  # what `up` starts is never another Airflow
 
 
 def test_a_port_that_is_taken_is_replaced() -> None:

@@ -208,6 +208,9 @@ def _champion(workspace: Workspace) -> Finding:
 
 
 def _services(workspace: Workspace) -> Iterator[Finding]:
+    if workspace.deployment.airflow_url:
+        yield _finding("Airflow", lambda: _airflow(workspace, "its services"))
+        return
     try:
         state = services.inspect(workspace)
     except UserError as error:
@@ -220,15 +223,15 @@ def _services(workspace: Workspace) -> Iterator[Finding]:
     for name in services.NAMES:
         yield Finding(name, "running" if name in state.alive else "dead", name in state.alive, remedy)
     if state.is_up:
-        yield _finding("Airflow", lambda: _airflow(workspace))
+        yield _finding("Airflow", lambda: _airflow(workspace, str(workspace.services)))
 
 
-def _airflow(workspace: Workspace) -> str:
-    with services.api(workspace) as api:
+def _airflow(workspace: Workspace, logs: str) -> str:
+    with services.watched_api(workspace) as api:
         sick = [name for name, status in api.health().items() if status != "healthy"]
         broken = list(api.import_errors())
     if sick or broken:
-        raise UserError(f"not healthy: {', '.join(sick + broken)}; the logs are in {workspace.services}.")
+        raise UserError(f"not healthy: {', '.join(sick + broken)}; see the logs of {logs}.")
     return f"healthy at {api.address}"
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from violence_ops import ledger, services, versioning
 from violence_ops.catalog import Catalog
+from violence_ops.deployment import without_password
 from violence_ops.errors import ServiceUnavailable, UnknownBatch, UsageError, UserError, WorkspaceError
 from violence_ops.folders import Batch
 from violence_ops.stages import batches, claims, inbox, notify, releases, seal, tombstones
@@ -116,9 +117,9 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
         champion=champion,
         candidate=workspace.read_progress("train").get("model_version"),
         holdouts=workspace.holdout_versions(),
-        services=_services(state),
+        services=_services(workspace, state),
         told=_told(workspace),
-        runs=_last_runs(workspace) if state.is_up else {},
+        runs=_last_runs(workspace) if state.is_up or workspace.deployment.airflow_url else {},
         waiting=waiting,
         half_forgotten=_half_forgotten(workspace),
         unfinished=unfinished + _half_sealed(workspace),
@@ -222,7 +223,9 @@ def _clip(clip: Any) -> dict[str, str | None]:
     return {"clip_id": clip.clip_id, "batch_id": clip.batch_id, "source_path": clip.source_path}
 
 
-def _services(state: services.State) -> dict[str, str]:
+def _services(workspace: Workspace, state: services.State) -> dict[str, str]:
+    if workspace.deployment.airflow_url:
+        return {"Airflow": workspace.deployment.airflow_url, "MLflow": without_password(workspace.mlflow_uri)}
     where = {"Airflow": state.addresses.airflow, "MLflow": state.addresses.mlflow} if state.addresses else {}
     return where | dict.fromkeys(state.dead, "has died: run `violence-ops up` again")
 
@@ -236,9 +239,9 @@ def _told(workspace: Workspace) -> dict[str, str]:
 
 def _last_runs(workspace: Workspace) -> dict[str, str]:
     try:
-        with services.api(workspace) as api:
+        with services.watched_api(workspace) as api:
             found = {dag_id: api.runs(dag_id) for dag_id in services.DAGS}
-    except ServiceUnavailable as error:
+    except UserError as error:
         return {"Airflow": str(error)}
     return {dag_id: f"{runs[-1]['state']}, {runs[-1]['run_after']}" for dag_id, runs in found.items() if runs}
 
