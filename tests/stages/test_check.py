@@ -17,11 +17,12 @@ import pytest
 from click.testing import Result
 from typer.testing import CliRunner
 
+from violence_ops.catalog import Catalog
 from violence_ops.cli.program import app
 from violence_ops.files import read_fingerprint, write_json, write_table
 from violence_ops.folders import Batch
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
-from violence_ops.stages import batches, check, extract_poses, ingest, init, overlay, score, seal, validate
+from violence_ops.stages import batches, check, extract_poses, ingest, init, overlay, score, seal, status, validate
 from violence_ops.stages.findings import Finding
 from violence_ops.workspace import Workspace
 
@@ -383,4 +384,17 @@ def test_the_remedies_mend_overlays(sealed: Workspace, with_overlays: list[ClipR
     spoil(sealed, with_overlays)
     for finding in found(sealed):
         mend(sealed, finding)
+    assert found(sealed) == []
+
+
+def test_a_catalog_from_an_old_backup_is_stale_and_its_remedy_makes_it_whole(sealed: Workspace) -> None:
+    (batch,) = sealed.sealed_batches()
+    for file in sealed.root.glob("catalog.db*"):
+        file.unlink()
+    with Catalog(sealed.catalog_url) as catalog:
+        catalog.open_batch("2025-12-31-0a1b2c3d", "2025-12-31", [])
+    finding = the_only(sealed)
+    assert (finding.kind, finding.what, finding.items) == ("stale", "catalog", (batch.batch_id,))
+    assert finding.remedy == "violence-ops catalog rebuild"
+    status.rebuild_catalog(sealed)
     assert found(sealed) == []

@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from violence_ops.errors import UnknownBatch
+from violence_ops.catalog import is_unborn
+from violence_ops.errors import UnknownBatch, WorkspaceError
 from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord
 from violence_ops.stages import batches, check_forgotten, check_open, check_sealed, extract_poses, releases
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.check_overlays import Overlays
-from violence_ops.stages.findings import Finding, Look, Recipe, back_to_inbox, command
+from violence_ops.stages.findings import Finding, Look, Recipe, back_to_inbox, command, unreadable
+from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
+
+_REBUILD: Final = command("violence-ops", "catalog", "rebuild")
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +61,8 @@ def run(
     are findings.
 
     `content` reads every sealed video's bytes, not only its size. `as_sealed` accepts that sealed batches were made with other
-    parameters or weights. Raises UnknownBatch, WeightsError if the weights in use are not there, ServiceUnavailable if there are
-    forgotten clips and the catalog cannot be reached.
+    parameters or weights. Raises UnknownBatch, WeightsError if the weights in use are not there, ServiceUnavailable if the catalog
+    cannot be reached.
     """
     released = releases.last_champion(releases.entries(workspace))
     recipe = Recipe(params, extract_poses.source_sha256(params.pose), released)
@@ -82,6 +86,7 @@ def run(
         findings += overlays.of_nobody()
     if batch_id is None:
         findings += _holdouts(workspace)
+        findings += _catalog(workspace)
         findings += check_forgotten.elsewhere(workspace)
     return CheckResult(len(chosen), len(homes), overlays.count, findings)
 
@@ -111,6 +116,23 @@ def _holdouts(workspace: Workspace) -> Iterator[Finding]:
         pointer = str((workspace.holdouts / f"{name}.dvc").relative_to(workspace.root))
         why = "Its data is in DVC's cache or remote only, and nothing is assembled, trained or judged without it."
         yield Finding("not pulled", "holdout", None, (pointer,), why, command("violence-ops", "dvc", "pull", pointer))
+
+
+def _catalog(workspace: Workspace) -> Iterator[Finding]:
+    """What makes the catalog no index of this workspace: it cannot be read, or was put back from before batches were sealed."""
+    if is_unborn(workspace.catalog_url):
+        return  # whoever needs it makes it
+    try:
+        with open_catalog(workspace) as catalog:
+            known = set(catalog.batches("sealed"))
+    except WorkspaceError as error:
+        yield Finding("damaged", "catalog", None, ("catalog",), unreadable(error), _REBUILD)
+        return
+    # one that is being sealed has its working folder until the catalog knows
+    unknown = [b.batch_id for b in workspace.sealed_batches() if b.batch_id not in known and not b.open.exists()]
+    if unknown:
+        why = "The catalog does not know these sealed batches, as one from an old backup does: their clips would be taken in again."
+        yield Finding("stale", "catalog", None, tuple(unknown), why, _REBUILD)
 
 
 def _repeated(
