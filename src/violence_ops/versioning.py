@@ -95,7 +95,9 @@ def init(workspace: Workspace, *, remote_url: str | None = None, remote_endpoint
         _write_if_missing(workspace.root / ".gitignore", GITIGNORE)
         _write_if_missing(workspace.root / ".dvcignore", DVCIGNORE)
         _keep_out_of_the_inbox(workspace)
-        if not (workspace.root / ".dvc" / "config").is_file() or not (workspace.root / ".dvc" / "tmp").is_dir():
+        # it empties .dvc first: what a killed run began may go, but not the cache, or the settings that a clone has from git
+        is_begun = not (workspace.root / ".dvc" / "tmp").is_dir() and not has_commits(workspace)
+        if is_begun or not (workspace.root / ".dvc" / "config").is_file():
             _init_dvc(workspace.root)
         _configure_dvc(workspace, remote_url, remote_endpoint)
 
