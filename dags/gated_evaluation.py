@@ -17,7 +17,7 @@ from datetime import timedelta
 
 from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param, TriggerRule, dag, task
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 
 from violence_ops.orchestration import CANDIDATE, GPU, VERSIONING, default_args, params, stage
 
@@ -25,30 +25,32 @@ log = logging.getLogger(__name__)
 
 APPROVE, REJECT = "Approve", "Reject"
 
-QUESTION = """\
-{%- set verdict = ti.xcom_pull('gate', key='verdict') -%}
-{{ verdict['headline'] }}
-{% for reason in verdict['reasons'] + verdict.get('notices', []) %}
-- {{ reason }}
-{%- endfor %}
-
-Read the report first: `{{ verdict['report'] }}`
-"""
-
 
 # not an ApprovalOperator: that one's answer is lost when it is a no, and the ledger wants it
 class Approval(HITLOperator):
-    """Writes the answer to the ledger where Airflow hands it over: an XCom can be changed by everybody who may edit a run."""
+    """Asks about the report as the ledger knows it, and writes the answer there: everybody who may edit a run can change XComs.
 
-    def execute_complete(self, context, event):
+    What was asked about waits with the task, not in an XCom.
+    """
+
+    def execute(self, context):
+        question = stage("approval.ask", report=context["ti"].xcom_pull("evaluate")["report"])
+        self.subject, self.body = question["subject"], question["body"]
+        try:
+            super().execute(context)
+        except TaskAwaitingInput as waits:
+            waits.kwargs = {"report": question["report"], "digest": question["digest"]}
+            raise
+
+    def execute_complete(self, context, event, report, digest):
         answer = super().execute_complete(context, event)
-        report, person = context["ti"].xcom_pull("evaluate")["report"], answer["responded_by_user"]
+        asked, person = {"report": report, "digest": digest}, answer["responded_by_user"]
         if not person:
-            return stage("promote.lapse", report=report)
+            return stage("approval.lapse", **asked)
         if answer["chosen_options"] == [APPROVE]:
-            return stage("promote.approve", report=report, by=person["name"])
+            return stage("approval.approve", **asked, by=person["name"])
         reason = " ".join((answer["params_input"].get("reason") or "").split()) or "refused in Airflow"
-        return stage("promote.refuse", report=report, by=person["name"], reason=reason)
+        return stage("approval.refuse", **asked, by=person["name"], reason=reason)
 
 
 @dag(schedule=[CANDIDATE], catchup=False, default_args=default_args(), doc_md=__doc__, tags=["model"])
@@ -66,8 +68,7 @@ def gated_evaluation():
 
     approve = Approval(
         task_id="approve",
-        subject="Release version {{ ti.xcom_pull('gate', key='verdict')['candidate'] }}?",
-        body=QUESTION,
+        subject="Release the candidate?",  # `execute` names it
         # a text that may be missing: the form lets nobody answer while one that must be there is empty
         params={
             "reason": Param(

@@ -228,20 +228,27 @@ def test_only_approvers_are_asked_and_silence_is_a_no(dags: dict[str, Any]) -> N
     assert approve.response_timeout == timedelta(hours=PARAMS["gate"]["approval_timeout_h"])
 
 
-def test_the_question_names_the_version_and_says_what_the_report_says(dags: dict[str, Any]) -> None:
-    verdict = {
-        "candidate": "7",
-        "headline": "Better by 0.1.",
-        "reasons": ["F1 is 0.9.", "AUC is 0.8."],
-        "notices": ["This holdout is worn."],
-        "report": "/r/report.html",
-    }
-    approve = dags["gated_evaluation"].get_task("approve")
-    asked = [approve.render_template(text, {"ti": _Run(verdict=verdict)}) for text in (approve.subject, approve.body)]
-    assert asked == [
-        "Release version 7?",
-        "Better by 0.1.\n\n- F1 is 0.9.\n- AUC is 0.8.\n- This holdout is worn.\n\nRead the report first: `/r/report.html`",
-    ]
+def test_the_question_is_the_stage_s_and_what_it_is_about_waits_with_the_task(
+    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from airflow.providers.standard.operators import hitl
+    from airflow.sdk.exceptions import TaskAwaitingInput
+
+    approve, written = copy.deepcopy(dags["gated_evaluation"].get_task("approve")), {}
+    question = {"report": "7-vs-2", "digest": "d" * 64, "subject": "Release version 7?", "body": "Better by 0.1."}
+    asked: list[Any] = []
+    execute = type(approve).execute.__wrapped__  # without Airflow's guard against calls outside a task
+    monkeypatch.setitem(
+        execute.__globals__, "stage", lambda name, **arguments: asked.append((name, arguments)) or question
+    )
+    monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **detail: written.update(detail))
+    run = _Run(evaluate={"report": "7-vs-2"})
+    run.id = "one"
+    with pytest.raises(TaskAwaitingInput) as waits:
+        execute(approve, {"ti": run, "task_instance": run})
+    assert asked == [("approval.ask", {"report": "7-vs-2"})]
+    assert (written["subject"], written["body"]) == ("Release version 7?", "Better by 0.1.")
+    assert waits.value.kwargs == {"report": "7-vs-2", "digest": "d" * 64}
 
 
 def test_an_answer_needs_no_reason_in_the_form(dags: dict[str, Any]) -> None:
@@ -324,9 +331,9 @@ def test_a_rollback_names_its_run_and_who_triggered_it(dags: dict[str, Any], mon
 @pytest.mark.parametrize(
     ("option", "user", "written"),
     [
-        ("Approve", "ann", ("promote.approve", {"report": "2-vs-1", "by": "ann"})),
-        ("Reject", "ann", ("promote.refuse", {"report": "2-vs-1", "by": "ann", "reason": "not sure"})),
-        ("Reject", None, ("promote.lapse", {"report": "2-vs-1"})),
+        ("Approve", "ann", ("approval.approve", {"report": "2-vs-1", "digest": "d", "by": "ann"})),
+        ("Reject", "ann", ("approval.refuse", {"report": "2-vs-1", "digest": "d", "by": "ann", "reason": "not sure"})),
+        ("Reject", None, ("approval.lapse", {"report": "2-vs-1", "digest": "d"})),
     ],
     ids=["a yes", "a no", "silence"],
 )
@@ -344,7 +351,7 @@ def test_the_operator_that_asked_writes_the_answer_down(
         "chosen_options": [option], "params_input": {"reason": "not sure"}, "responded_at": datetime(2026, 1, 1),
         "responded_by_user": user and {"id": user, "name": user},
     }  # fmt: skip
-    approve.execute_complete({"ti": _Run(evaluate={"report": "2-vs-1"})}, event)
+    approve.execute_complete({"ti": _Run(evaluate={"report": "9-vs-1"})}, event, report="2-vs-1", digest="d")
     assert called == [written]
 
 

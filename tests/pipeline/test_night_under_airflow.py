@@ -92,7 +92,10 @@ def _run(workspace: Workspace, api: AirflowApi) -> Night:
     run_ids["retraining"] = _first_run(api, "retraining")
     states["retraining"] = api.wait("retraining", run_ids["retraining"], timeout_s=_LIMIT_S)
     first = _first_run(api, "gated_evaluation")
-    assert api.wait("gated_evaluation", first, timeout_s=_LIMIT_S, on_poll=lambda _: _reject(workspace)) == "success"
+    assert (
+        api.wait("gated_evaluation", first, timeout_s=_LIMIT_S, on_poll=lambda _: _reject(workspace, api, first))
+        == "success"
+    )
     forged = _forge_an_approval(api)
     run_ids["gated_evaluation"] = api.trigger("gated_evaluation")
     states["gated_evaluation"] = api.wait(
@@ -117,9 +120,12 @@ def _first_run(api: AirflowApi, dag_id: str) -> str:
     return str(runs[0]["dag_run_id"])
 
 
-def _reject(workspace: Workspace) -> None:
+def _reject(workspace: Workspace, api: AirflowApi, run_id: str) -> None:
+    """Answer no as the release manager, after somebody who may edit the run has put another report into it."""
+    evaluated = f"dags/gated_evaluation/dagRuns/{run_id}/taskInstances/evaluate/xcomEntries/return_value"
     with stage.api(workspace, "release-manager") as manager:
         for approval in manager.approvals():
+            api._send("PATCH", evaluated, {"value": {"report": "9-vs-8"}})
             manager.respond(approval, "Reject")
 
 
@@ -169,6 +175,8 @@ def test_a_no_moves_nothing_and_the_approved_candidate_is_champion_in_the_name_o
     assert [(entry.event, entry.actor) for entry in decisions] == [
         ("refusal", "release-manager"), ("approval", "release-manager"),
     ]  # fmt: skip
+    # and not the one that was put into the run
+    assert {entry.payload["report"] for entry in decisions} == {"1-vs-none"}
     assert decisions[0].seq < min(entry.seq for entry in ledger.read(night.workspace) if entry.event == "promotion")
 
 

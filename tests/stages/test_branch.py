@@ -16,7 +16,7 @@ from violence_ops.ledger import LedgerBroken
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord
 from violence_ops.registry import Registry
-from violence_ops.stages import forget, gate, holdout, labels, promote, reinstate, releases, review, rollback
+from violence_ops.stages import approval, forget, gate, holdout, labels, promote, reinstate, releases, review, rollback
 from violence_ops.workspace import Workspace
 
 Judge = Callable[..., str]
@@ -52,7 +52,7 @@ def decisions(workspace: Workspace) -> dict[str, Callable[[], object]]:
     params = workspace.params()
     return {
         "gate": lambda: gate.run(workspace, params),
-        "refuse": lambda: promote.refuse(workspace, params, by="admin", reason="worse at night"),
+        "refuse": lambda: approval.refuse(workspace, params, by="admin", reason="worse at night"),
         "promote": lambda: promote.run(workspace, params, approved_by="admin"),
         "rollback": lambda: rollback.run(workspace, params, by="ada", reason="false alarms"),
         "reinstate": lambda: reinstate.run(workspace, params, by="ada"),

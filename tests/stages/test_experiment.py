@@ -19,7 +19,7 @@ from mlflow.tracking import MlflowClient
 
 from violence_ops import versioning, versioning_experiment
 from violence_ops.records import ClipRecord
-from violence_ops.stages import assemble, experiment, forget, gate, promote, releases, rollback, status, tombstones
+from violence_ops.stages import approval, assemble, experiment, forget, gate, releases, rollback, status, tombstones
 from violence_ops.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -70,7 +70,7 @@ def test_an_experiment_learns_while_others_decide_and_a_night_arrives(assembled:
     assert git(assembled.root, "branch", "--show-current") == "main\n"
     (assembled.inbox / "late.mp4").write_bytes((clip_folder / "clip0.mp4").read_bytes())
     for reason in ("worse at night", "worse in rain"):
-        promote.refuse(assembled, assembled.params(), by="admin", reason=reason)
+        approval.refuse(assembled, assembled.params(), by="admin", reason=reason)
     said, errors = running.communicate(timeout=600)
     assert running.returncode == 0, said + errors
     assert "Ran experiment(s): seven" in said

@@ -52,7 +52,7 @@ def test_a_refusal_is_one_json_document_on_stdout_and_a_sentence_on_stderr(
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert json.loads(done.stdout)["verdict"] == "refuse"
-    assert done.stderr.startswith("The gate says refuse: ")
+    assert done.stderr == "The gate says refuse, so version 2 cannot be released.\n"
 
 
 def test_a_holdout_that_has_judged_many_candidates_is_told(

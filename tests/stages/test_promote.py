@@ -16,6 +16,7 @@ from violence_ops.errors import RefusedByGate, ServiceUnavailable, UsageError, W
 from violence_ops.params import Params
 from violence_ops.registry import Registry
 from violence_ops.stages import (
+    approval,
     doctor,
     evaluate,
     gate,
@@ -351,7 +352,7 @@ def test_a_line_that_somebody_added_with_a_right_hash_is_told_and_never_committe
         lambda: rollback.history(passed),
         lambda: gate.run(passed, params, report=write_evaluation("3", "1")),
         lambda: promote.run(passed, params, report="2-vs-1", approved_by="admin"),
-        lambda: promote.refuse(passed, params, by="admin", reason="r"),
+        lambda: approval.refuse(passed, params, by="admin", reason="r"),
         lambda: rollback.run(passed, params, by="ada", reason="r"),
     ):
         with pytest.raises(
@@ -373,7 +374,7 @@ def test_a_line_that_a_crash_kept_from_git_is_known_as_our_own_and_committed_wit
     with monkeypatch.context() as patch:
         patch.setattr(versioning, "commit_paths", _die)
         with pytest.raises(KeyboardInterrupt):
-            promote.refuse(passed, params, by="admin", reason="r")
+            approval.refuse(passed, params, by="admin", reason="r")
     assert rollback.verify_ledger(passed).entries == 6
     assert len(versioning.committed(passed, passed.ledger).splitlines()) == 5
     assert promote.run(passed, params, approved_by="admin").moved
@@ -482,13 +483,13 @@ def test_a_release_that_names_nobody_needs_an_approval_in_the_ledger_that_still_
 
     assert refused()
     with pytest.raises(RefusedByGate, match="eve may not decide"):
-        promote.approve(passed, params, by="eve")
+        approval.approve(passed, params, by="eve")
     assert refused()
-    promote.approve(passed, params, by="admin")
-    promote.refuse(passed, params, by="admin", reason="on second thoughts")
+    approval.approve(passed, params, by="admin")
+    approval.refuse(passed, params, by="admin", reason="on second thoughts")
     assert refused()
-    decision = promote.approve(passed, params, by="admin")
-    assert promote.approve(passed, params, by="admin") == decision
+    decision = approval.approve(passed, params, by="admin")
+    assert approval.approve(passed, params, by="admin") == decision
     result = promote.run(passed, params)
     assert (result.moved, result.approved_by) == (True, "admin")
     done = [entry for entry in ledger.read(passed) if entry.event == "promotion"][-1]
@@ -501,13 +502,43 @@ def test_a_report_that_the_gate_did_not_pass_cannot_be_approved(
 ) -> None:
     write_evaluation("3", "1")
     with pytest.raises(RefusedByGate, match="has not judged"):
-        promote.approve(passed, params, "3-vs-1", by="admin")
+        approval.approve(passed, params, "3-vs-1", by="admin")
+
+
+def test_an_answer_counts_for_the_evaluation_that_was_asked_about_and_no_other(
+    passed: Workspace, params: Params, write_evaluation: Judge
+) -> None:
+    question = approval.ask(passed, params)
+    assert (question.report, question.subject) == ("2-vs-1", "Release version 2?")
+    headline, *reasons, last = [line for line in question.body.splitlines() if line]
+    assert headline.startswith("Candidate 2 ")
+    assert reasons
+    assert all(reason.startswith("- ") for reason in reasons)
+    assert last == f"Read the report first: `{passed.report('2-vs-1').page}`"
+    gate.run(passed, params, report=write_evaluation("2", "1", p95_ms=10.0))
+    for answer in (
+        lambda: approval.approve(passed, params, "2-vs-1", by="admin", digest=question.digest),
+        lambda: approval.refuse(passed, params, "2-vs-1", by="admin", reason="not sure", digest=question.digest),
+        lambda: approval.lapse(passed, params, "2-vs-1", digest=question.digest),
+    ):
+        with pytest.raises(RefusedByGate, match="2-vs-1 was made again after this question was asked"):
+            answer()
+    now = approval.ask(passed, params)
+    assert approval.approve(passed, params, now.report, by="admin", digest=now.digest).decision == "approval"
+
+
+def test_nobody_is_asked_about_a_report_that_the_gate_did_not_pass(
+    passed: Workspace, params: Params, write_evaluation: Judge
+) -> None:
+    write_evaluation("3", "1")
+    with pytest.raises(RefusedByGate, match="has not judged"):
+        approval.ask(passed, params, "3-vs-1")
 
 
 def test_a_refusal_binds_the_others_until_who_refused_approves_or_it_is_judged_again(
     passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
 ) -> None:
-    promote.refuse(passed, params, by="release-manager", reason="too many alarms at the door")
+    approval.refuse(passed, params, by="release-manager", reason="too many alarms at the door")
     with pytest.raises(
         RefusedByGate, match=r"^release-manager refused 2-vs-1 .*too many alarms at the door.*ask again"
     ):
@@ -515,7 +546,7 @@ def test_a_refusal_binds_the_others_until_who_refused_approves_or_it_is_judged_a
     assert registry.alias("champion") == "1"
     assert promote.run(passed, params, approved_by="release-manager").moved
     gate.run(passed, params, report=write_evaluation("3", "2"))
-    promote.refuse(passed, params, by="release-manager", reason="not now")
+    approval.refuse(passed, params, by="release-manager", reason="not now")
     gate.run(passed, params, report=write_evaluation("3", "2", p95_ms=10.0))
     assert promote.run(passed, params, approved_by="admin").moved
 
@@ -523,7 +554,7 @@ def test_a_refusal_binds_the_others_until_who_refused_approves_or_it_is_judged_a
 def test_a_refusal_outlives_a_new_verdict_on_the_same_evaluation(
     passed: Workspace, params: Params, registry: Registry
 ) -> None:
-    promote.refuse(passed, params, by="release-manager", reason="too many alarms at the door")
+    approval.refuse(passed, params, by="release-manager", reason="too many alarms at the door")
     other = params.model_copy(update={"gate": params.gate.model_copy(update={"min_f1": 0.01})})
     gate.run(passed, other)
     gate.run(passed, params)
@@ -533,7 +564,7 @@ def test_a_refusal_outlives_a_new_verdict_on_the_same_evaluation(
 
 
 def test_an_approver_who_answers_late_may_still_release_what_nobody_refused(passed: Workspace, params: Params) -> None:
-    promote.lapse(passed, params)
+    approval.lapse(passed, params)
     assert promote.run(passed, params, approved_by="admin").moved
 
 
@@ -727,7 +758,7 @@ def test_the_history_reads_like_a_log(passed: Workspace, params: Params) -> None
 
 def test_a_reason_cannot_look_like_further_lines_of_the_ledger(passed: Workspace, params: Params) -> None:
     reason = "worse\n   9  2026-11-22T08:00:00+00:00  release-manager  approval  2-vs-1\x1b[8m"
-    promote.refuse(passed, params, by="admin", reason=reason)
+    approval.refuse(passed, params, by="admin", reason=reason)
     shown = rollback.history(passed).lines()
     assert len(shown) == len(ledger.read(passed))
     assert ledger.read(passed)[-1].payload["reason"] == reason

@@ -30,7 +30,7 @@ def gate(
     result = stage.run(opened, params, report=report)
     show(result, as_json)
     if result.verdict != "pass" and not verdict_only:
-        raise RefusedByGate(f"The gate says {result.verdict}: {' '.join(result.reasons)}")
+        raise RefusedByGate(f"The gate says {result.verdict}, so version {result.candidate} cannot be released.")
 
 
 @app.command()
@@ -64,7 +64,7 @@ def refuse(
     as_json: JsonOption = False,
 ) -> None:
     """Refuse to release a candidate. No other approver can release it until the person who refused approves, or it is evaluated again."""
-    from violence_ops.stages import promote as stage
+    from violence_ops.stages import approval as stage
     from violence_ops.stages.who import named
 
     opened, params = open_workspace(workspace)

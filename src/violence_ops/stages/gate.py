@@ -80,11 +80,11 @@ def run(workspace: Workspace, params: Params, *, report: Path | str | None = Non
         candidate=evaluation.candidate.version,
         champion=evaluation.champion_version,
         report=str(chosen.files.page),
-        notices=list(_wear(workspace, entries, evaluation)),
+        notices=list(wear(workspace, entries, evaluation)),
     )
 
 
-def _wear(workspace: Workspace, entries: list[ledger.Entry], evaluation: Evaluation) -> Iterator[str]:
+def wear(workspace: Workspace, entries: list[ledger.Entry], evaluation: Evaluation) -> Iterator[str]:
     """That a holdout has judged many candidates: the best of many equal ones looks better than it is."""
     verdicts = (entry.payload for entry in entries if entry.event == "verdict")
     gated = {found["candidate"] for found in verdicts if found.get("holdout") == _holdout(evaluation)}

@@ -1,0 +1,220 @@
+"""A person's answer to "release this candidate?": the question about a report, and the answer's line in the ledger."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from violence_ops import ledger
+from violence_ops.errors import RefusedByGate
+from violence_ops.evaluation import policy
+from violence_ops.evaluation.report import headline
+from violence_ops.params import Params
+from violence_ops.stages import gate, releases, reports
+from violence_ops.stages.inbox import printable
+from violence_ops.stages.who import explained
+from violence_ops.workspace import Workspace
+
+_DECISIONS = ("approval", "refusal")
+_NOBODY = "nobody"  # who refuses when no answer comes in time
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What an approver is asked about a report; `digest` is that of the evaluation that it speaks of."""
+
+    report: str
+    digest: str
+    subject: str
+    body: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """The question as JSON-able values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class DecisionResult:
+    """A person's decision on a report (`approval` or `refusal`, the latter with a reason), and the line of the ledger that holds it."""
+
+    report: str
+    decision: str
+    by: str
+    seq: int
+    reason: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as JSON-able values."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """What a person reads."""
+        return [f"{self.decision.capitalize()} of {self.report} by {self.by}: line {self.seq} of the ledger."]
+
+
+def ask(workspace: Workspace, params: Params, report: Path | str | None = None) -> Question:
+    """The question about a report (default: the newest) that the gate passed. Raises RefusedByGate if it did not."""
+    chosen = reports.find(workspace, report)
+    check_verdict(workspace, params, chosen)
+    verdict = policy.judge(chosen.evaluation, params.gate)
+    notices = gate.wear(workspace, releases.entries(workspace), chosen.evaluation)
+    said = "\n".join(f"- {sentence}" for sentence in (*verdict.reasons, *notices))
+    return Question(
+        report=chosen.files.name,
+        digest=chosen.digest,
+        subject=f"Release version {chosen.evaluation.candidate.version}?",
+        body=f"{headline(chosen.evaluation, verdict)}\n\n{said}\n\nRead the report first: `{chosen.files.page}`",
+    )
+
+
+def approve(
+    workspace: Workspace, params: Params, report: Path | str | None = None, *, by: str, digest: str | None = None
+) -> DecisionResult:
+    """Write a person's approval of a report (default: the newest) to the ledger, once; `promote` then releases it.
+
+    Raises RefusedByGate if the gate did not pass that very report, the person is no approver, another one has refused it, or it
+    is no longer the evaluation `digest` that was asked about.
+    """
+    with workspace.lock("release"):
+        chosen = _asked_about(workspace, report, digest)
+        check_verdict(workspace, params, chosen)
+        check_refusals(workspace, chosen, by)
+        check_approver(params, by)
+        return decide(workspace, chosen, "approval", by)
+
+
+def refuse(
+    workspace: Workspace,
+    params: Params,
+    report: Path | str | None = None,
+    *,
+    by: str,
+    reason: str,
+    digest: str | None = None,
+) -> DecisionResult:
+    """Write a person's refusal of a report (default: the newest) to the ledger, once.
+
+    Raises RefusedByGate if the person is no approver, or it is no longer the evaluation `digest` that was asked about; UsageError
+    without a reason.
+    """
+    reason = explained(reason, "A refusal needs a reason: it is written to the ledger.")
+    check_approver(params, by)
+    with workspace.lock("release"):
+        return decide(workspace, _asked_about(workspace, report, digest), "refusal", by, reason=reason)
+
+
+def lapse(
+    workspace: Workspace, params: Params, report: Path | str | None = None, *, digest: str | None = None
+) -> DecisionResult:
+    """Write to the ledger, once, that nobody answered in time, which is a refusal."""
+    with workspace.lock("release"):
+        reason = f"nobody answered within {params.gate.approval_timeout_h:g} h"
+        return decide(workspace, _asked_about(workspace, report, digest), "refusal", _NOBODY, reason=reason)
+
+
+def _asked_about(workspace: Workspace, report: Path | str | None, digest: str | None) -> reports.Report:
+    """The report, if it still holds the evaluation that a person was asked about. Raises RefusedByGate otherwise."""
+    chosen = reports.find(workspace, report)
+    if digest not in (None, chosen.digest):
+        raise RefusedByGate(
+            f"{chosen.files.name} was made again after this question was asked, so the answer counts for nothing: trigger "
+            "gated_evaluation, or read it and run `violence-ops promote --approve --by NAME`."
+        )
+    return chosen
+
+
+def approver(workspace: Workspace, chosen: reports.Report) -> str:
+    """Who has approved an evaluation, as the ledger's last decision on it says."""
+    decisions = [entry for entry in releases.check_ledger(workspace) if entry.event in _DECISIONS]
+    last = next((one for one in reversed(decisions) if one.payload.get("digest") == chosen.digest), None)
+    if last is None or last.event != "approval":
+        raise RefusedByGate(
+            f"The ledger holds no approval of {chosen.files.name}: an approver gives it in Airflow, or with `violence-ops promote "
+            "--approve --by NAME`."
+        )
+    return last.actor
+
+
+def check_verdict(workspace: Workspace, params: Params, chosen: reports.Report) -> None:
+    """Raise RefusedByGate unless the ledger, not the file beside the report, says that the gate passed it under the policy of `params`."""
+    name, entries = chosen.files.name, releases.check_ledger(workspace)
+    judged = gate.latest(entries, name)
+    if judged is None:
+        raise RefusedByGate(f"The gate has not judged {name} yet: run `violence-ops gate`.")
+    found = judged.payload
+    if found["digest"] != chosen.digest:
+        raise RefusedByGate(
+            f"{name} is not the evaluation that the gate judged, it was changed since: run `violence-ops evaluate --force` and "
+            "`violence-ops gate` again."
+        )
+    if found["verdict"] != "pass":
+        reasons = " ".join(found["reasons"])
+        raise RefusedByGate(f"The gate's verdict on {name} is {found['verdict']}, so it cannot be released. {reasons}")
+    if found["mode"] == "dry_run":
+        raise RefusedByGate(
+            f"The gate judged {name} in a dry run, which releases nothing: set gate.mode to enabled and run `violence-ops gate`."
+        )
+    if found.get("policy") != gate.policy_digest(params):
+        raise RefusedByGate(
+            f"The gate judged {name} by another policy than `gate:` in params.yaml is now: run `violence-ops gate` again."
+        )
+    if releases.was_rolled_back(entries, found["candidate"], since=_first_judged(entries, chosen.digest)):
+        raise RefusedByGate(
+            f"Version {found['candidate']} was rolled back after the gate had judged {name}: to release it again, run "
+            "`violence-ops evaluate --force` and `violence-ops gate` first."
+        )
+
+
+def check_refusals(workspace: Workspace, chosen: reports.Report, by: str) -> None:
+    """Raise RefusedByGate if a person other than `by` has refused the evaluation, and not approved it later."""
+    name = chosen.files.name
+    if refused := _refused_by_another(releases.check_ledger(workspace), chosen.digest, by):
+        raise RefusedByGate(
+            f"{refused.actor} refused {name} (line {refused.seq} of the ledger: {printable(refused.payload['reason'])}), which only they can "
+            "take back: to ask again, run `violence-ops evaluate --force` and `violence-ops gate` first."
+        )
+
+
+def _first_judged(entries: list[ledger.Entry], digest: str) -> int:
+    """The line of the first verdict on an evaluation: a later one, under another policy, takes no rollback away."""
+    return min(entry.seq for entry in entries if entry.event == "verdict" and entry.payload.get("digest") == digest)
+
+
+def _refused_by_another(entries: list[ledger.Entry], digest: str, by: str) -> ledger.Entry | None:
+    """The last refusal of an evaluation by a person other than `by` who has not approved it later.
+
+    By the evaluation's digest: a new verdict on the same one, under whatever policy, takes no refusal away.
+    """
+    decisions = {
+        entry.actor: entry for entry in entries if entry.event in _DECISIONS and entry.payload.get("digest") == digest
+    }
+    standing = [e for actor, e in decisions.items() if e.event == "refusal" and actor not in (by, _NOBODY)]
+    return max(standing, key=lambda entry: entry.seq, default=None)
+
+
+def check_approver(params: Params, by: str) -> None:
+    """Raise RefusedByGate unless gate.approvers names the person."""
+    if by not in params.gate.approvers:
+        names = ", ".join(params.gate.approvers) or "nobody"
+        raise RefusedByGate(f"{by} may not decide on a release: gate.approvers in params.yaml names {names}.")
+
+
+def decide(
+    workspace: Workspace, chosen: reports.Report, decision: ledger.Event, by: str, **facts: str
+) -> DecisionResult:
+    """Write it, with further facts, unless the last one on this report says the same. The caller holds the lock `release`."""
+    payload = {
+        "report": chosen.files.name,
+        "digest": chosen.digest,
+        "candidate": chosen.evaluation.candidate.version,
+    } | facts
+    earlier = [
+        entry
+        for entry in releases.check_ledger(workspace)
+        if entry.event in _DECISIONS and entry.payload.get("report") == chosen.files.name
+    ]
+    last = earlier[-1] if earlier else None
+    if last is None or (last.event, last.actor, last.payload) != (decision, by, payload):
+        last = releases.record(workspace, actor=by, event=decision, payload=payload)
+    return DecisionResult(chosen.files.name, decision, by, last.seq, last.payload.get("reason"))
