@@ -157,8 +157,9 @@ def _check(workspace: Workspace, name: str, batch_id: str, frame: pd.DataFrame, 
         sentences = "; ".join(_sentence(result) for result in failed)
         raise ExpectationsFailed(
             f"Batch {batch_id} stops, its {name} are not as expected: {sentences}. Everything stays in place; "
-            f"see {workspace.data_docs}, then change the limits in params.yaml (of an expectation of your own, in {workspace.suite(name)}) and run the stage again, or take this batch as it "
-            "is: `violence-ops night --set expectations.KEY=VALUE`."
+            f"see {workspace.data_docs}, then change the limits in params.yaml (of an expectation of your own, in "
+            f"{workspace.suite(name)}) and run the stage again, or take this batch as it is: `violence-ops night --set "
+            "expectations.KEY=VALUE`."
         )
     return CheckResult(name, len(suite.expectations), workspace.data_docs)
 

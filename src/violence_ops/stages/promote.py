@@ -57,8 +57,8 @@ def run(
     Without `approved_by` the ledger must hold the approval (`approval.approve`) already, and names who gave it. Raises RefusedByGate if
     the gate did not pass that very report under the policy of `params`, `approved_by` is no approver, another one has refused it,
     another package was judged than is registered, the holdout went stale since, or the champion is not the one that the report
-    compares with (or not `expected_champion`, where given); LedgerBroken if the ledger does not verify; WorkspaceError if the alias was moved by hand. Nothing moves then. A second run is a no-op, also after a crash in the
-    middle of the first.
+    compares with (or not `expected_champion`, where given); LedgerBroken if the ledger does not verify; WorkspaceError if the
+    alias was moved by hand. Nothing moves then. A second run is a no-op, also after a crash in the middle of the first.
     """
     notify.receivers(workspace)  # refuses one that is set up wrongly before anything moves
     with workspace.lock("release"):

@@ -111,8 +111,7 @@ def champion(workspace: Workspace) -> str | None:
     """The version that judges; None if nothing was released. A release that is under way is waited for.
 
     Raises WorkspaceError if MLflow's alias is not where the ledger's last movement left it (ChampionGone if the version is not there
-    any more), LedgerBroken if the ledger does not
-    verify, ServiceUnavailable if MLflow cannot be reached.
+    any more), LedgerBroken if the ledger does not verify, ServiceUnavailable if MLflow cannot be reached.
     """
     with workspace.lock("release"):
         return agreed_champion(workspace, open_registry(workspace))
