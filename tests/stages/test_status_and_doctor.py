@@ -210,9 +210,10 @@ def test_a_full_gpu_is_a_fault_with_a_remedy_and_no_traceback(
     [
         ({"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor"}, None),
         ({"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor", "VIOLENCE_OPS_DEVICE": "cuda"}, "pose.device to cpu"),
+        ({"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor", "VIOLENCE_OPS_DEVICE": "cpu"}, "pose.device to cpu"),
         ({"AIRFLOW__CORE__EXECUTOR": "LocalExecutor"}, "pose.device to cpu"),
     ],
-    ids=["controller", "GPU worker", "one machine"],
+    ids=["controller", "GPU worker", "worker without a GPU", "one machine"],
 )
 def test_a_gpu_that_only_the_workers_for_poses_have_is_no_fault_elsewhere(
     new_workspace: Callable[..., Workspace],
@@ -228,6 +229,9 @@ def test_a_gpu_that_only_the_workers_for_poses_have_is_no_fault_elsewhere(
     assert poses.ok == (fault is None)
     assert (fault or "") in poses.remedy
     assert fault or "workers of the queue gpu find the poses: ask there too" in poses.found
+    assert fault or all(
+        f" exec {worker} violence-ops doctor" in poses.found for worker in ("worker-gpu", "worker-processor")
+    )
 
 
 def test_a_controller_whose_weights_are_not_there_has_a_fault_of_its_own(
