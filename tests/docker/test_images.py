@@ -154,6 +154,27 @@ def test_a_host_without_a_gpu_serves_every_queue_all_the_same() -> None:
     assert own["environment"] == dict.fromkeys(_release_settings(), "") | {"VIOLENCE_OPS_DEVICE": "cpu"}
 
 
+def test_the_command_of_the_readme_puts_clips_into_the_inbox_and_leaves_the_inbox_itself_as_it_was(
+    tmp_path: Path,
+) -> None:
+    (command,) = [line for line in _file("README.md").splitlines() if line.startswith("tar ")]
+    inside = "docker compose -f docker/compose.yaml exec -T scheduler "
+    assert inside in command
+    (tmp_path / "tonight" / "Fight").mkdir(parents=True)
+    (tmp_path / "tonight" / "Fight" / "a.mp4").write_bytes(b"a")
+    (tmp_path / "tonight").chmod(0o700)
+    inbox = tmp_path / "workspace" / "inbox"
+    inbox.mkdir(parents=True, mode=0o755)
+    here = command.replace(inside, "").replace("/workspace/inbox", str(inbox))
+    subprocess.run(["bash", "-c", here], cwd=tmp_path, check=True)
+    assert (inbox / "Fight" / "a.mp4").read_bytes() == b"a"
+    assert inbox.stat().st_mode & 0o777 == 0o755
+
+
+def test_the_workspace_can_lie_in_a_folder_of_the_host_as_it_does_with_further_machines() -> None:
+    assert yaml.safe_load(_file("folder.yaml")) == {"volumes": MACHINES["volumes"]}
+
+
 def test_further_machines_reach_every_service_at_the_address_that_was_named() -> None:
     changed = MACHINES["services"]
     assert set(changed) <= set(SERVICES)
