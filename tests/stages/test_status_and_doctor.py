@@ -119,6 +119,20 @@ def test_status_says_on_one_line_what_became_of_the_newest_batch(
     assert line() == f"last batch  {batch_id}: open, clips not known"
 
 
+def test_status_names_the_newest_batches_and_says_how_many_there_are_before(
+    workspace: Workspace, seal_tracks: Callable[..., list[ClipRecord]]
+) -> None:
+    nights = [f"2026-01-{day:02}" for day in range(1, 8)]
+    ids = [seal_tracks(workspace, clips=1, night=night)[0].batch_id for night in nights]
+    (workspace.inbox / "a.mp4").write_text("a")
+    (opened,) = ingest.run(workspace, workspace.params(), night=date(2026, 1, 31)).batch_ids
+    (line,) = [line for line in status.run(workspace).lines() if line.startswith("batches")]
+    newest = ", ".join(reversed(ids[2:]))
+    more = "and 2 before, which `violence-ops status --json` lists"
+    assert line == f"batches     7 sealed ({newest} {more}), 1 open ({opened})"
+    assert status.run(workspace).to_dict()["sealed"] == ids
+
+
 def test_of_several_batches_of_one_night_the_one_that_was_sealed_last_is_the_newest(
     workspace: Workspace, seal_whole: Callable[..., list[ClipRecord]]
 ) -> None:
