@@ -291,10 +291,52 @@ def test_shards_cover_the_batch_once(new_workspace: Callable[..., Workspace]) ->
     ]
 
 
-def test_a_dry_run_takes_nothing(workspace: Workspace) -> None:
-    (workspace.inbox / "a.mp4").write_bytes(b"a")
-    assert ingest.run(workspace, workspace.params(), night=NIGHT, dry_run=True).claimed == 1
-    assert (workspace.inbox / "a.mp4").is_file()
+def test_a_dry_run_takes_nothing_and_says_what_a_run_would_do(workspace: Workspace) -> None:
+    (workspace.inbox / "known.mp4").write_bytes(b"known")
+    take_in(workspace)
+    files = {
+        "new.mp4": b"new",
+        "new again.mp4": b"new",
+        "known again.mp4": b"known",
+        "odd\\name.mp4": b"odd",
+        "c.part": b"",
+    }
+    for name, content in files.items():
+        (workspace.inbox / name).write_bytes(content)
+    (workspace.inbox / "link.mp4").symlink_to("/etc/passwd")
+    os.mkfifo(workspace.inbox / "pipe.mp4")
+    before = sorted(path.name for path in workspace.inbox.iterdir())
+    found = ingest.run(workspace, workspace.params(), night=date(2026, 1, 2), dry_run=True)
+    assert sorted(path.name for path in workspace.inbox.iterdir()) == before
+    assert list(quarantine.entries(workspace)) == []
+    said = list(found.lines())
+    assert said[:4] == [
+        "would claim  1 new clips",
+        "duplicates   2 files would be noted and removed: their bytes are kept already",
+        "quarantine   2 not_a_regular_file, 1 unsafe_name",
+        "would leave  1",
+    ]
+    assert any("known again.mp4, new" in line for line in said)
+    done = take_in(workspace, date(2026, 1, 2))
+    for figure in ("claimed", "duplicates", "left"):
+        assert getattr(done, figure) == getattr(found, figure), figure
+
+
+def test_a_dry_run_counts_what_is_over_the_limit_as_left(new_workspace: Callable[..., Workspace]) -> None:
+    workspace = new_workspace(**{"ingest.max_clips": 2})
+    for name in "abc":
+        (workspace.inbox / name).write_bytes(name.encode())
+    found = ingest.run(workspace, workspace.params(), night=NIGHT, dry_run=True)
+    assert (found.claimed, found.left) == (2, 1)
+
+
+def test_a_dry_run_counts_files_of_a_closed_folder_as_left(workspace: Workspace, close: Callable[[Path], None]) -> None:
+    for name in ("closed/a.mp4", "b.mp4"):
+        (workspace.inbox / name).parent.mkdir(exist_ok=True)
+        (workspace.inbox / name).write_bytes(name.encode())
+    close(workspace.inbox / "closed")
+    found = ingest.run(workspace, workspace.params(), night=NIGHT, dry_run=True)
+    assert (found.claimed, found.left) == (1, 1)
 
 
 def test_without_its_catalog_it_refuses_and_loses_nothing(
