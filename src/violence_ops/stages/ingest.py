@@ -166,7 +166,6 @@ def _carry_out(
         result.claimed += len(decision["clips"])
     _sort_duplicates(workspace, catalog, claim.night, copies, result)
     result.duplicates += len(copies)
-    quarantined["duplicate"] += len(copies)
     result.quarantined = dict(sorted((+quarantined).items()))
     result.notices += [item["message"] for item in decision["notices"]]
     result.left += len(kept)
