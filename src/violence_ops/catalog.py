@@ -116,6 +116,12 @@ class Catalog:
                 own |= set(connection.scalars(mine))
         return own
 
+    def claimable(self, clip_ids: Iterable[str]) -> set[str]:
+        """Those that `claim` would give to a new run; nothing is changed."""
+        wanted = set(clip_ids)
+        known = self.find(wanted).values()
+        return wanted - {clip.clip_id for clip in known if clip.batch_id or clip.reason not in TRANSIENT}
+
     def forget_claims(self, alive: Iterable[str]) -> int:
         """Forget claims that never became a batch and whose run is not among `alive`; returns how many."""
         with self._transaction() as connection:

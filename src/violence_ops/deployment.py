@@ -72,10 +72,11 @@ def compute_device(wanted: str = "auto") -> str:
 def is_gpu_work_elsewhere() -> bool:
     """Whether Airflow hands the tasks of the queue gpu to Celery's workers, of which this process has not the environment.
 
-    Only the environment tells: docker/compose.yaml sets the executor for every service, and its image the device of a GPU worker.
+    Only the environment tells: docker/compose.yaml sets the executor for every service, and of a worker of that queue its image,
+    or docker/without-gpu.yaml, the device.
     """
-    is_gpu_worker = Deployment.from_environment().device == "cuda"
-    return os.environ.get("AIRFLOW__CORE__EXECUTOR") == "CeleryExecutor" and not is_gpu_worker
+    is_that_worker = Deployment.from_environment().device is not None
+    return os.environ.get("AIRFLOW__CORE__EXECUTOR") == "CeleryExecutor" and not is_that_worker
 
 
 def is_http(address: str) -> bool:

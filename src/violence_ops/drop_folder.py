@@ -6,6 +6,7 @@ Whoever may write there can exchange a folder for a link between two looks at it
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import stat
 from collections.abc import Iterator
@@ -44,6 +45,14 @@ def read_text(path: Path) -> str:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise NoFile(errno.EINVAL, "not a regular file", str(path))
         return file.read()
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a regular file's bytes, in hex. Follows no link and waits for no pipe: raises NoFile, or another OSError."""
+    with open(path, "rb", opener=_as_it_is) as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise NoFile(errno.EINVAL, "not a regular file", str(path))
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _open_below(descriptor: int, name: str) -> int:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from violence_ops import drop_folder, versioning_index
-from violence_ops.deployment import has_password
+from violence_ops.deployment import has_password, without_password
 from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.files import atomic_path, write_text
 from violence_ops.folders import Batch
@@ -100,6 +100,14 @@ def init(workspace: Workspace, *, remote_url: str | None = None, remote_endpoint
         if is_begun or not (workspace.root / ".dvc" / "config").is_file():
             _init_dvc(workspace.root)
         _configure_dvc(workspace, remote_url, remote_endpoint)
+
+
+def default_remote(workspace: Workspace) -> str | None:
+    """The address of the default remote, and of its service if one is set, without a password; None if there is none."""
+    from dvc.config import Config
+
+    settings = Config(str(workspace.root / ".dvc")).get("remote", {}).get(_REMOTE, {})
+    return without_password(" at ".join(settings[name] for name in ("url", "endpointurl") if name in settings)) or None
 
 
 def add_batch(workspace: Workspace, batch: Batch) -> str:

@@ -11,6 +11,7 @@ import pytest
 from violence_ops import demo
 from violence_ops.demo import drops
 from violence_ops.errors import UsageError
+from violence_ops.files import write_text
 from violence_ops.stages import synth
 from violence_ops.workspace import Workspace
 
@@ -64,6 +65,22 @@ def test_the_second_night_brings_bytes_of_the_first_again(real_clips: Path, tmp_
 def test_a_folder_without_clips_is_refused_in_one_sentence(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no labels"):
         drops.prepare(tmp_path / "drops", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("clips", "said"),
+    [("nowhere", "is no folder"), ("empty", "nothing to run the demo on"), ("few", "the demo needs 6")],
+)
+def test_clips_that_the_demo_cannot_run_on_are_refused_before_anything_is_started_or_replaced(
+    clips: str, said: str, tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    synth.run(tmp_path / "few", 4, seed=3, groups=2, duration_s=0.5, with_truth=False)
+    earlier = Workspace(tmp_path / "demo")
+    write_text(earlier.demo_marker, "an earlier demo")
+    with pytest.raises(UsageError, match=said):
+        demo.run(earlier.root, clips=tmp_path / clips)
+    assert list(earlier.root.rglob("*")) == [earlier.services, earlier.demo_marker]
 
 
 def test_a_table_that_names_a_missing_file_is_refused(real_clips: Path, tmp_path: Path) -> None:

@@ -85,11 +85,16 @@ def test_the_bucket_of_the_remote_is_made_with_the_credentials_of_the_server() -
     assert _environment(service) == {f"MC_HOST_{alias}": signed}
 
 
-def test_what_tells_of_releases_reaches_the_workers_that_release_and_nobody_else() -> None:
+def _release_settings() -> set[str]:
     from violence_ops.deployment import Deployment
 
     names = {f"VIOLENCE_OPS_{each.name.upper()}" for each in fields(Deployment) if each.name in RELEASE_SETTINGS}
     assert len(names) == len(RELEASE_SETTINGS)
+    return names
+
+
+def test_what_tells_of_releases_reaches_the_workers_that_release_and_nobody_else() -> None:
+    names = _release_settings()
     for name, service in SERVICES.items():
         given = {key: value for key, value in _environment(service).items() if key in names}
         assert given == ({key: f"${{{key}-}}" for key in names} if name == "worker-cpu" else {}), name
@@ -145,6 +150,29 @@ def test_a_host_without_a_gpu_serves_every_queue_all_the_same() -> None:
     assert gpu["profiles"], "a service of a profile is started only where the profile is asked for"
     assert own["extends"] == {"file": "compose.yaml", "service": "worker-cpu"}
     assert own["command"] == SERVICES["worker-gpu"]["command"]
+    # it releases nothing, so it gets nothing of what worker-cpu tells other systems of releases with
+    assert own["environment"] == dict.fromkeys(_release_settings(), "") | {"VIOLENCE_OPS_DEVICE": "cpu"}
+
+
+def test_the_command_of_the_readme_puts_clips_into_the_inbox_and_leaves_the_inbox_itself_as_it_was(
+    tmp_path: Path,
+) -> None:
+    (command,) = [line for line in _file("README.md").splitlines() if line.startswith("tar ")]
+    inside = "docker compose -f docker/compose.yaml exec -T scheduler "
+    assert inside in command
+    (tmp_path / "tonight" / "Fight").mkdir(parents=True)
+    (tmp_path / "tonight" / "Fight" / "a.mp4").write_bytes(b"a")
+    (tmp_path / "tonight").chmod(0o700)
+    inbox = tmp_path / "workspace" / "inbox"
+    inbox.mkdir(parents=True, mode=0o755)
+    here = command.replace(inside, "").replace("/workspace/inbox", str(inbox))
+    subprocess.run(["bash", "-c", here], cwd=tmp_path, check=True)
+    assert (inbox / "Fight" / "a.mp4").read_bytes() == b"a"
+    assert inbox.stat().st_mode & 0o777 == 0o755
+
+
+def test_the_workspace_can_lie_in_a_folder_of_the_host_as_it_does_with_further_machines() -> None:
+    assert yaml.safe_load(_file("folder.yaml")) == {"volumes": MACHINES["volumes"]}
 
 
 def test_further_machines_reach_every_service_at_the_address_that_was_named() -> None:

@@ -104,7 +104,11 @@ def test_every_command_takes_every_name(workspace: Workspace, open_batch: Callab
         assert call(workspace, "explain", name)["clip_id"] == clip_id
         assert call(workspace, "lineage", name)["clip_id"] == clip_id
         assert call(workspace, "forget", name, "--dry-run")["clip_id"] == clip_id
-    assert call(workspace, "label", "clip1.mp4", "Fight", "--by", "ada") == {"labelled": 0, "unchanged": 1}
+    assert call(workspace, "label", "clip1.mp4", "Fight", "--by", "ada") == {
+        "labelled": 0,
+        "unchanged": 1,
+        "unusable": [],
+    }
     failed = call(workspace, "overlay", "no such clip", "clip1.mp4")["failed"]
     assert list(failed) == ["no such clip", clip_id]  # it has no tracks yet
     refused = [call(workspace, verb, "no such clip") for verb in ("explain", "lineage", "forget")]

@@ -9,7 +9,7 @@ import pytest
 from violence_ops.errors import Rejected, UsageError, WorkspaceError
 from violence_ops.files import write_table
 from violence_ops.records import PREDICTIONS_SCHEMA
-from violence_ops.stages import annotate, batches, explain, ingest, overlay, quarantine
+from violence_ops.stages import annotate, batches, explain, ingest, labels, overlay, quarantine
 from violence_ops.stages.parts import withdraw
 
 
@@ -111,6 +111,37 @@ def test_it_says_what_is_still_to_come(workspace, params, open_batch):
     text = "\n".join(explain.run(workspace, params, clip.clip_id).lines())
     assert "Not annotated yet" in text
     assert "No model has judged it." in text
+    assert f"Next: `violence-ops extract-poses --batch {clip.batch_id}`, or `violence-ops night`" in text
+
+
+def test_of_each_clip_it_names_the_step_that_comes_next(workspace, params, annotated, write_annotations):
+    clip = annotated[0]
+    batch = workspace.batch(clip.batch_id)
+    assert explain.run(workspace, params, clip.clip_id).next_step == f"score --batch {batch.batch_id}"
+    write_annotations(workspace, batch.batch_id)
+    assert explain.run(workspace, params, clip.clip_id).next_step == f"seal --batch {batch.batch_id}"
+    batch.part("tracks", clip.clip_id).unlink()
+    assert explain.run(workspace, params, clip.clip_id).next_step == f"annotate --batch {batch.batch_id}"
+
+
+def test_of_a_clip_that_is_not_validated_yet_it_says_what_it_came_with(workspace, params, clip_folder):
+    for name in ("Fight/a.mp4", "copy.mp4"):
+        (workspace.inbox / name).parent.mkdir(exist_ok=True)
+        shutil.copy(clip_folder / "clip0.mp4", workspace.inbox / name)
+    (workspace.inbox / "labels.csv").write_text("path,source_group\nFight/a.mp4,gate-7\n")
+    (batch_id,) = ingest.run(workspace, params, night=date(2026, 1, 1)).batch_ids
+    (clip,) = batches.read_manifest(workspace.batch(batch_id)).clips
+    assert explain.run(workspace, params, clip.clip_id).lines() == [
+        f"Clip {clip.clip_id}: claimed, not validated yet",
+        "  from     Fight/a.mp4, source group gate-7",
+        "  also arrived as copy.mp4 on 2026-01-01",
+        f"  batch    {batch_id} (open)",
+        "  label    Fight (from inbox)",
+        f"Next: `violence-ops validate --batch {batch_id}`, or `violence-ops night`, which does all that is still to be done.",
+    ]
+    labels.run(workspace, clip.clip_id, "NonFight", by="ada")
+    told = explain.run(workspace, params, clip.clip_id)
+    assert (told.label, told.label_from) == ("NonFight", "review")
 
 
 @pytest.mark.parametrize("unknown", ["0" * 20, "../../etc/passwd"], ids=["never seen", "no id"])

@@ -74,7 +74,7 @@ def test_where_labels_are_required_a_clip_without_one_is_refused_until_it_brings
     (inbox / "Fight" / "b.mp4").write_bytes(b"b")
     (inbox / "b.mp4").write_bytes(b"b")  # its copy brings the label
     first = take_in(workspace)
-    assert (first.claimed, first.quarantined) == (1, {"duplicate": 1, "unlabelled": 2})
+    assert (first.claimed, first.duplicates, first.quarantined) == (1, 1, {"unlabelled": 2})
     (entry,) = (one for one in quarantine.entries(workspace) if one["reason"] == "unlabelled")
     assert "drop it again with one" in entry["message"]
     assert (workspace.quarantined(entry["clip_id"]) / entry["original"]).read_bytes() == b"a"
@@ -83,7 +83,7 @@ def test_where_labels_are_required_a_clip_without_one_is_refused_until_it_brings
     (inbox / "Fight").mkdir(exist_ok=True)
     (inbox / "Fight" / "a.mp4").write_bytes(b"a")
     second = take_in(workspace)
-    assert (second.claimed, second.quarantined) == (1, {"duplicate": 1})
+    assert (second.claimed, second.duplicates, second.quarantined) == (1, 1, {})
     assert clips_of(workspace, second.batch_ids[0])["Fight/a.mp4"].label == "Fight"
 
 
@@ -203,7 +203,8 @@ def test_a_duplicate_is_noted_and_its_bytes_are_kept_once(workspace: Workspace) 
     assert (take_in(workspace).claimed, len(list(quarantine.entries(workspace)))) == (1, 1)
     (workspace.inbox / "c.mp4").write_bytes(b"same")
     result = take_in(workspace, date(2026, 1, 2))
-    assert (result.batch_ids, result.duplicates, result.quarantined) == ([], 1, {"duplicate": 1})
+    assert (result.batch_ids, result.duplicates, result.quarantined) == ([], 1, {})
+    assert status.run(workspace).quarantine == {}
     (entry,) = quarantine.entries(workspace)
     assert (entry["reason"], entry["original"], len(entry["occurrences"])) == ("duplicate", None, 2)
     assert list(workspace.inbox.iterdir()) == [workspace.inbox / ".gitkeep"]
@@ -291,10 +292,52 @@ def test_shards_cover_the_batch_once(new_workspace: Callable[..., Workspace]) ->
     ]
 
 
-def test_a_dry_run_takes_nothing(workspace: Workspace) -> None:
-    (workspace.inbox / "a.mp4").write_bytes(b"a")
-    assert ingest.run(workspace, workspace.params(), night=NIGHT, dry_run=True).claimed == 1
-    assert (workspace.inbox / "a.mp4").is_file()
+def test_a_dry_run_takes_nothing_and_says_what_a_run_would_do(workspace: Workspace) -> None:
+    (workspace.inbox / "known.mp4").write_bytes(b"known")
+    take_in(workspace)
+    files = {
+        "new.mp4": b"new",
+        "new again.mp4": b"new",
+        "known again.mp4": b"known",
+        "odd\\name.mp4": b"odd",
+        "c.part": b"",
+    }
+    for name, content in files.items():
+        (workspace.inbox / name).write_bytes(content)
+    (workspace.inbox / "link.mp4").symlink_to("/etc/passwd")
+    os.mkfifo(workspace.inbox / "pipe.mp4")
+    before = sorted(path.name for path in workspace.inbox.iterdir())
+    found = ingest.run(workspace, workspace.params(), night=date(2026, 1, 2), dry_run=True)
+    assert sorted(path.name for path in workspace.inbox.iterdir()) == before
+    assert list(quarantine.entries(workspace)) == []
+    said = list(found.lines())
+    assert said[:4] == [
+        "would claim  1 new clips",
+        "duplicates   2 files would be noted and removed: their bytes are kept already",
+        "quarantine   2 not_a_regular_file, 1 unsafe_name",
+        "would leave  1",
+    ]
+    assert any("known again.mp4, new" in line for line in said)
+    done = take_in(workspace, date(2026, 1, 2))
+    for figure in ("claimed", "duplicates", "quarantined", "left"):
+        assert getattr(done, figure) == getattr(found, figure), figure
+
+
+def test_a_dry_run_counts_what_is_over_the_limit_as_left(new_workspace: Callable[..., Workspace]) -> None:
+    workspace = new_workspace(**{"ingest.max_clips": 2})
+    for name in "abc":
+        (workspace.inbox / name).write_bytes(name.encode())
+    found = ingest.run(workspace, workspace.params(), night=NIGHT, dry_run=True)
+    assert (found.claimed, found.left) == (2, 1)
+
+
+def test_a_dry_run_counts_files_of_a_closed_folder_as_left(workspace: Workspace, close: Callable[[Path], None]) -> None:
+    for name in ("closed/a.mp4", "b.mp4"):
+        (workspace.inbox / name).parent.mkdir(exist_ok=True)
+        (workspace.inbox / name).write_bytes(name.encode())
+    close(workspace.inbox / "closed")
+    found = ingest.run(workspace, workspace.params(), night=NIGHT, dry_run=True)
+    assert (found.claimed, found.left) == (1, 1)
 
 
 def test_without_its_catalog_it_refuses_and_loses_nothing(
@@ -458,7 +501,7 @@ def test_one_that_cannot_even_be_put_into_quarantine_waits_in_the_claim_and_is_t
     with monkeypatch.context() as patch:
         patch.setattr(quarantine, "put", fail)
         first = take_in(workspace)
-        assert (first.claimed, first.quarantined, first.left) == (1, {"duplicate": 1}, 1)
+        assert (first.claimed, first.duplicates, first.quarantined, first.left) == (1, 1, {}, 1)
         (notice,) = first.notices
         assert notice.startswith(
             "bad.mp4 can be neither read nor put into quarantine (Input/output error) and stays in "

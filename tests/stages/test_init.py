@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from violence_ops.errors import ParamsError
+from violence_ops import versioning, versioning_remote
+from violence_ops.errors import ParamsError, ServiceUnavailable
+from violence_ops.files import write_text
 from violence_ops.params import load_params
 from violence_ops.stages import init
 from violence_ops.workspace import Workspace
@@ -65,6 +69,52 @@ def test_a_file_that_cannot_be_completed_is_told_in_a_sentence(params_file: Path
     params_file.write_text(text)
     with pytest.raises(ParamsError, match=told):
         init.run(params_file.parent)
+
+
+def _git(workspace: Workspace, *arguments: str) -> str:
+    return subprocess.run(
+        ["git", "-C", workspace.root, *arguments], capture_output=True, text=True, check=True
+    ).stdout.strip()
+
+
+def test_parameters_that_came_later_are_committed(params_file: Path) -> None:
+    workspace = Workspace(params_file.parent)
+    _without(params_file, "keypoint_weight:")
+    _git(workspace, "commit", "--quiet", "--all", "-m", "An older version's")
+    result = init.run(workspace.root)
+    assert _git(workspace, "status", "--porcelain") == ""
+    assert result.revision == _git(workspace, "rev-parse", "HEAD")
+    assert _git(workspace, "log", "-1", "--format=%s") == "Parameters that came later: tracking.keypoint_weight"
+    assert "added      tracking.keypoint_weight (to params.yaml)" in list(result.lines())
+
+
+def test_another_remote_is_said_and_committed_and_how_to_send_there_what_was_sealed_before(
+    params_file: Path, tmp_path: Path
+) -> None:
+    workspace, other = Workspace(params_file.parent), str(tmp_path / "nas")
+    batch = workspace.batch("2026-01-01-00000001")
+    write_text(batch.sealed / "clips.parquet", "a table")
+    versioning.add_batch(workspace, batch)
+    assert init.run(workspace.root).old_remote is None
+    result = init.run(workspace.root, remote_url=other)
+    assert (result.remote, result.old_remote, result.unsent) == (other, str(workspace.remote), 1)
+    said = "\n".join(result.lines())
+    assert f"The data goes to {other} from now on" in said
+    assert "1 batches were sealed before: in the workspace, `violence-ops dvc push` sends them" in said
+    assert _git(workspace, "status", "--porcelain") == ""
+    assert "nas" in _git(workspace, "show", "HEAD:.dvc/config")
+    assert init.run(workspace.root, remote_url=other).old_remote is None  # as at every start of the containers
+
+    for folder in (None, tmp_path / "nas"):  # not there, as a share that is not mounted; there, and empty
+        if folder:
+            folder.mkdir()
+        with pytest.raises(
+            ServiceUnavailable, match=f"does not hold batch {batch.batch_id}: .*`violence-ops dvc push`"
+        ):
+            versioning_remote.reached(workspace)
+    push = [sys.executable, "-m", "violence_ops.cli", "dvc", "push", "--quiet"]
+    subprocess.run(push, cwd=workspace.root, check=True)
+    assert versioning_remote.reached(workspace) == other
 
 
 def test_a_key_that_comes_twice_is_told(params_file: Path) -> None:

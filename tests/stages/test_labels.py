@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from violence_ops.errors import UsageError
-from violence_ops.stages import batches, ingest, labels, review_import
+from violence_ops.stages import batches, ingest, labels, labels_file, review_import
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
@@ -29,7 +29,11 @@ def test_the_last_label_counts_and_wins_over_that_of_the_inbox(workspace: Worksp
     labels.run(workspace, b, "fight", by="reviewer")
     labels.run(workspace, b, "NonFight", by="reviewer")
     assert labels.run(workspace, a, "NonFight", by="reviewer").labelled == 1
-    assert labels.run(workspace, a, "NonFight", by="reviewer").to_dict() == {"labelled": 0, "unchanged": 1}
+    assert labels.run(workspace, a, "NonFight", by="reviewer").to_dict() == {
+        "labelled": 0,
+        "unchanged": 1,
+        "unusable": (),
+    }
     assert labels.effective_labels(workspace) == {a: ("NonFight", "review"), b: ("NonFight", "review")}
     with open_catalog(workspace) as catalog:
         assert catalog.find([b])[b].label == "NonFight"
@@ -70,6 +74,30 @@ def test_without_a_name_nothing_is_labelled(
         with pytest.raises(UsageError, match="needs a name: pass --by NAME or set VIOLENCE_OPS_USER"):
             refused()
     assert labels.effective_labels(workspace) == {clips[0]: ("Fight", "inbox")}
+
+
+def refuse(workspace: Workspace, clip_id: str, reason: str) -> None:
+    """As `validate` does."""
+    with open_catalog(workspace) as catalog:
+        batch_id = catalog.find([clip_id])[clip_id].batch_id
+        assert batch_id
+        (clip,) = (clip for clip in batches.read_manifest(workspace.batch(batch_id)).clips if clip.clip_id == clip_id)
+        catalog.record([clip.with_(status="quarantined", reason=reason)], batch_id)
+
+
+def test_a_clip_that_was_refused_for_its_bytes_gets_no_label_and_one_that_may_come_back_does(
+    workspace: Workspace, clips: list[str], tmp_path: Path
+) -> None:
+    a, b, c = clips
+    refuse(workspace, b, "truncated")
+    refuse(workspace, c, "timeout")
+    with pytest.raises(UsageError, match=f"no dataset will ever hold it: `violence-ops explain {b}` says why"):
+        labels.run(workspace, b, "Fight", by="reviewer")
+    (tmp_path / "review.csv").write_text(f"clip_id,label\n{a},NonFight\n{b},Fight\n{c},Fight\n")
+    result = labels.import_file(workspace, tmp_path / "review.csv", by="reviewer")
+    assert (result.labelled, result.unchanged, result.unusable) == (2, 0, (b,))
+    assert f"unusable   1: no label was given to {b}, refused for" in "\n".join(result.lines())
+    assert labels_file.later_labels(workspace) == {a: "NonFight", c: "Fight"}
 
 
 def test_a_clip_that_is_not_there_is_refused(workspace: Workspace, clips: list[str]) -> None:

@@ -119,6 +119,20 @@ def test_status_says_on_one_line_what_became_of_the_newest_batch(
     assert line() == f"last batch  {batch_id}: open, clips not known"
 
 
+def test_status_names_the_newest_batches_and_says_how_many_there_are_before(
+    workspace: Workspace, seal_tracks: Callable[..., list[ClipRecord]]
+) -> None:
+    nights = [f"2026-01-{day:02}" for day in range(1, 8)]
+    ids = [seal_tracks(workspace, clips=1, night=night)[0].batch_id for night in nights]
+    (workspace.inbox / "a.mp4").write_text("a")
+    (opened,) = ingest.run(workspace, workspace.params(), night=date(2026, 1, 31)).batch_ids
+    (line,) = [line for line in status.run(workspace).lines() if line.startswith("batches")]
+    newest = ", ".join(reversed(ids[2:]))
+    more = "and 2 before, which `violence-ops status --json` lists"
+    assert line == f"batches     7 sealed ({newest} {more}), 1 open ({opened})"
+    assert status.run(workspace).to_dict()["sealed"] == ids
+
+
 def test_of_several_batches_of_one_night_the_one_that_was_sealed_last_is_the_newest(
     workspace: Workspace, seal_whole: Callable[..., list[ClipRecord]]
 ) -> None:
@@ -210,9 +224,10 @@ def test_a_full_gpu_is_a_fault_with_a_remedy_and_no_traceback(
     [
         ({"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor"}, None),
         ({"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor", "VIOLENCE_OPS_DEVICE": "cuda"}, "pose.device to cpu"),
+        ({"AIRFLOW__CORE__EXECUTOR": "CeleryExecutor", "VIOLENCE_OPS_DEVICE": "cpu"}, "pose.device to cpu"),
         ({"AIRFLOW__CORE__EXECUTOR": "LocalExecutor"}, "pose.device to cpu"),
     ],
-    ids=["controller", "GPU worker", "one machine"],
+    ids=["controller", "GPU worker", "worker without a GPU", "one machine"],
 )
 def test_a_gpu_that_only_the_workers_for_poses_have_is_no_fault_elsewhere(
     new_workspace: Callable[..., Workspace],
@@ -228,6 +243,9 @@ def test_a_gpu_that_only_the_workers_for_poses_have_is_no_fault_elsewhere(
     assert poses.ok == (fault is None)
     assert (fault or "") in poses.remedy
     assert fault or "workers of the queue gpu find the poses: ask there too" in poses.found
+    assert fault or all(
+        f" exec {worker} violence-ops doctor" in poses.found for worker in ("worker-gpu", "worker-processor")
+    )
 
 
 def test_a_controller_whose_weights_are_not_there_has_a_fault_of_its_own(

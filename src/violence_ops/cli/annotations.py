@@ -8,10 +8,12 @@ from typing import Annotated
 import typer
 
 from violence_ops.cli.common import (
+    BATCH,
     JsonOption,
     SetOption,
     WorkspaceOption,
     app,
+    batch_called,
     open_workspace,
     progress_bar,
     show,
@@ -22,7 +24,7 @@ from violence_ops.cli.common import (
 def check(
     workspace: WorkspaceOption = None,
     batch: Annotated[
-        str | None, typer.Option("--batch", "-b", help="One batch; default: all, sealed and open.")
+        str | None, typer.Option("--batch", "-b", help=f"One batch ({BATCH}); default: all, sealed and open.")
     ] = None,
     content: Annotated[
         bool, typer.Option("--content", help="Read every sealed video's bytes, not only its size.")
@@ -41,8 +43,9 @@ def check(
     from violence_ops.stages import check as stage
 
     opened, params = open_workspace(workspace, settings)
+    chosen = batch_called(opened, batch)
     with progress_bar() as progress:
-        result = stage.run(opened, params, batch_id=batch, content=content, as_sealed=as_sealed, progress=progress)
+        result = stage.run(opened, params, batch_id=chosen, content=content, as_sealed=as_sealed, progress=progress)
     show(result, as_json)
     if not result.clean:
         raise typer.Exit(3)
@@ -52,15 +55,18 @@ def check(
 def analyze(
     workspace: WorkspaceOption = None,
     batch: Annotated[
-        list[str] | None, typer.Option("--batch", "-b", help="A batch; can be given several times; default: all.")
+        list[str] | None,
+        typer.Option("--batch", "-b", help=f"A batch ({BATCH}); can be given several times; default: all."),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The page; default: .cache/annotations.html.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Write an HTML page with what is in the annotations: persons, tracks, scores, involvement by label, where people are."""
     from violence_ops.stages import analyze as stage
+    from violence_ops.stages import batch_names
 
     opened, params = open_workspace(workspace)
+    chosen = [batch_names.find(opened, name) for name in batch or ()]
     with progress_bar() as progress:
-        result = stage.run(opened, params, batch_ids=batch or (), out=out, progress=progress)
+        result = stage.run(opened, params, batch_ids=chosen, out=out, progress=progress)
     show(result, as_json)

@@ -12,12 +12,14 @@ from typing import Annotated
 import typer
 
 from violence_ops.cli.common import (
+    BATCH,
     CLIP,
     ByOption,
     JsonOption,
     SetOption,
     WorkspaceOption,
     app,
+    batch_called,
     open_workspace,
     progress_bar,
     show,
@@ -60,7 +62,9 @@ def overlay(
         list[str] | None, typer.Argument(help=f"{CLIP} `-` reads them from stdin, a line each.", show_default=False)
     ] = None,
     workspace: WorkspaceOption = None,
-    batch: Annotated[str | None, typer.Option("--batch", "-b", help="All accepted clips of this batch.")] = None,
+    batch: Annotated[
+        str | None, typer.Option("--batch", "-b", help=f"All accepted clips of this batch ({BATCH}).")
+    ] = None,
     failures: Annotated[
         bool, typer.Option("--failures", help="All clips that the candidate of an evaluation got wrong.")
     ] = False,
@@ -81,9 +85,10 @@ def overlay(
             "Say which clips: `violence-ops overlay CLIP ...`, `--batch BATCH` or `--failures [--report NAME]`."
         )
     opened, params = open_workspace(workspace, settings)
+    chosen = batch_called(opened, batch)
     with progress_bar() as progress:
-        if batch is not None:
-            result = stage.of_batch(opened, params, batch, regions=regions, progress=progress)
+        if chosen is not None:
+            result = stage.of_batch(opened, params, chosen, regions=regions, progress=progress)
         elif failures:
             result = overlays_of_failures.run(opened, params, report, regions=regions, progress=progress)
         else:

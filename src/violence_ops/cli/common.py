@@ -66,7 +66,10 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 SetOption = Annotated[
     list[str] | None, typer.Option("--set", "-S", metavar="KEY=VALUE", help="A parameter that wins over params.yaml.")
 ]
-BatchOption = Annotated[str | None, typer.Option("--batch", "-b", help="One batch; default: every open one.")]
+BATCH: Final = "a batch's id, or the beginning of it"
+BatchOption = Annotated[
+    str | None, typer.Option("--batch", "-b", help=f"One batch ({BATCH}); default: every open one.")
+]
 ByOption = Annotated[
     str | None,
     typer.Option(
@@ -119,6 +122,13 @@ def open_workspace(workspace: Path | None, settings: Sequence[str] | None = None
         except (yaml.YAMLError, ValueError):
             raise UsageError(f"{setting!r} is no setting: {value!r} is not readable as YAML.") from None
     return opened, opened.params(overrides)
+
+
+def batch_called(workspace: Workspace, name: str | None) -> str | None:
+    """The id of the batch that is called so, if any is named."""
+    from violence_ops.stages import batch_names
+
+    return None if name is None else batch_names.find(workspace, name)
 
 
 def show(result: Result | dict[str, Any], as_json: bool) -> None:

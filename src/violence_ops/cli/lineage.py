@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from violence_ops.cli.common import (
+    BATCH,
     CLIP,
     ByOption,
     DryRunOption,
@@ -15,6 +16,7 @@ from violence_ops.cli.common import (
     SetOption,
     WorkspaceOption,
     app,
+    batch_called,
     open_workspace,
     progress_bar,
     show,
@@ -24,7 +26,9 @@ from violence_ops.cli.common import (
 @app.command()
 def drift(
     workspace: WorkspaceOption = None,
-    batch: Annotated[str | None, typer.Option("--batch", "-b", help="A sealed batch; default: the newest.")] = None,
+    batch: Annotated[
+        str | None, typer.Option("--batch", "-b", help=f"A sealed batch ({BATCH}); default: the newest.")
+    ] = None,
     html: Annotated[
         Path | None, typer.Option(help="Also write the nights compared with the champion as one HTML page.")
     ] = None,
@@ -35,7 +39,7 @@ def drift(
     from violence_ops.stages import drift as stage
 
     opened, params = open_workspace(workspace, settings)
-    show(stage.run(opened, params, batch_id=batch), as_json)
+    show(stage.run(opened, params, batch_id=batch_called(opened, batch)), as_json)
     if html is not None:
         stage.write_page(opened, html)
 

@@ -16,6 +16,7 @@ from violence_ops.cli.common import (
     SetOption,
     WorkspaceOption,
     app,
+    batch_called,
     open_workspace,
     progress_bar,
     show,
@@ -72,8 +73,9 @@ def _batch_command(verb: str, module: str, help_text: str) -> None:
 
         stage = import_module(f"violence_ops.stages.{module}")
         opened, params = open_workspace(workspace, settings)
+        chosen = batch_called(opened, batch)
         with progress_bar() as progress:
-            result = stage.run(opened, params, batch_id=batch, progress=progress)
+            result = stage.run(opened, params, batch_id=chosen, progress=progress)
         show(result, as_json)
 
     app.command(verb, help=help_text)(command)
@@ -91,12 +93,13 @@ def validate(
     from violence_ops.stages import validate as stage
 
     opened, params = open_workspace(workspace, settings)
+    chosen = batch_called(opened, batch)
     with progress_bar() as progress:
-        result = stage.run(opened, params, batch_id=batch, progress=progress)
+        result = stage.run(opened, params, batch_id=chosen, progress=progress)
     show(result, as_json)
     if result.quarantined and not result.accepted and not versioning.inside_repro(opened):
         raise _all_in_quarantine([result.quarantined])
-    stage.checkpoint(opened, params, batch_id=batch)
+    stage.checkpoint(opened, params, batch_id=chosen)
 
 
 _batch_command("extract-poses", "extract_poses", "Find the people in every frame (RTMO, or what pose.source names).")

@@ -72,8 +72,11 @@ def run(directory: Path, *, clips: Path | None = None, stop: bool = False) -> De
     """Run the demo in a fresh workspace at `directory`; an earlier demo's workspace there is stopped and replaced.
 
     `clips` is a folder of real clips (labels.csv or `<Label>/` folders) to use instead of synthetic ones. `stop` ends Airflow and
-    MLflow afterwards. A promise that is not kept is in the result, not an error; a failing DAG run is a UserError.
+    MLflow afterwards. A promise that is not kept is in the result, not an error; a failing DAG run is a UserError. Raises UsageError,
+    before anything is started or replaced, if the demo cannot run on `clips` or in `directory`.
     """
+    if clips is not None:
+        drops.check(clips.resolve())
     clock = watch.Clock(Console(stderr=True, highlight=False))
     workspace = _fresh_workspace(directory.resolve(), clock)
     dropped = workspace.work / "demo-drops"

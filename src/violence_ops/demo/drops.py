@@ -20,6 +20,7 @@ CLIPS: Final = (64, 24)
 UNLABELLED: Final = (3, 2)
 GROUPS: Final = (20, 8)
 DUPLICATES: Final = 5
+_LEAST_GROUPS: Final = 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,13 @@ class Drop:
     broken: dict[str, str]
 
 
+def check(clips: Path) -> None:
+    """Raise UsageError if the demo cannot run on this folder of real clips."""
+    _rows(clips)
+
+
 def prepare(folder: Path, clips: Path | None) -> tuple[Drop, Drop]:
-    """Write both nights' drops below `folder`: synthetic clips, or copies of a folder of real ones."""
+    """Write both nights' drops below `folder`: synthetic clips, or copies of a folder of real ones. Raises UsageError as `check`."""
     shutil.rmtree(folder, ignore_errors=True)
     nights = (folder / "night1", folder / "night2")
     good = _real(clips.resolve(), nights) if clips else _synthetic(nights)
@@ -71,10 +77,6 @@ def _real(source: Path, nights: tuple[Path, Path]) -> tuple[int, int]:
     """Two thirds of the source groups for the first night, the others for the second."""
     rows = _rows(source)
     groups = sorted({row["source_group"] for row in rows})
-    if len(groups) < 6:
-        raise UsageError(
-            f"{source} has clips of {len(groups)} source groups: the demo needs 6 to train, validate and evaluate."
-        )
     late = set(groups[2::3])
     for night, chosen in zip(nights, (set(groups) - late, late), strict=True):
         _copy(source, night, [row for row in rows if row["source_group"] in chosen])
@@ -95,7 +97,20 @@ def _copy(source: Path, night: Path, rows: Iterable[dict[str, str]]) -> None:
 
 
 def _rows(source: Path) -> list[dict[str, str]]:
-    """Path, label and source_group of each clip; without a labels.csv the folder is the label and a clip its own group."""
+    """Path, label and source_group of each clip, of at least `_LEAST_GROUPS` groups."""
+    if not source.is_dir():
+        raise UsageError(f"{source} is no folder: name one with clips.")
+    rows = _read(source)
+    groups = {row["source_group"] for row in rows}
+    if len(groups) < _LEAST_GROUPS:
+        raise UsageError(
+            f"{source} has clips of {len(groups)} source groups: the demo needs {_LEAST_GROUPS} to train, validate and evaluate."
+        )
+    return rows
+
+
+def _read(source: Path) -> list[dict[str, str]]:
+    """What labels.csv says of each clip; without one the folder is the label and a clip its own group."""
     table = source / "labels.csv"
     if table.is_file():
         with table.open(newline="", encoding="utf-8") as handle:

@@ -27,7 +27,8 @@ _UNFORESEEN: Final = (
 )
 _ON_WORKERS: Final = (
     "no GPU here, but Celery's workers of the queue gpu find the poses: ask there too, with "
-    "`docker compose -f docker/compose.yaml exec worker-gpu violence-ops doctor`"
+    "`docker compose -f docker/compose.yaml exec worker-gpu violence-ops doctor`, or where docker/without-gpu.yaml is in use with "
+    "`docker compose -f docker/compose.yaml -f docker/without-gpu.yaml exec worker-processor violence-ops doctor`"
 )
 
 

@@ -12,10 +12,11 @@ from violence_ops.files import atomic_path
 from violence_ops.folders import Batch
 from violence_ops.params import InvolvementParams, Params
 from violence_ops.records import COMPONENTS, TRANSIENT, ClipRecord
-from violence_ops.stages import batches, labels, overlay, quarantine, tombstones
+from violence_ops.stages import batches, labels, labels_file, overlay, quarantine, tombstones
 from violence_ops.stages.annotation_summary import scene_of
+from violence_ops.stages.index import open_catalog
 from violence_ops.stages.lineage_records import ForgottenLineage
-from violence_ops.stages.parts import batch_of
+from violence_ops.stages.parts import STAGES, batch_of
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainResult:
     """All that is known of one clip. `tracks` are by rank, those not ranked (rank 0) last; `refusal` is its reason.json;
-    `copies` are the nights and paths under which an accepted clip arrived again."""
+    `copies` are the nights and paths under which a clip that was not refused arrived again; `next_step` is the command that an open
+    batch needs next for this clip."""
 
     clip_id: str
     status: str
@@ -43,6 +45,7 @@ class ExplainResult:
     tracks: list[dict[str, Any]] | None = None
     verdict: dict[str, Any] | None = None
     image: str | None = None
+    next_step: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -67,7 +70,12 @@ class ExplainResult:
             return [*lines, *_refusal_lines(self.refusal)]
         if self.scene:
             lines.append(f"  people   {self.scene}")
-        lines += [*_track_lines(self.tracks), *_verdict_lines(self.verdict)]
+        if self.status == "accepted":
+            lines += [*_track_lines(self.tracks), *_verdict_lines(self.verdict)]
+        if self.next_step:
+            lines.append(
+                f"Next: `violence-ops {self.next_step}`, or `violence-ops night`, which does all that is still to be done."
+            )
         return lines + ([f"Picture: {self.image}"] if self.image else [])
 
 
@@ -101,9 +109,7 @@ def _known(workspace: Workspace, params: Params, clip_id: str, image: Path | Non
     if batch and found and found[0].status == "accepted":
         return _accepted(workspace, params, batch, found[0], (refusal or {}).get("occurrences", []), image)
     if not found and (batch or refusal is None or refusal["reason"] == "duplicate"):
-        return ExplainResult(
-            clip_id=clip_id, status="claimed, not validated yet", batch_id=batch.batch_id if batch else None
-        )
+        return _claimed(workspace, clip_id, (refusal or {}).get("occurrences", []))
     clip = found[0] if found else quarantine.as_clip(refusal or {})
     return ExplainResult(
         clip_id=clip_id,
@@ -115,6 +121,25 @@ def _known(workspace: Workspace, params: Params, clip_id: str, image: Path | Non
         label=clip.label,
         label_from="inbox",
         refusal=refusal or {"reason": clip.reason, "message": "its quarantine folder is gone"},
+    )
+
+
+def _claimed(workspace: Workspace, clip_id: str, copies: list[dict[str, Any]]) -> ExplainResult:
+    """What the catalog knows of a clip that nobody has looked into yet. One without a batch is in the hands of an ingestion that
+    goes on, or was killed."""
+    with open_catalog(workspace) as catalog:
+        clip = catalog.find([clip_id])[clip_id]
+    given = labels_file.in_force(workspace).get(clip_id)
+    return ExplainResult(
+        clip_id=clip_id,
+        status="claimed, not validated yet",
+        batch_id=clip.batch_id,
+        source_path=clip.source_path,
+        source_group=clip.source_group,
+        copies=copies,
+        label=given.label if given else clip.label,
+        label_from=given.source if given else "inbox" if clip.label else None,
+        next_step=f"validate --batch {clip.batch_id}" if clip.batch_id else "ingest",
     )
 
 
@@ -146,7 +171,16 @@ def _accepted(
         tracks=described,
         verdict=_verdict(batch, clip),
         image=str(image) if image else None,
+        next_step=_next_step(batch, clip),
     )
+
+
+def _next_step(batch: Batch, clip: ClipRecord) -> str | None:
+    """The first stage that has made nothing of this clip yet, and once all have `seal`; None if its batch is sealed."""
+    if batch.is_sealed:
+        return None
+    missing = (stage for stage, table in STAGES.items() if not batch.part(table, clip.clip_id).is_file())
+    return f"{next(missing, 'seal')} --batch {batch.batch_id}"
 
 
 def _tracks(batch: Batch, clip: ClipRecord) -> ClipTracks | None:
@@ -262,7 +296,7 @@ def _write_image(path: Path, params: Params, batch: Batch, clip: ClipRecord, des
 
 def _track_lines(tracks: list[dict[str, Any]] | None) -> Iterator[str]:
     if tracks is None:
-        yield "Not annotated yet: run `violence-ops annotate`."
+        yield "Not annotated yet."
         return
     if not tracks:
         yield "Nobody was found in it."

@@ -98,20 +98,20 @@ def _overlooked(found: Scan, settle_s: float) -> Iterator[str]:
         yield (
             f"{count} {'file is' if count == 1 else 'files are'} left for the next run, because they may still be being written (a name "
             f"that says so; or they, or their {LABELS_FILE}, changed in the last {settle_s:g} s: ingest.settle_s): "
-            f"{_some(sorted(found.unsettled))}."
+            f"{some(sorted(found.unsettled))}."
         )
     if found.too_deep:
-        folders = _some([f"{folder[:_SHOWN]}…" for folder in found.too_deep])
+        folders = some([f"{folder[:_SHOWN]}…" for folder in found.too_deep])
         yield f"Folders whose path has more than {_MAX_PATH} characters are not looked into: {folders}; move their files up."
     if found.unmet:
-        rows = _some([printable(path)[:_MAX_PATH] for path in found.unmet])
+        rows = some([printable(path)[:_MAX_PATH] for path in found.unmet])
         yield f"These {LABELS_FILE} rows match no file yet: {rows}; paths are relative to the folder of their {LABELS_FILE}."
     if found.unlabelled:
-        folders = _some([f"{folder}/ ({count})" for folder, count in found.unlabelled.items()])
+        folders = some([f"{folder}/ ({count})" for folder, count in found.unlabelled.items()])
         yield f"Clips are unlabelled in folders whose names are no label: {folders}; labels are {', '.join(LABELS)}."
 
 
-def _some(names: list[str]) -> str:
+def some(names: list[str]) -> str:
     """The first names, and how many more there are."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")

@@ -6,7 +6,7 @@ import os
 import shutil
 import stat
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass, field, replace
 from datetime import date
 from itertools import islice
@@ -27,8 +27,9 @@ from violence_ops.workspace import Workspace
 
 @dataclass(slots=True)
 class IngestResult:
-    """What a run took in. `left` files and folders wait: still being written, closed to us, over `ingest.max_clips`, or not even
-    to be put into quarantine. `notices` are sentences about odd labels and files."""
+    """What a run took in, or with `dry_run` would take: new clips, `duplicates` of known ones, other files `quarantined` by reason.
+    `left` files and folders wait: still being written, closed to us, over `ingest.max_clips`, or not even to be put into
+    quarantine. `notices` are sentences about odd labels and files."""
 
     batch_ids: list[str] = field(default_factory=list)
     claimed: int = 0
@@ -36,9 +37,26 @@ class IngestResult:
     quarantined: dict[str, int] = field(default_factory=dict)
     left: int = 0
     notices: list[str] = field(default_factory=list)
+    dry_run: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        reasons = ", ".join(f"{count} {reason}" for reason, count in self.quarantined.items()) or "none"
+        if self.dry_run:
+            yield f"would claim  {self.claimed} new clips"
+            yield f"duplicates   {self.duplicates} files would be noted and removed: their bytes are kept already"
+            yield f"quarantine   {reasons}"
+            yield f"would leave  {self.left}"
+        else:
+            yield f"batch        {', '.join(self.batch_ids) or 'none'}"
+            yield f"claimed      {self.claimed} new clips"
+            yield f"duplicates   {self.duplicates}"
+            yield f"quarantine   {reasons}"
+            yield f"left         {self.left}"
+        yield from (f"notice       {sentence}" for sentence in self.notices)
 
 
 def run(
@@ -46,12 +64,11 @@ def run(
 ) -> IngestResult:
     """Claim the inbox, exactly once also when two runs do it at the same time, and make one batch of what is new.
 
-    Takes up what a killed run left behind. `dry_run` only looks: `claimed` is then the number of files that would be taken
-    and `batch_ids` stays empty. Raises ServiceUnavailable if the catalog cannot be reached; nothing is lost then.
+    Takes up what a killed run left behind. `dry_run` only reads the inbox, and says what a run would do with what lies there.
+    Raises ServiceUnavailable if the catalog cannot be reached; nothing is lost then.
     """
     if dry_run:
-        scan = inbox.scan(workspace.inbox, params.ingest.settle_s)
-        return IngestResult(claimed=len(scan.drops), left=scan.left, notices=scan.notices)
+        return _foreseen(workspace, params, progress)
     result = IngestResult()
     with (
         open_catalog(workspace) as catalog,
@@ -70,6 +87,24 @@ def run(
     # every open batch, so that one whose run was killed right here is seen by the stages after it
     batches.write_batch_progress(workspace, "ingest", batches.chosen_batches(workspace, None))
     return result
+
+
+def _foreseen(workspace: Workspace, params: Params, progress: Progress | None) -> IngestResult:
+    scan = inbox.scan(workspace.inbox, params.ingest.settle_s)
+    chosen = scan.drops[: params.ingest.max_clips]
+    with open_catalog(workspace) as catalog:
+        found = intake.foresee(workspace, params, chosen, catalog, progress)
+    notices = scan.notices + found.notices
+    if found.duplicates:
+        notices.append(f"Duplicates, of clips that are known or of each other: {inbox.some(found.duplicates)}.")
+    return IngestResult(
+        claimed=found.clips,
+        duplicates=len(found.duplicates),
+        quarantined=found.refused,
+        left=scan.left + found.closed + len(scan.drops) - len(chosen),
+        notices=notices,
+        dry_run=True,
+    )
 
 
 def shards(workspace: Workspace, params: Params, batch_id: str) -> list[list[str]]:
@@ -131,7 +166,6 @@ def _carry_out(
         result.claimed += len(decision["clips"])
     _sort_duplicates(workspace, catalog, claim.night, copies, result)
     result.duplicates += len(copies)
-    quarantined["duplicate"] += len(copies)
     result.quarantined = dict(sorted((+quarantined).items()))
     result.notices += [item["message"] for item in decision["notices"]]
     result.left += len(kept)

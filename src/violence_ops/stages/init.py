@@ -27,15 +27,31 @@ from violence_ops.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class InitResult:
-    """`created` is False if the folder was a workspace already; `added` are parameters that its params.yaml lacked."""
+    """`created` is False if the folder was a workspace already; `added` are parameters that its params.yaml lacked. `remote` is
+    where DVC sends the data; if that changed, `old_remote` is where it went so far, and `unsent` how many batches it may not hold."""
 
     workspace: str
     created: bool
     revision: str
     added: tuple[str, ...] = ()
+    remote: str = ""
+    old_remote: str | None = None
+    unsent: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield f"workspace  {self.workspace}, {'new' if self.created else 'was there already'}"
+        yield f"revision   {self.revision}"
+        yield f"remote     {self.remote}"
+        if self.added:
+            yield f"added      {', '.join(self.added)} (to params.yaml)"
+        if self.old_remote:
+            yield f"The data goes to {self.remote} from now on; what was sent to {self.old_remote} stays there, where `forget` does not reach it."
+        if self.unsent:
+            yield f"{self.unsent} batches were sealed before: in the workspace, `violence-ops dvc push` sends them to the new remote."
 
 
 def run(
@@ -45,11 +61,13 @@ def run(
     remote_endpoint: str | None = None,
     params_overrides: dict[str, Any] | None = None,
 ) -> InitResult:
-    """Make `directory` a workspace, or complete one: what is missing is added, and nothing that is there changes.
+    """Make `directory` a workspace, or complete one: what is missing is added, and nothing that is there changes but the remote,
+    if another is given. Both is committed to git.
 
     `remote_url` is where DVC pushes the data to (default `$VIOLENCE_OPS_REMOTE_URL`, else `.remote` in the workspace);
     `remote_endpoint` the address of an S3-compatible service. `params_overrides` (`{"train.epochs": 5}`) are written into
-    the new workspace's params.yaml. Raises UsageError if the folder holds something else, ParamsError for a bad override.
+    the new workspace's params.yaml. Raises UsageError if the folder holds something else, ParamsError for a bad override,
+    WorkspaceError if there is something to commit and git is on no branch.
     """
     workspace = Workspace(Path(directory).absolute().resolve())
     known = (workspace.root / ".dvc").is_dir() and (workspace.params_file.is_file() or workspace.progress.is_dir())
@@ -59,13 +77,36 @@ def run(
     with as_file(files("violence_ops") / "template" / "params.yaml") as shipped:
         load_params(shipped, params_overrides)
     with workspace.lock("init"):
-        remote = remote_url or Deployment.from_environment().remote_url
-        versioning.init(workspace, remote_url=remote, remote_endpoint=remote_endpoint)
+        before = versioning.default_remote(workspace)
+        wanted = remote_url or Deployment.from_environment().remote_url
+        versioning.init(workspace, remote_url=wanted, remote_endpoint=remote_endpoint)
+        remote = versioning.default_remote(workspace) or "none"
         added = _write_files(workspace, params_overrides or {})
         created = not versioning.has_commits(workspace)
         if created:
             versioning.git_commit(workspace, _first_commit(workspace), "New workspace", ignored=True)
-    return InitResult(str(workspace.root), created, versioning.revision(workspace), added)
+        else:
+            _commit_changes(workspace, added, remote)
+    has_moved = not created and before not in (None, remote)
+    return InitResult(
+        str(workspace.root),
+        created,
+        versioning.revision(workspace),
+        added,
+        remote,
+        before if has_moved else None,
+        len(versioning.versioned_batches(workspace)) if has_moved else 0,
+    )
+
+
+def _commit_changes(workspace: Workspace, added: tuple[str, ...], remote: str) -> None:
+    """Commit the parameters that were added, and where the data goes, also if a killed run or a person has only written it."""
+    settings = workspace.root / ".dvc" / "config"
+    changes = {workspace.params_file: f"Parameters that came later: {', '.join(added)}"} if added else {}
+    if versioning.committed(workspace, settings) != settings.read_bytes().strip():
+        changes[settings] = f"The data is sent to {remote}"
+    if changes:
+        versioning.git_commit(workspace, changes, "; ".join(changes.values()))
 
 
 def _write_files(workspace: Workspace, overrides: dict[str, Any]) -> tuple[str, ...]:

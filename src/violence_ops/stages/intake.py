@@ -6,11 +6,13 @@ import errno
 import hashlib
 import os
 import stat
-from collections.abc import Collection, Iterable
-from dataclasses import replace
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from violence_ops import drop_folder
 from violence_ops.catalog import Catalog
 from violence_ops.files import sha256_file
 from violence_ops.folders import clip_id_of
@@ -24,28 +26,32 @@ from violence_ops.workspace import Workspace
 OURS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 """Errors that say nothing of a file: a full disk, too many open files, no memory."""
 
+_Seen = tuple[int, ClipRecord, str | None]
+"""A file's number, its record, and why it cannot be a clip, if so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Foreseen:
+    """What would become of files: how many new clips, the paths of the `duplicates`, files to be refused by reason, files that
+    would stay because they, or their folder, are `closed` to us, and sentences about contradictory labels."""
+
+    clips: int
+    duplicates: list[str]
+    refused: dict[str, int]
+    closed: int
+    notices: list[str]
+
 
 def decide(
     workspace: Workspace, params: Params, claim: Claim, catalog: Catalog, progress: Progress | None
 ) -> dict[str, Any]:
     """Look at every file of the claim, and claim in the catalog those that may become clips; returns what `Claim.decide` keeps."""
-    refused: list[dict[str, Any]] = []
-    same_bytes: dict[str, list[tuple[int, ClipRecord]]] = {}
-    in_order = sorted(claim.drops.items(), key=lambda item: (item[1].source_path, item[0]))
-    for done, (number, drop) in enumerate(in_order, start=1):
-        record, message = look_at(claim, number, own=True)
-        if not message and (stone := tombstones.find(workspace, record.clip_id)):
-            record = record.with_(status="quarantined", reason=tombstones.REASON)
-            message = f"{drop.source_path} was forgotten on {stone['at']} by {stone['by']}: {stone['reason']}."
-        if message:
-            refused.append({"number": number, "clip": record.to_dict(), "message": message})
-        else:
-            same_bytes.setdefault(record.clip_id, []).append((number, record))
+    seen: list[_Seen] = []
+    for number, _ in sorted(claim.drops.items(), key=lambda item: (item[1].source_path, item[0])):
+        seen.append((number, *look_at(claim, number, own=True)))
         if progress:
-            progress("read", done, len(in_order))
-    notices = _without_contradictions(same_bytes)
-    if params.validation.require_label:
-        refused += _without_label(catalog, same_bytes)
+            progress("read", len(seen), len(claim.drops))
+    refused, same_bytes, notices = _sorted(workspace, params, catalog, seen)
     firsts = {clip_id: _joined(copies) for clip_id, copies in same_bytes.items()}
     own = catalog.claim(firsts.values(), by=claim.name)
     clips = sorted((firsts[clip_id] for clip_id in own), key=lambda clip: clip.clip_id)
@@ -63,6 +69,41 @@ def decide(
     }  # fmt: skip
 
 
+def foresee(
+    workspace: Workspace,
+    params: Params,
+    drops: Sequence[tuple[Path, inbox.Drop]],
+    catalog: Catalog,
+    progress: Progress | None,
+) -> Foreseen:
+    """What `decide` would say of these files of the inbox, in order of their names, if a run claimed them now; changes nothing."""
+    seen: list[_Seen] = []
+    closed = 0
+    for number, (path, drop) in enumerate(drops):
+        try:
+            with drop_folder.opened(workspace.inbox, path.parent) as folder:
+                if not os.access(folder, os.W_OK):
+                    raise PermissionError
+                seen.append((number, *_seen(folder / path.name, drop, drop_folder.sha256)))
+        except (FileNotFoundError, drop_folder.NoFile):  # taken away, or exchanged, meanwhile
+            continue
+        except PermissionError:
+            closed += 1
+        except OSError as error:
+            if error.errno in OURS:
+                raise
+            seen.append((number, *_unread(drop, error, str(number))))
+        if progress:
+            progress("read", number + 1, len(drops))
+    refused, same_bytes, notices = _sorted(workspace, params, catalog, seen)
+    new = catalog.claimable(same_bytes)
+    copies = [clip.source_path for name, found in same_bytes.items() for _, clip in found[1 if name in new else 0 :]]
+    reasons = Counter(item["clip"]["reason"] for item in refused)
+    return Foreseen(
+        len(new), sorted(copies), dict(sorted(reasons.items())), closed, [one["message"] for one in notices]
+    )
+
+
 def without(decision: dict[str, Any], forgotten: Collection[str]) -> dict[str, Any]:
     """A decision without what it says of forgotten clips, but for having refused them as such."""
 
@@ -74,6 +115,26 @@ def without(decision: dict[str, Any], forgotten: Collection[str]) -> dict[str, A
 
     lists = {name: rest(name) for name in ("refused", "duplicates", "notices", "clips")}
     return lists | {"batch_id": decision["batch_id"] if lists["clips"] else None}
+
+
+def _sorted(
+    workspace: Workspace, params: Params, catalog: Catalog, seen: Iterable[_Seen]
+) -> tuple[list[dict[str, Any]], dict[str, list[tuple[int, ClipRecord]]], list[dict[str, str]]]:
+    """The files that are refused at the door, the others by clip_id, and what is to be said of their labels."""
+    refused: list[dict[str, Any]] = []
+    same_bytes: dict[str, list[tuple[int, ClipRecord]]] = {}
+    for number, record, message in seen:
+        if not message and (stone := tombstones.find(workspace, record.clip_id)):
+            record = record.with_(status="quarantined", reason=tombstones.REASON)
+            message = f"{record.source_path} was forgotten on {stone['at']} by {stone['by']}: {stone['reason']}."
+        if message:
+            refused.append({"number": number, "clip": record.to_dict(), "message": message})
+        else:
+            same_bytes.setdefault(record.clip_id, []).append((number, record))
+    notices = _without_contradictions(same_bytes)
+    if params.validation.require_label:
+        refused += _without_label(catalog, same_bytes)
+    return refused, same_bytes, notices
 
 
 def _without_contradictions(same_bytes: dict[str, list[tuple[int, ClipRecord]]]) -> list[dict[str, str]]:
@@ -117,25 +178,28 @@ def look_at(claim: Claim, number: int, *, own: bool = False) -> tuple[ClipRecord
     try:
         if own:
             replace(claim, drops={number: drop}).make_own()
-        return _seen(claim.file(number), drop)
+        return _seen(claim.file(number), drop, sha256_file)
     except OSError as error:
         if isinstance(error, FileNotFoundError) or error.errno in OURS:
             raise
-        # its bytes are not known: were it taken for the same clip as another, only the first would be kept
-        name = f"{drop.source_path}\0{claim.name}/{number}"
-        return _record(drop, hashlib.sha256(name.encode()).hexdigest(), 0, "unreadable"), _why_unread(drop, error)
+        return _unread(drop, error, f"{claim.name}/{number}")
 
 
-def _why_unread(drop: inbox.Drop, error: OSError) -> str:
+def _unread(drop: inbox.Drop, error: OSError, place: str) -> tuple[ClipRecord, str]:
+    """What `look_at` says of a file that cannot be read."""
     if isinstance(error, PermissionError):
-        return f"{drop.source_path} cannot be opened: give the pipeline's user read access."
-    return (
-        f"{drop.source_path} cannot be read ({error.strerror}): look at its disk, then drop it again, from where it came from or "
-        "from the quarantine."
-    )
+        sentence = f"{drop.source_path} cannot be opened: give the pipeline's user read access."
+    else:
+        sentence = (
+            f"{drop.source_path} cannot be read ({error.strerror}): look at its disk, then drop it again, from where it came from or "
+            "from the quarantine."
+        )
+    # its bytes are not known: were it taken for the same clip as another, only the first would be kept
+    sha256 = hashlib.sha256(f"{drop.source_path}\0{place}".encode()).hexdigest()
+    return _record(drop, sha256, 0, "unreadable"), sentence
 
 
-def _seen(path: Path, drop: inbox.Drop) -> tuple[ClipRecord, str | None]:
+def _seen(path: Path, drop: inbox.Drop, digest: Callable[[Path], str]) -> tuple[ClipRecord, str | None]:
     """What `look_at` says of a file that can be read. Opens nothing but regular files."""
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
@@ -143,7 +207,7 @@ def _seen(path: Path, drop: inbox.Drop) -> tuple[ClipRecord, str | None]:
         sentence = f"{drop.source_path} is {kind}: only regular files are taken, and links are never followed."
         sha256 = hashlib.sha256(f"{drop.source_path}\0{kind}".encode()).hexdigest()
         return _record(drop, sha256, status.st_size, "not_a_regular_file"), sentence
-    sha256 = sha256_file(path)
+    sha256 = digest(path)
     if drop.unsafe:
         sentence = f"{drop.source_path}: {drop.unsafe}; rename the file and drop it again."
         return _record(drop, sha256, status.st_size, "unsafe_name"), sentence

@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from violence_ops import versioning
 from violence_ops.errors import UsageError
 from violence_ops.files import load_table
 from violence_ops.folders import check_clip_id
-from violence_ops.records import Label
+from violence_ops.records import TRANSIENT, Label
 from violence_ops.stages import batches
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
@@ -21,28 +21,43 @@ from violence_ops.stages.labels_file import LabelSource, checked_label, in_force
 from violence_ops.stages.who import named
 from violence_ops.workspace import Workspace
 
+_FOR_GOOD: Final = "what lies in its bytes, so that no dataset will ever hold it"
+
 
 @dataclass(frozen=True, slots=True)
 class LabelResult:
-    """How many clips got a label, and how many had it already."""
+    """How many clips got a label, and how many had it already; `unusable` got none, as they were refused for their bytes."""
 
     labelled: int
     unchanged: int
+    unusable: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        yield f"labelled   {self.labelled}"
+        yield f"unchanged  {self.unchanged}"
+        if self.unusable:
+            more = f" and {len(self.unusable) - 1} more" if len(self.unusable) > 1 else ""
+            yield f"unusable   {len(self.unusable)}: no label was given to {self.unusable[0]}{more}, refused for {_FOR_GOOD}"
+
 
 def run(workspace: Workspace, clip_id: str, label: str, by: str | None = None) -> LabelResult:
-    """Give one clip a label; `by` is written beside it. Raises UsageError without a name, or if there is no such clip or label."""
+    """Give one clip a label; `by` is written beside it. Raises UsageError without a name, if there is no such clip or label, or if
+    the clip was refused for its bytes."""
     by = named(by)
-    return _apply(workspace, {check_clip_id(clip_id): checked_label(label, clip_id)}, by)
+    result = _apply(workspace, {check_clip_id(clip_id): checked_label(label, clip_id)}, by)
+    if result.unusable:
+        raise UsageError(f"Clip {clip_id} was refused for {_FOR_GOOD}: `violence-ops explain {clip_id}` says why.")
+    return result
 
 
 def import_file(workspace: Workspace, path: Path, by: str | None = None) -> LabelResult:
     """Take labels from a CSV with the columns label and clip_id or path (as it was in the inbox).
 
-    All of it or, if a line is wrong or nobody is named (UsageError), nothing.
+    All of it, but for clips that were refused for their bytes, or, if a line is wrong or nobody is named (UsageError), nothing.
     """
     by = named(by)
     try:
@@ -103,10 +118,16 @@ def give(workspace: Workspace, wanted: Mapping[str, Label], by: str) -> int | No
 
 def _apply(workspace: Workspace, wanted: dict[str, Label], by: str) -> LabelResult:
     with open_catalog(workspace) as catalog:
-        unknown = wanted.keys() - catalog.find(wanted).keys()
-    if unknown:
+        known = catalog.find(wanted)
+    if unknown := wanted.keys() - known.keys():
         raise UsageError(f"No clip {min(unknown)} in this workspace: `violence-ops explain PATH` says a clip's id.")
+    unusable = tuple(
+        clip_id
+        for clip_id, clip in sorted(known.items())
+        if clip.status == "quarantined" and clip.reason not in TRANSIENT
+    )
+    usable = {key: label for key, label in wanted.items() if key not in unusable}
     current = effective_labels(workspace)
-    new = {key: label for key, label in wanted.items() if current.get(key, (None,))[0] != label}
+    new = {key: label for key, label in usable.items() if current.get(key, (None,))[0] != label}
     give(workspace, new, by)
-    return LabelResult(len(new), len(wanted) - len(new))
+    return LabelResult(len(new), len(usable) - len(new), unusable)

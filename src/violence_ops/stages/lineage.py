@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 from violence_ops.errors import UsageError
 from violence_ops.files import load_table
 from violence_ops.folders import Batch
-from violence_ops.stages import batches, clip_names, releases, tombstones, traces, trained_on
+from violence_ops.stages import batch_names, batches, clip_names, releases, tombstones, traces, trained_on
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels import effective_labels
 from violence_ops.stages.lineage_records import BatchLineage, ClipLineage, ForgottenLineage, ModelLineage, Redo
@@ -21,7 +21,6 @@ from violence_ops.stages.reports import read as read_report
 from violence_ops.workspace import Workspace
 
 _MODEL: Final = re.compile(r"[0-9]{1,9}")
-_BATCH: Final = re.compile(r"\d{4}-[0-9a-f-]*")
 
 
 Answer = ModelLineage | ClipLineage | BatchLineage | ForgottenLineage
@@ -101,9 +100,7 @@ def _models_and_batches(workspace: Workspace, name: str) -> Iterator[tuple[str, 
         return
     if _MODEL.fullmatch(name):
         yield from (("model", one.version) for one in registry.versions() if one.version == name)
-    if _BATCH.fullmatch(name):
-        known = [*(batch.batch_id for batch in workspace.sealed_batches()), *batches.open_batch_ids(workspace)]
-        yield from (("batch", one) for one in sorted(set(known)) if one.startswith(name))
+    yield from (("batch", one) for one in batch_names.called(workspace, name))
 
 
 def _forgotten(workspace: Workspace, clip_id: str) -> ForgottenLineage:

@@ -50,10 +50,7 @@ class RetryResult:
             f"{len(self.inbox)} clips refused for {self.reason} {verb} back to the inbox, {len(self.batch)} to their open batch."
         ]
         if self.inbox or self.batch:
-            lines.append(
-                "`violence-ops night` judges them again. In Airflow the next run does; for an open batch it is the run of its night, which "
-                "has to be cleared if it has ended."
-            )
+            lines.append("`violence-ops night`, or the next run of nightly_ingestion in Airflow, judges them again.")
         if self.waiting:
             lines.append(
                 f"{len(self.waiting)} wait in quarantine because their night is under way: once it is sealed, "

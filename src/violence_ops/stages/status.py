@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from violence_ops import ledger, services, versioning
 from violence_ops.catalog import Catalog
@@ -15,6 +15,9 @@ from violence_ops.folders import Batch
 from violence_ops.stages import batches, claims, inbox, notify, releases, seal, tombstones
 from violence_ops.stages.index import open_catalog, rebuild
 from violence_ops.workspace import Workspace
+
+_LISTED: Final = 5
+"""So many batches of each state are named for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class StatusResult:
             return
         yield f"workspace   {self.workspace}"
         yield f"inbox       {self.inbox} files wait"
-        yield f"batches     {len(self.sealed)} sealed, {len(self.open)} open{_list(self.open)}"
+        yield f"batches     {len(self.sealed)} sealed{_list(self.sealed)}, {len(self.open)} open{_list(self.open)}"
         yield f"last batch  {self.last_batch.line() if self.last_batch else 'none'}"
         yield f"clips       {_counts(self.clips)}"
         yield f"quarantine  {_counts(self.quarantine)}"
@@ -250,5 +253,8 @@ def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
 
 
-def _list(names: list[str]) -> str:
-    return f" ({', '.join(names)})" if names else ""
+def _list(batch_ids: list[str]) -> str:
+    """The newest of them, and how many there are before."""
+    newest, before = sorted(batch_ids, reverse=True)[:_LISTED], len(batch_ids) - _LISTED
+    more = f" and {before} before, which `violence-ops status --json` lists" if before > 0 else ""
+    return f" ({', '.join(newest)}{more})" if batch_ids else ""
