@@ -57,6 +57,16 @@ def test_a_file_with_a_mistake_changes_nothing(
     assert workspace.labels_file.read_bytes() == before
 
 
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.csv does not exist: name a CSV file with the columns label and"):
+        labels.import_file(workspace, tmp_path / "none.csv", by="reviewer")
+    with pytest.raises(UsageError, match=r"cannot be read \(Is a directory\): name a CSV file\.$"):
+        labels.import_file(workspace, tmp_path, by="reviewer")
+    (tmp_path / "table.xls").write_bytes(b"\xd0\xcf")
+    with pytest.raises(UsageError, match="cannot be read as CSV in UTF-8"):
+        labels.import_file(workspace, tmp_path / "table.xls", by="reviewer")
+
+
 @pytest.mark.parametrize("nobody", [None, "", "  "])
 def test_without_a_name_nothing_is_labelled(
     workspace: Workspace, clips: list[str], tmp_path: Path, nobody: str | None

@@ -47,8 +47,14 @@ def import_file(workspace: Workspace, path: Path, by: str | None = None) -> Labe
     by = named(by)
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read as CSV in UTF-8: {error}.") from None
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path} does not exist: name a CSV file with the columns label and clip_id or path."
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror or error}): name a CSV file.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} cannot be read as CSV in UTF-8 ({error}): save it as such.") from None
     if rows and not ("label" in rows[0] and {"clip_id", "path"} & rows[0].keys()):
         raise UsageError(f"{path} must name the columns label and clip_id or path in its first line.")
     by_path = {} if not rows or "clip_id" in rows[0] else _ids_by_path(workspace, [row["path"] or "" for row in rows])
