@@ -30,7 +30,7 @@ def test_the_last_label_counts_and_wins_over_that_of_the_inbox(workspace: Worksp
     labels.run(workspace, b, "NonFight", by="reviewer")
     assert labels.run(workspace, a, "NonFight", by="reviewer").labelled == 1
     assert labels.run(workspace, a, "NonFight", by="reviewer").to_dict() == {"labelled": 0, "unchanged": 1}
-    assert labels.effective_labels(workspace) == {a: ("NonFight", "review"), b: ("NonFight", "review")}
+    assert labels.effective_labels(workspace) == {a: ("NonFight", "label"), b: ("NonFight", "label")}
     with open_catalog(workspace) as catalog:
         assert catalog.find([b])[b].label == "NonFight"
 
@@ -40,7 +40,7 @@ def test_labels_come_from_a_file(workspace: Workspace, clips: list[str], tmp_pat
     keys = clips if column == "clip_id" else ["a.mp4", "b.mp4", "c.mp4"]
     (tmp_path / "review.csv").write_text(f"{column},label\n{keys[1]},Fight\n{keys[2]},NonFight\n")
     assert labels.import_file(workspace, tmp_path / "review.csv", by="reviewer").labelled == 2
-    assert labels.effective_labels(workspace)[clips[2]] == ("NonFight", "review")
+    assert labels.effective_labels(workspace)[clips[2]] == ("NonFight", "label")
 
 
 @pytest.mark.parametrize(

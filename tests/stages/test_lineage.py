@@ -71,7 +71,7 @@ def test_a_clip_names_the_models_that_saw_it_and_what_its_deletion_redoes(
         labels.run(history, found_in_second(history), label, "ann")
     clip = lineage.run(history, found_in_second(history))
     assert isinstance(clip, lineage.ClipLineage)
-    assert (clip.label, clip.label_source) == ("NonFight", "review")
+    assert (clip.label, clip.label_source) == ("NonFight", "label")
     assert [use["version"] for use in clip.trained] == ["2"]
     assert clip.trained[0]["label_source"] == "inbox"  # as it was then
     assert clip.scored == ("1",)

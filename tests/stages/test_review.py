@@ -814,7 +814,19 @@ def test_a_table_from_before_versions_is_read_and_goes_on(workspace: Workspace, 
     assert labels.effective_labels(workspace)[clips[3].clip_id] == ("Fight", "review")
     labels.run(workspace, clips[3].clip_id, "NonFight", by="bob")
     assert [(one["version"], one["by"]) for one in review_import.log(workspace).versions] == [(0, "ann"), (1, "bob")]
-    assert labels.effective_labels(workspace)[clips[3].clip_id] == ("NonFight", "review")
+    assert labels.effective_labels(workspace)[clips[3].clip_id] == ("NonFight", "label")
+
+
+def test_the_log_tells_a_label_that_was_given_from_one_that_was_imported_and_neither_is_asked_again(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    labels.run(workspace, clips[0].clip_id, other(str(clips[0].label)), by="bob")
+    assert export(workspace, tmp_path / "out", confidence=1.0).clips == 23
+    task, *_ = exported_tasks(tmp_path / "out")
+    review_import.run(workspace, write_export(tmp_path / "a.json", [annotated(task, (1, "Fight"))]), by="ann")
+    found = [line.split()[2] for line in review_import.log(workspace).lines()]
+    assert found == ["label", "review"]
+    assert export(workspace, tmp_path / "again", confidence=1.0).clips == 22
 
 
 @pytest.mark.parametrize("hostile", ["encrypted", "packed otherwise", "of a newer version"])

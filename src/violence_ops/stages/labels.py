@@ -72,7 +72,7 @@ def import_file(workspace: Workspace, path: Path, by: str | None = None) -> Labe
 def effective_labels(workspace: Workspace) -> dict[str, tuple[Label, LabelSource]]:
     """Every labelled clip of the sealed and open batches: clip_id to label and where it came from.
 
-    The source is `inbox` (folder or labels.csv at arrival) or `review` (a person said so later); data/labels.csv wins.
+    The source is `inbox` (folder or labels.csv at arrival), or `label` or `review` (a person said so later); data/labels.csv wins.
     """
     known: dict[str, tuple[Label, LabelSource]] = {}
     for batch in workspace.sealed_batches():
@@ -95,11 +95,11 @@ def _ids_by_path(workspace: Workspace, paths: list[str]) -> dict[str, str]:
         return catalog.find_paths(paths)
 
 
-def give(workspace: Workspace, wanted: Mapping[str, Label], by: str) -> int | None:
+def give(workspace: Workspace, wanted: Mapping[str, Label], by: str, source: LabelSource) -> int | None:
     """Write labels of known clips as a new version of data/labels.csv, and into the catalog; returns the version, None if all
     of it was said before. Can be repeated after a crash. Raises WorkspaceError, writing nothing, if git is on no branch."""
     versioning.check_branch(workspace)
-    version = record(workspace, wanted, by)
+    version = record(workspace, wanted, by, source)
     with open_catalog(workspace) as catalog:
         catalog.set_labels(wanted)
     message = f"Labels of {len(wanted)} clips by {printable(by)}" + (f", version {version}" if version else "")
@@ -114,5 +114,5 @@ def _apply(workspace: Workspace, wanted: dict[str, Label], by: str) -> LabelResu
         raise UsageError(f"No clip {min(unknown)} in this workspace: `violence-ops explain PATH` says a clip's id.")
     current = effective_labels(workspace)
     new = {key: label for key, label in wanted.items() if current.get(key, (None,))[0] != label}
-    give(workspace, new, by)
+    give(workspace, new, by, "label")
     return LabelResult(len(new), len(wanted) - len(new))

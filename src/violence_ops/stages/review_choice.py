@@ -75,7 +75,7 @@ def choose(
     clips = [
         (batch, clip, reported.get(clip.clip_id) or said)
         for batch, clip, said in _judged(workspace)
-        if again or labels.get(clip.clip_id, (None, None))[1] != "review"
+        if again or labels.get(clip.clip_id, (None, None))[1] in (None, "inbox")
     ]
     unjudged = [(batch, clip) for batch, clip, said in clips if said is None]
     annotated = [one for one in unjudged if _is_annotated(*one)]
