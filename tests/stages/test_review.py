@@ -190,12 +190,23 @@ def test_a_night_that_is_not_over_does_not_keep_its_forerunners_from_review(
     assert (result.clips, result.not_annotated) == (3, 2)
 
 
-def test_without_any_verdict_there_is_nothing_to_review(
-    workspace: Workspace, seal_tracks: Seal, tmp_path: Path
+def test_why_there_is_nothing_to_review_is_said_as_it_is(
+    workspace: Workspace, clips: list[ClipRecord], open_batch: Callable[..., list[ClipRecord]], tmp_path: Path
 ) -> None:
-    seal_tracks(workspace)
-    with pytest.raises(UsageError, match="nothing to review"):
-        export(workspace, tmp_path / "out")
+    def why() -> str:
+        with pytest.raises(UsageError, match="There is nothing to review: ") as refusal:
+            export(workspace, tmp_path / "out", confidence=0.5)
+        return str(refusal.value)
+
+    batch = workspace.batch(clips[0].batch_id)
+    write_table(batch.table("predictions"), predictions(clips, {}))
+    assert "raise --confidence" in why()
+    write_table(batch.table("predictions"), PREDICTIONS_SCHEMA.empty_table())
+    assert "no model has judged any of 24 clips, for there is no champion; release one, or run " in why()
+    labels.give(workspace, {clip.clip_id: "Fight" for clip in clips}, "ann", "review")
+    assert "or pass --again" in why()
+    open_batch(workspace, clips=2, people=lambda _: 2)
+    assert "2 clips are not annotated yet; let their night end" in why()
 
 
 # the two formats
