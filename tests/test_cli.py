@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -66,6 +66,21 @@ def test_an_unknown_batch_is_wrong_usage_whatever_the_verb(verb: str, workspace:
     done = run(verb, "--batch", "2026-03-03-00000000", cwd=workspace.root)
     assert done.returncode == 2, done.stderr
     assert "`violence-ops status` lists" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["drift"], ["lineage", "champion"], ["lineage", "candidate"], ["shadow"], ["shadow", "start"], ["rollback", "--by", "a", "--reason", "r"],
+     ["evaluate"]],
+    ids=" ".join,
+)  # fmt: skip
+def test_a_model_that_is_not_there_yet_is_the_same_exit_code_whatever_the_verb(
+    command: list[str], workspace: Workspace, seal_tracks: Callable[..., object]
+) -> None:
+    seal_tracks(workspace, clips=2)
+    done = run(*command, cwd=workspace.root)
+    assert (done.returncode, done.stdout) == (1, ""), done.stderr
+    assert done.stderr.strip().count("\n") == 0
 
 
 def test_a_bad_parameter_names_its_key(workspace: Workspace) -> None:

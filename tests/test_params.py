@@ -92,6 +92,30 @@ def test_a_schedule_is_a_cron_expression(nightly: str) -> None:
     assert load_params(SHIPPED, {"schedule.nightly": nightly}).schedule.nightly == nightly
 
 
+@pytest.mark.parametrize(
+    ("min_f1", "given", "sentence"),
+    [
+        (0.6, {"train.epochs": 0}, "Set with --set (-S): train.epochs is 0 but"),
+        (0.6, {"train.epoch": 3}, "Set with --set (-S): train.epoch is not a known key"),
+        (0.6, {"windows.stride": 31}, "Set with --set (-S): windows.stride must be at most windows.size"),
+        (0.6, {"involvement.preset": "none"}, "Set with --set (-S): involvement.preset must be one of"),
+        (2, {"gate.min_f1": 0.5, "train.epochs": 0}, "Set with --set (-S): train.epochs is 0 but"),
+        (2, {"train.epochs": 1}, "{file}: gate.min_f1 is 2 but"),
+    ],
+    ids=["value", "key", "order", "name", "file-mended", "file"],
+)
+def test_a_fault_is_laid_to_the_file_or_to_what_was_set_over_it(
+    tmp_path: Path, min_f1: float, given: dict[str, object], sentence: str
+) -> None:
+    file = tmp_path / "params.yaml"
+    content = yaml.safe_load(SHIPPED.read_text())
+    content["gate"]["min_f1"] = min_f1
+    file.write_text(yaml.safe_dump(content))
+    with pytest.raises(ParamsError) as refusal:
+        load_params(file, given)
+    assert str(refusal.value).startswith(sentence.format(file=file))
+
+
 def test_a_missing_key_is_named(tmp_path: Path) -> None:
     content = yaml.safe_load(SHIPPED.read_text())
     del content["gate"]["min_f1"]

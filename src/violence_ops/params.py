@@ -5,12 +5,14 @@ Unknown keys, wrong types and values out of range are refused with the key's pat
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 
 from violence_ops.errors import ParamsError
 
@@ -364,7 +366,8 @@ def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
     """Read `params.yaml`.
 
     `overrides` maps dotted keys (`train.epochs`) to values that win over the file's.
-    Raises ParamsError, naming the key and what is allowed, if the file is missing, is no YAML, or holds a bad value.
+    Raises ParamsError, naming the key, what is allowed and whether file or overrides gave it, if the file is missing, is no YAML, or a
+    value is bad.
     """
     try:
         content = yaml.safe_load(path.read_text("utf-8"))
@@ -380,20 +383,39 @@ def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
         raise ParamsError(
             f"{path} holds no sections: remove it, and `violence-ops init` on the workspace writes a new one."
         )
-    for key, value in (overrides or {}).items():
+    overrides, changed = overrides or {}, dict(content)
+    for key, value in overrides.items():
         section, _, name = key.partition(".")
         if not name or not isinstance(content.get(section), dict):
             raise ParamsError(f"{key} is not a parameter: write SECTION.KEY=VALUE with a key of params.yaml.")
-        content[section] = content[section] | {name: value}
+        changed[section] = changed[section] | {name: value}
     try:
-        return Params.model_validate(content)
+        return Params.model_validate(changed)
     except ValidationError as error:
-        raise ParamsError(f"{path}: {_sentence(error)}") from None
+        faults = error.errors(include_url=False)
+    own = {(fault["loc"], fault["msg"]) for fault in _faults(content)}
+    if given := [fault for fault in faults if _came_with(overrides, fault, own)]:
+        raise ParamsError(f"Set with --set (-S): {_sentence(given)}")
+    raise ParamsError(f"{path}: {_sentence(faults)}")
 
 
-def _sentence(error: ValidationError) -> str:
+def _faults(content: dict[str, Any]) -> list[ErrorDetails]:
+    try:
+        Params.model_validate(content)
+    except ValidationError as error:
+        return error.errors(include_url=False)
+    return []
+
+
+def _came_with(overrides: dict[str, Any], fault: ErrorDetails, own: Collection[tuple[Any, str]]) -> bool:
+    """Whether a fault is not the file's: that of an overridden key, or one between several keys that is none of its `own`."""
+    key = fault["loc"][:2]
+    return ".".join(map(str, key)) in overrides if len(key) == 2 else (fault["loc"], fault["msg"]) not in own
+
+
+def _sentence(faults: Sequence[ErrorDetails]) -> str:
     problems, missing = [], []
-    for item in error.errors(include_url=False):
+    for item in faults:
         key = ".".join(str(part) for part in item["loc"])
         match item["type"]:
             case "extra_forbidden":

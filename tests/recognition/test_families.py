@@ -17,7 +17,7 @@ from violence_ops.errors import ParamsError
 from violence_ops.params import Params, families, load_params
 from violence_ops.recognition import forest, package
 from violence_ops.recognition.ensemble import Ensemble, build
-from violence_ops.recognition.families import fit, most_epochs
+from violence_ops.recognition.families import begins_with, fit, most_epochs
 from violence_ops.recognition.features import features
 from violence_ops.recognition.model import Recogniser, Settings
 from violence_ops.recognition.predict import predict_skeleton
@@ -92,12 +92,35 @@ def test_an_ensemble_is_the_mean_of_its_members_and_reports_them(tmp_path: Path)
 
 @pytest.mark.parametrize(
     ("family", "reason"),
-    [("agcn", "needs train.family stgcnpp"), ("stgcnpp_streams", "needs .* not stgcnpp, 8, 12 and joint:")],
+    [
+        ("agcn", "not agcn on joint, joint_motion, of 8 and 12:"),
+        ("stgcnpp_streams", "not stgcnpp on joint, of 8 and 12:"),
+        ("skeleton_transformer", "not skeleton_transformer, of 8 and 12:"),
+        ("mobilenetv2_frames", "not mobilenetv2_frames, of 8 and 12:"),
+    ],
 )
-def test_a_start_that_fits_nobody_is_refused(family: str, reason: str) -> None:
+def test_a_start_that_does_not_fit_is_refused_by_the_name_of_the_family_that_was_asked_for(
+    family: str, reason: str
+) -> None:
     chosen = params(train__family=family, train__start="synthetic_fights")
-    with pytest.raises(ParamsError, match=reason):
+    with pytest.raises(ParamsError, match=f"does not fit train.family {family}: it holds stgcnpp on .* and {reason}"):
         fit(CLIPS[:8], CLIPS[8:], LABELS, chosen.train, chosen.windows)
+
+
+def test_the_shipped_start_fits_the_families_that_the_docs_name_and_no_other() -> None:
+    """docs/learning.md, "From scratch"; the feature families begin with nothing."""
+    fitting, refused = set(), set()
+    for family in families():
+        chosen = load_params(PARAMS, {"train.family": family})
+        try:
+            if begins_with(chosen.train, chosen.windows):
+                fitting.add(family)
+        except ParamsError:
+            refused.add(family)
+    assert fitting == {"stgcnpp", "stgcnpp_two_streams", "ensemble"}
+    assert refused == {
+        "stgcnpp_streams", "agcn", "skeleton_transformer", "fusion_transformer", "mobilenetv2_frames", "resnet18_timeseries",
+    }  # fmt: skip
 
 
 def test_every_stream_can_be_chosen_and_another_one_is_another_model() -> None:

@@ -99,7 +99,7 @@ def test_where_labels_are_required_a_label_given_to_the_refused_clip_counts(
     assert take_in(workspace).claimed == 1
     told = explain.run(workspace, workspace.params(), entry["clip_id"])
     assert told.status == "claimed, not validated yet"
-    assert labels.effective_labels(workspace)[entry["clip_id"]] == ("Fight", "review")
+    assert labels.effective_labels(workspace)[entry["clip_id"]] == ("Fight", "label")
 
 
 def test_a_labels_csv_in_a_subfolder_speaks_of_its_own_files(workspace: Workspace) -> None:
@@ -247,7 +247,7 @@ def test_copies_of_one_night_that_contradict_each_other_leave_the_label_to_a_per
     (clip_id,) = (entry["clip_id"] for entry in quarantine.entries(workspace))
     assert f"`violence-ops label {clip_id} LABEL --by NAME`" in notice
     labels.run(workspace, clip_id, "NonFight", "ada")
-    assert labels.effective_labels(workspace) == {clip_id: ("NonFight", "review")}
+    assert labels.effective_labels(workspace) == {clip_id: ("NonFight", "label")}
 
 
 def test_a_source_group_that_comes_later_is_told_and_changes_nothing(workspace: Workspace) -> None:

@@ -34,7 +34,7 @@ def test_the_last_label_counts_and_wins_over_that_of_the_inbox(workspace: Worksp
         "unchanged": 1,
         "unusable": (),
     }
-    assert labels.effective_labels(workspace) == {a: ("NonFight", "review"), b: ("NonFight", "review")}
+    assert labels.effective_labels(workspace) == {a: ("NonFight", "label"), b: ("NonFight", "label")}
     with open_catalog(workspace) as catalog:
         assert catalog.find([b])[b].label == "NonFight"
 
@@ -44,7 +44,7 @@ def test_labels_come_from_a_file(workspace: Workspace, clips: list[str], tmp_pat
     keys = clips if column == "clip_id" else ["a.mp4", "b.mp4", "c.mp4"]
     (tmp_path / "review.csv").write_text(f"{column},label\n{keys[1]},Fight\n{keys[2]},NonFight\n")
     assert labels.import_file(workspace, tmp_path / "review.csv", by="reviewer").labelled == 2
-    assert labels.effective_labels(workspace)[clips[2]] == ("NonFight", "review")
+    assert labels.effective_labels(workspace)[clips[2]] == ("NonFight", "label")
 
 
 @pytest.mark.parametrize(
@@ -59,6 +59,16 @@ def test_a_file_with_a_mistake_changes_nothing(
     with pytest.raises(UsageError):
         labels.import_file(workspace, tmp_path / "review.csv", by="reviewer")
     assert workspace.labels_file.read_bytes() == before
+
+
+def test_a_file_that_cannot_be_read_is_named_with_the_reason(workspace: Workspace, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"none\.csv does not exist: name a CSV file with the columns label and"):
+        labels.import_file(workspace, tmp_path / "none.csv", by="reviewer")
+    with pytest.raises(UsageError, match=r"cannot be read \(Is a directory\): name a CSV file\.$"):
+        labels.import_file(workspace, tmp_path, by="reviewer")
+    (tmp_path / "table.xls").write_bytes(b"\xd0\xcf")
+    with pytest.raises(UsageError, match="cannot be read as CSV in UTF-8"):
+        labels.import_file(workspace, tmp_path / "table.xls", by="reviewer")
 
 
 @pytest.mark.parametrize("nobody", [None, "", "  "])

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from violence_ops.errors import UsageError
+from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.records import ClipRecord
 from violence_ops.registry import Registry
 from violence_ops.stages import assemble as assembling
@@ -71,7 +71,7 @@ def test_a_clip_names_the_models_that_saw_it_and_what_its_deletion_redoes(
         labels.run(history, found_in_second(history), label, "ann")
     clip = lineage.run(history, found_in_second(history))
     assert isinstance(clip, lineage.ClipLineage)
-    assert (clip.label, clip.label_source) == ("NonFight", "review")
+    assert (clip.label, clip.label_source) == ("NonFight", "label")
     assert [use["version"] for use in clip.trained] == ["2"]
     assert clip.trained[0]["label_source"] == "inbox"  # as it was then
     assert clip.scored == ("1",)
@@ -121,10 +121,12 @@ def test_a_model_of_before_batches_were_recorded_gets_them_from_the_catalog(
     assert "label not recorded" in "\n".join(found.lines())
 
 
-@pytest.mark.parametrize("name", ["9", "candidate", "0a1b", "2026-03", "no such thing", "../etc"])
+@pytest.mark.parametrize("name", ["9", "0a1b", "2026-03", "no such thing", "../etc"])
 def test_an_unknown_name_is_one_sentence(history: Workspace, name: str) -> None:
-    with pytest.raises(UsageError, match=r"^[^\n]*(or the path under which it arrived|no candidate yet)[^\n]*\.$"):
+    with pytest.raises(UsageError, match=r"^[^\n]*or the path under which it arrived[^\n]*\.$"):
         lineage.run(history, name)
+    with pytest.raises(WorkspaceError, match="There is no candidate yet"):
+        lineage.run(history, "candidate")
 
 
 def test_an_ambiguous_name_lists_what_it_may_be(history: Workspace) -> None:

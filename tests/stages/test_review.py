@@ -190,12 +190,23 @@ def test_a_night_that_is_not_over_does_not_keep_its_forerunners_from_review(
     assert (result.clips, result.not_annotated) == (3, 2)
 
 
-def test_without_any_verdict_there_is_nothing_to_review(
-    workspace: Workspace, seal_tracks: Seal, tmp_path: Path
+def test_why_there_is_nothing_to_review_is_said_as_it_is(
+    workspace: Workspace, clips: list[ClipRecord], open_batch: Callable[..., list[ClipRecord]], tmp_path: Path
 ) -> None:
-    seal_tracks(workspace)
-    with pytest.raises(UsageError, match="nothing to review"):
-        export(workspace, tmp_path / "out")
+    def why() -> str:
+        with pytest.raises(UsageError, match="There is nothing to review: ") as refusal:
+            export(workspace, tmp_path / "out", confidence=0.5)
+        return str(refusal.value)
+
+    batch = workspace.batch(clips[0].batch_id)
+    write_table(batch.table("predictions"), predictions(clips, {}))
+    assert "raise --confidence" in why()
+    write_table(batch.table("predictions"), PREDICTIONS_SCHEMA.empty_table())
+    assert "no model has judged any of 24 clips, for there is no champion; release one, or run " in why()
+    labels.give(workspace, {clip.clip_id: "Fight" for clip in clips}, "ann", "review")
+    assert "or pass --again" in why()
+    open_batch(workspace, clips=2, people=lambda _: 2)
+    assert "2 clips are not annotated yet; let their night end" in why()
 
 
 # the two formats
@@ -814,7 +825,19 @@ def test_a_table_from_before_versions_is_read_and_goes_on(workspace: Workspace, 
     assert labels.effective_labels(workspace)[clips[3].clip_id] == ("Fight", "review")
     labels.run(workspace, clips[3].clip_id, "NonFight", by="bob")
     assert [(one["version"], one["by"]) for one in review_import.log(workspace).versions] == [(0, "ann"), (1, "bob")]
-    assert labels.effective_labels(workspace)[clips[3].clip_id] == ("NonFight", "review")
+    assert labels.effective_labels(workspace)[clips[3].clip_id] == ("NonFight", "label")
+
+
+def test_the_log_tells_a_label_that_was_given_from_one_that_was_imported_and_neither_is_asked_again(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    labels.run(workspace, clips[0].clip_id, other(str(clips[0].label)), by="bob")
+    assert export(workspace, tmp_path / "out", confidence=1.0).clips == 23
+    task, *_ = exported_tasks(tmp_path / "out")
+    review_import.run(workspace, write_export(tmp_path / "a.json", [annotated(task, (1, "Fight"))]), by="ann")
+    found = [line.split()[2] for line in review_import.log(workspace).lines()]
+    assert found == ["label", "review"]
+    assert export(workspace, tmp_path / "again", confidence=1.0).clips == 22
 
 
 @pytest.mark.parametrize("hostile", ["encrypted", "packed otherwise", "of a newer version"])

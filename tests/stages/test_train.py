@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 
 import pytest
 from typer.testing import CliRunner
 
+from violence_ops import versioning
 from violence_ops.cli.program import app
 from violence_ops.errors import ParamsError, ServiceUnavailable, UserError, WorkspaceError
 from violence_ops.files import fingerprint, write_json
@@ -175,6 +179,37 @@ def test_every_training_is_a_run_and_a_version_and_the_newest_is_the_candidate(
     assert worth
     assert "24 labelled clips are new" in worth.reason
     assert not train.worth_while(workspace, workspace.params({"train.min_new_clips": 25}))
+
+
+@pytest.mark.slow
+def test_a_training_with_settings_of_its_own_leaves_git_clean_and_says_what_became_of_the_candidate(
+    small_workspace: Callable[..., Workspace], seal_tracks: Seal
+) -> None:
+    workspace = small_workspace(**{"train.family": "feature_line", "holdout.auto_freeze": False})
+    seal_tracks(workspace)
+    assemble.run(workspace, workspace.params())
+    git = ["git", "-C", str(workspace.root), "status", "--short"]
+    before = subprocess.run(git, capture_output=True, check=True).stdout
+
+    def command(*arguments: str) -> str:
+        program = [sys.executable, "-m", "violence_ops.cli", "train", "--workspace", str(workspace.root), *arguments]
+        done = subprocess.run(program, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr.strip() == ""
+        assert subprocess.run(git, capture_output=True, check=True).stdout == before
+        return done.stdout
+
+    first = command()
+    assert "this version, before it none\n" in first
+    assert "params.yaml" not in first
+    assert not re.search(r"\d\.\d{4}", first), "figures are rounded for people"
+    second = command("-S", "train.seed=5")
+    assert "this version, before it version 1\n" in second
+    assert "the next `violence-ops dvc repro` trains with those again and takes the alias.\n" in second
+    third = json.loads(command("-S", "train.seed=6", "--json"))
+    assert (third["candidate"], third["candidate_before"], third["one_off"]) == ("3", "2", True)
+    assert len(str(third["metrics"]["val_loss"])) > 6
+    assert "train" in versioning.status(workspace)
 
 
 @pytest.mark.slow

@@ -21,6 +21,7 @@ from violence_ops.cli.common import (
     progress_bar,
     show,
 )
+from violence_ops.errors import WorkspaceError
 
 
 @app.command()
@@ -35,11 +36,17 @@ def drift(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Does a night look like what the champion was trained on? Poses, tracks and probabilities, quantity by quantity."""
+    """Does a night look like what the champion was trained on? Poses, tracks and probabilities, quantity by quantity.
+
+    Exit code 1 if there is no champion yet.
+    """
     from violence_ops.stages import drift as stage
 
     opened, params = open_workspace(workspace, settings)
-    show(stage.run(opened, params, batch_id=batch_called(opened, batch)), as_json)
+    result = stage.run(opened, params, batch_id=batch_called(opened, batch))
+    if result.report is None:
+        raise WorkspaceError("There is no champion to compare a night with: train a candidate and promote it first.")
+    show(result, as_json)
     if html is not None:
         stage.write_page(opened, html)
 

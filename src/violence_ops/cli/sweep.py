@@ -17,7 +17,7 @@ def sweep(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Look for better settings of `train` with Optuna: nested MLflow runs, nothing is registered."""
+    """Look for better rates and regularisation of a network with Optuna: nested MLflow runs, nothing is registered."""
     from violence_ops.stages import sweep as stage
 
     opened, params = open_workspace(workspace, settings)

@@ -85,7 +85,7 @@ def begins_with(params: TrainParams, cut: WindowParams) -> Start | None:
     start = starts.find(params.start)
     for one in networks:
         if start.part(one) is None:
-            raise ParamsError(start.misfit(one))
+            raise ParamsError(start.misfit(one, params.family))
     return start
 
 

@@ -47,15 +47,17 @@ class Start:
         asked = (settings.family, tuple(settings.streams))
         return next((part for part in self.parts if (part.family, part.streams) == asked), None)
 
-    def misfit(self, settings: Settings) -> str:
-        """What a training that it does not fit would have to change."""
-        families = " or ".join(sorted({part.family for part in self.parts}))
-        streams = " or ".join(", ".join(part.streams) for part in self.parts)
+    def misfit(self, settings: Settings, family: str) -> str:
+        """Why a training of `family`, one network of which has these settings, cannot go on from it, and what to change."""
+        from violence_ops.recognition import ensemble
+
+        held = " or ".join(f"{part.family} on {', '.join(part.streams)}" for part in self.parts)
+        shown = ensemble.streams(settings)
+        asked = f"{settings.family} on {', '.join(shown)}" if shown else settings.family
         return (
-            f"train.start {self.name} needs train.family {families}, train.base_channels {self.base_channels}, "
-            f"windows.size {self.window_size} and train.streams {streams}, not {settings.family}, {settings.base_channels}, "
-            f"{settings.windows.size} and {', '.join(settings.streams)}: change these, or set "
-            'train.start to null, and epochs and rates as docs/learning.md has them under "From scratch".'
+            f"train.start {self.name} does not fit train.family {family}: it holds {held}, of train.base_channels {self.base_channels} "
+            f"and windows.size {self.window_size}, and not {asked}, of {settings.base_channels} and {settings.windows.size}: change "
+            'these, or set train.start to null, and epochs and rates as docs/learning.md has them under "From scratch".'
         )
 
 
@@ -94,7 +96,7 @@ def load(start: Start, settings: Settings) -> dict[str, Tensor]:
     for member, own in ensemble.members(settings).items():
         part = start.part(own)
         if part is None:
-            raise ParamsError(start.misfit(own))
+            raise ParamsError(start.misfit(own, settings.family))
         found[member] = ensemble.of_member(weights, part.name) if part.name else weights
     return found[settings.family] if list(found) == [settings.family] else ensemble.joined(found)
 

@@ -275,7 +275,7 @@ class _Training:
             if not math.isfinite(loss):
                 raise UserError(
                     f"Training diverged in epoch {number} (the loss is not a number): lower train.learning_rate, "
-                    f"now {self.params.learning_rate:g}, in params.yaml."
+                    f"which is {self.params.learning_rate:g}."
                 )
             total += loss * len(rows)
         return total / len(self.data.labels), seen

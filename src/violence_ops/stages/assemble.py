@@ -168,7 +168,7 @@ def _check(clips: Sequence[Labelled], usable: Sequence[Labelled], params: Params
     if least < params.dataset.min_clips_per_label:
         raise UserError(
             f"Only {least} {label} clips to train on, dataset.min_clips_per_label asks for {params.dataset.min_clips_per_label}: "
-            "label more clips, or lower it in params.yaml."
+            "label more clips, or lower it."
         )
 
 

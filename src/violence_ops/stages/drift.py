@@ -51,9 +51,7 @@ class DriftResult:
 
     def lines(self) -> list[str]:
         """For people."""
-        if self.report is None:
-            return ["There is no champion yet, so nothing to compare a night with."]
-        return list(_lines(self.report))
+        return list(_lines(self.report)) if self.report else []
 
 
 def run(workspace: Workspace, params: Params, *, batch_id: str | None = None) -> DriftResult:

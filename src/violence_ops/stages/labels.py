@@ -62,8 +62,14 @@ def import_file(workspace: Workspace, path: Path, by: str | None = None) -> Labe
     by = named(by)
     try:
         rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"))))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read as CSV in UTF-8: {error}.") from None
+    except FileNotFoundError:
+        raise UsageError(
+            f"{path} does not exist: name a CSV file with the columns label and clip_id or path."
+        ) from None
+    except OSError as error:
+        raise UsageError(f"{path} cannot be read ({error.strerror or error}): name a CSV file.") from None
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise UsageError(f"{path} cannot be read as CSV in UTF-8 ({error}): save it as such.") from None
     if rows and not ("label" in rows[0] and {"clip_id", "path"} & rows[0].keys()):
         raise UsageError(f"{path} must name the columns label and clip_id or path in its first line.")
     by_path = {} if not rows or "clip_id" in rows[0] else _ids_by_path(workspace, [row["path"] or "" for row in rows])
@@ -81,7 +87,7 @@ def import_file(workspace: Workspace, path: Path, by: str | None = None) -> Labe
 def effective_labels(workspace: Workspace) -> dict[str, tuple[Label, LabelSource]]:
     """Every labelled clip of the sealed and open batches: clip_id to label and where it came from.
 
-    The source is `inbox` (folder or labels.csv at arrival) or `review` (a person said so later); data/labels.csv wins.
+    The source is `inbox` (folder or labels.csv at arrival), or `label` or `review` (a person said so later); data/labels.csv wins.
     """
     known: dict[str, tuple[Label, LabelSource]] = {}
     for batch in workspace.sealed_batches():
@@ -104,11 +110,11 @@ def _ids_by_path(workspace: Workspace, paths: list[str]) -> dict[str, str]:
         return catalog.find_paths(paths)
 
 
-def give(workspace: Workspace, wanted: Mapping[str, Label], by: str) -> int | None:
+def give(workspace: Workspace, wanted: Mapping[str, Label], by: str, source: LabelSource) -> int | None:
     """Write labels of known clips as a new version of data/labels.csv, and into the catalog; returns the version, None if all
     of it was said before. Can be repeated after a crash. Raises WorkspaceError, writing nothing, if git is on no branch."""
     versioning.check_branch(workspace)
-    version = record(workspace, wanted, by)
+    version = record(workspace, wanted, by, source)
     with open_catalog(workspace) as catalog:
         catalog.set_labels(wanted)
     message = f"Labels of {len(wanted)} clips by {printable(by)}" + (f", version {version}" if version else "")
@@ -129,5 +135,5 @@ def _apply(workspace: Workspace, wanted: dict[str, Label], by: str) -> LabelResu
     usable = {key: label for key, label in wanted.items() if key not in unusable}
     current = effective_labels(workspace)
     new = {key: label for key, label in usable.items() if current.get(key, (None,))[0] != label}
-    give(workspace, new, by)
+    give(workspace, new, by, "label")
     return LabelResult(len(new), len(usable) - len(new), unusable)

@@ -19,8 +19,9 @@ from violence_ops.records import LABELS, Label
 from violence_ops.stages.inbox import parse_label, printable
 from violence_ops.workspace import Workspace
 
-LabelSource = Literal["inbox", "review"]
-"""Who gave a label: the inbox (folder or labels.csv), or a person who looked at the clip."""
+LabelSource = Literal["inbox", "label", "review"]
+"""Where a label came from: the inbox (folder or labels.csv), or a person, by `label` or by `review import`. Lines from before 24 November
+2026 say `review` of both."""
 
 HEADER: Final = "clip_id,label,by,at,source,version\n"
 
@@ -96,7 +97,7 @@ def _row(line: dict[str, str | None], where: str) -> LabelRow:
     by, version = line.get("by") or "", line.get("version") or "0"
     # lines from before there was a source name `ingest` as who labelled
     given = line.get("source") or ("inbox" if by == "ingest" else "review")
-    source: LabelSource = "inbox" if given == "inbox" else "review"
+    source: LabelSource = "inbox" if given == "inbox" else "label" if given == "label" else "review"
     if not (version.isdecimal() and len(version) < 10):
         raise UsageError(f"{where}: {version!r} is no version's number: restore the file with git.")
     label = checked_label(line.get("label"), where)

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import pyarrow.compute as pc
 
-from violence_ops.errors import UsageError
+from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.files import load_table
 from violence_ops.folders import Batch
 from violence_ops.stages import batch_names, batches, clip_names, releases, tombstones, traces, trained_on
@@ -30,7 +30,8 @@ def run(workspace: Workspace, name: str) -> Answer:
     """The lineage of a model (a version, `champion`, `candidate`), a batch (its id or the beginning of it) or a clip
     (see `clip_names`).
 
-    Raises UsageError if nothing is called so, or several are; ServiceUnavailable if MLflow or the catalog cannot be reached.
+    Raises UsageError if nothing is called so, or several are; WorkspaceError if there is no champion or candidate yet;
+    ServiceUnavailable if MLflow or the catalog cannot be reached.
     """
     found = list(_called(workspace, name))
     if not found:
@@ -95,7 +96,7 @@ def _models_and_batches(workspace: Workspace, name: str) -> Iterator[tuple[str, 
     if name in (releases.CHAMPION, releases.CANDIDATE):
         version = releases.champion(workspace) if name == traces.CHAMPION else registry.alias(name)
         if version is None:
-            raise UsageError(f"There is no {name} yet: `violence-ops status` shows what there is.")
+            raise WorkspaceError(f"There is no {name} yet: `violence-ops status` shows what there is.")
         yield "model", version
         return
     if _MODEL.fullmatch(name):

@@ -30,7 +30,7 @@ from violence_ops.params import Params
 from violence_ops.records import Label
 from violence_ops.stages import batches, overlay
 from violence_ops.stages.batches import Progress
-from violence_ops.stages.review_choice import Chosen, choose, newest_evaluation
+from violence_ops.stages.review_choice import Choice, Chosen, choose, newest_evaluation
 from violence_ops.stages.review_votes import Taken, remembered, taken, together
 from violence_ops.workspace import Workspace
 
@@ -95,10 +95,7 @@ def run(
     choice = choose(workspace, params, confidence=confidence, limit=limit, again=again, progress=progress)
     chosen = choice.clips
     if not chosen:
-        raise UsageError(
-            f"There is nothing to review: no judged clip is below a confidence of {confidence:g}, contradicts its label, or divides "
-            "candidate and champion; raise --confidence, or pass --again for clips that people have labelled already."
-        )
+        raise UsageError(f"There is nothing to review: {_why_nothing(choice, confidence)}")
     evaluation = newest_evaluation(workspace)
     content = {
         "format": format, "prefilled": False, "confidence": confidence, "limit": limit, "report": evaluation and evaluation.name,
@@ -172,6 +169,27 @@ def remember_taken(workspace: Workspace, votes: Mapping[tuple[str, str], list[Vo
         write_json(workspace.review(review), content | {"clips": clips})
     if by_review:
         versioning.git_commit(workspace, [workspace.reviews], f"Answers to {len(by_review)} reviews are taken")
+
+
+def _why_nothing(choice: Choice, confidence: float) -> str:
+    if choice.judged:
+        others = (
+            f" {choice.not_judged} other clips no model has judged, for there is no champion."
+            if choice.not_judged
+            else ""
+        )
+        return (
+            f"no judged clip is below a confidence of {confidence:g}, contradicts its label, or divides candidate and champion; raise "
+            f"--confidence, or pass --again for clips that people have labelled already.{others}"
+        )
+    if choice.not_judged:
+        return (
+            f"no model has judged any of {choice.not_judged} clips, for there is no champion; release one, or run `violence-ops "
+            "evaluate` on a candidate, which judges the clips of the holdout."
+        )
+    if choice.not_annotated:
+        return f"{choice.not_annotated} clips are not annotated yet; let their night end (`violence-ops night`)."
+    return "every accepted clip has a person's label, or there is none; wait for the next night, or pass --again."
 
 
 def _entry(one: Chosen) -> dict[str, Any]:

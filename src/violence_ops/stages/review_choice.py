@@ -47,9 +47,12 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The clips to be looked at, and how many nobody has judged because their tracks are not there yet."""
+    """The clips to be looked at; of those that might be, how many a model has judged, how many none has although they are
+    annotated (there is no champion), and how many are not annotated yet."""
 
     clips: list[Chosen]
+    judged: int
+    not_judged: int
     not_annotated: int
 
 
@@ -75,7 +78,7 @@ def choose(
     clips = [
         (batch, clip, reported.get(clip.clip_id) or said)
         for batch, clip, said in _judged(workspace)
-        if again or labels.get(clip.clip_id, (None, None))[1] != "review"
+        if again or labels.get(clip.clip_id, (None, None))[1] in (None, "inbox")
     ]
     unjudged = [(batch, clip) for batch, clip, said in clips if said is None]
     annotated = [one for one in unjudged if _is_annotated(*one)]
@@ -89,7 +92,8 @@ def choose(
         if reasons := tuple(rule for rule, true in zip(RULES, applies, strict=True) if true):
             found.append(Chosen(clip, batch, label, source, said, reasons))
     found.sort(key=lambda one: (-len(one.reasons), one.said.confidence, one.clip.clip_id))
-    return Choice(found[:limit], len(unjudged) - len(annotated))
+    judged = len(clips) - len(unjudged) + len(now)
+    return Choice(found[:limit], judged, len(annotated) - len(now), len(unjudged) - len(annotated))
 
 
 def _is_annotated(batch: Batch, clip: ClipRecord) -> bool:

@@ -113,7 +113,7 @@ def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportR
     forgotten = set(tombstones.all_of(workspace))  # one that came again is known, and refused
     labels = {clip_id: label for clip_id, label in said.items() if clip_id in known and clip_id not in forgotten}
     changed = {clip_id for clip_id, label in labels.items() if before.get(clip_id, (None,))[0] != label}
-    version = give(workspace, labels, by)
+    version = give(workspace, labels, by, "review")
     remember_taken(workspace, {key: pool.votes for key, pool in fresh.items()})
     frozen = {clip.clip_id for clip in holdout.held_out(workspace)}
     return ImportResult(

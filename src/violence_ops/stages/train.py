@@ -43,16 +43,40 @@ _NOT_RECORDED: Final = "not recorded"
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
-    """The registered candidate, its run, and the metrics of the kept epoch on validation."""
+    """The registered version, its run, and the metrics of the kept epoch on validation. `candidate` is the version that the alias
+    points to (of an experiment: as before), `candidate_before` the one until then; `one_off` says that the settings are not those of
+    params.yaml."""
 
     model_version: str
     run_id: str
     run_url: str
     dataset_revision: str
     metrics: dict[str, float]
+    candidate: str | None
+    candidate_before: str | None
+    one_off: bool
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
+
+    def lines(self) -> list[str]:
+        """For people."""
+        figures = [
+            f"{name.removeprefix('val_').replace('_', ' ')} {round(value, 3)}" for name, value in self.metrics.items()
+        ]
+        rows = {
+            "model version": self.model_version,
+            "candidate": self._alias(),
+            "run": self.run_url,
+            "dataset": self.dataset_revision,
+            "on validation": ", ".join(figures),
+        }
+        note = "Its settings are not those of params.yaml: the next `violence-ops dvc repro` trains with those again and takes the alias."
+        return [*(f"{name:<13}  {value}" for name, value in rows.items()), *([note] if self.one_off else [])]
+
+    def _alias(self) -> str:
+        before = f"version {self.candidate_before}" if self.candidate_before else "none"
+        return f"this version, before it {before}" if self.candidate == self.model_version else f"{before}, as before"
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +98,8 @@ def run(
 ) -> TrainResult:
     """Train, log and register: a new run and a new model version every time it is called. That of an experiment has no alias.
 
+    What it leaves to git is committed, but inside `dvc repro`.
+
     Raises ServiceUnavailable if MLflow cannot be reached (nothing is registered; a retry goes on from what was trained),
     WorkspaceError if there is no dataset or it was assembled with other `windows`, UserError if the loss diverges.
     """
@@ -86,16 +112,21 @@ def run(
     with workspace.lock("train"):
         trained = _trained(workspace, registry, params, dataset, facts, progress)
         run_id, version = _register(registry, params, dataset, trained, facts)
-        if not versioning.inside_experiment(workspace):
-            with workspace.lock("release"):
-                registry.set_alias(CANDIDATE, version, registry.alias(CANDIDATE))
+        is_experiment = versioning.inside_experiment(workspace)
+        with workspace.lock("release"):
+            before = registry.alias(CANDIDATE)
+            if not is_experiment:
+                registry.set_alias(CANDIDATE, version, before)
         record = read_json(trained / "record.json", _remedy(trained))
         progress_of = {"dataset_revision": dataset.revision, "params": facts["params_digest"], "model_version": version}
         workspace.write_progress("train", progress_of)
         versioning.commit_stage(workspace, ["train"], f"Candidate {version}", params)
         # last: until then a retry finds what was trained
         shutil.rmtree(trained)
-    return TrainResult(version, run_id, registry.run_url(run_id), dataset.revision, record["metrics"])
+    return TrainResult(
+        version, run_id, registry.run_url(run_id), dataset.revision, record["metrics"],
+        candidate=before if is_experiment else version, candidate_before=before, one_off=params != workspace.params(),
+    )  # fmt: skip
 
 
 def worth_while(workspace: Workspace, params: Params, *, drifted: bool = False) -> Worth:
