@@ -65,7 +65,7 @@ def default_args() -> dict[str, Any]:
         "max_retry_delay": timedelta(seconds=schedule.max_retry_delay_s),
         "execution_timeout": timedelta(hours=schedule.task_timeout_h),
         "on_retry_callback": say_what_failed,
-        "on_failure_callback": say_what_failed,
+        "on_failure_callback": [say_what_failed, alert_operators],
     }
 
 
@@ -133,10 +133,53 @@ class LogProgress:
 def say_what_failed(context: Mapping[str, Any]) -> None:
     """Callback: one line with the DAG, the task, the shard and its clips or the batch, and the error's sentence."""
     task = context["ti"]
-    arguments = getattr(context.get("task"), "op_kwargs", {})
+    batch_id, clip_ids = _worked_on(context)
     where = f"{task.dag_id} / {task.task_id}"
     if shard := arguments.get("shard"):
         where += f" / shard {task.map_index} of batch {shard['batch_id']} (clips {', '.join(shard['clip_ids'])})"
     elif batch_id := arguments.get("batch_id"):
         where += f" / batch {batch_id}"
-    log.error("%s failed in try %d: %s", where, task.try_number, context.get("exception"))
+    log.error("%s failed in try %d: %s", where, task.try_number, _sentence(context))
+
+
+def alert_operators(context: Mapping[str, Any]) -> None:
+    """Callback: whom `VIOLENCE_OPS_ALERT_*` names is told that a task failed for good; if that fails, the log says so."""
+    from violence_ops.stages import alert
+    from violence_ops.workspace import Workspace
+
+    try:
+        task, (batch_id, clip_ids) = context["ti"], _worked_on(context)
+        failure = alert.Failure(
+            dag=task.dag_id, task=task.task_id, run=task.run_id, map_index=task.map_index, batch_id=batch_id,
+            clips=None if clip_ids is None else len(clip_ids), tries=task.try_number, error=_sentence(context),
+        )  # fmt: skip
+        result = alert.run(Workspace.open(), failure)
+    except UserError as error:
+        log.error("Nobody was told of this failure: %s", error)
+        return
+    except Exception:  # Airflow has the task's end to write down, whatever is wrong here
+        log.exception("Nobody was told of this failure.")
+        return
+    if result.told:
+        log.info("Told of this failure: %s.", ", ".join(result.told))
+    for problem in result.problems:
+        log.error(problem)
+
+
+def _worked_on(context: Mapping[str, Any]) -> tuple[str | None, list[str] | None]:
+    """The batch and, of a shard, the clips of a task; None where they are not known, as to the DAG processor of a task that died."""
+    arguments = getattr(context.get("task"), "op_kwargs", None) or {}
+    shard, batch_id = arguments.get("shard"), arguments.get("batch_id")
+    if isinstance(shard, dict):
+        return shard["batch_id"], shard["clip_ids"]
+    return batch_id if isinstance(batch_id, str) else None, None
+
+
+def _sentence(context: Mapping[str, Any]) -> str:
+    """What went wrong: a user's sentence as it is, any other error with its kind."""
+    error = context.get("exception")
+    if error is None:
+        return "Its process ended without an error of its own, killed or lost: see the task's log and the memory of its machine."
+    if isinstance(error, UserError | AirflowFailException | str):
+        return str(error)
+    return f"{type(error).__name__}: {error}"
