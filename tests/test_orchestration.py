@@ -150,6 +150,25 @@ def test_a_night_killed_between_sealing_and_announcing_is_finished_by_running_it
     assert open_shards() == []
 
 
+def test_a_task_that_reaches_its_time_limit_is_tried_once_more_and_an_outage_as_often_as_ever() -> None:
+    from airflow.sdk import RetryAction
+    from airflow.sdk.exceptions import AirflowTaskTimeout
+
+    from violence_ops.orchestration import OnceMoreAfterTimeout
+
+    policy, timeout, outage = (
+        OnceMoreAfterTimeout(7),
+        AirflowTaskTimeout("Timeout"),
+        ServiceUnavailable("MLflow is away."),
+    )
+    assert policy.evaluate(timeout, 1, 7).action == RetryAction.DEFAULT
+    assert policy.evaluate(timeout, 2, 7).action == RetryAction.FAIL
+    assert {policy.evaluate(outage, number, 7).action for number in range(1, 9)} == {RetryAction.DEFAULT}
+    # cleared after two tries: Airflow goes on counting and allows seven retries from there
+    assert policy.evaluate(timeout, 3, 9).action == RetryAction.DEFAULT
+    assert policy.evaluate(timeout, 4, 9).action == RetryAction.FAIL
+
+
 def test_a_failure_names_dag_task_shard_and_clips_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     from violence_ops.orchestration import say_what_failed
 

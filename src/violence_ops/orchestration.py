@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from importlib import import_module
@@ -13,8 +14,8 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow.sdk import Asset
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk import Asset, RetryDecision, RetryPolicy
+from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
 from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
 
@@ -54,6 +55,22 @@ def params() -> Params:
     return load_params(Path(root) / "params.yaml")
 
 
+@dataclass(frozen=True)
+class OnceMoreAfterTimeout(RetryPolicy):
+    """A task that reaches its time limit has the second try at most, whatever `retries` is: it hangs, or its work is too much.
+
+    `retries` are those of the task: a cleared task, whose tries Airflow goes on counting, begins anew.
+    """
+
+    retries: int
+
+    def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
+        tries = try_number - (max_tries - self.retries)
+        if isinstance(exception, AirflowTaskTimeout) and tries > 1:
+            return RetryDecision.fail("It reached its time limit (schedule.task_timeout_h), and not in its first try.")
+        return RetryDecision.default()
+
+
 def default_args() -> dict[str, Any]:
     """Retries with exponential back-off, an end to a task that hangs, and a line in the log that says what failed and on which clips."""
     schedule = params().schedule
@@ -64,6 +81,7 @@ def default_args() -> dict[str, Any]:
         "retry_exponential_backoff": True,
         "max_retry_delay": timedelta(seconds=schedule.max_retry_delay_s),
         "execution_timeout": timedelta(hours=schedule.task_timeout_h),
+        "retry_policy": OnceMoreAfterTimeout(schedule.retries),
         "on_retry_callback": say_what_failed,
         "on_failure_callback": [say_what_failed, alert_operators],
     }

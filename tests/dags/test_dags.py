@@ -57,6 +57,8 @@ def test_reading_all_dag_files_costs_less_than_a_second_and_loads_nothing_heavy(
     "dag_id", ["nightly_ingestion", "retraining", "gated_evaluation", "rollback", "drift", "shadow"]
 )
 def test_every_dag_explains_itself_and_retries_with_back_off(dags: dict[str, Any], dag_id: str) -> None:
+    from violence_ops.orchestration import OnceMoreAfterTimeout
+
     dag = dags[dag_id]
     assert dag.doc_md.strip().startswith("###")
     assert dag.catchup is False
@@ -64,6 +66,7 @@ def test_every_dag_explains_itself_and_retries_with_back_off(dags: dict[str, Any
         assert task.retries == PARAMS["schedule"]["retries"]
         assert task.retry_exponential_backoff
         assert task.max_retry_delay == timedelta(seconds=PARAMS["schedule"]["max_retry_delay_s"])
+        assert task.retry_policy == OnceMoreAfterTimeout(task.retries)
         assert task.has_on_failure_callback
 
 
