@@ -3,7 +3,7 @@
 
 | task | what it does |
 |---|---|
-| **ingest** | claims the inbox as it is now, also if an old run is cleared; every file exactly once, known bytes and unusable files go to quarantine |
+| **ingest** | claims the inbox as it is now, also if an old run is cleared, as batches of `ingest.max_clips` at most; every file exactly once, known bytes and unusable files go to quarantine |
 | **validate** | decodes every clip of a shard in a process that can be killed; bad ones go to quarantine |
 | **checkpoint** | a batch's clips table must meet the expectations (Great Expectations); the data docs show the result |
 | **passed** | the shards of the batches that do go on; **all_passed** fails the run where one does not |

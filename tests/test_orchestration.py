@@ -169,6 +169,22 @@ def test_a_task_that_reaches_its_time_limit_is_tried_once_more_and_an_outage_as_
     assert policy.evaluate(timeout, 4, 9).action == RetryAction.FAIL
 
 
+def test_a_backlog_of_more_shards_than_airflow_can_map_leaves_the_latest_batches_to_the_next_run(
+    inside: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datetime import date
+
+    from violence_ops.orchestration import open_shards
+
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "2")
+    for day in (1, 2, 3):
+        (inside.inbox / f"{day}.mp4").write_bytes(bytes([day]))
+        ingest.run(inside, inside.params(), night=date(2026, 1, day))
+    assert [shard["batch_id"][:10] for shard in open_shards()] == ["2026-01-01", "2026-01-02"]
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "0")  # a batch alone is never left out: that would be for ever
+    assert [shard["batch_id"][:10] for shard in open_shards()] == ["2026-01-01"]
+
+
 def test_a_failure_names_dag_task_shard_and_clips_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     from violence_ops.orchestration import say_what_failed
 

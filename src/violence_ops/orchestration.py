@@ -121,19 +121,26 @@ def night_of(dag_run: Any) -> str:
 def open_shards() -> list[dict[str, Any]]:
     """All unfinished batches in pieces, `batch_id` and `clip_ids` of each: the night's own, and what earlier ones left open.
 
-    A batch of which only the end of the sealing is missing is one piece without clips. The caller sees to it that no other run
-    works on any of them.
+    A batch of which only the end of the sealing is missing is one piece without clips. Where Airflow could not map so many pieces
+    (core.max_map_length), the latest batches are left out. The caller sees to it that no other run works on any of them.
     """
+    from airflow.configuration import conf
+
     from violence_ops.stages import batches, seal
     from violence_ops.workspace import Workspace
 
     workspace = Workspace.open()
     half_sealed = [batch.batch_id for batch in seal.half_sealed(workspace)]
-    return [
-        {"batch_id": batch_id, "clip_ids": clip_ids}
-        for batch_id in sorted([*batches.open_batch_ids(workspace), *half_sealed])
-        for clip_ids in stage("ingest.shards", batch_id=batch_id) or [[]]
-    ]
+    shards: list[dict[str, Any]] = []
+    for batch_id in sorted([*batches.open_batch_ids(workspace), *half_sealed]):
+        pieces = stage("ingest.shards", batch_id=batch_id) or [[]]
+        if shards and len(shards) + len(pieces) > conf.getint("core", "max_map_length"):
+            log.warning(
+                "Batch %s and those after it wait for the next run: this one has no room for more shards.", batch_id
+            )
+            break
+        shards += [{"batch_id": batch_id, "clip_ids": clip_ids} for clip_ids in pieces]
+    return shards
 
 
 class LogProgress:

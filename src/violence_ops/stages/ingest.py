@@ -27,8 +27,8 @@ from violence_ops.workspace import Workspace
 
 @dataclass(slots=True)
 class IngestResult:
-    """What a run took in. `left` files and folders wait: still being written, closed to us, over `ingest.max_clips`, or not even
-    to be put into quarantine. `notices` are sentences about odd labels and files."""
+    """What a run took in. `left` files and folders wait: still being written, closed to us, or not even to be put into quarantine.
+    `notices` are sentences about odd labels and files."""
 
     batch_ids: list[str] = field(default_factory=list)
     claimed: int = 0
@@ -44,7 +44,8 @@ class IngestResult:
 def run(
     workspace: Workspace, params: Params, *, night: date, dry_run: bool = False, progress: Progress | None = None
 ) -> IngestResult:
-    """Claim the inbox, exactly once also when two runs do it at the same time, and make one batch of what is new.
+    """Claim the inbox, exactly once also when two runs do it at the same time, and make batches of what is new: one, or where
+    there is more than `ingest.max_clips` several.
 
     Takes up what a killed run left behind. `dry_run` only looks: `claimed` is then the number of files that would be taken
     and `batch_ids` stays empty. Raises ServiceUnavailable if the catalog cannot be reached; nothing is lost then.
@@ -53,11 +54,26 @@ def run(
         scan = inbox.scan(workspace.inbox, params.ingest.settle_s)
         return IngestResult(claimed=len(scan.drops), left=scan.left, notices=scan.notices)
     result = IngestResult()
-    with (
-        open_catalog(workspace) as catalog,
-        claims.held(workspace, night.isoformat(), catalog) as (own, abandoned),
-    ):
-        _take(workspace, params, own, abandoned, result)
+    with open_catalog(workspace) as catalog:
+        while _take_and_sort(workspace, params, night, catalog, result, progress):
+            pass
+    result.notices = list(dict.fromkeys(result.notices))
+    # every open batch, so that one whose run was killed right here is seen by the stages after it
+    batches.write_batch_progress(workspace, "ingest", batches.chosen_batches(workspace, None))
+    return result
+
+
+def _take_and_sort(
+    workspace: Workspace,
+    params: Params,
+    night: date,
+    catalog: Catalog,
+    result: IngestResult,
+    progress: Progress | None,
+) -> bool:
+    """Make one batch of at most `ingest.max_clips`; returns whether there is more to take."""
+    with claims.held(workspace, night.isoformat(), catalog) as (own, abandoned):
+        is_more = _take(workspace, params, own, abandoned, result)
         for claim in (*abandoned, own):
             decision = claim.decision()
             if decision is None:
@@ -67,9 +83,7 @@ def run(
                 _keep(claim, kept)
             else:
                 claim.release(workspace)
-    # every open batch, so that one whose run was killed right here is seen by the stages after it
-    batches.write_batch_progress(workspace, "ingest", batches.chosen_batches(workspace, None))
-    return result
+    return is_more
 
 
 def shards(workspace: Workspace, params: Params, batch_id: str) -> list[list[str]]:
@@ -80,10 +94,11 @@ def shards(workspace: Workspace, params: Params, batch_id: str) -> list[list[str
     return [clip_ids[start : start + size] for start in range(0, len(clip_ids), size)]
 
 
-def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[Claim], result: IngestResult) -> None:
+def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[Claim], result: IngestResult) -> bool:
     """Move what lies in the inbox into the claim, and take the rows that spoke of it out of the labels.csv files.
 
     One run at a time, so that none writes over another's table. A killed run may have left the rows of its files behind.
+    Returns whether there is more than the claim may hold.
     """
     with workspace.lock("inbox"):
         undecided = [claim for claim in (*abandoned, own) if claim.decision() is None]
@@ -93,13 +108,14 @@ def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[
         while chosen := list(islice(waiting, max(0, params.ingest.max_clips - len(own.drops)))):
             closed += own.take(workspace.inbox, chosen)
         inbox.spend(workspace.inbox, scan, [drop.source_path for drop in own.drops.values()])
-    result.left = scan.left + len(closed) + len(list(waiting))
+    result.left = scan.left + len(closed)
     result.notices += scan.notices
     for folder, count in Counter(os.path.relpath(path.parent, workspace.root) for path in closed).items():
         result.notices.append(
             f"{inbox.printable(folder)} keeps {count} of its files: give the pipeline's user the right to read them and to change "
             "that folder."
         )
+    return next(waiting, None) is not None
 
 
 def _carry_out(
