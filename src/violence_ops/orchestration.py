@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
@@ -21,6 +22,7 @@ from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
 
 if TYPE_CHECKING:
     from violence_ops.params import Params
+    from violence_ops.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -127,20 +129,35 @@ def open_shards() -> list[dict[str, Any]]:
     from airflow.configuration import conf
 
     from violence_ops.stages import batches, seal
+
+    with _beside_airflows_own() as workspace:
+        half_sealed = [batch.batch_id for batch in seal.half_sealed(workspace)]
+        shards: list[dict[str, Any]] = []
+        for batch_id in sorted([*batches.open_batch_ids(workspace), *half_sealed]):
+            pieces = stage("ingest.shards", batch_id=batch_id) or [[]]
+            if shards and len(shards) + len(pieces) > conf.getint("core", "max_map_length"):
+                log.warning(
+                    "Batch %s and those after it wait for the next run: this one has no room for more shards.", batch_id
+                )
+                break
+            shards += [{"batch_id": batch_id, "clip_ids": clip_ids} for clip_ids in pieces]
+        return shards
+
+
+def night_stage(name: str, **arguments: Any) -> Any:
+    """A `stage` of nightly_ingestion. One that finds `violence-ops night` at work waits for its end, and has less to do then."""
+    with _beside_airflows_own():
+        return stage(name, **arguments)
+
+
+@contextmanager
+def _beside_airflows_own() -> Iterator[Workspace]:
+    """Hold the open batches together with Airflow's other tasks, and not beside `violence-ops night`, which holds them alone."""
     from violence_ops.workspace import Workspace
 
     workspace = Workspace.open()
-    half_sealed = [batch.batch_id for batch in seal.half_sealed(workspace)]
-    shards: list[dict[str, Any]] = []
-    for batch_id in sorted([*batches.open_batch_ids(workspace), *half_sealed]):
-        pieces = stage("ingest.shards", batch_id=batch_id) or [[]]
-        if shards and len(shards) + len(pieces) > conf.getint("core", "max_map_length"):
-            log.warning(
-                "Batch %s and those after it wait for the next run: this one has no room for more shards.", batch_id
-            )
-            break
-        shards += [{"batch_id": batch_id, "clip_ids": clip_ids} for clip_ids in pieces]
-    return shards
+    with workspace.lock("night", shared=True, waiting="`violence-ops night` is at work: waiting for its end."):
+        yield workspace
 
 
 class LogProgress:
@@ -160,9 +177,9 @@ def say_what_failed(context: Mapping[str, Any]) -> None:
     task = context["ti"]
     batch_id, clip_ids = _worked_on(context)
     where = f"{task.dag_id} / {task.task_id}"
-    if shard := arguments.get("shard"):
-        where += f" / shard {task.map_index} of batch {shard['batch_id']} (clips {', '.join(shard['clip_ids'])})"
-    elif batch_id := arguments.get("batch_id"):
+    if clip_ids is not None:
+        where += f" / shard {task.map_index} of batch {batch_id} (clips {', '.join(clip_ids)})"
+    elif batch_id:
         where += f" / batch {batch_id}"
     log.error("%s failed in try %d: %s", where, task.try_number, _sentence(context))
 

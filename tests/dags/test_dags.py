@@ -296,12 +296,12 @@ def test_outcome_says_who_was_not_told_of_a_release(dags: dict[str, Any]) -> Non
     assert said == "Version 2 is champion, approved by ann. The command hook tell did not take it."
 
 
-@pytest.mark.parametrize(
-    ("filled_in", "fits"),
-    [
 WHY = "it misses every fall"
 
 
+@pytest.mark.parametrize(
+    ("filled_in", "fits"),
+    [
         ({"reason": WHY, "confirm": True}, True),
         ({"reason": "short", "confirm": True}, False),
         ({"reason": WHY, "confirm": False}, False),
