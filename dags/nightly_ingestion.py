@@ -3,7 +3,7 @@
 
 | task | what it does |
 |---|---|
-| **ingest** | claims the inbox as it is now, also if an old run is cleared; every file exactly once, known bytes and unusable files go to quarantine |
+| **ingest** | claims the inbox as it is now, also if an old run is cleared, as batches of `ingest.max_clips` at most; every file exactly once, known bytes and unusable files go to quarantine |
 | **validate** | decodes every clip of a shard in a process that can be killed; bad ones go to quarantine |
 | **checkpoint** | a batch's clips table must meet the expectations (Great Expectations); the data docs show the result |
 | **passed** | the shards of the batches that do go on; **all_passed** fails the run where one does not |
@@ -17,7 +17,7 @@ A night with nothing to do ends green with everything after *ingest* skipped. A 
 open: files that were claimed, batches that lack a shard or are half sealed. A batch that fails an expectation stays open without
 stopping others: fix the cause, and the next night finishes it, or clear its checkpoint or seal. Until then every night ends as failed.
 
-Trigger it by hand for a night of your choice (field *night*).
+Trigger it by hand for a night of your choice (field *night*). While `violence-ops night` is at work, tasks wait for its end.
 """
 
 from datetime import date, timedelta
@@ -30,9 +30,9 @@ from violence_ops.orchestration import (
     VERSIONING,
     default_args,
     night_of,
+    night_stage,
     open_shards,
     params,
-    stage,
 )
 
 
@@ -53,12 +53,12 @@ from violence_ops.orchestration import (
 def nightly_ingestion():
     @task
     def ingest(params, dag_run):
-        stage("ingest", night=date.fromisoformat(params["night"] or night_of(dag_run)))
+        night_stage("ingest", night=date.fromisoformat(params["night"] or night_of(dag_run)))
         return open_shards()
 
     @task
     def validate(shard):
-        stage("validate", **shard)
+        night_stage("validate", **shard)
 
     # a shard that failed stops its own batch alone: the checkpoint of that one says which clips were not judged
     @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
@@ -67,9 +67,9 @@ def nightly_ingestion():
 
     @task
     def checkpoint(batch_id):
-        stage("validate.checkpoint", batch_id=batch_id)
+        night_stage("validate.checkpoint", batch_id=batch_id)
         # a night that is run again as a whole is judged by the champion of now
-        stage("score.unpin_champion", batch_id=batch_id)
+        night_stage("score.unpin_champion", batch_id=batch_id)
         return batch_id
 
     @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
@@ -85,22 +85,22 @@ def nightly_ingestion():
     def shard(shard):
         @task(**GPU)
         def extract_poses(shard):
-            stage("extract_poses", **shard)
+            night_stage("extract_poses", **shard)
 
         @task
         def annotate(shard):
-            stage("annotate", **shard)
+            night_stage("annotate", **shard)
 
         @task
         def score(shard):
-            stage("score", **shard)
+            night_stage("score", **shard)
 
         extract_poses(shard) >> annotate(shard) >> score(shard)
 
     # the same here: sealing the batch of a shard that failed says what is missing
     @task(outlets=[BATCHES], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, **VERSIONING)
     def seal(batch_id, outlet_events):
-        stage("seal", batch_id=batch_id)
+        night_stage("seal", batch_id=batch_id)
         outlet_events[BATCHES].extra = {"batches": [batch_id]}
 
     shards = ingest()

@@ -1,8 +1,9 @@
 """
-### Rollback: put the previous champion back
+### Rollback: put the previous champion, or an earlier one, back
 
-A form for the release manager: say why, confirm, trigger. The alias *champion* moves back to the version before, and the ledger
-records who did it, when and why. A run goes one version back, once: cleared, it does nothing, and to go further back trigger another.
+A form for the release manager: say why, confirm, trigger. The alias *champion* moves back to the version before, or to the earlier
+champion that *to* names and to no other, and the ledger records who did it, when and why. A run rolls back once: cleared, it does
+nothing, and to go further back trigger another.
 """
 
 from airflow.sdk import Param, dag, task
@@ -19,7 +20,14 @@ from violence_ops.orchestration import VERSIONING, default_args, stage
     tags=["model"],
     params={
         "reason": Param(None, type="string", minLength=10, description="Why; it is written to the ledger."),
-        "confirm": Param(False, type="boolean", const=True, description="Yes, put the previous champion back."),
+        "to": Param(
+            None,
+            type=["null", "string"],
+            pattern="^[0-9]+$",
+            title="To version",
+            description="An earlier champion to go back to; default: the latest that is still in MLflow.",
+        ),
+        "confirm": Param(False, type="boolean", const=True, description="Yes, roll back."),
     },
 )
 def rollback():
@@ -30,8 +38,8 @@ def rollback():
     @task(**VERSIONING)
     def rollback(live, params, dag_run):
         # the version refuses a rollback that a promotion was faster than, the run makes a retry or a cleared run a no-op
-        by, reason = dag_run.triggering_user_name, params["reason"]
-        return stage("rollback", by=by, reason=reason, expected_champion=live, run_id=dag_run.run_id)
+        by, reason, to = dag_run.triggering_user_name, params["reason"], params["to"]
+        return stage("rollback", by=by, reason=reason, expected_champion=live, to=to, run_id=dag_run.run_id)
 
     rollback(champion())
 

@@ -150,6 +150,56 @@ def test_a_night_killed_between_sealing_and_announcing_is_finished_by_running_it
     assert open_shards() == []
 
 
+def test_a_backlog_of_more_shards_than_airflow_can_map_leaves_the_latest_batches_to_the_next_run(
+    inside: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from datetime import date
+
+    from violence_ops.orchestration import open_shards
+
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "2")
+    for day in (1, 2, 3):
+        (inside.inbox / f"{day}.mp4").write_bytes(bytes([day]))
+        ingest.run(inside, inside.params(), night=date(2026, 1, day))
+    assert [shard["batch_id"][:10] for shard in open_shards()] == ["2026-01-01", "2026-01-02"]
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "0")  # a batch alone is never left out: that would be for ever
+    assert [shard["batch_id"][:10] for shard in open_shards()] == ["2026-01-01"]
+
+
+def test_a_task_that_reaches_its_time_limit_is_tried_once_more_and_an_outage_as_often_as_ever() -> None:
+    from airflow.sdk import RetryAction
+    from airflow.sdk.exceptions import AirflowTaskTimeout
+
+    from violence_ops.orchestration import OnceMoreAfterTimeout
+
+    policy, timeout, outage = (
+        OnceMoreAfterTimeout(7),
+        AirflowTaskTimeout("Timeout"),
+        ServiceUnavailable("MLflow is away."),
+    )
+    assert policy.evaluate(timeout, 1, 7).action == RetryAction.DEFAULT
+    assert policy.evaluate(timeout, 2, 7).action == RetryAction.FAIL
+    assert {policy.evaluate(outage, number, 7).action for number in range(1, 9)} == {RetryAction.DEFAULT}
+    # cleared after two tries: Airflow goes on counting and allows seven retries from there
+    assert policy.evaluate(timeout, 3, 9).action == RetryAction.DEFAULT
+    assert policy.evaluate(timeout, 4, 9).action == RetryAction.FAIL
+
+
+def test_a_task_of_the_night_waits_for_a_night_on_the_command_line(inside: Workspace) -> None:
+    import subprocess
+    import sys
+
+    task = [sys.executable, "-c", "from violence_ops.orchestration import night_stage; night_stage('validate')"]
+    with inside.lock("night"):
+        waiting = subprocess.Popen(task, stdout=subprocess.PIPE, text=True)
+        assert waiting.stdout
+        said = next(line for line in waiting.stdout if "waiting" in line)
+        assert "`violence-ops night` is at work" in said
+        assert waiting.poll() is None
+    waiting.communicate(timeout=120)
+    assert waiting.returncode == 0
+
+
 def test_a_failure_names_dag_task_shard_and_clips_in_one_line(caplog: pytest.LogCaptureFixture) -> None:
     from violence_ops.orchestration import say_what_failed
 

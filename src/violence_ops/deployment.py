@@ -33,11 +33,28 @@ class Deployment:
     webhook_url: str | None = field(default=None, repr=False)
     webhook_secret: str | None = field(default=None, repr=False)
     hook_command: str | None = field(default=None, repr=False)
+    alert_webhook_url: str | None = field(default=None, repr=False)
+    alert_webhook_secret: str | None = field(default=None, repr=False)
+    alert_hook_command: str | None = field(default=None, repr=False)
 
     @classmethod
     def from_environment(cls) -> Deployment:
         """Read `VIOLENCE_OPS_` and the field's name in capitals; unset or empty means the workspace's own default, or none."""
         return cls(**{each.name: os.environ.get(f"VIOLENCE_OPS_{each.name.upper()}") or None for each in fields(cls)})
+
+
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """Why webhooks and hooks are called: how the names of its settings begin, what they are told, and what to do once one of
+    them that did not take it works again."""
+
+    settings: str
+    told: str
+    afterwards: str = ""
+
+
+RELEASE: Final = Occasion("VIOLENCE_OPS", "the change of champion", ", then run `violence-ops ledger notify`")
+FAILURE: Final = Occasion("VIOLENCE_OPS_ALERT", "the failure")
 
 
 def bare_environment(*, python: bool = False) -> dict[str, str]:

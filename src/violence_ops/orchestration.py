@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import timedelta
 from functools import cache
 from importlib import import_module
@@ -13,13 +15,14 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from airflow.sdk import Asset
-from airflow.sdk.exceptions import AirflowFailException
+from airflow.sdk import Asset, RetryDecision, RetryPolicy
+from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
 from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
 
 if TYPE_CHECKING:
     from violence_ops.params import Params
+    from violence_ops.workspace import Workspace
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +57,22 @@ def params() -> Params:
     return load_params(Path(root) / "params.yaml")
 
 
+@dataclass(frozen=True)
+class OnceMoreAfterTimeout(RetryPolicy):
+    """A task that reaches its time limit has the second try at most, whatever `retries` is: it hangs, or its work is too much.
+
+    `retries` are those of the task: a cleared task, whose tries Airflow goes on counting, begins anew.
+    """
+
+    retries: int
+
+    def evaluate(self, exception: BaseException, try_number: int, max_tries: int, context: Any = None) -> RetryDecision:
+        tries = try_number - (max_tries - self.retries)
+        if isinstance(exception, AirflowTaskTimeout) and tries > 1:
+            return RetryDecision.fail("It reached its time limit (schedule.task_timeout_h), and not in its first try.")
+        return RetryDecision.default()
+
+
 def default_args() -> dict[str, Any]:
     """Retries with exponential back-off, an end to a task that hangs, and a line in the log that says what failed and on which clips."""
     schedule = params().schedule
@@ -64,8 +83,9 @@ def default_args() -> dict[str, Any]:
         "retry_exponential_backoff": True,
         "max_retry_delay": timedelta(seconds=schedule.max_retry_delay_s),
         "execution_timeout": timedelta(hours=schedule.task_timeout_h),
+        "retry_policy": OnceMoreAfterTimeout(schedule.retries),
         "on_retry_callback": say_what_failed,
-        "on_failure_callback": say_what_failed,
+        "on_failure_callback": [say_what_failed, alert_operators],
     }
 
 
@@ -103,19 +123,41 @@ def night_of(dag_run: Any) -> str:
 def open_shards() -> list[dict[str, Any]]:
     """All unfinished batches in pieces, `batch_id` and `clip_ids` of each: the night's own, and what earlier ones left open.
 
-    A batch of which only the end of the sealing is missing is one piece without clips. The caller sees to it that no other run
-    works on any of them.
+    A batch of which only the end of the sealing is missing is one piece without clips. Where Airflow could not map so many pieces
+    (core.max_map_length), the latest batches are left out. The caller sees to it that no other run works on any of them.
     """
+    from airflow.configuration import conf
+
     from violence_ops.stages import batches, seal
+
+    with _beside_airflows_own() as workspace:
+        half_sealed = [batch.batch_id for batch in seal.half_sealed(workspace)]
+        shards: list[dict[str, Any]] = []
+        for batch_id in sorted([*batches.open_batch_ids(workspace), *half_sealed]):
+            pieces = stage("ingest.shards", batch_id=batch_id) or [[]]
+            if shards and len(shards) + len(pieces) > conf.getint("core", "max_map_length"):
+                log.warning(
+                    "Batch %s and those after it wait for the next run: this one has no room for more shards.", batch_id
+                )
+                break
+            shards += [{"batch_id": batch_id, "clip_ids": clip_ids} for clip_ids in pieces]
+        return shards
+
+
+def night_stage(name: str, **arguments: Any) -> Any:
+    """A `stage` of nightly_ingestion. One that finds `violence-ops night` at work waits for its end, and has less to do then."""
+    with _beside_airflows_own():
+        return stage(name, **arguments)
+
+
+@contextmanager
+def _beside_airflows_own() -> Iterator[Workspace]:
+    """Hold the open batches together with Airflow's other tasks, and not beside `violence-ops night`, which holds them alone."""
     from violence_ops.workspace import Workspace
 
     workspace = Workspace.open()
-    half_sealed = [batch.batch_id for batch in seal.half_sealed(workspace)]
-    return [
-        {"batch_id": batch_id, "clip_ids": clip_ids}
-        for batch_id in sorted([*batches.open_batch_ids(workspace), *half_sealed])
-        for clip_ids in stage("ingest.shards", batch_id=batch_id) or [[]]
-    ]
+    with workspace.lock("night", shared=True, waiting="`violence-ops night` is at work: waiting for its end."):
+        yield workspace
 
 
 class LogProgress:
@@ -133,10 +175,53 @@ class LogProgress:
 def say_what_failed(context: Mapping[str, Any]) -> None:
     """Callback: one line with the DAG, the task, the shard and its clips or the batch, and the error's sentence."""
     task = context["ti"]
-    arguments = getattr(context.get("task"), "op_kwargs", {})
+    batch_id, clip_ids = _worked_on(context)
     where = f"{task.dag_id} / {task.task_id}"
-    if shard := arguments.get("shard"):
-        where += f" / shard {task.map_index} of batch {shard['batch_id']} (clips {', '.join(shard['clip_ids'])})"
-    elif batch_id := arguments.get("batch_id"):
+    if clip_ids is not None:
+        where += f" / shard {task.map_index} of batch {batch_id} (clips {', '.join(clip_ids)})"
+    elif batch_id:
         where += f" / batch {batch_id}"
-    log.error("%s failed in try %d: %s", where, task.try_number, context.get("exception"))
+    log.error("%s failed in try %d: %s", where, task.try_number, _sentence(context))
+
+
+def alert_operators(context: Mapping[str, Any]) -> None:
+    """Callback: whom `VIOLENCE_OPS_ALERT_*` names is told that a task failed for good; if that fails, the log says so."""
+    from violence_ops.stages import alert
+    from violence_ops.workspace import Workspace
+
+    try:
+        task, (batch_id, clip_ids) = context["ti"], _worked_on(context)
+        failure = alert.Failure(
+            dag=task.dag_id, task=task.task_id, run=task.run_id, map_index=task.map_index, batch_id=batch_id,
+            clips=None if clip_ids is None else len(clip_ids), tries=task.try_number, error=_sentence(context),
+        )  # fmt: skip
+        result = alert.run(Workspace.open(), failure)
+    except UserError as error:
+        log.error("Nobody was told of this failure: %s", error)
+        return
+    except Exception:  # Airflow has the task's end to write down, whatever is wrong here
+        log.exception("Nobody was told of this failure.")
+        return
+    if result.told:
+        log.info("Told of this failure: %s.", ", ".join(result.told))
+    for problem in result.problems:
+        log.error(problem)
+
+
+def _worked_on(context: Mapping[str, Any]) -> tuple[str | None, list[str] | None]:
+    """The batch and, of a shard, the clips of a task; None where they are not known, as to the DAG processor of a task that died."""
+    arguments = getattr(context.get("task"), "op_kwargs", None) or {}
+    shard, batch_id = arguments.get("shard"), arguments.get("batch_id")
+    if isinstance(shard, dict):
+        return shard["batch_id"], shard["clip_ids"]
+    return batch_id if isinstance(batch_id, str) else None, None
+
+
+def _sentence(context: Mapping[str, Any]) -> str:
+    """What went wrong: a user's sentence as it is, any other error with its kind."""
+    error = context.get("exception")
+    if error is None:
+        return "Its process ended without an error of its own, killed or lost: see the task's log and the memory of its machine."
+    if isinstance(error, UserError | AirflowFailException | str):
+        return str(error)
+    return f"{type(error).__name__}: {error}"

@@ -1,4 +1,4 @@
-"""Telling another system over HTTP that the champion changed: one signed POST, tried a few times.
+"""Telling another system over HTTP what happened: one signed POST, tried a few times.
 
 `X-Violence-Ops-Signature: sha256=<hex>` is the HMAC-SHA256 of the body's bytes under the shared secret, and
 `X-Violence-Ops-Delivery` names the event, so that a receiver can leave out what it has had. The address may carry a token and the
@@ -17,7 +17,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from violence_ops.deployment import is_http
+from violence_ops.deployment import RELEASE, Occasion, is_http
 from violence_ops.errors import ServiceUnavailable, UsageError
 
 SIGNATURE: Final = "X-Violence-Ops-Signature"
@@ -34,15 +34,16 @@ class Webhook:
     name: ClassVar[str] = "webhook"
     url: str = field(repr=False)
     secret: str = field(repr=False)
+    occasion: Occasion = RELEASE
 
     def __post_init__(self) -> None:
         """Raise UsageError if nothing could be delivered safely."""
+        setting = f"{self.occasion.settings}_WEBHOOK"
         if not is_http(self.url):
-            raise UsageError("VIOLENCE_OPS_WEBHOOK_URL is no address: write https://HOST/PATH.")
+            raise UsageError(f"{setting}_URL is no address: write https://HOST/PATH.")
         if not self.secret:
             raise UsageError(
-                "VIOLENCE_OPS_WEBHOOK_URL is set but VIOLENCE_OPS_WEBHOOK_SECRET is not: set it to what the receiver "
-                "checks signatures with."
+                f"{setting}_URL is set but {setting}_SECRET is not: set it to what the receiver checks signatures with."
             )
 
     @property
@@ -75,7 +76,7 @@ class Webhook:
             if pause is not None:
                 time.sleep(pause)
         raise ServiceUnavailable(
-            f"The webhook at {self.host} did not take the change of champion ({problem}): fix it, then run `violence-ops ledger notify`."
+            f"The webhook at {self.host} did not take {self.occasion.told} ({problem}): fix it{self.occasion.afterwards}."
         )
 
 

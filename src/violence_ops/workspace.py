@@ -380,8 +380,12 @@ class Workspace:
         return read_json(path, f"remove it and run `violence-ops {stage}` again", _Progress) if path.is_file() else {}
 
     @contextmanager
-    def lock(self, name: str, *, shared: bool = False, waiting: str | None = None) -> Iterator[int]:
+    def lock(
+        self, name: str, *, shared: bool = False, waiting: str | None = None, busy: str | None = None
+    ) -> Iterator[int]:
         """Wait for, then hold, a lock of this workspace, alone or with others that share it; `waiting` is printed if it must wait.
+
+        With `busy` it does not wait: WorkspaceError, with that sentence.
 
         Yields the descriptor that holds it, to be handed to a child that may outlive this process; the system frees the lock when
         all who have that are dead.
@@ -393,6 +397,8 @@ class Workspace:
             try:
                 fcntl.flock(handle, kind | fcntl.LOCK_NB)
             except BlockingIOError:
+                if busy:
+                    raise WorkspaceError(busy) from None
                 if waiting:
                     print(waiting, flush=True)
                 fcntl.flock(handle, kind)

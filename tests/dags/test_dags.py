@@ -57,6 +57,8 @@ def test_reading_all_dag_files_costs_less_than_a_second_and_loads_nothing_heavy(
     "dag_id", ["nightly_ingestion", "retraining", "gated_evaluation", "rollback", "drift", "shadow"]
 )
 def test_every_dag_explains_itself_and_retries_with_back_off(dags: dict[str, Any], dag_id: str) -> None:
+    from violence_ops.orchestration import OnceMoreAfterTimeout
+
     dag = dags[dag_id]
     assert dag.doc_md.strip().startswith("###")
     assert dag.catchup is False
@@ -64,6 +66,7 @@ def test_every_dag_explains_itself_and_retries_with_back_off(dags: dict[str, Any
         assert task.retries == PARAMS["schedule"]["retries"]
         assert task.retry_exponential_backoff
         assert task.max_retry_delay == timedelta(seconds=PARAMS["schedule"]["max_retry_delay_s"])
+        assert task.retry_policy == OnceMoreAfterTimeout(task.retries)
         assert task.has_on_failure_callback
 
 
@@ -300,31 +303,41 @@ def test_outcome_says_who_was_not_told_of_a_release(dags: dict[str, Any]) -> Non
     assert said == "Version 2 is champion, approved by ann. The command hook tell did not take it."
 
 
+WHY = "it misses every fall"
+
+
 @pytest.mark.parametrize(
-    ("reason", "confirm", "fits"),
+    ("filled_in", "fits"),
     [
-        ("it misses every fall", True, True),
-        ("short", True, False),
-        ("it misses every fall", False, False),
-        (None, True, False),
+        ({"reason": WHY, "confirm": True}, True),
+        ({"reason": "short", "confirm": True}, False),
+        ({"reason": WHY, "confirm": False}, False),
+        ({"reason": None, "confirm": True}, False),
+        ({"reason": WHY, "confirm": True, "to": "1"}, True),
+        ({"reason": WHY, "confirm": True, "to": "the first"}, False),
     ],
 )
-def test_a_rollback_asks_for_a_reason_and_a_confirmation(
-    dags: dict[str, Any], reason: str | None, confirm: bool, fits: bool
+def test_a_rollback_asks_for_a_reason_and_a_confirmation_and_may_name_a_version(
+    dags: dict[str, Any], filled_in: dict[str, Any], fits: bool
 ) -> None:
     from airflow.sdk.exceptions import ParamValidationError
 
     form = copy.deepcopy(dags["rollback"].params)
     with nullcontext() if fits else pytest.raises(ParamValidationError):
-        form.update({"reason": reason, "confirm": confirm})
+        form.update(filled_in)
         form.validate()
 
 
-def test_a_rollback_names_its_run_and_who_triggered_it(dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("to", [None, "1"])
+def test_a_rollback_names_its_run_who_triggered_it_and_the_version_that_was_asked_for(
+    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, to: str | None
+) -> None:
     rollback, called = dags["rollback"].get_task("rollback").python_callable, []
     monkeypatch.setitem(rollback.__globals__, "stage", lambda name, **arguments: called.append((name, arguments)))
-    rollback("3", {"reason": "it misses every fall"}, SimpleNamespace(run_id="manual__1", triggering_user_name="ann"))
-    asked = {"by": "ann", "reason": "it misses every fall", "expected_champion": "3", "run_id": "manual__1"}
+    form = copy.deepcopy(dags["rollback"].params)
+    form.update({"reason": WHY, "confirm": True} | ({"to": to} if to else {}))
+    rollback("3", form.dump(), SimpleNamespace(run_id="manual__1", triggering_user_name="ann"))
+    asked = {"by": "ann", "reason": WHY, "expected_champion": "3", "to": to, "run_id": "manual__1"}
     assert called == [("rollback", asked)]
 
 

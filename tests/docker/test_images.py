@@ -99,7 +99,38 @@ def test_what_tells_of_releases_reaches_the_workers_that_release_and_nobody_else
         given = {key: value for key, value in _environment(service).items() if key in names}
         assert given == ({key: f"${{{key}-}}" for key in names} if name == "worker-cpu" else {}), name
     assert "./hooks:/hooks:ro" in SERVICES["worker-cpu"]["volumes"]
-    assert set(SERVICES["scheduler"]["volumes"]) < set(SERVICES["worker-cpu"]["volumes"])
+    assert set(SERVICES["triggerer"]["volumes"]) < set(SERVICES["worker-cpu"]["volumes"])
+
+
+def test_who_is_told_of_failures_is_known_where_tasks_run_or_are_found_dead_and_where_doctor_is_asked() -> None:
+    """Airflow runs the callback of a task in its own process, or, if that was killed, in the DAG processor."""
+    from violence_ops.deployment import Deployment
+
+    names = {f"VIOLENCE_OPS_{each.name.upper()}" for each in fields(Deployment) if each.name.startswith("alert_")}
+    assert len(names) == 3
+    for name, service in SERVICES.items():
+        given = {key: value for key, value in _environment(service).items() if key in names}
+        is_told = name in ("worker-cpu", "worker-gpu", "dag-processor", "scheduler")
+        assert given == ({key: f"${{{key}-}}" for key in names} if is_told else {}), name
+        assert ("./hooks:/hooks:ro" in service.get("volumes", ())) == is_told, name
+        if is_told:
+            assert set(_environment(SERVICES["triggerer"])) < set(_environment(service))
+            assert set(SERVICES["triggerer"]["volumes"]) < set(service["volumes"])
+
+
+def test_a_callback_has_the_time_that_an_alert_may_take() -> None:
+    from violence_ops import webhook
+    from violence_ops.stages import alert
+
+    longest = sum(webhook.PAUSES_S) + (len(webhook.PAUSES_S) + 1) * webhook._TIMEOUT_S + alert.HOOK_TIMEOUT_S
+    for name in ("worker-cpu", "worker-gpu"):
+        assert int(_environment(SERVICES[name])["AIRFLOW__CORE__TASK_SUCCESS_OVERTIME"]) > longest + 10
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_a_container_that_leaks_takes_no_other_with_it_and_none_leaves_dead_processes(name: str) -> None:
+    assert re.fullmatch(r"\d+[mg]|\$\{[A-Z_]+:-\d+g\}", SERVICES[name]["mem_limit"])
+    assert SERVICES[name]["init"] is True
 
 
 def test_every_variable_of_the_compose_file_is_in_the_example_and_empty_there() -> None:

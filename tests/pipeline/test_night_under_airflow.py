@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import shutil
 import time
 from collections.abc import Iterator
@@ -77,12 +78,27 @@ def night(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Night]:
     workspace = Workspace.open(root)
     synth.run(workspace.inbox, _CLIPS, seed=11, groups=_CLIPS, with_truth=False, duration_s=1.5)
     (workspace.inbox / "broken.mp4").write_text("no video")
-    stage.up(workspace, airflow_port=0, mlflow_port=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("VIOLENCE_OPS_ALERT_HOOK_COMMAND", json.dumps([str(_pager(root.parent))]))
+        stage.up(workspace, airflow_port=0, mlflow_port=0)
     try:
         with stage.api(workspace) as api:
             yield _run(workspace, api)
     finally:
         stage.down(workspace)
+
+
+def _pager(folder: Path) -> Path:
+    """A program that appends what it is told to `alerts.jsonl` beside it."""
+    program = folder / "page"
+    program.write_text(f"#!/bin/sh\nexec cat >> {folder / 'alerts.jsonl'}\n")
+    program.chmod(0o755)
+    return program
+
+
+def _alerts(workspace: Workspace, run_id: str) -> list[dict[str, Any]]:
+    told = (workspace.root.parent / "alerts.jsonl").read_text("utf-8").splitlines()
+    return [alert for alert in map(json.loads, told) if alert["run"] == run_id]
 
 
 def _run(workspace: Workspace, api: AirflowApi) -> Night:
@@ -240,6 +256,11 @@ def test_batches_that_are_stopped_fail_the_night_and_stop_no_other(night: Night)
         "seal": ["failed", "success"],  # of the covered camera
         "all_passed": ["upstream_failed"],
     }
+    alerts = _alerts(workspace, run_id)
+    assert sorted(alert["task"] for alert in alerts) == ["checkpoint", "checkpoint", "seal", "validate"]
+    assert all(alert["tries"] == 1 and alert["batch_id"] and alert["error"] for alert in alerts)
+    (stopped,) = [alert for alert in alerts if alert["task"] == "seal"]
+    assert "expectations" in stopped["error"]
     seen = status.run(workspace)
     assert len(seen.sealed) == len(before) + 1
     assert len(seen.open) == 3
@@ -311,8 +332,6 @@ def _retraining_started_by(api: AirflowApi, asset: str) -> dict[str, Any]:
 
 
 def test_passwords_are_private_and_in_no_log(night: Night) -> None:
-    import json
-
     file = services.password_file(night.workspace)
     assert file.stat().st_mode & 0o777 == 0o600
     secrets = json.loads(file.read_text("utf-8")).values()

@@ -273,11 +273,18 @@ def test_the_source_group_of_a_copy_that_is_known_already_is_no_news(workspace: 
     assert [label for label, _ in labels.effective_labels(workspace).values()] == ["Fight"]
 
 
-def test_at_most_max_clips_at_once_and_the_rest_next_time(new_workspace: Callable[..., Workspace]) -> None:
+def test_a_backlog_becomes_batches_of_max_clips_in_one_run(new_workspace: Callable[..., Workspace]) -> None:
     workspace = new_workspace(**{"ingest.max_clips": 2})
-    for name in "abc":
+    for name in "abcde":
         (workspace.inbox / f"{name}.mp4").write_bytes(name.encode())
-    assert (take_in(workspace).claimed, take_in(workspace).claimed) == (2, 1)
+    (workspace.inbox / "labels.csv").write_text("path,label\n" + "".join(f"{name}.mp4,Fight\n" for name in "abcde"))
+    (workspace.inbox / "copy_of_a.mp4").write_bytes(b"a")
+    result = take_in(workspace)
+    assert (result.claimed, result.duplicates, result.left, len(result.batch_ids)) == (5, 1, 0, 3)
+    clips = [clip for batch_id in result.batch_ids for clip in clips_of(workspace, batch_id).values()]
+    assert sorted((clip.source_path, clip.label) for clip in clips) == [(f"{name}.mp4", "Fight") for name in "abcde"]
+    assert [path.name for path in workspace.inbox.iterdir()] == [".gitkeep"]
+    assert take_in(workspace).batch_ids == []
 
 
 def test_shards_cover_the_batch_once(new_workspace: Callable[..., Workspace]) -> None:

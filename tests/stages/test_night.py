@@ -45,6 +45,20 @@ def test_a_batch_of_junk_stays_open_is_named_and_stops_no_other(workspace: Works
     assert {batch.batch_id for batch in workspace.sealed_batches()} == {good, junk}
 
 
+def test_a_night_beside_a_task_of_airflows_or_another_night_takes_nothing_and_says_so(
+    workspace: Workspace, clip_folder: Path
+) -> None:
+    shutil.copy(clip_folder / "clip0.mp4", workspace.inbox)
+    command = ["night", "--night", "2026-01-31", "--workspace", str(workspace.root)]
+    for shared in (True, False):
+        with workspace.lock("night", shared=shared):
+            done = CliRunner().invoke(app, command)
+        assert done.exit_code == 1
+        assert "Another night is at work" in done.stderr
+        assert (workspace.inbox / "clip0.mp4").is_file()
+    assert CliRunner().invoke(app, command).exit_code == 0
+
+
 @pytest.mark.parametrize("least", [1, 10])
 def test_the_verb_prints_one_json_document_and_ends_with_4_if_nothing_was_usable(
     workspace: Workspace, least: int

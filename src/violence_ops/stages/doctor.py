@@ -17,7 +17,7 @@ from violence_ops import services, versioning_remote
 from violence_ops.catalog import Catalog, is_unborn
 from violence_ops.deployment import is_gpu_work_elsewhere
 from violence_ops.errors import NoGpu, UserError
-from violence_ops.stages import extract_poses, notify, releases
+from violence_ops.stages import alert, extract_poses, notify, releases
 from violence_ops.workspace import Workspace
 
 _LEAST_DISK_GIB: Final = 5.0
@@ -68,7 +68,7 @@ def run(workspace: Path | None = None) -> DoctorResult:
     try:
         opened = Workspace.open(workspace)
         findings += [_writable(opened), _params(opened), _poses(opened), _disk(opened.root), _catalog(opened)]
-        findings += [_remote(opened), _champion(opened), _told(opened), *_services(opened)]
+        findings += [_remote(opened), _champion(opened), *_told(opened), *_services(opened)]
     except UserError as error:
         findings += [_weights(), _disk(Path.cwd()), Finding("workspace", "none here", workspace is None, str(error))]
     return DoctorResult(findings)
@@ -200,8 +200,13 @@ def _remote(workspace: Workspace) -> Finding:
     return _finding("DVC remote", lambda: versioning_remote.reached(workspace))
 
 
-def _told(workspace: Workspace) -> Finding:
-    return _finding("told of releases", lambda: ", ".join(one.name for one in notify.receivers(workspace)) or "nobody")
+def _told(workspace: Workspace) -> Iterator[Finding]:
+    yield _finding("told of releases", lambda: _names(notify.receivers(workspace)))
+    yield _finding("told of failures", lambda: _names(alert.receivers(workspace)))
+
+
+def _names(receivers: list[notify.Receiver]) -> str:
+    return ", ".join(receiver.name for receiver in receivers) or "nobody"
 
 
 def _champion(workspace: Workspace) -> Finding:

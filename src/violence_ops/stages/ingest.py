@@ -28,8 +28,8 @@ from violence_ops.workspace import Workspace
 @dataclass(slots=True)
 class IngestResult:
     """What a run took in, or with `dry_run` would take: new clips, `duplicates` of known ones, other files `quarantined` by reason.
-    `left` files and folders wait: still being written, closed to us, over `ingest.max_clips`, or not even to be put into
-    quarantine. `notices` are sentences about odd labels and files."""
+    `left` files and folders wait: still being written, closed to us, or not even to be put into quarantine. `notices` are sentences
+    about odd labels and files."""
 
     batch_ids: list[str] = field(default_factory=list)
     claimed: int = 0
@@ -62,7 +62,8 @@ class IngestResult:
 def run(
     workspace: Workspace, params: Params, *, night: date, dry_run: bool = False, progress: Progress | None = None
 ) -> IngestResult:
-    """Claim the inbox, exactly once also when two runs do it at the same time, and make one batch of what is new.
+    """Claim the inbox, exactly once also when two runs do it at the same time, and make batches of what is new: one, or where
+    there is more than `ingest.max_clips` several.
 
     Takes up what a killed run left behind. `dry_run` only reads the inbox, and says what a run would do with what lies there.
     Raises ServiceUnavailable if the catalog cannot be reached; nothing is lost then.
@@ -70,11 +71,26 @@ def run(
     if dry_run:
         return _foreseen(workspace, params, progress)
     result = IngestResult()
-    with (
-        open_catalog(workspace) as catalog,
-        claims.held(workspace, night.isoformat(), catalog) as (own, abandoned),
-    ):
-        _take(workspace, params, own, abandoned, result)
+    with open_catalog(workspace) as catalog:
+        while _take_and_sort(workspace, params, night, catalog, result, progress):
+            pass
+    result.notices = list(dict.fromkeys(result.notices))
+    # every open batch, so that one whose run was killed right here is seen by the stages after it
+    batches.write_batch_progress(workspace, "ingest", batches.chosen_batches(workspace, None))
+    return result
+
+
+def _take_and_sort(
+    workspace: Workspace,
+    params: Params,
+    night: date,
+    catalog: Catalog,
+    result: IngestResult,
+    progress: Progress | None,
+) -> bool:
+    """Make one batch of at most `ingest.max_clips`; returns whether there is more to take."""
+    with claims.held(workspace, night.isoformat(), catalog) as (own, abandoned):
+        is_more = _take(workspace, params, own, abandoned, result)
         for claim in (*abandoned, own):
             decision = claim.decision()
             if decision is None:
@@ -84,16 +100,13 @@ def run(
                 _keep(claim, kept)
             else:
                 claim.release(workspace)
-    # every open batch, so that one whose run was killed right here is seen by the stages after it
-    batches.write_batch_progress(workspace, "ingest", batches.chosen_batches(workspace, None))
-    return result
+    return is_more
 
 
 def _foreseen(workspace: Workspace, params: Params, progress: Progress | None) -> IngestResult:
     scan = inbox.scan(workspace.inbox, params.ingest.settle_s)
-    chosen = scan.drops[: params.ingest.max_clips]
     with open_catalog(workspace) as catalog:
-        found = intake.foresee(workspace, params, chosen, catalog, progress)
+        found = intake.foresee(workspace, params, scan.drops, catalog, progress)
     notices = scan.notices + found.notices
     if found.duplicates:
         notices.append(f"Duplicates, of clips that are known or of each other: {inbox.some(found.duplicates)}.")
@@ -101,7 +114,7 @@ def _foreseen(workspace: Workspace, params: Params, progress: Progress | None) -
         claimed=found.clips,
         duplicates=len(found.duplicates),
         quarantined=found.refused,
-        left=scan.left + found.closed + len(scan.drops) - len(chosen),
+        left=scan.left + found.closed,
         notices=notices,
         dry_run=True,
     )
@@ -115,10 +128,11 @@ def shards(workspace: Workspace, params: Params, batch_id: str) -> list[list[str
     return [clip_ids[start : start + size] for start in range(0, len(clip_ids), size)]
 
 
-def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[Claim], result: IngestResult) -> None:
+def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[Claim], result: IngestResult) -> bool:
     """Move what lies in the inbox into the claim, and take the rows that spoke of it out of the labels.csv files.
 
     One run at a time, so that none writes over another's table. A killed run may have left the rows of its files behind.
+    Returns whether there is more than the claim may hold.
     """
     with workspace.lock("inbox"):
         undecided = [claim for claim in (*abandoned, own) if claim.decision() is None]
@@ -128,13 +142,14 @@ def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[
         while chosen := list(islice(waiting, max(0, params.ingest.max_clips - len(own.drops)))):
             closed += own.take(workspace.inbox, chosen)
         inbox.spend(workspace.inbox, scan, [drop.source_path for drop in own.drops.values()])
-    result.left = scan.left + len(closed) + len(list(waiting))
+    result.left = scan.left + len(closed)
     result.notices += scan.notices
     for folder, count in Counter(os.path.relpath(path.parent, workspace.root) for path in closed).items():
         result.notices.append(
             f"{inbox.printable(folder)} keeps {count} of its files: give the pipeline's user the right to read them and to change "
             "that folder."
         )
+    return next(waiting, None) is not None
 
 
 def _carry_out(

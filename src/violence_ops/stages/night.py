@@ -5,13 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import date
-from typing import Any
+from typing import Any, Final
 
 from violence_ops.errors import ExpectationsFailed, UserError, WorkspaceError
 from violence_ops.params import Params
 from violence_ops.stages import annotate, batches, extract_poses, ingest, score, seal, shadow, validate
 from violence_ops.stages.batches import Progress
 from violence_ops.workspace import Workspace
+
+_BUSY: Final = (
+    "Another night is at work on the open batches (a task of nightly_ingestion in Airflow, or `violence-ops night`): wait for its end, "
+    "then run this again if anything is left."
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +50,14 @@ def run(workspace: Workspace, params: Params, *, night: date, progress: Progress
     """Ingest, then bring every open batch to its end, and those of any night whose sealing was not finished.
 
     One that has to stop stops no other; the shadow stops nothing. Raises ServiceUnavailable if an outside system cannot be reached;
-    the next run goes on there.
+    the next run goes on there. Raises WorkspaceError while another night is at work on the batches; tasks of Airflow's wait for
+    the end of this one.
     """
+    with workspace.lock("night", busy=_BUSY):
+        return _run(workspace, params, night, progress)
+
+
+def _run(workspace: Workspace, params: Params, night: date, progress: Progress | None) -> NightResult:
     taken = ingest.run(workspace, params, night=night, progress=progress).to_dict()
     found: dict[str, dict[str, Any]] = {}
     stopped = {}
