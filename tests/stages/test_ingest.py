@@ -330,12 +330,12 @@ def test_a_dry_run_takes_nothing_and_says_what_a_run_would_do(workspace: Workspa
         assert getattr(done, figure) == getattr(found, figure), figure
 
 
-def test_a_dry_run_counts_what_is_over_the_limit_as_left(new_workspace: Callable[..., Workspace]) -> None:
+def test_a_dry_run_counts_a_backlog_that_needs_several_batches(new_workspace: Callable[..., Workspace]) -> None:
     workspace = new_workspace(**{"ingest.max_clips": 2})
     for name in "abc":
         (workspace.inbox / name).write_bytes(name.encode())
     found = ingest.run(workspace, workspace.params(), night=NIGHT, dry_run=True)
-    assert (found.claimed, found.left) == (2, 1)
+    assert (found.claimed, found.left) == (3, 0)
 
 
 def test_a_dry_run_counts_files_of_a_closed_folder_as_left(workspace: Workspace, close: Callable[[Path], None]) -> None:
