@@ -144,9 +144,9 @@ def _plain(content: dict[str, Any]) -> Iterator[str]:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on stderr, fed by `(what, done, total)`."""
+    """A progress bar on stderr, fed by `(what, done, total)`; nothing where that is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr, transient=True) as bars:
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_interactive) as bars:
         task = bars.add_task("starting", total=None)
 
         def advance(what: str, done: int, total: int) -> None:
