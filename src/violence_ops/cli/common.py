@@ -60,7 +60,12 @@ stderr = Console(stderr=True)
 
 CLIP: Final = "A clip's id, 4 or more of its first digits, or the path under which it arrived."
 WorkspaceOption = Annotated[
-    Path | None, typer.Option("--workspace", "-w", help="The workspace; default: the one around the current folder.")
+    Path | None,
+    typer.Option(
+        "--workspace",
+        "-w",
+        help="The workspace; default: $VIOLENCE_OPS_WORKSPACE, else the one around the current folder.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 SetOption = Annotated[
