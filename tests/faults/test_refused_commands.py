@@ -71,7 +71,7 @@ def replaced(path: Path, content: bytes) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("label", "sentence"),
-    [(None, "No sealed batch holds a labelled clip"), ("Fight", "All 24 clips to train on are Fight: label clips of the other class")],
+    [(None, "No sealed batch holds a labelled clip"), ("Fight", "All clips to train on (24) are Fight: label clips of the other class")],
     ids=["no label", "one class"],
 )  # fmt: skip
 def test_a_dataset_without_two_classes(
@@ -136,7 +136,7 @@ def test_a_stale_holdout(site: Workspace) -> None:
     gate.run(site, site.params())
     said = refused(site, "gate", code=3)
     assert "The gate says undecided" in said
-    assert "1 of its clips have another label by now" in said
+    assert "1 of its clips has another label by now" in said
     labels.run(site, clip.clip_id, clip.label or "", by="ada")
 
 

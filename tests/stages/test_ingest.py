@@ -171,7 +171,7 @@ def test_files_that_are_still_written_wait_for_the_next_run(new_workspace: Calla
     assert (result.batch_ids, result.left) == ([], 3)
     assert len(list(workspace.inbox.iterdir())) == 5
     (notice,) = result.notices
-    assert notice.startswith("3 files are left for the next run, because they may still be being written")
+    assert notice.startswith("3 files are left for the next run, perhaps still being written")
     assert notice.endswith("3600 s: ingest.settle_s): upload.mp4.part, x.tmp, young.mp4.")
 
 

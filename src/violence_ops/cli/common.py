@@ -141,7 +141,8 @@ def _plain(content: dict[str, Any]) -> Iterator[str]:
     width = max((len(key) for key in content), default=0)
     for key, value in content.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
+            counts = all(isinstance(one, int) for one in value.values())
+            value = ", ".join(f"{one} {name}" if counts else f"{name} {one}" for name, one in value.items()) or "none"
         elif isinstance(value, (list, tuple)):
             value = ", ".join(map(str, value)) or "none"
         yield f"{key.replace('_', ' '):<{width}}  {'none' if value is None else value}"

@@ -13,6 +13,7 @@ from typing import Final
 from violence_ops.errors import UsageError
 from violence_ops.stages import synth
 from violence_ops.stages.batches import is_video
+from violence_ops.wording import counted
 
 CLIPS: Final = (64, 24)
 """Labelled synthetic clips of the first and the second night."""
@@ -73,7 +74,7 @@ def _real(source: Path, nights: tuple[Path, Path]) -> tuple[int, int]:
     groups = sorted({row["source_group"] for row in rows})
     if len(groups) < 6:
         raise UsageError(
-            f"{source} has clips of {len(groups)} source groups: the demo needs 6 to train, validate and evaluate."
+            f"{source} has clips of {counted(len(groups), 'source group')}: the demo needs 6 to train, validate and evaluate."
         )
     late = set(groups[2::3])
     for night, chosen in zip(nights, (set(groups) - late, late), strict=True):
@@ -103,7 +104,7 @@ def _rows(source: Path) -> list[dict[str, str]]:
         missing = [row["path"] for row in rows if not (source / row["path"]).is_file()]
         if missing:
             raise UsageError(
-                f"{table} names {missing[0]}, which is not there ({len(missing)} such rows): mend the table."
+                f"{table} names {missing[0]}, which is not there ({counted(len(missing), 'such row')}): mend the table."
             )
         return [row | {"source_group": row.get("source_group") or row["path"]} for row in rows]
     files = sorted(path for path in source.glob("*/*") if is_video(path))

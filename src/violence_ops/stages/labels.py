@@ -19,6 +19,7 @@ from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels_file import LabelSource, checked_label, in_force, record
 from violence_ops.stages.who import named
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 
@@ -96,7 +97,9 @@ def give(workspace: Workspace, wanted: Mapping[str, Label], by: str) -> int | No
     version = record(workspace, wanted, by)
     with open_catalog(workspace) as catalog:
         catalog.set_labels(wanted)
-    message = f"Labels of {len(wanted)} clips by {printable(by)}" + (f", version {version}" if version else "")
+    message = f"Labels of {counted(len(wanted), 'clip')} by {printable(by)}" + (
+        f", version {version}" if version else ""
+    )
     versioning.git_commit(workspace, [workspace.labels_file], message)
     return version
 
