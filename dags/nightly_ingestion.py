@@ -4,6 +4,7 @@
 | task | what it does |
 |---|---|
 | **ingest** | claims the inbox as it is now, also if an old run is cleared, as batches of `ingest.max_clips` at most; every file exactly once, known bytes and unusable files go to quarantine |
+| **enough_labels** | in a night without a batch: have people labelled enough clips since the last training? Then it announces *labels* |
 | **validate** | decodes every clip of a shard in a process that can be killed; bad ones go to quarantine |
 | **checkpoint** | a batch's clips table must meet the expectations (Great Expectations); the data docs show the result |
 | **passed** | the shards of the batches that do go on; **all_passed** fails the run where one does not |
@@ -13,9 +14,10 @@
 | **seal** | checks a batch's poses, tracks and predictions, merges, versions with DVC and a git tag, announces it |
 
 Every task can be run again at any time: what is done already is skipped, and the sealed batch is the same, byte for byte.
-A night with nothing to do ends green with everything after *ingest* skipped. A run also goes on with all that earlier ones left
-open: files that were claimed, batches that lack a shard or are half sealed. A batch that fails an expectation stays open without
-stopping others: fix the cause, and the next night finishes it, or clear its checkpoint or seal. Until then every night ends as failed.
+A night with nothing to do ends green with everything after *ingest* skipped, unless there are enough labels. A run also goes on with
+all that earlier ones left open: files that were claimed, batches that lack a shard or are half sealed. A batch that fails an
+expectation stays open without stopping others: fix the cause, and the next night finishes it, or clear its checkpoint or seal. Until
+then every night ends as failed.
 
 Trigger it by hand for a night of your choice (field *night*). While `violence-ops night` is at work, tasks wait for its end.
 """
@@ -23,16 +25,19 @@ Trigger it by hand for a night of your choice (field *night*). While `violence-o
 from datetime import date, timedelta
 
 from airflow.sdk import CronTriggerTimetable, Param, TriggerRule, dag, task, task_group
+from airflow.sdk.exceptions import AirflowSkipException
 
 from violence_ops.orchestration import (
     BATCHES,
     GPU,
+    LABELS,
     VERSIONING,
     default_args,
     night_of,
     night_stage,
     open_shards,
     params,
+    stage,
 )
 
 
@@ -55,6 +60,12 @@ def nightly_ingestion():
     def ingest(params, dag_run):
         night_stage("ingest", night=date.fromisoformat(params["night"] or night_of(dag_run)))
         return open_shards()
+
+    @task(outlets=[LABELS])
+    def enough_labels(shards):
+        # the sealing of a batch announces what starts a retraining anyway
+        if shards or not stage("train.worth_while")["yes"]:
+            raise AirflowSkipException("This night has a batch, or too few labels are new.")
 
     @task
     def validate(shard):
@@ -104,6 +115,7 @@ def nightly_ingestion():
         outlet_events[BATCHES].extra = {"batches": [batch_id]}
 
     shards = ingest()
+    enough_labels(shards)
     batch_ids = batches(shards)
     validated = validate.expand(shard=shards)
     validated >> batch_ids

@@ -1,18 +1,19 @@
 """
 ### Retraining: new sealed batches become a candidate
 
-Started by the asset *batches*, or by *drift*. When enough labelled clips are new since the last training (`train.min_new_clips`; one
-after drift), the training set is assembled from all sealed batches (whole source groups, nothing of a holdout), a model is trained, and its version is
-registered as *candidate*. Otherwise the run ends green with the rest skipped.
+Started by the asset *batches*, by *drift*, or, in a night without a batch, by *labels*. When enough labelled clips are new since the
+last training (`train.min_new_clips`; one after drift), the training set is assembled from all sealed batches (whole source groups,
+nothing of a holdout), a model is trained, and its version is registered as *candidate*. Otherwise the run ends green with the rest
+skipped.
 """
 
 from airflow.sdk import dag, task
 
-from violence_ops.orchestration import BATCHES, CANDIDATE, DRIFT, GPU, VERSIONING, default_args, stage
+from violence_ops.orchestration import BATCHES, CANDIDATE, DRIFT, GPU, LABELS, VERSIONING, default_args, stage
 
 
 @dag(
-    schedule=(BATCHES | DRIFT),
+    schedule=(BATCHES | DRIFT | LABELS),
     catchup=False,
     max_active_runs=1,
     default_args=default_args(),

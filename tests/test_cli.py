@@ -36,6 +36,11 @@ def test_wrong_usage_exits_with_2(arguments: list[str], tmp_path: Path) -> None:
     assert "Traceback" not in done.stderr
 
 
+def test_stderr_is_empty_where_it_is_no_terminal_and_nothing_went_wrong(workspace: Workspace) -> None:
+    done = run("check", cwd=workspace.root)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
 def test_outside_a_workspace_one_sentence_says_what_to_do(tmp_path: Path) -> None:
     done = run("status", cwd=tmp_path)
     assert done.returncode == 1

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import fields
+from pathlib import Path
+
 import pytest
 
-from violence_ops.deployment import compute_device, has_password, without_password
+from violence_ops.deployment import Deployment, compute_device, has_password, without_password
 from violence_ops.errors import UsageError, UserError
 from violence_ops.recognition.model import device
 from violence_ops.stages import extract_poses
@@ -31,6 +35,17 @@ def test_a_gpu_worker_without_a_gpu_finds_no_poses_and_trains_nothing(
 def test_a_gpu_that_params_ask_for_and_that_is_not_there_is_said(workspace: Workspace) -> None:
     with pytest.raises(UserError, match=r"this process sees none.*pose\.device to cpu"):
         extract_poses.open_source(workspace.params({"pose.device": "cuda"}).pose)
+
+
+def test_the_documented_variables_are_those_that_the_source_reads() -> None:
+    root = Path(__file__).parents[1]
+    source = "\n".join(path.read_text("utf-8") for path in (root / "src").rglob("*.py"))
+    read = set(re.findall(r'(?:environ(?:\.get\(|\[)|envvar=)"(VIOLENCE_OPS_\w+)"', source))
+    read |= {f"VIOLENCE_OPS_{each.name.upper()}" for each in fields(Deployment)}
+    rows = re.findall(
+        r"^\| `(VIOLENCE_OPS_\w+)` \|", (root / "docs" / "architecture.md").read_text("utf-8"), re.MULTILINE
+    )
+    assert sorted(rows) == sorted(read)
 
 
 def test_the_processor_can_be_asked_for_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,6 +32,9 @@ BATCHES: Final = Asset("batches")
 CANDIDATE: Final = Asset("candidate")
 """A registered candidate; the extra of an event is `{"model_version": ..., "run_id": ...}`."""
 
+LABELS: Final = Asset("labels")
+"""Labels that people gave, enough for a retraining, in a night that brought no batch; an event has no extra."""
+
 DRIFT: Final = Asset("drift")
 """Nights unlike the champion's training clips that ask for a retraining; the extra of an event is `{"batches": [ids]}`."""
 

@@ -363,9 +363,13 @@ class Workspace:
     def shadows(self) -> Path:
         return self.cache / "shadow"
 
+    @property
+    def thumbnails(self) -> Path:
+        return self.overlays / "thumbnails"
+
     def thumbnail(self, clip_id: str) -> Path:
         """A clip's small picture for reports; it can be made again at any time."""
-        return self.overlay(clip_id, ".jpg").parent / "thumbnails" / f"{clip_id}.jpg"
+        return self.thumbnails / f"{check_clip_id(clip_id)}.jpg"
 
     # progress that dvc.yaml tracks
     def write_progress(self, stage: str, content: Mapping[str, Any]) -> Path:

@@ -94,7 +94,7 @@ def test_a_shard_goes_from_poses_to_score_on_its_own(dags: dict[str, Any]) -> No
     dag = dags["nightly_ingestion"]
     per_batch = {"batches", "checkpoint", "passed", "all_passed", "to_seal", "seal"}
     per_shard = {"validate", "shard.extract_poses", "shard.annotate", "shard.score"}
-    assert set(dag.task_ids) == {"ingest"} | per_batch | per_shard
+    assert set(dag.task_ids) == {"ingest", "enough_labels"} | per_batch | per_shard
     assert dag.get_task("batches").upstream_task_ids >= {"validate"}
     assert dag.get_task("checkpoint").upstream_task_ids == {"batches"}
     mapped_over = {"passed"}
@@ -163,12 +163,31 @@ def test_assets_chain_the_dags(dags: dict[str, Any]) -> None:
         for task in dag.tasks
         for asset in task.outlets
     }
-    assert made_by == {"batches": "nightly_ingestion.seal", "candidate": "retraining.train", "drift": "drift.ask"}
+    assert made_by == {
+        "batches": "nightly_ingestion.seal",
+        "labels": "nightly_ingestion.enough_labels",
+        "candidate": "retraining.train",
+        "drift": "drift.ask",
+    }
     for dag_id, asset in (("drift", "batches"), ("shadow", "batches"), ("gated_evaluation", "candidate")):
         assert [each.name for each in dags[dag_id].timetable.asset_condition.objects] == [asset]
     either = dags["retraining"].timetable.asset_condition
     assert type(either).__name__ == "AssetAny"
-    assert {each.name for each in either.objects} == {"batches", "drift"}
+    assert {each.name for each in either.objects} == {"batches", "drift", "labels"}
+
+
+@pytest.mark.parametrize(
+    ("shards", "worth_while", "announced"), [([], True, True), ([], False, False), ([{"batch_id": "b"}], True, False)]
+)
+def test_only_a_night_without_a_batch_announces_labels_and_only_if_enough_are_new(
+    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, shards: list[Any], worth_while: bool, announced: bool
+) -> None:
+    enough_labels = dags["nightly_ingestion"].get_task("enough_labels").python_callable
+    monkeypatch.setitem(
+        enough_labels.__globals__, "stage", lambda name: {"train.worth_while": {"yes": worth_while}}[name]
+    )
+    with nullcontext() if announced else pytest.raises(AirflowSkipException):
+        enough_labels(shards)
 
 
 @pytest.mark.parametrize(("started_by", "drifted"), [("batches", False), ("drift", True), (None, False)])

@@ -98,7 +98,7 @@ def test_a_sweep_that_loses_mlflow_ends_with_the_best_settings_that_it_has_found
         sweep.run(workspace, params, trials=4)
     assert len(tried) == 2, "it went on without MLflow"
     best = tried.index(max(tried))
-    assert f"of 2 trials that were trained until then trial {best} is the best (validation F1 " in str(lost.value)
+    assert f"of 2 trials trained until then trial {best} is the best (validation F1 " in str(lost.value)
     assert f"`violence-ops train -S train.learning_rate={tried[best][1]} -S train.weight_decay=" in str(lost.value)
 
 

@@ -71,7 +71,7 @@ def replaced(path: Path, content: bytes) -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("label", "sentence"),
-    [(None, "No sealed batch holds a labelled clip"), ("Fight", "All 24 clips to train on are Fight: label clips of the other class")],
+    [(None, "No sealed batch holds a labelled clip"), ("Fight", "All clips to train on (24) are Fight: label clips of the other class")],
     ids=["no label", "one class"],
 )  # fmt: skip
 def test_a_dataset_without_two_classes(
@@ -131,7 +131,7 @@ def test_a_stale_holdout(site: Workspace) -> None:
     clip = holdout.held_out(site)[0]
     labels.run(site, clip.clip_id, "NonFight" if clip.label == "Fight" else "Fight", by="ada")
     evaluate.run(site, site.params(), candidate="1", force=True)
-    assert "1 of its clips have another label by now" in " ".join(gate.run(site, site.params()).reasons)
+    assert "1 of its clips has another label by now" in " ".join(gate.run(site, site.params()).reasons)
     assert "The gate says undecided" in refused(site, "gate", code=3)
     labels.run(site, clip.clip_id, clip.label or "", by="ada")
 

@@ -76,7 +76,7 @@ def test_a_corrected_label_of_the_holdout_is_judged_anew_and_nothing_is_trained_
     assert _ran(run(workspace, "dvc", "repro", "--single-item", *LEARNING)) == ["assemble", "evaluate", "gate"]
     found = json.loads(workspace.report("1-vs-none").evaluation.read_text())
     assert found["checks"]["relabelled"] == [held.clip_id]
-    assert "1 of its clips have another label" in workspace.report("1-vs-none").gate.read_text()
+    assert "1 of its clips has another label" in workspace.report("1-vs-none").gate.read_text()
     assert _ran(run(workspace, "dvc", "repro", "--single-item", *LEARNING)) == []
     assert not set(LEARNING) & json.loads(run(workspace, "dvc", "status", "--json")).keys()
 

@@ -379,6 +379,17 @@ def test_overlays_are_of_one_clip_and_show_what_it_has_now(sealed: Workspace, wi
     }
 
 
+def test_small_pictures_of_reports_count_as_no_overlays_and_those_of_unknown_clips_are_found(
+    sealed: Workspace, with_overlays: list[ClipRecord]
+) -> None:
+    sealed.thumbnails.mkdir()
+    sealed.thumbnail(with_overlays[0].clip_id).write_bytes(b"a picture")
+    result = check.run(sealed, sealed.params())
+    assert (result.clean, result.overlays) == (True, 3)
+    sealed.thumbnail("f" * 20).write_bytes(b"a picture")
+    assert the_only(sealed).items == (f"overlays/thumbnails/{'f' * 20}.jpg",)
+
+
 @pytest.mark.slow
 def test_the_remedies_mend_overlays(sealed: Workspace, with_overlays: list[ClipRecord]) -> None:
     spoil(sealed, with_overlays)

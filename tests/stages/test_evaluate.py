@@ -176,7 +176,7 @@ def _a_stale_holdout_is_undecided(workspace: Workspace, params: Params) -> None:
     labels.run(workspace, clip.clip_id, "NonFight" if clip.label == "Fight" else "Fight", by="ada")
     evaluate.run(workspace, params)
     verdict = gate.run(workspace, params)
-    assert any("1 of its clips have another label by now" in reason for reason in verdict.reasons)
+    assert any("1 of its clips has another label by now" in reason for reason in verdict.reasons)
     # the ledger is for good, so that it names no clip that may have to be forgotten
     assert clip.clip_id not in workspace.ledger.read_text() + Path(verdict.report).with_name("gate.json").read_text()
     labels.run(workspace, clip.clip_id, clip.label or "", by="ada")

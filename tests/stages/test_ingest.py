@@ -171,7 +171,7 @@ def test_files_that_are_still_written_wait_for_the_next_run(new_workspace: Calla
     assert (result.batch_ids, result.left) == ([], 3)
     assert len(list(workspace.inbox.iterdir())) == 5
     (notice,) = result.notices
-    assert notice.startswith("3 files are left for the next run, because they may still be being written")
+    assert notice.startswith("3 files are left for the next run, perhaps still being written")
     assert notice.endswith("3600 s: ingest.settle_s): upload.mp4.part, x.tmp, young.mp4.")
 
 
@@ -319,8 +319,8 @@ def test_a_dry_run_takes_nothing_and_says_what_a_run_would_do(workspace: Workspa
     assert list(quarantine.entries(workspace)) == []
     said = list(found.lines())
     assert said[:4] == [
-        "would claim  1 new clips",
-        "duplicates   2 files would be noted and removed: their bytes are kept already",
+        "would claim  1 new clip",
+        "duplicates   2 files would be noted and removed: the bytes are kept already",
         "quarantine   2 not_a_regular_file, 1 unsafe_name",
         "would leave  1",
     ]

@@ -96,7 +96,7 @@ def test_a_clip_taken_back_between_validation_and_poses_keeps_its_batch_open_unt
 ) -> None:
     batch_id, params = refused["batch_id"], workspace.params()
     assert retry.run(workspace, reason="timeout").batch == [refused["clip_id"]]
-    with pytest.raises(WorkspaceError, match=r"1 clips of batch .* are not validated yet: run `violence-ops validate`"):
+    with pytest.raises(WorkspaceError, match=r"1 clip of batch .* still to be validated: run `violence-ops validate`"):
         seal.run(workspace, params)
     assert validate.run(workspace, params, batch_id=batch_id).accepted == 1
     write_annotations(workspace, batch_id)
@@ -124,7 +124,7 @@ def test_a_night_under_way_is_sealed_as_it_is_and_the_clip_goes_to_the_inbox_the
 
     said = call(workspace, "retry")
     assert "0 clips refused for timeout went back to the inbox, 0 to their open batch." in said
-    assert "1 wait in quarantine because their night is under way: once it is sealed, `violence-ops retry" in said
+    assert "1 waits in quarantine because of a night that is under way: once it is sealed, `violence-ops retry" in said
     assert seal.run(workspace, workspace.params()).batch_ids == [batch_id]
     found = retry.run(workspace, reason="timeout")
     assert (found.inbox, found.waiting) == ([again], [])

@@ -430,7 +430,7 @@ def test_of_an_older_cvat_export_with_the_verdict_filled_in_only_contradictions_
     said = {one["clip_id"]: one["verdict"] for one in manifest["clips"]}
     for clip_id, verdict in said.items():
         answered_in_cvat(tmp_path / "out" / f"{clip_id}.xml", verdict)
-    with pytest.raises(UsageError, match="no answer that counts: they say what the model says"):
+    with pytest.raises(UsageError, match="no answer that counts, no more than what the model says"):
         review_import.run(workspace, tmp_path / "out", by="bob")
     answered_in_cvat(tmp_path / "out" / f"{clips[0].clip_id}.xml", other(said[clips[0].clip_id]))
     result = review_import.run(workspace, tmp_path / "out", by="bob")
@@ -473,7 +473,7 @@ def test_the_same_answers_exported_again_do_not_undo_what_was_said_of_a_clip_sin
     changed = [annotated(first, (1, "Fight")), later, annotated(third, (1, "Fight"))]
     result = review_import.run(workspace, write_export(tmp_path / "b.json", changed), by="ann")
     assert (result.answered, result.taken_before) == (2, 1)
-    assert "1 answers were left out: they are unchanged since an earlier import." in result.lines()
+    assert "1 answer was left out, unchanged since an earlier import." in result.lines()
     found = labels.effective_labels(workspace)
     assert (found[clip_id][0], found[other_id][0]) == ("NonFight", "NonFight")
 
@@ -884,5 +884,5 @@ def test_of_a_forgotten_clip_no_review_knows_and_answers_about_it_are_left_out(
     assert (result.answered, result.gone, result.version) == (0, 1, None)
     result = review_import.run(workspace, write_export(tmp_path / "all.json", tasks), by="ann")
     assert (result.answered, result.gone) == (2, 1)
-    assert "1 answers were left out: their clips are no longer in this workspace." in result.lines()
+    assert "1 answer was left out, of clips that are no longer in this workspace." in result.lines()
     assert clip_id not in workspace.labels_file.read_text()

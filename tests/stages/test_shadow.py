@@ -247,6 +247,6 @@ def test_disagreements_are_counted_listed_by_distance_and_held_against_labels() 
     assert [clip.clip_id for clip in found.disagreements] == ["a", "b"]
     assert (found.labelled, found.shadow_right) == (1, 0)
     assert sentence(found) == (
-        "In shadow, version 2 gave the champion's verdict on 1 of 3 clips of 1 night (33%); it said Fight 1 times, the champion "
-        "1 times. Of the clips they differ on 1 have a label: the shadow is right on 0."
+        "In shadow, version 2 gave the champion's verdict on 1 of 3 clips of 1 night (33%); it said Fight 1 time, the champion "
+        "1 time. Of the clips they differ on 1 has a label: the shadow is right on 0."
     )

@@ -26,6 +26,7 @@ from violence_ops.cli.common import (
     stderr,
 )
 from violence_ops.errors import UsageError
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 
@@ -175,7 +176,7 @@ def synth(
     """Make labelled synthetic clips with ground truth, ready to drop into an inbox."""
     from violence_ops.stages import synth as stage
 
-    with stderr.status(f"making {clips + unlabelled} clips"):
+    with stderr.status(f"making {counted(clips + unlabelled, 'clip')}"):
         result = stage.run(directory, clips=clips, seed=seed, groups=groups, unlabelled=unlabelled)
     show(result, as_json)
 

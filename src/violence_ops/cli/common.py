@@ -60,7 +60,12 @@ stderr = Console(stderr=True)
 
 CLIP: Final = "A clip's id, 4 or more of its first digits, or the path under which it arrived."
 WorkspaceOption = Annotated[
-    Path | None, typer.Option("--workspace", "-w", help="The workspace; default: the one around the current folder.")
+    Path | None,
+    typer.Option(
+        "--workspace",
+        "-w",
+        help="The workspace; default: $VIOLENCE_OPS_WORKSPACE, else the one around the current folder.",
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 SetOption = Annotated[
@@ -146,7 +151,8 @@ def _plain(content: dict[str, Any]) -> Iterator[str]:
     width = max((len(key) for key in content), default=0)
     for key, value in content.items():
         if isinstance(value, dict):
-            value = ", ".join(f"{name} {count}" for name, count in value.items()) or "none"
+            counts = all(isinstance(one, int) for one in value.values())
+            value = ", ".join(f"{one} {name}" if counts else f"{name} {one}" for name, one in value.items()) or "none"
         elif isinstance(value, (list, tuple)):
             value = ", ".join(map(str, value)) or "none"
         yield f"{key.replace('_', ' '):<{width}}  {'none' if value is None else value}"
@@ -154,9 +160,9 @@ def _plain(content: dict[str, Any]) -> Iterator[str]:
 
 @contextmanager
 def progress_bar() -> Iterator[Callable[[str, int, int], None]]:
-    """A progress bar on stderr, fed by `(what, done, total)`."""
+    """A progress bar on stderr, fed by `(what, done, total)`; nothing where that is no terminal."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=stderr, transient=True) as bars:
+    with Progress(*columns, console=stderr, transient=True, disable=not stderr.is_interactive) as bars:
         task = bars.add_task("starting", total=None)
 
         def advance(what: str, done: int, total: int) -> None:

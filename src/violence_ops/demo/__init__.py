@@ -146,5 +146,5 @@ def _texts(value: Any) -> list[str]:
     if isinstance(value, list):
         return [str(item) for item in value] or ["none"]
     if isinstance(value, dict):
-        return [", ".join(f"{name} {count}" for name, count in value.items()) or "none"]
+        return [", ".join(f"{count} {name}" for name, count in value.items()) or "none"]
     return [f"{value:.3f}" if isinstance(value, float) else "none" if value is None else str(value)]

@@ -14,6 +14,7 @@ from violence_ops import ledger, services, versioning
 from violence_ops.demo.drops import Drop
 from violence_ops.folders import Batch
 from violence_ops.stages import batches, quarantine, releases, reports
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 
@@ -44,8 +45,8 @@ class Night:
 
 def dropped(drop: Drop) -> str:
     """What is in a drop, in words."""
-    again = f", {drop.duplicates} that were there before" if drop.duplicates else ""
-    return f"{drop.good} new clips{again} and {len(drop.broken)} broken files in the inbox"
+    again = f", {counted(drop.duplicates, 'that was', 'that were')} there before" if drop.duplicates else ""
+    return f"{counted(drop.good, 'new clip')}{again} and {counted(len(drop.broken), 'broken file')} in the inbox"
 
 
 def night(workspace: Workspace, date: str, drop: Drop, approver: str | None) -> Night:
@@ -66,7 +67,7 @@ def night(workspace: Workspace, date: str, drop: Drop, approver: str | None) -> 
         candidate_f1=report.candidate.metrics.f1,
         champion_before=report.champion_version,
         champion_f1=report.champion.metrics.f1 if report.champion else None,
-        holdout=f"{report.holdout.version} ({len(report.clips)} clips)",
+        holdout=f"{report.holdout.version} ({counted(len(report.clips), 'clip')})",
         verdict=verdict["verdict"],
         reasons=verdict["reasons"],
         approved_by=approver,

@@ -13,6 +13,7 @@ from typing import Final
 from violence_ops.errors import UsageError
 from violence_ops.stages import synth
 from violence_ops.stages.batches import is_video
+from violence_ops.wording import counted
 
 CLIPS: Final = (64, 24)
 """Labelled synthetic clips of the first and the second night."""
@@ -104,7 +105,7 @@ def _rows(source: Path) -> list[dict[str, str]]:
     groups = {row["source_group"] for row in rows}
     if len(groups) < _LEAST_GROUPS:
         raise UsageError(
-            f"{source} has clips of {len(groups)} source groups: the demo needs {_LEAST_GROUPS} to train, validate and evaluate."
+            f"{source} has clips of {counted(len(groups), 'source group')}: the demo needs {_LEAST_GROUPS} to train, validate and evaluate."
         )
     return rows
 
@@ -118,7 +119,7 @@ def _read(source: Path) -> list[dict[str, str]]:
         missing = [row["path"] for row in rows if not (source / row["path"]).is_file()]
         if missing:
             raise UsageError(
-                f"{table} names {missing[0]}, which is not there ({len(missing)} such rows): mend the table."
+                f"{table} names {missing[0]}, which is not there ({counted(len(missing), 'such row')}): mend the table."
             )
         return [row | {"source_group": row.get("source_group") or row["path"]} for row in rows]
     files = sorted(path for path in source.glob("*/*") if is_video(path))

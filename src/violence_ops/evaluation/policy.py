@@ -12,6 +12,7 @@ from typing import Final
 
 from violence_ops.evaluation.records import Check, Confusion, DataChecks, Evaluation, Leakage, Outcome, Slice, Verdict
 from violence_ops.params import GateParams
+from violence_ops.wording import counted
 
 MIN_GROUPS: Final = 5
 """With fewer source groups a bootstrap over them says little of the next camera."""
@@ -65,11 +66,11 @@ def _same_holdout(evaluation: Evaluation) -> Check:
     if relabelled := evaluation.checks.relabelled:
         return Check(
             name="holdout", outcome="undecided",
-            sentence=f"Holdout {evaluation.holdout.version} is stale, {len(relabelled)} of its clips have another label by now: freeze another with `violence-ops holdout freeze`, then run `violence-ops evaluate`.",
+            sentence=f"Holdout {evaluation.holdout.version} is stale, {counted(len(relabelled), 'of its clips has', 'of its clips have')} another label by now: freeze another with `violence-ops holdout freeze`, then run `violence-ops evaluate`.",
         )  # fmt: skip
     return Check(
         name="holdout", outcome="pass",
-        sentence=f"Judged on holdout {evaluation.holdout.version}, revision {revision}, {len(evaluation.clips)} clips.",
+        sentence=f"Judged on holdout {evaluation.holdout.version}, revision {revision}, {counted(len(evaluation.clips), 'clip')}.",
     )  # fmt: skip
 
 
@@ -96,7 +97,7 @@ def _shared(leakage: Leakage) -> str:
     counts = [
         (len(leakage.clip_ids), "clip"), (len(leakage.source_groups), "source group"), (len(leakage.near_duplicates), "near-duplicate"),
     ]  # fmt: skip
-    return " and ".join(f"{count} {word}{'' if count == 1 else 's'}" for count, word in counts if count)
+    return " and ".join(counted(count, word) for count, word in counts if count)
 
 
 def _support(evaluation: Evaluation, policy: GateParams) -> Check:
@@ -106,7 +107,7 @@ def _support(evaluation: Evaluation, policy: GateParams) -> Check:
     enough = min(fights, others) >= policy.min_clips and groups >= MIN_GROUPS
     return Check(
         name="support", outcome="pass" if enough else "undecided",
-        sentence=f"The holdout has {fights} Fight and {others} NonFight clips of {groups} source group{'' if groups == 1 else 's'}; {policy.min_clips} of each label (gate.min_clips) and {MIN_GROUPS} source groups are wanted.",
+        sentence=f"The holdout has {fights} Fight and {others} NonFight clips of {counted(groups, 'source group')}; {policy.min_clips} of each label (gate.min_clips) and {MIN_GROUPS} source groups are wanted.",
     )  # fmt: skip
 
 
@@ -142,8 +143,8 @@ def _difference(evaluation: Evaluation, policy: GateParams) -> Check:
     wanted, worst = policy.min_f1_difference, policy.min_f1_difference - policy.max_interval_loss
     figures = (
         f"The F1 difference to the champion is {found.f1:+.3f} ({found.confidence:.0%} interval {interval.lower:+.3f} to "
-        f"{interval.upper:+.3f}, the wider at each end of one over {interval.units} source groups and one over "
-        f"{found.by_clip.units} clips; clips that only the candidate has right: {found.only_candidate_right}, only the champion: "
+        f"{interval.upper:+.3f}, the wider at each end of one over {counted(interval.units, 'source group')} and one over "
+        f"{counted(found.by_clip.units, 'clip')}; clips that only the candidate has right: {found.only_candidate_right}, only the champion: "
         f"{found.only_champion_right}, McNemar p = {found.mcnemar_p:.3f})"
     )
     outcome: Outcome
@@ -180,7 +181,7 @@ def _slices(evaluation: Evaluation, policy: GateParams) -> Check:
         ruling = (
             "more than chance explains"
             if proven
-            else f"maybe by chance among {len(judged)} slices or of fewer than {MIN_GROUPS} source groups"
+            else f"maybe by chance among {counted(len(judged), 'slice')} or of fewer than {MIN_GROUPS} source groups"
         )
         return Check(
             name="slices", outcome="refuse" if proven else "undecided",
@@ -190,7 +191,7 @@ def _slices(evaluation: Evaluation, policy: GateParams) -> Check:
     chance = ", so few clips that it may well be chance" if large else ""
     return Check(
         name="slices", outcome="pass",
-        sentence=f"In the {len(judged)} slices with at least {policy.min_slice_clips} clips the largest loss is {max(0.0, largest):.3f}{chance}; {policy.max_slice_loss:.2f} is the limit (gate.max_slice_loss).",
+        sentence=f"In the {counted(len(judged), 'slice')} with at least {counted(policy.min_slice_clips, 'clip')} the largest loss is {max(0.0, largest):.3f}{chance}; {policy.max_slice_loss:.2f} is the limit (gate.max_slice_loss).",
     )  # fmt: skip
 
 
@@ -240,5 +241,5 @@ def _slice_sentence(cut: Slice, min_clips: int) -> str:
     name = {"f1": "F1", "accuracy": "accuracy"}[measure]
     return (
         f"{cut.dimension} {cut.value} ({name} {getattr(cut.candidate, measure):.3f} against {getattr(champion, measure):.3f}, "
-        f"{cut.candidate.clips} clips, p = {chance_of_loss(cut):.3f})"
+        f"{counted(cut.candidate.clips, 'clip')}, p = {chance_of_loss(cut):.3f})"
     )

@@ -23,6 +23,7 @@ from violence_ops.evaluation.records import (
 )
 from violence_ops.evaluation.shadow import sentence
 from violence_ops.params import GateParams
+from violence_ops.wording import counted
 
 MAX_ROWS: Final = 150
 """Rows of a table of clips; `evaluation.json` holds them all."""
@@ -101,7 +102,7 @@ def _ruling(verdict: Verdict) -> str:
 
 def _comparison(evaluation: Evaluation) -> str:
     own, champion, found = evaluation.candidate, evaluation.champion, evaluation.difference
-    where = f"on {len(evaluation.clips)} clips of holdout {evaluation.holdout.version}"
+    where = f"on {counted(len(evaluation.clips), 'clip')} of holdout {evaluation.holdout.version}"
     if champion is None or found is None:
         return (
             f"Candidate {own.version} would be the first champion: F1 {own.metrics.f1:.3f} and recall {own.metrics.recall:.3f} {where}, "

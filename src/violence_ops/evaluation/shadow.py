@@ -7,6 +7,7 @@ from typing import Final
 
 from violence_ops.evaluation.records import Prediction, ShadowClip, ShadowComparison, ShadowNight
 from violence_ops.records import ClipRecord, Label
+from violence_ops.wording import counted
 
 MAX_CLIPS: Final = 200
 """Disagreements that are listed; all are counted."""
@@ -62,14 +63,12 @@ def sentence(found: ShadowComparison) -> str:
         new = ", and that is new to it" if found.left_out else ""
         return f"Version {found.version} has judged no clip in shadow that a champion has judged, too{new}.{_learnt(found)}"
     said = (
-        f"In shadow, version {found.version} gave the champion's verdict on {found.clips - found.differ} of {found.clips} clips "
-        f"of {_count(sum(night.clips > 0 for night in found.nights), 'night')} ({1 - found.differ / found.clips:.0%}); it said Fight {found.shadow_fights} "
-        f"times, the champion {found.champion_fights} times."
+        f"In shadow, version {found.version} gave the champion's verdict on {found.clips - found.differ} of {counted(found.clips, 'clip')} "
+        f"of {counted(sum(night.clips > 0 for night in found.nights), 'night')} ({1 - found.differ / found.clips:.0%}); it said Fight "
+        f"{counted(found.shadow_fights, 'time')}, the champion {counted(found.champion_fights, 'time')}."
     )
     if found.labelled:
-        said += (
-            f" Of the clips they differ on {found.labelled} have a label: the shadow is right on {found.shadow_right}."
-        )
+        said += f" Of the clips they differ on {counted(found.labelled, 'has', 'have')} a label: the shadow is right on {found.shadow_right}."
     return said + _learnt(found)
 
 
@@ -77,9 +76,5 @@ def _learnt(found: ShadowComparison) -> str:
     """What the figures leave out because the shadow knows it from its training."""
     if not found.training_known:
         return " Which clips it was trained on is not known: they may be among these."
-    clips = _count(found.left_out, "clip")
+    clips = counted(found.left_out, "clip")
     return f" Left out: {clips} of source groups that it was trained on." if found.left_out else ""
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number} {word}{'' if number == 1 else 's'}"

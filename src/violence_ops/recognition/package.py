@@ -19,6 +19,7 @@ from violence_ops.recognition import exported
 from violence_ops.recognition.ensemble import build, pictures, streams
 from violence_ops.recognition.model import Classifier, Settings
 from violence_ops.recognition.pictures import Asked
+from violence_ops.wording import counted
 
 if TYPE_CHECKING:
     from violence_ops.recognition.train import Trained
@@ -93,7 +94,7 @@ def _card(trained: Trained, facts: dict[str, Any]) -> str:
     lines = [
         "# violence-detector",
         "",
-        f"Fight or NonFight from {seen} the {persons} most involved persons of a clip ({settings.family}, "
+        f"Fight or NonFight from {seen} the {counted(persons, 'most involved person')} of a clip ({settings.family}, "
         f"{settings.base_channels} base channels, {named}windows of {windows.size} frames every {windows.stride}).",
         "",
         "| fact | value |",
@@ -102,7 +103,7 @@ def _card(trained: Trained, facts: dict[str, Any]) -> str:
         f"| parameters | {sum(value.numel() for value in trained.state.values()):,} |",
         f"| best epoch | {best.epoch} of {len(trained.history)} |",
         f"| threshold | {trained.threshold} (by F1 on validation; of those within its standard error the nearest 0.5) |",
-        f"| validation | {len(trained.val_clips)} clips: F1 {best.val.f1:.3f}, precision {best.val.precision:.3f}, "
+        f"| validation | {counted(len(trained.val_clips), 'clip')}: F1 {best.val.f1:.3f}, precision {best.val.precision:.3f}, "
         f"recall {best.val.recall:.3f} |",
         *(f"| member {name} | alone: F1 {one.f1:.3f} at {one.threshold} |" for name, one in trained.members.items()),
         "",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from violence_ops.records import LABELS
+from violence_ops.wording import counted
 
 if TYPE_CHECKING:
     from violence_ops.recognition.train import Trained
@@ -61,7 +62,7 @@ def _confusion(trained: Trained) -> Any:
             column, row, str(count), ha="center", va="center", color="white" if count > counts.max() / 2 else "black"
         )
     axes.set(xticks=(0, 1), yticks=(0, 1), xticklabels=LABELS, yticklabels=LABELS, xlabel="verdict", ylabel="label")
-    axes.set_title(f"{len(said)} validation clips, threshold {trained.threshold}", fontsize=10)
+    axes.set_title(f"{counted(len(said), 'validation clip')}, threshold {trained.threshold}", fontsize=10)
     return figure
 
 

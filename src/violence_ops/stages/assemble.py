@@ -18,6 +18,7 @@ from violence_ops.records import LABELS
 from violence_ops.stages import holdout, tombstones
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, tracks_of
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 _SCHEMA = pa.schema(
@@ -158,16 +159,16 @@ def _check(clips: Sequence[Labelled], usable: Sequence[Labelled], params: Params
         )
     if not usable:
         raise UserError(
-            f"All {len(clips)} labelled clips belong to source groups of the holdout: bring labelled clips of other source groups."
+            f"All labelled clips ({len(clips)}) belong to source groups of the holdout: bring labelled clips of other source groups."
         )
     counts = Counter(one.label for one in usable)
     if len(counts) < len(LABELS):
         (only,) = counts
-        raise UserError(f"All {len(usable)} clips to train on are {only}: label clips of the other class too.")
+        raise UserError(f"All clips to train on ({len(usable)}) are {only}: label clips of the other class too.")
     label, least = min(counts.items(), key=lambda item: item[1])
     if least < params.dataset.min_clips_per_label:
         raise UserError(
-            f"Only {least} {label} clips to train on, dataset.min_clips_per_label asks for {params.dataset.min_clips_per_label}: "
+            f"Only {counted(least, f'{label} clip')} to train on, dataset.min_clips_per_label asks for {params.dataset.min_clips_per_label}: "
             "label more clips, or lower it."
         )
 

@@ -18,6 +18,7 @@ from violence_ops.params import Params
 from violence_ops.stages import batches, inbox
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.weights import LOWEST_SCORE
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class CalibrateResult:
 
     def lines(self) -> Iterator[str]:
         refused = "".join(f", {count} {reason}" for reason, count in self.refused.items())
-        yield f"{self.weights}: INT8 calibrated with {self.clips} clips{refused}; {self.sha256[:12]}"
+        yield f"{self.weights}: INT8 calibrated with {counted(self.clips, 'clip')}{refused}; {self.sha256[:12]}"
         yield f"{'input':>9}  {'frames':>6}  {'agreement':>9}  {'AP fp32':>7}  {'AP int8':>7}  {'loss':>5}  {'ms fp32':>7}  {'ms int8':>7}  {'AP bf16':>7}  {'ms bf16':>7}"
         for size, found in self.sizes.items():
             agreement = "-" if found.agreement is None else f"{found.agreement:.3f}"

@@ -19,7 +19,8 @@ from violence_ops.workspace import Workspace
 class Overlays:
     """The overlay videos of a workspace; each batch takes its own away, and what is left belongs to nobody.
 
-    Those in a report's folder show what its candidate said, so that only their clips are asked for.
+    Those in a report's folder show what its candidate said, so that only their clips are asked for. So are those of the reports'
+    small pictures, which lie beside the overlays and are none: `count` leaves them out.
     """
 
     def __init__(self, workspace: Workspace, params: Params) -> None:
@@ -27,11 +28,12 @@ class Overlays:
         self.labels = later_labels(workspace) if params.annotation.overlay == "fights" else {}
         self.left: dict[str, list[Path]] = defaultdict(list)
         self.of_reports: dict[str, list[Path]] = defaultdict(list)
+        self.count = 0
         for path in sorted(workspace.overlays.rglob("*")):
             if path.is_file() and not path.name.startswith("."):
                 mine = self.left if path.parent == workspace.overlays else self.of_reports
                 mine[path.stem].append(path)
-        self.count = sum(len(paths) for mine in (self.left, self.of_reports) for paths in mine.values())
+                self.count += path.parent != workspace.thumbnails
 
     def of_batch(self, batch: Batch, accepted: dict[str, ClipRecord]) -> Iterator[Finding]:
         """The overlays of one batch's clips. A table that cannot be read leaves its clips' overlays unjudged."""

@@ -18,6 +18,7 @@ from violence_ops.catalog import Catalog, is_unborn
 from violence_ops.deployment import is_gpu_work_elsewhere
 from violence_ops.errors import NoGpu, UserError
 from violence_ops.stages import alert, extract_poses, notify, releases
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 _LEAST_DISK_GIB: Final = 5.0
@@ -166,7 +167,7 @@ def _catalog(workspace: Workspace) -> Finding:
             return "not made yet"
         with Catalog(workspace.catalog_url) as catalog:
             counts = catalog.counts()
-        return f"{sum(counts['status'].values())} clips in {sum(counts['batches'].values())} batches"
+        return f"{counted(sum(counts['status'].values()), 'clip')} in {counted(sum(counts['batches'].values()), 'batch', 'batches')}"
 
     return _finding("catalog", look)
 

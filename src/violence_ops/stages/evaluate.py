@@ -39,6 +39,7 @@ from violence_ops.stages.capacity import peak_memory
 from violence_ops.stages.holdout import open_frozen
 from violence_ops.stages.score import load_version
 from violence_ops.video.sandbox import Sandbox
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ def _batches_of(package: Path) -> dict[str, str]:
     """The batches that a version was trained and tuned on, with how many clips of each; nothing if that is not known."""
     record = trained_on.of_package(package) or {"clips": []}
     counts = Counter(row["batch_id"] for row in record["clips"] if "batch_id" in row)
-    named = ", ".join(f"{name} ({count} clips)" for name, count in sorted(counts.items()))
+    named = ", ".join(f"{name} ({counted(count, 'clip')})" for name, count in sorted(counts.items()))
     return {"trained_on_batches": named} if named else {}
 
 

@@ -31,6 +31,7 @@ from violence_ops.stages import trained_on
 from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, track_rows
 from violence_ops.stages.labels import relabelled
 from violence_ops.stages.releases import open_registry
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace, version_order
 
 TABLES: Final = ("clips.parquet", "tracks.parquet")
@@ -188,8 +189,8 @@ def choose(workspace: Workspace, params: Params, clips: Sequence[Labelled], shar
         inside, all_of_it = (sum(one.label == label for one in some) for some in (chosen, clips))
         if not 0 < inside < all_of_it:
             raise UserError(
-                f"No holdout can be frozen: of {all_of_it} labelled {label} clips in sealed batches {inside} would be held out, "
-                f"but both sides need some; bring clips of at least two source groups per label ({len(families)} groups now)."
+                f"No holdout can be frozen: of {counted(all_of_it, f'labelled {label} clip')} in sealed batches {inside} would be held out, "
+                f"but both sides need some; bring clips of at least two source groups per label ({counted(len(families), 'group')} now)."
             )
     return chosen
 

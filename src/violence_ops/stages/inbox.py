@@ -19,6 +19,7 @@ from typing import Any, Final
 from violence_ops import drop_folder
 from violence_ops.files import write_text
 from violence_ops.records import LABELS, Label
+from violence_ops.wording import counted
 
 LABELS_FILE: Final = "labels.csv"
 _UNFINISHED: Final = (".part", ".tmp", ".partial", ".crdownload")
@@ -96,8 +97,8 @@ def _overlooked(found: Scan, settle_s: float) -> Iterator[str]:
     if found.unsettled:
         count = len(found.unsettled)
         yield (
-            f"{count} {'file is' if count == 1 else 'files are'} left for the next run, because they may still be being written (a name "
-            f"that says so; or they, or their {LABELS_FILE}, changed in the last {settle_s:g} s: ingest.settle_s): "
+            f"{counted(count, 'file is', 'files are')} left for the next run, perhaps still being written (the name "
+            f"says so, or the file or its {LABELS_FILE} changed in the last {settle_s:g} s: ingest.settle_s): "
             f"{some(sorted(found.unsettled))}."
         )
     if found.too_deep:

@@ -46,13 +46,13 @@ class IngestResult:
         """For people."""
         reasons = ", ".join(f"{count} {reason}" for reason, count in self.quarantined.items()) or "none"
         if self.dry_run:
-            yield f"would claim  {self.claimed} new clips"
-            yield f"duplicates   {self.duplicates} files would be noted and removed: their bytes are kept already"
+            yield f"would claim  {counted(self.claimed, 'new clip')}"
+            yield f"duplicates   {counted(self.duplicates, 'file')} would be noted and removed: the bytes are kept already"
             yield f"quarantine   {reasons}"
             yield f"would leave  {self.left}"
         else:
             yield f"batch        {', '.join(self.batch_ids) or 'none'}"
-            yield f"claimed      {self.claimed} new clips"
+            yield f"claimed      {counted(self.claimed, 'new clip')}"
             yield f"duplicates   {self.duplicates}"
             yield f"quarantine   {reasons}"
             yield f"left         {self.left}"

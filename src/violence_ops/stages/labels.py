@@ -19,6 +19,7 @@ from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels_file import LabelSource, checked_label, in_force, record
 from violence_ops.stages.who import named
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 _FOR_GOOD: Final = "what lies in its bytes, so that no dataset will ever hold it"
@@ -117,7 +118,9 @@ def give(workspace: Workspace, wanted: Mapping[str, Label], by: str, source: Lab
     version = record(workspace, wanted, by, source)
     with open_catalog(workspace) as catalog:
         catalog.set_labels(wanted)
-    message = f"Labels of {len(wanted)} clips by {printable(by)}" + (f", version {version}" if version else "")
+    message = f"Labels of {counted(len(wanted), 'clip')} by {printable(by)}" + (
+        f", version {version}" if version else ""
+    )
     versioning.git_commit(workspace, [workspace.labels_file], message)
     return version
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from violence_ops.wording import counted
+
 
 @dataclass(frozen=True, slots=True)
 class Redo:
@@ -22,7 +24,7 @@ class Redo:
 
     def lines(self) -> Iterator[str]:
         yield "if it must be deleted, redo"
-        yield f"  tables       {_counts(self.rows, 'rows of ')}"
+        yield f"  tables       {_listed(counted(count, f'row of {name}', f'rows of {name}') for name, count in self.rows.items())}"
         yield f"  datasets     {_listed(revision[:12] for revision in self.dataset_revisions)}"
         yield f"  holdouts     {_listed(self.holdouts)}"
         yield f"  models       {_listed(self.models)}"
@@ -52,16 +54,15 @@ class ModelLineage:
         yield f"model {self.version}{_aliases(self.aliases)}"
         sides = _counts(Counter(row.get("side") or "train or val" for row in self.clips))
         labels = _counts(Counter(row.get("label") or "label not recorded" for row in self.clips))
-        yield f"  dataset             {self.dataset_revision[:12]}, {len(self.clips)} clips: {sides}; {labels}"
+        yield f"  dataset             {self.dataset_revision[:12]}, {counted(len(self.clips), 'clip')}: {sides}; {labels}"
         for key, value in self.facts.items():
             yield f"  {key.replace('_', ' '):<19} {value}"
-        judged = "{report} on {clips} clips of holdout {holdout}".format(**self.judged) if self.judged else "not yet"
-        yield f"  judged              {judged}"
+        yield f"  judged              {_judged(self.judged) if self.judged else 'not yet'}"
         yield "batches"
         for batch in self.batches:
             weights = batch["pose_weights"] or {"name": "unknown", "sha256": ""}
             yield (
-                f"  {batch['batch_id']}  {batch['clips']:>4} clips  poses by {weights['name']} {weights['sha256'][:12]}  "
+                f"  {batch['batch_id']}  {counted(batch['clips'], 'clip'):>10}  poses by {weights['name']} {weights['sha256'][:12]}  "
                 f"code {batch['code_revision']}"
             )
         yield "clips"
@@ -123,7 +124,7 @@ class BatchLineage:
         if weights := self.source["pose_weights"]:
             yield f"  poses        {weights['name']} {weights['sha256'][:12]}"
             yield f"  code         {self.source['code_revision']}"
-        uses = (f"{_version(use)} ({use['clips']} clips)" for use in self.trained)
+        uses = (f"{_version(use)} ({counted(use['clips'], 'clip')})" for use in self.trained)
         yield f"  trained      {_listed(uses)}"
         yield f"  judged on it {_listed(self.judged)}"
         yield f"  scored it    {_listed(self.scored)}"
@@ -150,6 +151,10 @@ def _version(use: Mapping[str, Any]) -> str:
     return f"model {use['version']}{_aliases(use['aliases'])}"
 
 
+def _judged(found: Mapping[str, Any]) -> str:
+    return f"{found['report']} on {counted(found['clips'], 'clip')} of holdout {found['holdout']}"
+
+
 def _aliases(names: Sequence[str]) -> str:
     return f" [{', '.join(names)}]" if names else ""
 
@@ -158,5 +163,5 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def _counts(counts: Mapping[str, int], between: str = "") -> str:
-    return ", ".join(f"{count} {between}{name}" for name, count in counts.items()) or "none"
+def _counts(counts: Mapping[str, int]) -> str:
+    return _listed(f"{count} {name}" for name, count in counts.items())

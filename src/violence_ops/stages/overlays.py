@@ -17,6 +17,7 @@ from violence_ops.stages.batches import Progress
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels_file import later_labels
 from violence_ops.stages.parts import unless_forgotten
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ class OverlaysResult:
 
     def lines(self) -> Iterator[str]:
         """For people."""
-        yield from (f"{one.path}  {one.frames} frames, {one.codec}" for one in self.made)
+        yield from (f"{one.path}  {counted(one.frames, 'frame')}, {one.codec}" for one in self.made)
         yield from (f"no overlay of {clip_id}: {sentence}" for clip_id, sentence in self.failed.items())
         if not self.made and not self.failed:
             yield "There is no clip to draw."

@@ -16,6 +16,7 @@ from violence_ops.folders import Batch, check_clip_id
 from violence_ops.records import CLIPS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, clip_names, quarantine, tombstones
 from violence_ops.stages.index import open_catalog
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 STAGES: Final = {"validate": "clips", "extract-poses": "poses", "annotate": "tracks", "score": "predictions"}
@@ -81,7 +82,7 @@ def judged_clips(workspace: Workspace, batch: Batch) -> list[ClipRecord]:
     clips = [clip for clip in batches.read_clips(batch) if clip.clip_id in known]
     if missing := len(known) - len(clips):
         raise WorkspaceError(
-            f"{missing} clips of batch {batch.batch_id} are not validated yet: run `violence-ops validate` first."
+            f"{counted(missing, 'clip')} of batch {batch.batch_id} still to be validated: run `violence-ops validate` first."
         )
     return clips
 

@@ -19,6 +19,7 @@ from violence_ops.records import TRANSIENT
 from violence_ops.stages import batches, quarantine, tombstones
 from violence_ops.stages.inbox import LABELS_FILE
 from violence_ops.stages.index import open_catalog
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 _COLUMNS: Final = ("label", "source_group", "camera_id", "recorded_at")
@@ -47,13 +48,13 @@ class RetryResult:
         """For people."""
         verb = "would go" if self.dry_run else "went"
         lines = [
-            f"{len(self.inbox)} clips refused for {self.reason} {verb} back to the inbox, {len(self.batch)} to their open batch."
+            f"{counted(len(self.inbox), 'clip')} refused for {self.reason} {verb} back to the inbox, {len(self.batch)} to their open batch."
         ]
         if self.inbox or self.batch:
             lines.append("`violence-ops night`, or the next run of nightly_ingestion in Airflow, judges them again.")
         if self.waiting:
             lines.append(
-                f"{len(self.waiting)} wait in quarantine because their night is under way: once it is sealed, "
+                f"{counted(len(self.waiting), 'waits', 'wait')} in quarantine because of a night that is under way: once it is sealed, "
                 f"`violence-ops retry --reason {self.reason}` takes them to the inbox."
             )
         if self.kept:

@@ -32,6 +32,7 @@ from violence_ops.stages import batches, overlay
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.review_choice import Choice, Chosen, choose, newest_evaluation
 from violence_ops.stages.review_votes import Taken, remembered, taken, together
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 Format = Literal["label-studio", "cvat"]
@@ -119,7 +120,9 @@ def run(
         sync_folder(out.absolute().parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    versioning.git_commit(workspace, [workspace.review(review)], f"Review {review} asks about {len(chosen)} clips")
+    versioning.git_commit(
+        workspace, [workspace.review(review)], f"Review {review} asks about {counted(len(chosen), 'clip')}"
+    )
     reasons = Counter(reason for one in chosen for reason in one.reasons)
     return ReviewResult(review, str(out), format, len(chosen), dict(sorted(reasons.items())), choice.not_annotated)
 
@@ -168,7 +171,9 @@ def remember_taken(workspace: Workspace, votes: Mapping[tuple[str, str], list[Vo
         ]  # fmt: skip
         write_json(workspace.review(review), content | {"clips": clips})
     if by_review:
-        versioning.git_commit(workspace, [workspace.reviews], f"Answers to {len(by_review)} reviews are taken")
+        versioning.git_commit(
+            workspace, [workspace.reviews], f"Answers to {counted(len(by_review), 'review is', 'reviews are')} taken"
+        )
 
 
 def _why_nothing(choice: Choice, confidence: float) -> str:

@@ -21,6 +21,7 @@ from violence_ops.stages.labels import effective_labels, give
 from violence_ops.stages.review import MANIFEST, is_prefilled, read_manifest, remember_taken
 from violence_ops.stages.review_votes import pooled, taken, unseen
 from violence_ops.stages.who import named
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 _MAX_BYTES: Final = 128 << 20
@@ -30,9 +31,7 @@ _ENCRYPTED: Final = 0x1  # a flag of an entry of a ZIP
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _OURS: Final = (MANIFEST, "tasks.json", "labels.json", "label_config.xml")
 """Files of an export that hold no answers."""
-_ECHO: Final = (
-    "they say what the model says, which that older export had filled in before anybody looked; export the review again"
-)
+_ECHO: Final = "no more than what the model says, which that older export had filled in before anybody looked; export the review again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +58,7 @@ class ImportResult:
     def lines(self) -> list[str]:
         """For people."""
         made = f"Labels are now version {self.version}" if self.version else "Nothing was new; labels stay as they were"
-        said = f"{made}: {self.answered} clips answered by {self.by}, {self.corrected} corrected, {self.confirmed} confirmed."
+        said = f"{made}: {counted(self.answered, 'clip')} answered by {self.by}, {self.corrected} corrected, {self.confirmed} confirmed."
         lines = [said]
         if self.in_holdout:
             lines.append(
@@ -67,11 +66,14 @@ class ImportResult:
                 "(`violence-ops holdout freeze`) to judge by the corrected labels."
             )
         if self.gone:
-            lines.append(f"{self.gone} answers were left out: their clips are no longer in this workspace.")
+            lines.append(
+                f"{counted(self.gone, 'answer was', 'answers were')} left out, of clips that are no longer in this workspace."
+            )
         if self.echoes:
-            lines.append(f"{self.echoes} answers were left out: {_ECHO}.")
+            lines.append(f"{counted(self.echoes, 'answer was', 'answers were')} left out, {_ECHO}.")
         if self.taken_before:
-            lines.append(f"{self.taken_before} answers were left out: they are unchanged since an earlier import.")
+            left_out = counted(self.taken_before, "answer was", "answers were")
+            lines.append(f"{left_out} left out, unchanged since an earlier import.")
         return lines
 
 
@@ -182,7 +184,7 @@ def _pools(workspace: Workspace, answers: Iterable[Answer]) -> tuple[dict[tuple[
 
 def _no_answer(source: Path, echoes: int) -> str:
     if echoes:
-        return f"{source} holds no answer that counts: {_ECHO}."
+        return f"{source} holds no answer that counts, {_ECHO}."
     return f"{source} holds no answer: annotate and submit tasks first, then export them."
 
 

@@ -12,6 +12,7 @@ from violence_ops.registry import Registry
 from violence_ops.stages import notify, releases
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.who import explained, named
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 
@@ -78,7 +79,7 @@ class VerifyResult:
 
     def lines(self) -> list[str]:
         """What a person reads."""
-        held = f"The ledger holds: {self.entries} lines, each bound to the one before and in git."
+        held = f"The ledger holds: {counted(self.entries, 'line')}, each bound to the one before and in git."
         return [held, self.unasked or f"MLflow has the same champion: {self.champion or 'none'}."]
 
 

@@ -18,6 +18,7 @@ from violence_ops.stages.batches import Progress
 from violence_ops.stages.parts import record_progress, unless_forgotten, writing
 from violence_ops.stages.releases import open_registry
 from violence_ops.video.sandbox import Sandbox
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -42,12 +43,12 @@ class ScoreResult:
 
     def lines(self) -> list[str]:
         """For people."""
-        judged = f"{self.scored} clips, {self.fights} as Fight; {self.skipped} were done before"
+        judged = f"{counted(self.scored, 'clip')}, {self.fights} as Fight; {counted(self.skipped, 'was', 'were')} done before"
         lines = [
             f"Champion {self.champion} judged {judged}."
             if self.champion else "There is no champion yet: no clip was judged."
         ]  # fmt: skip
-        return lines + [f"{self.overlays} overlays were drawn."] * bool(self.overlays)
+        return lines + [f"{counted(self.overlays, 'overlay was', 'overlays were')} drawn."] * bool(self.overlays)
 
 
 def run(

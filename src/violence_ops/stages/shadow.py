@@ -24,6 +24,7 @@ from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, labels, pictures, releases, trained_on
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.score import load_version
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 SHADOW: Final = "shadow"
@@ -49,7 +50,9 @@ class ShadowResult:
             return ["No version is in shadow: `violence-ops shadow start VERSION` puts one there."]
         if self.note:
             return [f"Version {self.version} {self.note}."]
-        return [f"Version {self.version} is in shadow; it has judged {self.clips} clips of {self.batches} batches now."]
+        return [
+            f"Version {self.version} is in shadow; it has judged {counted(self.clips, 'clip')} of {counted(self.batches, 'batch', 'batches')} now."
+        ]
 
 
 @dataclass(frozen=True, slots=True)

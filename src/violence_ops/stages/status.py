@@ -14,6 +14,7 @@ from violence_ops.errors import ServiceUnavailable, UnknownBatch, UsageError, Us
 from violence_ops.folders import Batch
 from violence_ops.stages import batches, claims, inbox, notify, releases, seal, tombstones
 from violence_ops.stages.index import open_catalog, rebuild
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 _LISTED: Final = 5
@@ -66,10 +67,10 @@ class StatusResult:
     def lines(self) -> Iterator[str]:
         if self.waiting is not None:
             yield from (f"{clip['clip_id']}  {clip['batch_id']}  {clip['source_path']}" for clip in self.waiting)
-            yield f"{len(self.waiting)} accepted clips wait for a label: `violence-ops label CLIP LABEL --by NAME`."
+            yield f"{counted(len(self.waiting), 'accepted clip waits', 'accepted clips wait')} for a label: `violence-ops label CLIP LABEL --by NAME`."
             return
         yield f"workspace   {self.workspace}"
-        yield f"inbox       {self.inbox} files wait"
+        yield f"inbox       {counted(self.inbox, 'file waits', 'files wait')}"
         yield f"batches     {len(self.sealed)} sealed{_list(self.sealed)}, {len(self.open)} open{_list(self.open)}"
         yield f"last batch  {self.last_batch.line() if self.last_batch else 'none'}"
         yield f"clips       {_counts(self.clips)}"

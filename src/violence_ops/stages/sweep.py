@@ -15,6 +15,7 @@ from violence_ops.stages import train
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.dataset import Dataset
 from violence_ops.stages.releases import open_registry
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -44,7 +45,7 @@ class SweepResult:
         """For people."""
         return [
             f"Trial {self.best_trial} of {self.trials} is the best: validation F1 {self.val_f1:.3f}, loss {self.val_loss:.3f}"
-            + (f"; {self.failed} trials failed." if self.failed else "."),
+            + (f"; {counted(self.failed, 'trial')} failed." if self.failed else "."),
             f"Train it: {_command(self.best)}",
             f"Run: {self.run_url}",
         ]
@@ -72,7 +73,7 @@ def run(
     tags = {
         "dataset_revision": dataset.revision,
         "family": params.train.family,
-        "sweep": f"{trials} trials, seed {seed}",
+        "sweep": f"{counted(trials, 'trial')}, seed {seed}",
         "trained_in": families.precision(params.train, params.windows),
     }
     search = _Search(registry, dataset, params, tags, study)
@@ -84,7 +85,7 @@ def run(
                     progress("sweep", number + 1, trials)
             if not search.figures:
                 raise UserError(
-                    f"None of {trials} trials could be trained: look at the runs' tag `failure`, {parent.url}."
+                    f"No trial of {trials} could be trained: look at the runs' tag `failure`, {parent.url}."
                 )
             best, settings, f1, loss = search.best()
             parent.log_params({"best": settings | {"trial": best}})
@@ -132,7 +133,7 @@ class _Search:
             return error
         number, settings, f1, loss = self.best()
         return ServiceUnavailable(
-            f"{str(error).removesuffix('.')}; of {len(self.figures)} trials that were trained until then trial {number} is the best "
+            f"{str(error).removesuffix('.')}; of {counted(len(self.figures), 'trial')} trained until then trial {number} is the best "
             f"(validation F1 {f1:.3f}, loss {loss:.3f}), and `{_command(settings)}` trains it."
         )
 

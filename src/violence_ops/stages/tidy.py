@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from violence_ops import services
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 _LONG_LOG: Final = 8 << 20  # bytes of a service's log, of which
@@ -37,8 +38,9 @@ class TidyResult:
         """For people."""
         removed, cut = ("To be removed", "to be cut") if self.dry_run else ("Removed", "cut")
         return [
-            f"{removed} from before {self.before}: {self.airflow_runs} Airflow runs, {self.task_logs} task logs, {self.checks} check files; "
-            f"{self.service_logs} long service logs {cut} to their end: {self.megabytes:.1f} MB."
+            f"{removed} from before {self.before}: {counted(self.airflow_runs, 'Airflow run')}, {counted(self.task_logs, 'task log')}, "
+            f"{counted(self.checks, 'check file')}; "
+            f"{counted(self.service_logs, 'long service log')} {cut} to the end: {self.megabytes:.1f} MB."
         ]
 
 

@@ -30,6 +30,7 @@ from violence_ops.stages.batches import Progress
 from violence_ops.stages.dataset import Dataset
 from violence_ops.stages.labelled import labelled_clips
 from violence_ops.stages.releases import CANDIDATE, open_registry
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -139,7 +140,9 @@ def worth_while(workspace: Workspace, params: Params, *, drifted: bool = False) 
     now = {one.clip.clip_id: one.label for one in trainable(workspace, params, clips)}
     last = workspace.read_progress("train").get("dataset_revision")
     if last is None:
-        return Worth(True, f"Nothing was trained yet; {len(now)} labelled clips are there.")
+        return Worth(
+            True, f"Nothing was trained yet; {counted(len(now), 'labelled clip is', 'labelled clips are')} there."
+        )
     try:
         dataset = Dataset.read(workspace)
     except WorkspaceError as error:
@@ -148,7 +151,10 @@ def worth_while(workspace: Workspace, params: Params, *, drifted: bool = False) 
         return Worth(True, f"Dataset {dataset.revision[:12]} was assembled and not trained on.")
     new = len(now.items() - dataset.labels.items())
     least = 1 if drifted else max(1, params.train.min_new_clips)
-    return Worth(new >= least, f"{new} labelled clips are new since the last training; {least} make it worth while.")
+    return Worth(
+        new >= least,
+        f"{counted(new, 'labelled clip is', 'labelled clips are')} new since the last training; {counted(least, 'makes', 'make')} it worth while.",
+    )
 
 
 def _facts(workspace: Workspace, params: Params, dataset: Dataset) -> dict[str, str]:
@@ -201,7 +207,7 @@ def _in_all(recorded: Sequence[tuple[Any, int]]) -> Any:
         counts[str(value)] += clips
     if len(counts) == 1:
         return recorded[0][0]
-    return "mixed: " + ", ".join(f"{value} ({clips} clips)" for value, clips in counts.most_common())
+    return "mixed: " + ", ".join(f"{value} ({counted(clips, 'clip')})" for value, clips in counts.most_common())
 
 
 def _start(params: Params) -> str:

@@ -15,6 +15,7 @@ from violence_ops.errors import Rejected
 from violence_ops.params import ValidationParams
 from violence_ops.video.decode import decoded, open_video
 from violence_ops.video.display import Display
+from violence_ops.wording import counted
 
 _SAMPLES: Final = 64
 _THUMB_PX: Final = 32
@@ -181,7 +182,7 @@ def _examine_opened(
         if count > limits.max_frames:
             raise Rejected(
                 "too_long",
-                f"{name} has more than {limits.max_frames} frames, which is what validation.max_frames allows.",
+                f"{name} has more than {counted(limits.max_frames, 'frame')}, which is what validation.max_frames allows.",
             )
     clock = _Clock.of(times, count)
     _check_complete(name, count, _shortfall(stream, promised_s, count, clock), failures)
@@ -225,7 +226,7 @@ def _shortfall(stream: Any, promised_s: float, count: int, clock: _Clock | None)
     if clock is None or count >= _COMPLETE * stream.frames > 0:
         missing = float(promised - count)
         short = count < _COMPLETE * promised
-        words = f"{promised} frames", f"{count}"
+        words = counted(promised, "frame"), f"{count}"
     else:
         missing = (promised_s - clock.length_s) * clock.rate
         short = clock.length_s < _COMPLETE * promised_s
@@ -245,7 +246,7 @@ def _check_complete(name: str, count: int, short: _Shortfall | None, failures: l
     if short and len(failures) >= short.missing / 2:
         raise Rejected(
             "decode_error",
-            f"{name}: {len(failures)} packets do not decode beside {count} frames ({failures[0]}): copy it again from its source.",
+            f"{name}: {counted(len(failures), 'packet does', 'packets do')} not decode beside {counted(count, 'frame')} ({failures[0]}): copy it again from its source.",
         )
     if short:
         raise Rejected(
@@ -255,7 +256,7 @@ def _check_complete(name: str, count: int, short: _Shortfall | None, failures: l
     if len(failures) > (1 - _COMPLETE) * (count + len(failures)):
         raise Rejected(
             "decode_error",
-            f"{name}: {len(failures)} packets do not decode beside {count} frames ({failures[0]}): copy it again from its source.",
+            f"{name}: {counted(len(failures), 'packet does', 'packets do')} not decode beside {counted(count, 'frame')} ({failures[0]}): copy it again from its source.",
         )
 
 
@@ -263,7 +264,7 @@ def _check_length(name: str, count: int, duration: float, limits: ValidationPara
     if count < limits.min_frames or duration < limits.min_duration_s:
         raise Rejected(
             "too_short",
-            f"{name} has {count} frames in {duration:.2f} s; at least {limits.min_frames} frames and {limits.min_duration_s:g} s are needed.",
+            f"{name} has {counted(count, 'frame')} in {duration:.2f} s; at least {counted(limits.min_frames, 'frame')} and {limits.min_duration_s:g} s are needed.",
         )
     if duration > limits.max_duration_s:
         raise Rejected(

@@ -1,0 +1,24 @@
+"""Numbers in sentences."""
+
+from __future__ import annotations
+
+import pytest
+
+from violence_ops.cli.common import show
+from violence_ops.stages.rollback import VerifyResult
+from violence_ops.stages.status import RebuildResult
+from violence_ops.wording import counted
+
+
+@pytest.mark.parametrize(("number", "said"), [(0, "0 clips wait"), (1, "1 clip waits"), (2, "2 clips wait")])
+def test_one_is_singular_and_every_other_number_plural(number: int, said: str) -> None:
+    assert counted(number, "clip waits", "clips wait") == said
+    assert counted(number, "clip") == " ".join(said.split()[:2])
+
+
+def test_results_count_on_the_terminal_in_one_way(capsys: pytest.CaptureFixture[str]) -> None:
+    show(VerifyResult(1, None), as_json=False)
+    show(RebuildResult({"sealed": 1}, {"accepted": 15, "quarantined": 1}), as_json=False)
+    held, _, *counts = capsys.readouterr().out.splitlines()
+    assert held == "The ledger holds: 1 line, each bound to the one before and in git."
+    assert counts == ["batches  1 sealed", "clips    15 accepted, 1 quarantined"]
