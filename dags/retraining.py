@@ -8,7 +8,7 @@ registered as *candidate*. Otherwise the run ends green with the rest skipped.
 
 from airflow.sdk import dag, task
 
-from violence_ops.orchestration import BATCHES, CANDIDATE, DRIFT, GPU, VERSIONING, default_args, stage
+from violence_ops.orchestration import BATCHES, CANDIDATE, DRIFT, GPU, VERSIONING, alert_of_run, default_args, stage
 
 
 @dag(
@@ -16,6 +16,7 @@ from violence_ops.orchestration import BATCHES, CANDIDATE, DRIFT, GPU, VERSIONIN
     catchup=False,
     max_active_runs=1,
     default_args=default_args(),
+    on_failure_callback=alert_of_run,
     doc_md=__doc__,
     tags=["model"],
 )
