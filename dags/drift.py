@@ -9,10 +9,18 @@ single labelled clip is new, without waiting for `train.min_new_clips`.
 
 from airflow.sdk import dag, task
 
-from violence_ops.orchestration import BATCHES, DRIFT, VERSIONING, default_args, stage
+from violence_ops.orchestration import BATCHES, DRIFT, VERSIONING, alert_of_run, default_args, stage
 
 
-@dag(schedule=[BATCHES], catchup=False, max_active_runs=1, default_args=default_args(), doc_md=__doc__, tags=["model"])
+@dag(
+    schedule=[BATCHES],
+    catchup=False,
+    max_active_runs=1,
+    default_args=default_args(),
+    on_failure_callback=alert_of_run,
+    doc_md=__doc__,
+    tags=["model"],
+)
 def drift():
     @task.short_circuit(**VERSIONING)
     def compare(triggering_asset_events):

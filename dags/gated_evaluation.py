@@ -19,7 +19,7 @@ from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param, TriggerRule, dag, task
 from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
 
-from violence_ops.orchestration import CANDIDATE, GPU, VERSIONING, default_args, params, stage
+from violence_ops.orchestration import CANDIDATE, GPU, VERSIONING, alert_of_run, default_args, params, stage
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,14 @@ class Approval(HITLOperator):
         return stage("approval.refuse", **asked, by=person["name"], reason=reason)
 
 
-@dag(schedule=[CANDIDATE], catchup=False, default_args=default_args(), doc_md=__doc__, tags=["model"])
+@dag(
+    schedule=[CANDIDATE],
+    catchup=False,
+    default_args=default_args(),
+    on_failure_callback=alert_of_run,
+    doc_md=__doc__,
+    tags=["model"],
+)
 def gated_evaluation():
     @task(**GPU)
     def evaluate(triggering_asset_events):

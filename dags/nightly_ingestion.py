@@ -32,6 +32,7 @@ from violence_ops.orchestration import (
     GPU,
     LABELS,
     VERSIONING,
+    alert_of_run,
     default_args,
     night_of,
     night_stage,
@@ -51,6 +52,7 @@ from violence_ops.orchestration import (
     max_active_runs=1,
     allowed_run_types=["scheduled", "manual"],  # type: ignore[list-item]  # the enum has no public name
     default_args=default_args(),
+    on_failure_callback=alert_of_run,
     doc_md=__doc__,
     tags=["data"],
     params={"night": Param(None, type=["null", "string"], format="date", description="Default: the run's own date.")},

@@ -9,7 +9,17 @@ skipped.
 
 from airflow.sdk import dag, task
 
-from violence_ops.orchestration import BATCHES, CANDIDATE, DRIFT, GPU, LABELS, VERSIONING, default_args, stage
+from violence_ops.orchestration import (
+    BATCHES,
+    CANDIDATE,
+    DRIFT,
+    GPU,
+    LABELS,
+    VERSIONING,
+    alert_of_run,
+    default_args,
+    stage,
+)
 
 
 @dag(
@@ -17,6 +27,7 @@ from violence_ops.orchestration import BATCHES, CANDIDATE, DRIFT, GPU, LABELS, V
     catchup=False,
     max_active_runs=1,
     default_args=default_args(),
+    on_failure_callback=alert_of_run,
     doc_md=__doc__,
     tags=["model"],
 )

@@ -8,7 +8,7 @@ nothing, and to go further back trigger another.
 
 from airflow.sdk import Param, dag, task
 
-from violence_ops.orchestration import VERSIONING, default_args, stage
+from violence_ops.orchestration import VERSIONING, alert_of_run, default_args, stage
 
 
 @dag(
@@ -16,6 +16,7 @@ from violence_ops.orchestration import VERSIONING, default_args, stage
     catchup=False,
     max_active_runs=1,
     default_args=default_args(),
+    on_failure_callback=alert_of_run,
     doc_md=__doc__,
     tags=["model"],
     params={

@@ -189,16 +189,27 @@ def say_what_failed(context: Mapping[str, Any]) -> None:
 
 def alert_operators(context: Mapping[str, Any]) -> None:
     """Callback: whom `VIOLENCE_OPS_ALERT_*` names is told that a task failed for good; if that fails, the log says so."""
+    task, (batch_id, clip_ids) = context["ti"], _worked_on(context)
+    _alert(
+        dag=task.dag_id, task=task.task_id, run=task.run_id, map_index=task.map_index, batch_id=batch_id,
+        clips=None if clip_ids is None else len(clip_ids), tries=task.try_number, error=_sentence(context),
+    )  # fmt: skip
+
+
+def alert_of_run(context: Mapping[str, Any]) -> None:
+    """Callback of a DAG: the same of a run. Of a task that was killed with its process, as for want of memory, nothing else tells."""
+    said = (
+        "see its tasks in Airflow; one that was killed with its process, as for want of memory, was not told of before."
+    )
+    _alert(dag=context["dag"].dag_id, run=context["run_id"], error=f"The run failed ({context['reason']}): {said}")
+
+
+def _alert(**facts: Any) -> None:
     from violence_ops.stages import alert
     from violence_ops.workspace import Workspace
 
     try:
-        task, (batch_id, clip_ids) = context["ti"], _worked_on(context)
-        failure = alert.Failure(
-            dag=task.dag_id, task=task.task_id, run=task.run_id, map_index=task.map_index, batch_id=batch_id,
-            clips=None if clip_ids is None else len(clip_ids), tries=task.try_number, error=_sentence(context),
-        )  # fmt: skip
-        result = alert.run(Workspace.open(), failure)
+        result = alert.run(Workspace.open(), alert.Failure(**facts))
     except UserError as error:
         log.error("Nobody was told of this failure: %s", error)
         return

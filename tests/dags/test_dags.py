@@ -70,6 +70,13 @@ def test_every_dag_explains_itself_and_retries_with_back_off(dags: dict[str, Any
         assert task.has_on_failure_callback
 
 
+def test_a_run_that_fails_is_told_of(dags: dict[str, Any]) -> None:
+    from violence_ops.orchestration import alert_of_run
+
+    told_of = {dag_id for dag_id, dag in dags.items() if dag.on_failure_callback == alert_of_run}
+    assert told_of >= {"nightly_ingestion", "retraining", "rollback", "drift", "shadow"}
+
+
 def test_the_shipped_retries_outlast_an_outage_of_half_an_hour(dags: dict[str, Any]) -> None:
     task = dags["nightly_ingestion"].get_task("seal")
     assert task.retry_exponential_backoff == 2

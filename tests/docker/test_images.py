@@ -103,7 +103,7 @@ def test_what_tells_of_releases_reaches_the_workers_that_release_and_nobody_else
 
 
 def test_who_is_told_of_failures_is_known_where_tasks_run_or_are_found_dead_and_where_doctor_is_asked() -> None:
-    """Airflow runs the callback of a task in its own process, or, if that was killed, in the DAG processor."""
+    """Airflow runs the callbacks of a task in the task's own process, and those of a run in the DAG processor."""
     from violence_ops.deployment import Deployment
 
     names = {f"VIOLENCE_OPS_{each.name.upper()}" for each in fields(Deployment) if each.name.startswith("alert_")}

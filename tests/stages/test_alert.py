@@ -136,6 +136,15 @@ def test_a_failure_of_any_kind_is_told_and_no_password_with_it(
     assert (told["batch_id"], told["clips"]) == (BATCH, 2)
 
 
+def test_a_run_that_failed_is_told_of_for_a_task_that_was_killed_tells_nothing(inside: Workspace, page: Path) -> None:
+    from violence_ops.orchestration import alert_of_run
+
+    alert_of_run({"dag": SimpleNamespace(dag_id="retraining"), "run_id": "manual__1", "reason": "task_failure"})
+    told = json.loads(page.read_text())
+    assert (told["event"], told["dag"], told["run"], told["task"]) == ("run_failed", "retraining", "manual__1", None)
+    assert "task_failure" in told["error"]
+
+
 def test_what_the_dag_processor_knows_of_a_task_that_died_is_enough(inside: Workspace, page: Path) -> None:
     """Its arguments are not rendered there: what they will be, and nothing that can be looked into."""
     _fails_for_good(_context(None, shard=object(), batch_id=object()))

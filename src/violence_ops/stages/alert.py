@@ -1,4 +1,5 @@
-"""Tell operators, by a webhook or a command hook of its own, that a task of Airflow failed for good: once, and at no risk to Airflow."""
+"""Tell operators, by a webhook or a command hook of its own, that a task of Airflow failed for good, or a whole run: once, and at no
+risk to Airflow."""
 
 from __future__ import annotations
 
@@ -22,17 +23,17 @@ _LONGEST_ERROR: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A task that failed for good. `map_index` tells apart the tasks of one name in a run (-1: there is one); `batch_id` and `clips`,
-    how many of them, are what it worked on, where that is known; `tries` is how often it was tried."""
+    """A task that failed for good, or, without `task`, a run. `map_index` tells apart the tasks of one name in a run (-1: there is
+    one); `batch_id` and `clips`, how many of them, are what it worked on, where that is known; `tries` is how often it was tried."""
 
     dag: str
-    task: str
     run: str
-    map_index: int
-    batch_id: str | None
-    clips: int | None
-    tries: int
     error: str
+    task: str | None = None
+    map_index: int | None = None
+    batch_id: str | None = None
+    clips: int | None = None
+    tries: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,5 +77,5 @@ def run(workspace: Workspace, failure: Failure) -> AlertResult:
 def _facts(workspace: Workspace, failure: Failure) -> dict[str, Any]:
     error = without_password(failure.error)[:_LONGEST_ERROR]
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    about = {"event": "task_failed", "at": at, "workspace": str(workspace.root)}
+    about = {"event": "task_failed" if failure.task else "run_failed", "at": at, "workspace": str(workspace.root)}
     return about | asdict(failure) | {"error": error}

@@ -22,6 +22,7 @@ from violence_ops.stages import batches, claims, inbox, intake, labels_file, qua
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.claims import Claim
 from violence_ops.stages.index import open_catalog
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 
