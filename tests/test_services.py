@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from violence_ops import processes, services
-from violence_ops.errors import ServiceUnavailable
+from violence_ops.errors import ParamsError, ServiceUnavailable
 from violence_ops.workspace import Workspace
 
 LISTENS = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); time.sleep(99)"
@@ -87,6 +87,32 @@ def test_a_program_that_takes_the_ports_while_airflow_starts_gets_no_password(
     with pytest.raises(ServiceUnavailable, match=says):
         services.up(workspace, airflow_port=0, mlflow_port=0)
     assert [one.got for one in impostors] == [[], []]
+
+
+def test_every_approver_has_a_password_of_their_own_and_keeps_it(new_workspace: Callable[..., Workspace]) -> None:
+    def signs_in(workspace: Workspace) -> dict[str, str]:
+        given = services._secret(workspace, "passwords.json", tuple(services.users(workspace)))
+        assert services.password_file(workspace).stat().st_mode & 0o077 == 0
+        assert json.loads(services.password_file(workspace).read_text()) == given
+        return given
+
+    first = new_workspace("one", **{"gate.approvers": ["ann", "bo@site.example"]})
+    assert services.users(first) == {"ann": "op", "bo@site.example": "op", "admin": "admin"}
+    before = signs_in(first)
+    assert len(set(before.values())) == 3
+    params = first.params_file.read_text()
+    first.params_file.write_text(params.replace("bo@site.example", "cy"))
+    after = signs_in(first)
+    assert {name: after[name] for name in ("ann", "admin")} == {name: before[name] for name in ("ann", "admin")}
+    assert after["cy"] not in before.values()
+
+
+@pytest.mark.parametrize("name", ["ann:admin", "ann,eve", "an n", ""])
+def test_a_name_that_airflow_would_read_as_something_else_is_no_approver(
+    new_workspace: Callable[..., Workspace], name: str
+) -> None:
+    with pytest.raises(ParamsError, match=r"gate\.approvers"):
+        new_workspace("one", **{"gate.approvers": [name]}).params()
 
 
 def started(workspace: Workspace, program: str) -> int:

@@ -27,7 +27,6 @@ class Deployment:
     mlflow_uri: str | None = field(default=None, repr=False)
     airflow_url: str | None = None
     remote_url: str | None = field(default=None, repr=False)
-    user: str | None = None
     code_revision: str | None = None
     device: str | None = None
     webhook_url: str | None = field(default=None, repr=False)

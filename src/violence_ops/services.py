@@ -24,15 +24,12 @@ import httpx
 from violence_ops import processes, registry_database
 from violence_ops.airflow_api import AirflowApi
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
-from violence_ops.files import read_json, write_json
+from violence_ops.files import atomic_path, read_json, write_json
 from violence_ops.workspace import Workspace
 
 _log = logging.getLogger(__name__)
 
 HOST: Final = "127.0.0.1"
-USERS: Final = {"admin": "admin", "release-manager": "op"}
-"""Who may sign in to Airflow, with which role of its simple auth manager."""
-
 POOLS: Final = {
     "gpu": "one model on the device at a time",
     "versioning": "one task that moves data with DVC at a time",
@@ -138,6 +135,11 @@ def down(workspace: Workspace) -> int:
         return _stop(workspace)
 
 
+def users(workspace: Workspace) -> dict[str, str]:
+    """Who may sign in to the workspace's own Airflow, with the role of its simple auth manager: `admin`, and the approvers."""
+    return dict.fromkeys(workspace.params().gate.approvers, "op") | {"admin": "admin"}
+
+
 def password_file(workspace: Workspace) -> Path:
     """The generated passwords of Airflow's users (mode 600)."""
     return workspace.services / "passwords.json"
@@ -228,7 +230,7 @@ def airflow_environment(workspace: Workspace, addresses: Addresses) -> dict[str,
         "CORE__TASK_SUCCESS_OVERTIME": "60",  # seconds for the callbacks of a task that has ended: alerts (stages/alert.py)
         "CORE__EXECUTION_API_SERVER_URL": f"{addresses.airflow}/execution/",
         "CORE__FERNET_KEY": urlsafe_b64encode(bytes.fromhex(keys["fernet"])).decode(),
-        "CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{user}:{role}" for user, role in USERS.items()),
+        "CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{user}:{role}" for user, role in users(workspace).items()),
         "CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(password_file(workspace)),
         "API__HOST": HOST,
         "API__PORT": port,
@@ -274,7 +276,7 @@ def _shared_environment() -> dict[str, str]:
 
 
 def _start(workspace: Workspace, addresses: Addresses) -> None:
-    _secret(workspace, password_file(workspace).name, tuple(USERS))
+    _secret(workspace, password_file(workspace).name, tuple(users(workspace)))
     _start_mlflow(workspace, addresses)
     environment = airflow_environment(workspace, addresses)
     make_database(workspace, environment)
@@ -363,14 +365,15 @@ def _stop(workspace: Workspace) -> int:
 
 
 def _secret(workspace: Workspace, name: str, keys: Sequence[str]) -> dict[str, str]:
-    """Random secrets in a file that only its owner can read, made once."""
+    """Random secrets in a file that only its owner can read, each made once."""
     file = workspace.services / name
-    if not file.is_file():
+    known = dict(read_json(file, _SECRETS_REMEDY)) if file.is_file() else {}
+    if missing := [key for key in keys if key not in known]:
+        known |= {key: secrets.token_hex(32 if name == _KEYS else 12) for key in missing}
         file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as handle:
-            json.dump({key: secrets.token_hex(32 if name == _KEYS else 12) for key in keys}, handle)
-    return read_json(file, _SECRETS_REMEDY)
+        with atomic_path(file, 0o600) as temporary:
+            temporary.write_text(json.dumps(known), "utf-8")
+    return known
 
 
 def _free_port(wanted: int) -> int:

@@ -47,7 +47,7 @@ def up(workspace: Workspace, *, airflow_port: int, mlflow_port: int) -> UpResult
     addresses = services.up(workspace, airflow_port=airflow_port, mlflow_port=mlflow_port)
     seconds = round(time.monotonic() - started, 1)
     password_file = str(services.password_file(workspace))
-    return UpResult(addresses.airflow, addresses.mlflow, list(services.USERS), password_file, seconds)
+    return UpResult(addresses.airflow, addresses.mlflow, sorted(services.users(workspace)), password_file, seconds)
 
 
 def down(workspace: Workspace) -> DownResult:
