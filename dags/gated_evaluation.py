@@ -15,42 +15,13 @@ wait for an answer. The champion is moved only if it is still the one that the r
 import logging
 from datetime import timedelta
 
-from airflow.providers.standard.operators.hitl import HITLOperator
 from airflow.sdk import Param, TriggerRule, dag, task
-from airflow.sdk.exceptions import AirflowSkipException, TaskAwaitingInput
+from airflow.sdk.exceptions import AirflowSkipException
 
+from violence_ops.approval_operator import ApprovalOperator
 from violence_ops.orchestration import CANDIDATE, GPU, VERSIONING, alert_of_run, default_args, params, stage
 
 log = logging.getLogger(__name__)
-
-APPROVE, REJECT = "Approve", "Reject"
-
-
-# not an ApprovalOperator: that one's answer is lost when it is a no, and the ledger wants it
-class Approval(HITLOperator):
-    """Asks about the report as the ledger knows it, and writes the answer there: everybody who may edit a run can change XComs.
-
-    What was asked about waits with the task, not in an XCom.
-    """
-
-    def execute(self, context):
-        question = stage("approval.ask", report=context["ti"].xcom_pull("evaluate")["report"])
-        self.subject, self.body = question["subject"], question["body"]
-        try:
-            super().execute(context)
-        except TaskAwaitingInput as waits:
-            waits.kwargs = {"report": question["report"], "digest": question["digest"]}
-            raise
-
-    def execute_complete(self, context, event, report, digest):
-        answer = super().execute_complete(context, event)
-        asked, person = {"report": report, "digest": digest}, answer["responded_by_user"]
-        if not person:
-            return stage("approval.lapse", **asked)
-        if answer["chosen_options"] == [APPROVE]:
-            return stage("approval.approve", **asked, by=person["name"])
-        reason = " ".join((answer["params_input"].get("reason") or "").split()) or "refused in Airflow"
-        return stage("approval.refuse", **asked, by=person["name"], reason=reason)
 
 
 @dag(
@@ -73,17 +44,15 @@ def gated_evaluation():
         ti.xcom_push("verdict", verdict)
         return "approve" if verdict["verdict"] == "pass" and verdict["mode"] != "dry_run" else None
 
-    approve = Approval(
+    approve = ApprovalOperator(
         task_id="approve",
-        subject="Release the candidate?",  # `execute` names it
+        evaluation="evaluate",
         # a text that may be missing: the form lets nobody answer while one that must be there is empty
         params={
             "reason": Param(
                 None, type=["null", "string"], title="If you reject: why", description="Goes to the ledger."
             )
         },
-        options=[APPROVE, REJECT],
-        defaults=REJECT,
         execution_timeout=None,  # else Airflow takes it for the time a person has
         response_timeout=timedelta(hours=params().gate.approval_timeout_h),
         assigned_users=[{"id": name, "name": name} for name in params().gate.approvers],

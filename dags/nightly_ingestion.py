@@ -4,7 +4,6 @@
 | task | what it does |
 |---|---|
 | **ingest** | claims the inbox as it is now, also if an old run is cleared, as batches of `ingest.max_clips` at most; every file exactly once, known bytes and unusable files go to quarantine |
-| **enough_labels** | in a night without a batch: have people labelled enough clips since the last training? Then it announces *labels* |
 | **validate** | decodes every clip of a shard in a process that can be killed; bad ones go to quarantine |
 | **checkpoint** | a batch's clips table must meet the expectations (Great Expectations); the data docs show the result |
 | **passed** | the shards of the batches that do go on; **all_passed** fails the run where one does not |
@@ -12,6 +11,7 @@
 | **annotate** | follows them and ranks who is most involved |
 | **score** | the champion judges every clip, once there is a champion; all shards have the one that the first shard found. Then the overlays that are asked for are drawn |
 | **seal** | checks a batch's poses, tracks and predictions, merges, versions with DVC and a git tag, announces it |
+| **enough_labels** | if no batch was sealed: have people labelled enough clips since the last training? Then it announces *labels* |
 
 Every task can be run again at any time: what is done already is skipped, and the sealed batch is the same, byte for byte.
 A night with nothing to do ends green with everything after *ingest* skipped, unless there are enough labels. A run also goes on with
@@ -63,12 +63,6 @@ def nightly_ingestion():
         night_stage("ingest", night=date.fromisoformat(params["night"] or night_of(dag_run)))
         return open_shards()
 
-    @task(outlets=[LABELS])
-    def enough_labels(shards):
-        # the sealing of a batch announces what starts a retraining anyway
-        if shards or not stage("train.worth_while")["yes"]:
-            raise AirflowSkipException("This night has a batch, or too few labels are new.")
-
     @task
     def validate(shard):
         night_stage("validate", **shard)
@@ -115,17 +109,25 @@ def nightly_ingestion():
     def seal(batch_id, outlet_events):
         night_stage("seal", batch_id=batch_id)
         outlet_events[BATCHES].extra = {"batches": [batch_id]}
+        return batch_id
+
+    @task(outlets=[LABELS], trigger_rule=TriggerRule.ALL_DONE)
+    def enough_labels(sealed):
+        # the sealing of a batch announces what starts a retraining anyway
+        if list(sealed or ()) or not stage("train.worth_while")["yes"]:
+            raise AirflowSkipException("This night has sealed a batch, or too few labels are new.")
 
     shards = ingest()
-    enough_labels(shards)
     batch_ids = batches(shards)
     validated = validate.expand(shard=shards)
     validated >> batch_ids
     checked = checkpoint.expand(batch_id=batch_ids)
-    [validated, checked] >> all_passed()
     going_on = passed(shards, checked)
     to_seal = batches.override(task_id="to_seal")(going_on)
-    shard.expand(shard=going_on) >> seal.expand(batch_id=to_seal)
+    sealed = seal.expand(batch_id=to_seal)
+    shard.expand(shard=going_on) >> sealed
+    enough_labels(sealed)
+    [validated, checked, sealed] >> all_passed()
 
 
 nightly_ingestion()

@@ -184,7 +184,9 @@ def say_what_failed(context: Mapping[str, Any]) -> None:
         where += f" / shard {task.map_index} of batch {batch_id} (clips {', '.join(clip_ids)})"
     elif batch_id:
         where += f" / batch {batch_id}"
-    log.error("%s failed in try %d: %s", where, task.try_number, _sentence(context))
+    # a name that is no UTF-8 must not keep the line out of the log
+    said = _sentence(context).encode("utf-8", "backslashreplace").decode()
+    log.error("%s failed in try %d: %s", where, task.try_number, said)
 
 
 def alert_operators(context: Mapping[str, Any]) -> None:

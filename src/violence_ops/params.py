@@ -24,8 +24,6 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0)]
 Hours = Annotated[float, Field(gt=0, le=8760)]
 Count = Annotated[int, Field(ge=1)]
-UserName = Annotated[str, Field(pattern=r"^[^\s,:|]+$")]
-"""Airflow lists its users as `name:role,name:role`."""
 RegionWeight = Annotated[float, Field(ge=0, le=2)]
 
 
@@ -262,7 +260,7 @@ class GateParams(_Section):
     max_ece: Share
     max_latency_ms: Positive
     approval_timeout_h: Hours
-    approvers: tuple[UserName, ...]
+    approvers: tuple[str, ...]
 
 
 class ExpectationParams(_Section):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import re
 import secrets
 import socket
 import sqlite3
@@ -30,6 +31,7 @@ from violence_ops.workspace import Workspace
 _log = logging.getLogger(__name__)
 
 HOST: Final = "127.0.0.1"
+_USER: Final = re.compile(r"[^\s,:|]+")
 POOLS: Final = {
     "gpu": "one model on the device at a time",
     "versioning": "one task that moves data with DVC at a time",
@@ -136,8 +138,12 @@ def down(workspace: Workspace) -> int:
 
 
 def users(workspace: Workspace) -> dict[str, str]:
-    """Who may sign in to the workspace's own Airflow, with the role of its simple auth manager: `admin`, and the approvers."""
-    return dict.fromkeys(workspace.params().gate.approvers, "op") | {"admin": "admin"}
+    """Who may sign in to the workspace's own Airflow, with the role of its simple auth manager: `admin`, and the approvers.
+
+    But for a name that Airflow, which lists its users as `name:role,name:role`, would read as something else.
+    """
+    approvers = workspace.params().gate.approvers
+    return {name: "op" for name in approvers if _USER.fullmatch(name)} | {"admin": "admin"}
 
 
 def password_file(workspace: Workspace) -> Path:
@@ -248,6 +254,7 @@ def airflow_environment(workspace: Workspace, addresses: Addresses) -> dict[str,
         "SCHEDULER__SCHEDULER_HEALTH_CHECK_SERVER_PORT": str(_free_port(0)),
         "SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "60",
         "DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
+        "DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "300",  # it sends the alerts of runs, and of tasks that were killed
         "DAG_PROCESSOR__REFRESH_INTERVAL": "60",
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
     }

@@ -396,7 +396,7 @@ class Workspace:
         """
         path = self.work / "locks" / f"{name}.lock"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("w") as handle:
+        with path.open("a+") as handle:  # NFS lets nobody share a lock on what cannot be read
             kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
             try:
                 fcntl.flock(handle, kind | fcntl.LOCK_NB)

@@ -15,7 +15,7 @@ from zoneinfo import ZoneInfo
 
 import pytest
 import yaml
-from airflow.sdk.exceptions import AirflowSkipException
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 ROOT = Path(__file__).parents[2]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
@@ -74,7 +74,7 @@ def test_a_run_that_fails_is_told_of(dags: dict[str, Any]) -> None:
     from violence_ops.orchestration import alert_of_run
 
     told_of = {dag_id for dag_id, dag in dags.items() if dag.on_failure_callback == alert_of_run}
-    assert told_of >= {"nightly_ingestion", "retraining", "rollback", "drift", "shadow"}
+    assert told_of == set(dags)
 
 
 def test_the_shipped_retries_outlast_an_outage_of_half_an_hour(dags: dict[str, Any]) -> None:
@@ -114,7 +114,7 @@ def test_a_shard_that_fails_stops_no_other_batch_and_fails_the_run(dags: dict[st
     dag = dags["nightly_ingestion"]
     for task_id in ("batches", "passed", "seal"):
         assert dag.get_task(task_id).trigger_rule == "all_done_min_one_success"
-    assert dag.get_task("all_passed").upstream_task_ids == {"validate", "checkpoint"}
+    assert dag.get_task("all_passed").upstream_task_ids == {"validate", "checkpoint", "seal"}
     assert dag.get_task("all_passed").trigger_rule == "all_success"
 
 
@@ -184,17 +184,20 @@ def test_assets_chain_the_dags(dags: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shards", "worth_while", "announced"), [([], True, True), ([], False, False), ([{"batch_id": "b"}], True, False)]
+    ("sealed", "worth_while", "announced"),
+    [([], True, True), (None, True, True), ([], False, False), (["b"], True, False)],
 )
-def test_only_a_night_without_a_batch_announces_labels_and_only_if_enough_are_new(
-    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, shards: list[Any], worth_while: bool, announced: bool
+def test_only_a_night_that_seals_no_batch_announces_labels_and_only_if_enough_are_new(
+    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, sealed: list[str] | None, worth_while: bool, announced: bool
 ) -> None:
-    enough_labels = dags["nightly_ingestion"].get_task("enough_labels").python_callable
+    task = dags["nightly_ingestion"].get_task("enough_labels")
+    assert (task.upstream_task_ids, task.trigger_rule) == ({"seal"}, "all_done")
+    enough_labels = task.python_callable
     monkeypatch.setitem(
         enough_labels.__globals__, "stage", lambda name: {"train.worth_while": {"yes": worth_while}}[name]
     )
     with nullcontext() if announced else pytest.raises(AirflowSkipException):
-        enough_labels(shards)
+        enough_labels(sealed)
 
 
 @pytest.mark.parametrize(("started_by", "drifted"), [("batches", False), ("drift", True), (None, False)])
@@ -271,6 +274,8 @@ def test_the_question_is_the_stage_s_and_what_it_is_about_waits_with_the_task(
         execute.__globals__, "stage", lambda name, **arguments: asked.append((name, arguments)) or question
     )
     monkeypatch.setattr(hitl, "upsert_hitl_detail", lambda **detail: written.update(detail))
+    shown = [True, False]
+    monkeypatch.setattr(type(approve), "_is_shown", lambda *_: shown.pop(0))
     run = _Run(evaluate={"report": "7-vs-2"})
     run.id = "one"
     with pytest.raises(TaskAwaitingInput) as waits:
@@ -278,6 +283,8 @@ def test_the_question_is_the_stage_s_and_what_it_is_about_waits_with_the_task(
     assert asked == [("approval.ask", {"report": "7-vs-2"})]
     assert (written["subject"], written["body"]) == ("Release version 7?", "Better by 0.1.")
     assert waits.value.kwargs == {"report": "7-vs-2", "digest": "d" * 64}
+    with pytest.raises(AirflowFailException, match="trigger gated_evaluation"):
+        execute(approve, {"ti": run, "task_instance": run})
 
 
 def test_an_answer_needs_no_reason_in_the_form(dags: dict[str, Any]) -> None:
@@ -392,6 +399,16 @@ def test_the_operator_that_asked_writes_the_answer_down(
     }  # fmt: skip
     approve.execute_complete({"ti": _Run(evaluate={"report": "9-vs-1"})}, event, report="2-vs-1", digest="d")
     assert called == [written]
+
+
+def test_an_answer_to_a_question_of_an_earlier_version_is_for_nothing(dags: dict[str, Any]) -> None:
+    approve = copy.deepcopy(dags["gated_evaluation"].get_task("approve"))
+    event = {
+        "chosen_options": ["Approve"], "params_input": {}, "responded_at": datetime(2026, 1, 1),
+        "responded_by_user": {"id": "ann", "name": "ann"},
+    }  # fmt: skip
+    with pytest.raises(AirflowFailException, match="earlier version"):
+        approve.execute_complete({}, event)
 
 
 def test_a_no_skips_the_release_and_a_yes_is_looked_up_in_the_ledger(

@@ -125,6 +125,8 @@ def test_a_callback_has_the_time_that_an_alert_may_take() -> None:
     longest = sum(webhook.PAUSES_S) + (len(webhook.PAUSES_S) + 1) * webhook._TIMEOUT_S + alert.HOOK_TIMEOUT_S
     for name in ("worker-cpu", "worker-gpu"):
         assert int(_environment(SERVICES[name])["AIRFLOW__CORE__TASK_SUCCESS_OVERTIME"]) > longest + 10
+    of_runs = _environment(SERVICES["dag-processor"])["AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT"]
+    assert int(of_runs) > 5 * longest
 
 
 @pytest.mark.parametrize("name", SERVICES)

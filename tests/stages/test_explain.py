@@ -141,7 +141,7 @@ def test_of_a_clip_that_is_not_validated_yet_it_says_what_it_came_with(workspace
     ]
     labels.run(workspace, clip.clip_id, "NonFight", by="ada")
     told = explain.run(workspace, params, clip.clip_id)
-    assert (told.label, told.label_from) == ("NonFight", "review")
+    assert (told.label, told.label_from) == ("NonFight", "label")
 
 
 @pytest.mark.parametrize("unknown", ["0" * 20, "../../etc/passwd"], ids=["never seen", "no id"])

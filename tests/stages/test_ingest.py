@@ -287,6 +287,20 @@ def test_a_backlog_becomes_batches_of_max_clips_in_one_run(new_workspace: Callab
     assert take_in(workspace).batch_ids == []
 
 
+def test_a_table_that_the_run_itself_shortened_keeps_nothing_of_a_backlog_waiting(
+    new_workspace: Callable[..., Workspace],
+) -> None:
+    workspace = new_workspace(**{"ingest.max_clips": 2, "ingest.settle_s": 1.5})
+    for name in "abcde":
+        (workspace.inbox / f"{name}.mp4").write_bytes(name.encode())
+    (workspace.inbox / "labels.csv").write_text("path,label\n" + "".join(f"{name}.mp4,Fight\n" for name in "abcde"))
+    time.sleep(1.6)
+    assert ingest.run(workspace, workspace.params(), night=NIGHT, dry_run=True).claimed == 5
+    result = take_in(workspace)
+    assert (result.claimed, result.left, len(result.batch_ids)) == (5, 0, 3)
+    assert {label for label, _ in labels.effective_labels(workspace).values()} == {"Fight"}
+
+
 def test_shards_cover_the_batch_once(new_workspace: Callable[..., Workspace]) -> None:
     workspace = new_workspace(**{"ingest.shard_size": 2})
     for name in "abcde":

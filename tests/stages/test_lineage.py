@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 
 import pytest
@@ -105,6 +106,16 @@ def test_a_batch_names_its_models_and_how_many_of_its_clips_each_saw(history: Wo
     both = lineage.run(history, first)
     assert [use["version"] for use in both.trained] == ["1", "2"]
     assert both.redo.holdouts == ("v1",)
+
+
+def test_a_batch_whose_data_is_not_pulled_is_not_said_to_have_trained_nothing(history: Workspace) -> None:
+    batch = history.sealed_batches()[0]
+    shutil.move(batch.sealed, history.root / "elsewhere")
+    (history.batches / f"{batch.batch_id}.dvc").touch()
+    with pytest.raises(
+        WorkspaceError, match=f"sealed batch {batch.batch_id} is not pulled: run `violence-ops dvc pull`"
+    ):
+        lineage.run(history, batch.batch_id)
 
 
 def test_a_model_of_before_batches_were_recorded_gets_them_from_the_catalog(

@@ -514,16 +514,18 @@ def test_an_answer_counts_for_the_evaluation_that_was_asked_about_and_no_other(
     assert headline.startswith("Candidate 2 ")
     assert reasons
     assert all(reason.startswith("- ") for reason in reasons)
-    assert last == f"Read the report first: `{passed.report('2-vs-1').page}`"
+    page = passed.report("2-vs-1").page
+    assert last == f"Read the report first: `{page}` (evaluation {question.digest[:12]})."
     gate.run(passed, params, report=write_evaluation("2", "1", p95_ms=10.0))
     for answer in (
         lambda: approval.approve(passed, params, "2-vs-1", by="admin", digest=question.digest),
         lambda: approval.refuse(passed, params, "2-vs-1", by="admin", reason="not sure", digest=question.digest),
-        lambda: approval.lapse(passed, params, "2-vs-1", digest=question.digest),
     ):
         with pytest.raises(RefusedByGate, match="2-vs-1 was made again after this question was asked"):
             answer()
     now = approval.ask(passed, params)
+    assert approval.lapse(passed, params, "2-vs-1", digest=question.digest).by == "nobody"
+    assert ledger.read(passed)[-1].payload["digest"] == question.digest != now.digest
     assert approval.approve(passed, params, now.report, by="admin", digest=now.digest).decision == "approval"
 
 

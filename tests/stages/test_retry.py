@@ -96,7 +96,7 @@ def test_a_clip_taken_back_between_validation_and_poses_keeps_its_batch_open_unt
 ) -> None:
     batch_id, params = refused["batch_id"], workspace.params()
     assert retry.run(workspace, reason="timeout").batch == [refused["clip_id"]]
-    with pytest.raises(WorkspaceError, match=r"1 clip of batch .* still to be validated: run `violence-ops validate`"):
+    with pytest.raises(WorkspaceError, match=r"1 clip of batch .* must be validated: run `violence-ops validate`"):
         seal.run(workspace, params)
     assert validate.run(workspace, params, batch_id=batch_id).accepted == 1
     write_annotations(workspace, batch_id)

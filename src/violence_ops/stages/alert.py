@@ -7,10 +7,10 @@ import json
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from typing import Any, Final
+from uuid import uuid4
 
 from violence_ops.deployment import FAILURE, without_password
 from violence_ops.errors import ServiceUnavailable
-from violence_ops.files import fingerprint
 from violence_ops.hook import Hook
 from violence_ops.stages.notify import Receiver
 from violence_ops.webhook import Webhook
@@ -64,7 +64,7 @@ def run(workspace: Workspace, failure: Failure) -> AlertResult:
     result = AlertResult([], [])
     # ASCII: an error may quote a name that is no UTF-8
     body = json.dumps(_facts(workspace, failure), sort_keys=True).encode()
-    delivery = fingerprint(failure.dag, failure.task, failure.run, failure.map_index, failure.tries)
+    delivery = uuid4().hex  # a run that is cleared and fails once more is told of once more
     for receiver in receivers(workspace):
         try:
             receiver.deliver(delivery, body)

@@ -64,7 +64,7 @@ def ask(workspace: Workspace, params: Params, report: Path | str | None = None) 
         report=chosen.files.name,
         digest=chosen.digest,
         subject=f"Release version {chosen.evaluation.candidate.version}?",
-        body=f"{headline(chosen.evaluation, verdict)}\n\n{said}\n\nRead the report first: `{chosen.files.page}`",
+        body=f"{headline(chosen.evaluation, verdict)}\n\n{said}\n\nRead the report first: `{chosen.files.page}` (evaluation {chosen.digest[:12]}).",
     )
 
 
@@ -107,10 +107,13 @@ def refuse(
 def lapse(
     workspace: Workspace, params: Params, report: Path | str | None = None, *, digest: str | None = None
 ) -> DecisionResult:
-    """Write to the ledger, once, that nobody answered in time, which is a refusal."""
+    """Write to the ledger, once, that nobody answered in time, which is a refusal: of the evaluation `digest`, where that was asked
+    about, also if it was made again meanwhile."""
+    facts = {"reason": f"nobody answered within {params.gate.approval_timeout_h:g} h"} | (
+        {"digest": digest} if digest else {}
+    )
     with workspace.lock("release"):
-        reason = f"nobody answered within {params.gate.approval_timeout_h:g} h"
-        return decide(workspace, _asked_about(workspace, report, digest), "refusal", _NOBODY, reason=reason)
+        return decide(workspace, reports.find(workspace, report), "refusal", _NOBODY, **facts)
 
 
 def _asked_about(workspace: Workspace, report: Path | str | None, digest: str | None) -> reports.Report:

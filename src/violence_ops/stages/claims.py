@@ -205,7 +205,7 @@ def _rename(inbox: Path, path: Path, target: Path) -> bool:
     try:
         with drop_folder.opened(inbox, path.parent) as folder:
             here = folder / path.name
-            if _is_shared(here) and not os.access(here, os.R_OK):
+            if cannot_be_had(here):
                 raise PermissionError(errno.EACCES, "no copy can be made of it", str(path))
             here.rename(target)
     except FileNotFoundError:
@@ -217,6 +217,11 @@ def _rename(inbox: Path, path: Path, target: Path) -> bool:
             ) from error
         raise
     return True
+
+
+def cannot_be_had(path: Path) -> bool:
+    """Whether a file stays in the inbox: others have a hold on it, and we cannot make a copy that is ours."""
+    return _is_shared(path) and not os.access(path, os.R_OK)
 
 
 def _is_shared(path: Path) -> bool:

@@ -45,6 +45,10 @@ class Drop:
         return asdict(self)
 
 
+Version = tuple[int, int, int]
+"""What a file is told by from what it was before: inode, size in bytes, change time in ns."""
+
+
 @dataclass(slots=True)
 class Scan:
     """The inbox at one moment: complete files in order of their names, how many files and closed folders are left for later,
@@ -58,6 +62,7 @@ class Scan:
     left: int = 0
     notices: list[str] = field(default_factory=list)
     spent: frozenset[str] = frozenset()
+    settled: frozenset[Version] = frozenset()
     tables: list[tuple[Path, os.stat_result]] = field(default_factory=list)
     unsettled: list[str] = field(default_factory=list)
     unmet: dict[str, None] = field(default_factory=dict)
@@ -69,14 +74,15 @@ _Folder = tuple[Path, float, dict[str, dict[str, str]]]
 """A folder still to be looked into, the time before which its files are complete, and the rows that speak of them."""
 
 
-def scan(inbox: Path, settle_s: float, spent: Collection[str] = ()) -> Scan:
+def scan(inbox: Path, settle_s: float, spent: Collection[str] = (), settled: Collection[Version] = ()) -> Scan:
     """List what can be taken. Opens nothing but labels.csv files, follows no link.
 
     Left for the next run: hidden and unfinished names, files changed less than `settle_s` seconds ago, the files of a folder
     whose labels.csv is that young, and folders that cannot be looked into. Rows about the `spent` paths (as
-    `Drop.source_path`) are passed over: they spoke of files that a killed run has taken.
+    `Drop.source_path`) are passed over: they spoke of files that a killed run has taken. A labels.csv of the `settled` versions is
+    never young: `spend` wrote it.
     """
-    found = Scan(spent=frozenset(spent))
+    found = Scan(spent=frozenset(spent), settled=frozenset(settled))
     folders: list[_Folder] = [(inbox, time.time() - settle_s, {})]
     while folders:
         path, before, rows = folders.pop()
@@ -118,18 +124,21 @@ def some(names: list[str]) -> str:
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
-def spend(inbox: Path, scanned: Scan, taken: Collection[str]) -> None:
-    """Take the rows of the files that were `taken` (as `Drop.source_path`) out of the labels.csv files that were read.
+def spend(inbox: Path, scanned: Scan, taken: Collection[str]) -> set[Version]:
+    """Take the rows of the files that were `taken` (as `Drop.source_path`) out of the labels.csv files that were read; returns what
+    these are afterwards.
 
     Rows of files still to come stay; a table without any goes. One that changed since the scan is somebody's new word and
     is left alone, and one that cannot be written is told.
     """
     gone = scanned.spent | set(taken)
+    left: set[Version] = set()
     for path, read in scanned.tables:
         try:
             with drop_folder.opened(inbox, path.parent) as folder:
-                if _version((folder / path.name).lstat()) == _version(read):
-                    _spend_rows(inbox, path, folder / path.name, gone)
+                table = folder / path.name
+                if _version(table.lstat()) == _version(read) and _spend_rows(inbox, path, table, gone):
+                    left.add(_version(table.lstat()))
         except (FileNotFoundError, drop_folder.NoFile):
             continue
         except PermissionError:
@@ -137,10 +146,11 @@ def spend(inbox: Path, scanned: Scan, taken: Collection[str]) -> None:
             scanned.notices.append(
                 f"{shown} still has rows of clips that were taken: give the pipeline's user the right to change its folder."
             )
+    return left
 
 
-def _spend_rows(inbox: Path, path: Path, table: Path, gone: Collection[str]) -> None:
-    """`table` is the way to the file that does not change; its rows count from the folder of `path`."""
+def _spend_rows(inbox: Path, path: Path, table: Path, gone: Collection[str]) -> bool:
+    """Whether any rows are left. `table` is the way to the file that does not change; its rows count from the folder of `path`."""
     head, *rows = [row for row in csv.reader(io.StringIO(drop_folder.read_text(table))) if any(row)]
     column = head.index("path")
     named = [row for row in rows if len(row) > column and row[column].strip()]
@@ -151,9 +161,10 @@ def _spend_rows(inbox: Path, path: Path, table: Path, gone: Collection[str]) -> 
         text = io.StringIO()
         csv.writer(text, lineterminator="\n").writerows([head, *kept])
         write_text(table, text.getvalue())
+    return bool(kept)
 
 
-def _version(status: os.stat_result) -> tuple[int, int, int]:
+def _version(status: os.stat_result) -> Version:
     return status.st_ino, status.st_size, status.st_ctime_ns
 
 
@@ -198,7 +209,7 @@ def _scan_folder(
         )
         if table is not None:
             status = table.stat(follow_symlinks=False)
-            if status.st_ctime > before:
+            if status.st_ctime > before and _version(status) not in found.settled:
                 before = -math.inf  # what lies here and below waits for its table
             else:
                 rows = rows | _read_table(inbox, folder / LABELS_FILE, here / LABELS_FILE, status, found)

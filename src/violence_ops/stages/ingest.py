@@ -71,9 +71,9 @@ def run(
     """
     if dry_run:
         return _foreseen(workspace, params, progress)
-    result = IngestResult()
+    result, settled = IngestResult(), set[inbox.Version]()
     with open_catalog(workspace) as catalog:
-        while _take_and_sort(workspace, params, night, catalog, result, progress):
+        while _take_and_sort(workspace, params, night, catalog, result, settled, progress):
             pass
     result.notices = list(dict.fromkeys(result.notices))
     # every open batch, so that one whose run was killed right here is seen by the stages after it
@@ -87,11 +87,13 @@ def _take_and_sort(
     night: date,
     catalog: Catalog,
     result: IngestResult,
+    settled: set[inbox.Version],
     progress: Progress | None,
 ) -> bool:
-    """Make one batch of at most `ingest.max_clips`; returns whether there is more to take."""
+    """Make one batch of at most `ingest.max_clips`; returns whether there is more to take. `settled` are the labels.csv files that
+    this run wrote: they are complete, however young."""
     with claims.held(workspace, night.isoformat(), catalog) as (own, abandoned):
-        is_more = _take(workspace, params, own, abandoned, result)
+        is_more = _take(workspace, params, own, abandoned, result, settled)
         for claim in (*abandoned, own):
             decision = claim.decision()
             if decision is None:
@@ -129,7 +131,14 @@ def shards(workspace: Workspace, params: Params, batch_id: str) -> list[list[str
     return [clip_ids[start : start + size] for start in range(0, len(clip_ids), size)]
 
 
-def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[Claim], result: IngestResult) -> bool:
+def _take(
+    workspace: Workspace,
+    params: Params,
+    own: Claim,
+    abandoned: Iterable[Claim],
+    result: IngestResult,
+    settled: set[inbox.Version],
+) -> bool:
     """Move what lies in the inbox into the claim, and take the rows that spoke of it out of the labels.csv files.
 
     One run at a time, so that none writes over another's table. A killed run may have left the rows of its files behind.
@@ -138,11 +147,11 @@ def _take(workspace: Workspace, params: Params, own: Claim, abandoned: Iterable[
     with workspace.lock("inbox"):
         undecided = [claim for claim in (*abandoned, own) if claim.decision() is None]
         spent = [drop.source_path for claim in undecided for drop in claim.drops.values()]
-        scan = inbox.scan(workspace.inbox, params.ingest.settle_s, spent)
+        scan = inbox.scan(workspace.inbox, params.ingest.settle_s, spent, settled)
         waiting, closed = iter(scan.drops), []
         while chosen := list(islice(waiting, max(0, params.ingest.max_clips - len(own.drops)))):
             closed += own.take(workspace.inbox, chosen)
-        inbox.spend(workspace.inbox, scan, [drop.source_path for drop in own.drops.values()])
+        settled |= inbox.spend(workspace.inbox, scan, [drop.source_path for drop in own.drops.values()])
     result.left = scan.left + len(closed)
     result.notices += scan.notices
     for folder, count in Counter(os.path.relpath(path.parent, workspace.root) for path in closed).items():

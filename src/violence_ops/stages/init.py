@@ -22,6 +22,7 @@ from violence_ops.errors import ParamsError, UsageError
 from violence_ops.files import write_text
 from violence_ops.params import load_params
 from violence_ops.stages import holdout, labels_file
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 
@@ -51,7 +52,7 @@ class InitResult:
         if self.old_remote:
             yield f"The data goes to {self.remote} from now on; what was sent to {self.old_remote} stays there, where `forget` does not reach it."
         if self.unsent:
-            yield f"{self.unsent} batches were sealed before: in the workspace, `violence-ops dvc push` sends them to the new remote."
+            yield f"{counted(self.unsent, 'batch was', 'batches were')} sealed before: in the workspace, `violence-ops dvc push` sends them to the new remote."
 
 
 def run(

@@ -20,7 +20,7 @@ from violence_ops.params import Params
 from violence_ops.records import TRANSIENT, ClipRecord
 from violence_ops.stages import inbox, tombstones
 from violence_ops.stages.batches import Progress
-from violence_ops.stages.claims import Claim
+from violence_ops.stages.claims import Claim, cannot_be_had
 from violence_ops.workspace import Workspace
 
 OURS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -82,17 +82,15 @@ def foresee(
     for number, (path, drop) in enumerate(drops):
         try:
             with drop_folder.opened(workspace.inbox, path.parent) as folder:
-                if not os.access(folder, os.W_OK):
-                    raise PermissionError
-                seen.append((number, *_seen(folder / path.name, drop, drop_folder.sha256)))
+                here = folder / path.name
+                if not os.access(folder, os.W_OK) or cannot_be_had(here):
+                    closed += 1
+                else:
+                    seen.append((number, *_foreseen(here, drop, number)))
         except (FileNotFoundError, drop_folder.NoFile):  # taken away, or exchanged, meanwhile
             continue
-        except PermissionError:
+        except PermissionError:  # of the folder
             closed += 1
-        except OSError as error:
-            if error.errno in OURS:
-                raise
-            seen.append((number, *_unread(drop, error, str(number))))
         if progress:
             progress("read", number + 1, len(drops))
     refused, same_bytes, notices = _sorted(workspace, params, catalog, seen)
@@ -102,6 +100,18 @@ def foresee(
     return Foreseen(
         len(new), sorted(copies), dict(sorted(reasons.items())), closed, [one["message"] for one in notices]
     )
+
+
+def _foreseen(here: Path, drop: inbox.Drop, number: int) -> tuple[ClipRecord, str | None]:
+    """What `look_at` would say of a file of the inbox."""
+    try:
+        return _seen(here, drop, drop_folder.sha256)
+    except (FileNotFoundError, drop_folder.NoFile):
+        raise
+    except OSError as error:
+        if error.errno in OURS:
+            raise
+        return _unread(drop, error, str(number))
 
 
 def without(decision: dict[str, Any], forgotten: Collection[str]) -> dict[str, Any]:

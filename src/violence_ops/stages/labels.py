@@ -22,7 +22,7 @@ from violence_ops.stages.who import named
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
-_FOR_GOOD: Final = "what lies in its bytes, so that no dataset will ever hold it"
+_FOR_GOOD: Final = "what it is, so that no dataset will ever hold it"
 
 
 @dataclass(frozen=True, slots=True)

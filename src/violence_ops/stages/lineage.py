@@ -188,6 +188,8 @@ def _use(model: traces.ModelUse) -> dict[str, Any]:
 
 def _batch(workspace: Workspace, batch_id: str) -> BatchLineage:
     batch = workspace.batch(batch_id)
+    if batch in workspace.sealed_elsewhere():
+        raise WorkspaceError(f"The data of sealed batch {batch_id} is not pulled: run `violence-ops dvc pull` first.")
     clips = batches.read_clips(batch)
     accepted = [clip.clip_id for clip in clips if clip.status == "accepted"]
     found = traces.find(workspace, accepted)

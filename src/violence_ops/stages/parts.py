@@ -82,7 +82,7 @@ def judged_clips(workspace: Workspace, batch: Batch) -> list[ClipRecord]:
     clips = [clip for clip in batches.read_clips(batch) if clip.clip_id in known]
     if missing := len(known) - len(clips):
         raise WorkspaceError(
-            f"{counted(missing, 'clip')} of batch {batch.batch_id} still to be validated: run `violence-ops validate` first."
+            f"{counted(missing, 'clip')} of batch {batch.batch_id} must be validated: run `violence-ops validate` first."
         )
     return clips
 

@@ -179,7 +179,7 @@ def remember_taken(workspace: Workspace, votes: Mapping[tuple[str, str], list[Vo
 def _why_nothing(choice: Choice, confidence: float) -> str:
     if choice.judged:
         others = (
-            f" {choice.not_judged} other clips no model has judged, for there is no champion."
+            f" No model has judged {counted(choice.not_judged, 'other clip')}, for there is no champion."
             if choice.not_judged
             else ""
         )
@@ -189,11 +189,11 @@ def _why_nothing(choice: Choice, confidence: float) -> str:
         )
     if choice.not_judged:
         return (
-            f"no model has judged any of {choice.not_judged} clips, for there is no champion; release one, or run `violence-ops "
+            f"no model has judged {counted(choice.not_judged, 'clip')}, for there is no champion; release one, or run `violence-ops "
             "evaluate` on a candidate, which judges the clips of the holdout."
         )
     if choice.not_annotated:
-        return f"{choice.not_annotated} clips are not annotated yet; let their night end (`violence-ops night`)."
+        return f"{counted(choice.not_annotated, 'clip is', 'clips are')} not annotated yet; let their night end (`violence-ops night`)."
     return "every accepted clip has a person's label, or there is none; wait for the next night, or pass --again."
 
 
