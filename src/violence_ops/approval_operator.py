@@ -59,8 +59,8 @@ class ApprovalOperator(HITLOperator):
         """Whether Airflow shows this question to these people. It answers a question that is there already with that one."""
         from airflow.sdk.execution_time.task_runner import SUPERVISOR_COMMS
 
-        asked = CreateHITLDetailPayload(ti_id=ti_id, options=self.options, subject=self.subject, body=self.body)
-        shown: Any = SUPERVISOR_COMMS.send(asked)
+        texts: dict[str, Any] = {"options": self.options, "subject": self.subject, "body": self.body}
+        shown: Any = SUPERVISOR_COMMS.send(CreateHITLDetailPayload(ti_id=ti_id, params={}, assigned_users=[], **texts))
         people = [user.name for user in shown.assigned_users or ()]
         wanted = [user["name"] for user in self.assigned_users or ()]
         return (shown.subject, shown.body, people) == (self.subject, self.body, wanted)

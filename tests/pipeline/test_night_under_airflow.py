@@ -22,7 +22,7 @@ from violence_ops import ledger, services, versioning
 from violence_ops.airflow_api import AirflowApi
 from violence_ops.errors import ServiceUnavailable, UserError
 from violence_ops.processes import is_alive
-from violence_ops.stages import batches, ingest, init, labels, status, synth
+from violence_ops.stages import batches, evaluate, gate, ingest, init, labels, status, synth
 from violence_ops.stages import services as stage
 from violence_ops.video import decode
 from violence_ops.video.write import VideoWriter
@@ -70,6 +70,7 @@ class Night:
     tasks: dict[str, dict[str, Any]]
     refusals: list[str]
     forged: dict[str, str]
+    asked_again: list[str]
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +114,7 @@ def _run(workspace: Workspace, api: AirflowApi) -> Night:
         api.wait("gated_evaluation", first, timeout_s=_LIMIT_S, on_poll=lambda _: _reject(workspace, api, first))
         == "success"
     )
+    asked_again = _asks_again_about_another_evaluation(workspace, api, first)
     forged = _forge_an_approval(api)
     run_ids["gated_evaluation"] = api.trigger("gated_evaluation")
     states["gated_evaluation"] = api.wait(
@@ -126,7 +128,7 @@ def _run(workspace: Workspace, api: AirflowApi) -> Night:
         for dag_id, run_id in run_ids.items()
         for task in api.tasks(dag_id, run_id)
     }
-    return Night(workspace, api, states, tasks, refusals, forged)
+    return Night(workspace, api, states, tasks, refusals, forged, asked_again)
 
 
 def _first_run(api: AirflowApi, dag_id: str) -> str:
@@ -144,6 +146,18 @@ def _reject(workspace: Workspace, api: AirflowApi, run_id: str) -> None:
         for approval in manager.approvals():
             api._send("PATCH", evaluated, {"value": {"report": "9-vs-8"}})
             manager.respond(approval, "Reject")
+
+
+def _asks_again_about_another_evaluation(workspace: Workspace, api: AirflowApi, run_id: str) -> list[str]:
+    """Clear the question of a run after its evaluation was made again; what operators are told of it."""
+    report = evaluate.run(workspace, workspace.params(), candidate="1", force=True).report
+    gate.run(workspace, workspace.params(), report=report)
+    run = f"dags/gated_evaluation/dagRuns/{run_id}"
+    api._send("PATCH", f"{run}/taskInstances/evaluate/xcomEntries/return_value", {"value": {"report": report}})
+    cleared = {"dry_run": False, "dag_run_id": run_id, "task_ids": ["approve"], "only_failed": False}
+    api._send("POST", "dags/gated_evaluation/clearTaskInstances", cleared | {"include_downstream": True})
+    assert api.wait("gated_evaluation", run_id, timeout_s=_LIMIT_S) == "failed"
+    return [alert["error"] for alert in _alerts(workspace, run_id) if alert["task"] == "approve"]
 
 
 def _forge_an_approval(api: AirflowApi) -> dict[str, str]:
@@ -195,6 +209,11 @@ def test_a_no_moves_nothing_and_the_approved_candidate_is_champion_in_the_name_o
     # and not the one that was put into the run
     assert {entry.payload["report"] for entry in decisions} == {"1-vs-none"}
     assert decisions[0].seq < min(entry.seq for entry in ledger.read(night.workspace) if entry.event == "promotion")
+
+
+def test_a_question_that_shows_an_earlier_evaluation_is_not_put_again(night: Night) -> None:
+    assert len(night.asked_again) == 1
+    assert "asked another question before" in night.asked_again[0]
 
 
 def test_an_approval_that_is_written_into_a_run_releases_nothing(night: Night) -> None:
