@@ -203,6 +203,9 @@ def rtmlib_style() -> Callable[[list[Path]], int]:
 
     found = weights.find(PARAMS.pose.weights)
     made: list[Any] = []
+    options = onnxruntime.SessionOptions()
+    # three networks in one process: the threads of one must not spin while another computes
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
 
     def run(files: list[Path]) -> int:
         frames = 0
@@ -214,7 +217,8 @@ def rtmlib_style() -> Callable[[list[Path]], int]:
                 if not made:
                     paths = exported(found, box.input_width, box.input_height)
                     made.extend(
-                        onnxruntime.InferenceSession(path) for path in (paths.dense, paths.joints, paths.refined)
+                        onnxruntime.InferenceSession(path, options)
+                        for path in (paths.dense, paths.joints, paths.refined)
                     )
                     made.append(network.cells(box.input_width, box.input_height)[0])
                 outputs = made[0].run(None, {"pictures": box.apply(frame)[None]})

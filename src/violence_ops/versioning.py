@@ -129,6 +129,11 @@ def versioned_batches(workspace: Workspace) -> set[str]:
     return {tag.removeprefix("batch/") for tag in git(workspace, "tag", "--list", "batch/*").splitlines()}
 
 
+def batch_revision(workspace: Workspace, batch_id: str) -> str:
+    """The commit that `add_batch` made of a batch."""
+    return git(workspace, "rev-parse", f"batch/{batch_id}^{{commit}}")
+
+
 def is_tagged(workspace: Workspace, tag: str) -> bool:
     """Whether `add_artifact` has finished with this tag."""
     return bool(git(workspace, "tag", "--list", tag))

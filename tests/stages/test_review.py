@@ -194,7 +194,7 @@ def test_why_there_is_nothing_to_review_is_said_as_it_is(
     workspace: Workspace, clips: list[ClipRecord], open_batch: Callable[..., list[ClipRecord]], tmp_path: Path
 ) -> None:
     def why() -> str:
-        with pytest.raises(UsageError, match="There is nothing to review: ") as refusal:
+        with pytest.raises(WorkspaceError, match="There is nothing to review: ") as refusal:
             export(workspace, tmp_path / "out", confidence=0.5)
         return str(refusal.value)
 
@@ -202,7 +202,7 @@ def test_why_there_is_nothing_to_review_is_said_as_it_is(
     write_table(batch.table("predictions"), predictions(clips, {}))
     assert "raise --confidence" in why()
     write_table(batch.table("predictions"), PREDICTIONS_SCHEMA.empty_table())
-    assert "no model has judged any of 24 clips, for there is no champion; release one, or run " in why()
+    assert "no model has judged 24 clips, for there is no champion; release one, or run " in why()
     labels.give(workspace, {clip.clip_id: "Fight" for clip in clips}, "ann", "review")
     assert "or pass --again" in why()
     open_batch(workspace, clips=2, people=lambda _: 2)
@@ -376,7 +376,7 @@ def test_label_studio_round_trip_corrected_labels_win_and_reach_the_dataset(
     again = review_import.run(workspace, file, by="ann")
     assert (again.version, again.corrected, again.taken_before) == (None, 0, 24)
     assert len(review_import.log(workspace).versions) == 1
-    with pytest.raises(UsageError, match="nothing to review"):
+    with pytest.raises(WorkspaceError, match="nothing to review"):
         export(workspace, tmp_path / "more")
     assert export(workspace, tmp_path / "again", again=True).review != result.review
 

@@ -19,7 +19,7 @@ from violence_ops import versioning
 from violence_ops.errors import ExpectationsFailed, ServiceUnavailable, WorkspaceError
 from violence_ops.files import fingerprint, read_fingerprint, sha256_file, write_table
 from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA
-from violence_ops.stages import batches, ingest, parts, quarantine, score, seal, validate
+from violence_ops.stages import batches, ingest, labels, parts, quarantine, score, seal, validate
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
@@ -96,7 +96,9 @@ def test_a_night_with_broken_files_is_sealed_versioned_and_leaves_nothing_to_red
 
     before = sorted(batch.sealed.rglob("*"))
     assert seal.run(workspace, params).batch_ids == []
-    assert seal.run(workspace, params, batch_id=batch_id).batch_ids == [batch_id]
+    labels.run(workspace, batches.accepted_clips(batch)[0].clip_id, "NonFight", by="ann")  # a commit after the batch's
+    again = seal.run(workspace, params, batch_id=batch_id)
+    assert (again.batch_ids, again.revision) == ([batch_id], result.revision)
     assert sorted(batch.sealed.rglob("*")) == before
     (workspace.inbox / "new.mp4").write_bytes(b"new")
     assert "ingest" in versioning.status(workspace)

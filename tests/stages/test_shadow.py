@@ -71,7 +71,8 @@ def test_it_judges_a_champions_night_once_beside_it_and_says_where_they_differ(
         ["git", "status", "--porcelain", ".cache"], cwd=workspace.root, capture_output=True, check=True
     )
     assert status.stdout == b""
-    assert shadow.stop(workspace).version is None
+    assert shadow.stop(workspace).lines() == ["Version 2 is no longer in shadow; what it said stays."]
+    assert shadow.stop(workspace).lines() == shadow.run(workspace, params).lines()
     assert shadow.run(workspace, params).version is None
     assert shadow.show(workspace, "2").found == found
 

@@ -319,8 +319,8 @@ def _verdict_lines(verdict: dict[str, Any] | None) -> Iterator[str]:
         yield "No model has judged it."
         return
     yield (
-        f"Model version {verdict['model_version']}: {verdict['verdict']}, probability {verdict['probability']:.2f} "
-        f"(Fight above {verdict['threshold']:.2f})"
+        f"Model version {verdict['model_version']}: {verdict['verdict']}, probability {verdict['probability']:.3f} "
+        f"(Fight above {verdict['threshold']:.3f})"
     )
     for window in verdict["windows"]:
         bar = "#" * round(20 * window["probability"])

@@ -87,8 +87,8 @@ def run(
     """Write the folder `out`, whole or not at all, and remember in data/reviews/ what was asked.
 
     Names of files are made of clip ids. `address` is what Label Studio finds the folder's files under; by default that of its
-    local file serving, with the folder in its document root. Raises UsageError if `out` holds anything or there is nothing to
-    ask, WorkspaceError if a clip's video is gone or not what was ingested, or git is on no branch.
+    local file serving, with the folder in its document root. Raises UsageError if `out` holds anything, WorkspaceError if there is
+    nothing to ask, a clip's video is gone or not what was ingested, or git is on no branch.
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already: name a folder that is new or empty.")
@@ -96,7 +96,7 @@ def run(
     choice = choose(workspace, params, confidence=confidence, limit=limit, again=again, progress=progress)
     chosen = choice.clips
     if not chosen:
-        raise UsageError(f"There is nothing to review: {_why_nothing(choice, confidence)}")
+        raise WorkspaceError(f"There is nothing to review: {_why_nothing(choice, confidence)}")
     evaluation = newest_evaluation(workspace)
     content = {
         "format": format, "prefilled": False, "confidence": confidence, "limit": limit, "report": evaluation and evaluation.name,
@@ -194,7 +194,9 @@ def _why_nothing(choice: Choice, confidence: float) -> str:
         )
     if choice.not_annotated:
         return f"{counted(choice.not_annotated, 'clip is', 'clips are')} not annotated yet; let their night end (`violence-ops night`)."
-    return "every accepted clip has a person's label, or there is none; wait for the next night, or pass --again."
+    if choice.left_out:
+        return "every accepted clip has a person's label; wait for the next night, or pass --again."
+    return "no clip is accepted yet; wait for the next night."
 
 
 def _entry(one: Chosen) -> dict[str, Any]:

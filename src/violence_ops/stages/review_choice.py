@@ -48,12 +48,13 @@ class Chosen:
 @dataclass(frozen=True, slots=True)
 class Choice:
     """The clips to be looked at; of those that might be, how many a model has judged, how many none has although they are
-    annotated (there is no champion), and how many are not annotated yet."""
+    annotated (there is no champion), and how many are not annotated yet; and how many are `left_out`, as people have labelled them."""
 
     clips: list[Chosen]
     judged: int
     not_judged: int
     not_annotated: int
+    left_out: int
 
 
 def choose(
@@ -75,9 +76,10 @@ def choose(
         raise UsageError(f"--confidence is {confidence:g} but must be between 0.5 and 1.")
     reported, disputed = _reported(newest_evaluation(workspace))
     labels = effective_labels(workspace)
+    accepted = list(_judged(workspace))
     clips = [
         (batch, clip, reported.get(clip.clip_id) or said)
-        for batch, clip, said in _judged(workspace)
+        for batch, clip, said in accepted
         if again or labels.get(clip.clip_id, (None, None))[1] in (None, "inbox")
     ]
     unjudged = [(batch, clip) for batch, clip, said in clips if said is None]
@@ -93,7 +95,8 @@ def choose(
             found.append(Chosen(clip, batch, label, source, said, reasons))
     found.sort(key=lambda one: (-len(one.reasons), one.said.confidence, one.clip.clip_id))
     judged = len(clips) - len(unjudged) + len(now)
-    return Choice(found[:limit], judged, len(annotated) - len(now), len(unjudged) - len(annotated))
+    left_out = len(accepted) - len(clips)
+    return Choice(found[:limit], judged, len(annotated) - len(now), len(unjudged) - len(annotated), left_out)
 
 
 def _is_annotated(batch: Batch, clip: ClipRecord) -> bool:

@@ -42,7 +42,8 @@ _NIGHT: Final = ("ingest", "validate", "extract-poses", "annotate", "score", "se
 
 @dataclass(frozen=True, slots=True)
 class SealResult:
-    """The batches that were sealed, how many accepted clips they hold, the rows of their tables, and the git revision."""
+    """The batches that are sealed, how many accepted clips they hold, the rows of their tables, and the git revision of the last one
+    (of the workspace, if there is none)."""
 
     batch_ids: list[str]
     clips: int
@@ -79,7 +80,8 @@ def run(
     _write_progress(workspace)
     if not batches.open_batch_ids(workspace):
         _record_night(workspace, params, chosen)
-    return SealResult([batch.batch_id for batch in chosen], clips, dict(rows), versioning.revision(workspace))
+    revision = versioning.batch_revision(workspace, chosen[-1].batch_id) if chosen else versioning.revision(workspace)
+    return SealResult([batch.batch_id for batch in chosen], clips, dict(rows), revision)
 
 
 def half_sealed(workspace: Workspace) -> list[Batch]:

@@ -33,7 +33,7 @@ SHADOW: Final = "shadow"
 @dataclass(frozen=True, slots=True)
 class ShadowResult:
     """The version in shadow (None: there is none), and the batches and clips that it has judged now; `note` says why it was
-    not to judge any."""
+    not to judge any, or which one is no longer there."""
 
     version: str | None
     batches: int = 0
@@ -46,6 +46,8 @@ class ShadowResult:
 
     def lines(self) -> list[str]:
         """What a person reads."""
+        if self.version is None and self.note:
+            return [self.note]
         if self.version is None:
             return ["No version is in shadow: `violence-ops shadow start VERSION` puts one there."]
         if self.note:
@@ -106,8 +108,9 @@ def stop(workspace: Workspace) -> ShadowResult:
     """Take the version out of shadow; what it said stays."""
     with workspace.lock("release"):
         registry = releases.open_registry(workspace)
-        registry.set_alias(SHADOW, None, registry.alias(SHADOW))
-    return ShadowResult(None)
+        version = registry.alias(SHADOW)
+        registry.set_alias(SHADOW, None, version)
+    return ShadowResult(None, note=version and f"Version {version} is no longer in shadow; what it said stays.")
 
 
 def run(workspace: Workspace, params: Params, *, progress: Progress | None = None) -> ShadowResult:
