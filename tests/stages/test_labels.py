@@ -33,6 +33,7 @@ def test_the_last_label_counts_and_wins_over_that_of_the_inbox(workspace: Worksp
         "labelled": 0,
         "unchanged": 1,
         "unusable": (),
+        "waiting": {},
     }
     assert labels.effective_labels(workspace) == {a: ("NonFight", "label"), b: ("NonFight", "label")}
     with open_catalog(workspace) as catalog:

@@ -174,7 +174,10 @@ def _without_label(catalog: Catalog, same_bytes: dict[str, list[tuple[int, ClipR
             "number": number,
             # what any copy says is kept for all, as one of them may come back by `retry`
             "clip": clip.with_(source_path=record.source_path, status="quarantined", reason="unlabelled").to_dict(),
-            "message": f"{record.source_path} has no label and validation.require_label asks for one: drop it again with one.",
+            "message": (
+                f"{record.source_path} has no label and validation.require_label asks for one: drop it again with one, or run "
+                f"`violence-ops label {clip_id} LABEL --by NAME`, then `violence-ops retry --reason unlabelled`."
+            ),
         }
         for clip_id, clip in lacking.items()
         for number, record in same_bytes.pop(clip_id)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from violence_ops.errors import UsageError
 from violence_ops.files import load_table
 from violence_ops.folders import check_clip_id
 from violence_ops.records import TRANSIENT, Label
-from violence_ops.stages import batches
+from violence_ops.stages import batches, quarantine
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels_file import LabelSource, checked_label, in_force, record
@@ -27,11 +28,13 @@ _FOR_GOOD: Final = "what it is, so that no dataset will ever hold it"
 
 @dataclass(frozen=True, slots=True)
 class LabelResult:
-    """How many clips got a label, and how many had it already; `unusable` got none, as they were refused for their bytes."""
+    """How many clips got a label, and how many had it already; `unusable` got none, as they were refused for their bytes. `waiting`
+    counts those with the label that lie in quarantine, by a reason that `retry` knows."""
 
     labelled: int
     unchanged: int
     unusable: tuple[str, ...] = ()
+    waiting: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -43,6 +46,9 @@ class LabelResult:
         if self.unusable:
             more = f" and {len(self.unusable) - 1} more" if len(self.unusable) > 1 else ""
             yield f"unusable   {len(self.unusable)}: no label was given to {self.unusable[0]}{more}, refused for {_FOR_GOOD}"
+        for reason, count in self.waiting.items():
+            them = "it" if count == 1 else "them"
+            yield f"waiting    {count} in quarantine: `violence-ops retry --reason {reason}` brings {them} back"
 
 
 def run(workspace: Workspace, clip_id: str, label: str, by: str | None = None) -> LabelResult:
@@ -139,4 +145,11 @@ def _apply(workspace: Workspace, wanted: dict[str, Label], by: str) -> LabelResu
     current = effective_labels(workspace)
     new = {key: label for key, label in usable.items() if current.get(key, (None,))[0] != label}
     give(workspace, new, by, "label")
-    return LabelResult(len(new), len(usable) - len(new), unusable)
+    refused = [clip for clip_id, clip in sorted(known.items()) if clip_id in usable and clip.status == "quarantined"]
+    waiting = Counter(str(clip.reason) for clip in refused if _has_original(workspace, clip.clip_id))
+    return LabelResult(len(new), len(usable) - len(new), unusable, dict(sorted(waiting.items())))
+
+
+def _has_original(workspace: Workspace, clip_id: str) -> bool:
+    """Whether the quarantine has the clip's file, and `retry` has not put it back into the inbox."""
+    return bool((quarantine.read(workspace.quarantined(clip_id)) or {}).get("original"))

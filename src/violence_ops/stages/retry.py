@@ -7,7 +7,7 @@ import io
 import os
 import secrets
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -32,7 +32,8 @@ _Place = Literal["batch", "waiting", "kept"]
 @dataclass(frozen=True, slots=True)
 class RetryResult:
     """The clips that went back to the inbox, and to their batch if nothing follows its validation yet. The others stay in
-    quarantine: `waiting` until their batch is sealed, `kept` because a sealed one holds their refusal."""
+    quarantine: `waiting` until their batch is sealed, `kept` because a sealed one holds their refusal, `unlabelled` until they have
+    the label for want of which they were refused."""
 
     reason: str
     inbox: list[str]
@@ -40,6 +41,7 @@ class RetryResult:
     waiting: list[str]
     kept: list[str]
     dry_run: bool
+    unlabelled: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -59,6 +61,11 @@ class RetryResult:
             )
         if self.kept:
             lines.append(f"{len(self.kept)} stay in quarantine: a batch was sealed with their refusal in it.")
+        if self.unlabelled:
+            lines.append(
+                f"{counted(len(self.unlabelled), 'has', 'have')} no label yet and would be refused again, such as "
+                f"{self.unlabelled[0]}: first `violence-ops label CLIP LABEL --by NAME`."
+            )
         return lines
 
 
@@ -74,7 +81,10 @@ def run(workspace: Workspace, *, reason: str, dry_run: bool = False) -> RetryRes
             f"Clips refused for {reason[:80]!r} would be refused again: give one of {', '.join(TRANSIENT)} with --reason."
         )
     with workspace.lock("retry"):
-        refused = _refused(workspace, reason)
+        refused, unlabelled = _refused(workspace, reason), []
+        if reason == "unlabelled" and workspace.params().validation.require_label:
+            unlabelled = [entry["clip_id"] for entry, clip in refused if clip.label is None]
+            refused = [(entry, clip) for entry, clip in refused if clip.label]
         free = [entry for entry, clip in refused if clip.batch_id is None]
         places: dict[_Place, list[str]] = {"batch": [], "waiting": [], "kept": []}
         for entry, batch in [(entry, workspace.batch(clip.batch_id)) for entry, clip in refused if clip.batch_id]:
@@ -85,7 +95,8 @@ def run(workspace: Workspace, *, reason: str, dry_run: bool = False) -> RetryRes
                 places[place].append(entry["clip_id"])
         if not dry_run:
             _to_inbox(workspace, free)
-    return RetryResult(reason, [entry["clip_id"] for entry in free], **places, dry_run=dry_run)
+    inbox = [entry["clip_id"] for entry in free]
+    return RetryResult(reason, inbox, **places, dry_run=dry_run, unlabelled=unlabelled)
 
 
 def in_inbox(workspace: Workspace, clip_id: str) -> list[Path]:
