@@ -285,7 +285,9 @@ def test_of_the_clips_refused_for_want_of_a_label_only_those_come_back_that_have
     assert (found.inbox, found.unlabelled) == ([labelled], [other])
     assert f"1 has no label yet and would be refused again, such as {other}:" in found.lines()[-1]
     assert "quarantine" not in call(workspace, "label", labelled, "NonFight", "--by", "ada"), "it is in the inbox"
-    assert take_in(workspace).claimed == 1
+    taken = take_in(workspace)
+    assert (taken.claimed, taken.notices) == (1, []), "its folder's name is ours and no label that is wrong"
+    assert [path.name for path in workspace.inbox.iterdir()] == [".gitkeep"]
     workspace.params_file.write_text(
         workspace.params_file.read_text().replace("require_label: true", "require_label: false")
     )

@@ -152,6 +152,7 @@ def _take(
         while chosen := list(islice(waiting, max(0, params.ingest.max_clips - len(own.drops)))):
             closed += own.take(workspace.inbox, chosen)
         settled |= inbox.spend(workspace.inbox, scan, [drop.source_path for drop in own.drops.values()])
+        inbox.remove_empty_again(workspace.inbox)
     result.left = scan.left + len(closed)
     result.notices += scan.notices
     for folder, count in Counter(os.path.relpath(path.parent, workspace.root) for path in closed).items():

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import os
-import secrets
 import shutil
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -17,7 +16,7 @@ from violence_ops.files import sync_folder, write_text
 from violence_ops.folders import Batch
 from violence_ops.records import TRANSIENT
 from violence_ops.stages import batches, quarantine, tombstones
-from violence_ops.stages.inbox import LABELS_FILE
+from violence_ops.stages.inbox import LABELS_FILE, new_again
 from violence_ops.stages.index import open_catalog
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
@@ -132,7 +131,7 @@ def _to_inbox(workspace: Workspace, entries: list[dict[str, Any]]) -> None:
     if new:
         workspace.retrying.mkdir(parents=True)
         _fill(workspace, new, workspace.retrying)
-        workspace.retrying.rename(workspace.inbox / f"again-{secrets.token_hex(4)}")
+        workspace.retrying.rename(new_again(workspace.inbox))
         sync_folder(workspace.inbox)
     for entry in entries:
         quarantine.release(workspace, entry["clip_id"])
