@@ -225,7 +225,12 @@ def test_a_duplicate_with_another_label_is_told_and_changes_nothing(workspace: W
         (workspace.inbox / label).mkdir()
         (workspace.inbox / label / "a.mp4").write_bytes(b"same")
         result = take_in(workspace)
-    assert "nothing was changed" in result.notices[0]
+    (notice,) = result.notices
+    (clip_id,) = labels.effective_labels(workspace)
+    assert (
+        f"is labelled Fight: nothing was changed; if NonFight is right, run `violence-ops label {clip_id} NonFight"
+        in notice
+    )
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["new", "known"])

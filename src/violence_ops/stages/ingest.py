@@ -266,7 +266,8 @@ def _sort_duplicates(
             new_labels[clip.clip_id] = clip.label
         elif clip.label and clip.label != first.label:
             result.notices.append(
-                f"{clip.source_path} says {clip.label} and clip {clip.clip_id} is labelled {first.label}: nothing was changed."
+                f"{clip.source_path} says {clip.label} and clip {clip.clip_id} is labelled {first.label}: nothing was changed; if "
+                f"{clip.label} is right, run `violence-ops label {clip.clip_id} {clip.label} --by NAME`."
             )
         if clip.source_group not in (clip.clip_id, first.source_group):
             result.notices.append(
