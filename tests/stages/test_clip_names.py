@@ -108,6 +108,7 @@ def test_every_command_takes_every_name(workspace: Workspace, open_batch: Callab
         "labelled": 0,
         "unchanged": 1,
         "unusable": [],
+        "waiting": {},
     }
     failed = call(workspace, "overlay", "no such clip", "clip1.mp4")["failed"]
     assert list(failed) == ["no such clip", clip_id]  # it has no tracks yet

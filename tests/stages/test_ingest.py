@@ -94,7 +94,7 @@ def test_where_labels_are_required_a_label_given_to_the_refused_clip_counts(
     (workspace.inbox / "a.mp4").write_bytes(b"a")
     take_in(workspace)
     (entry,) = quarantine.entries(workspace)
-    labels.run(workspace, entry["clip_id"], "Fight", by="reviewer")
+    assert "brings it back" in "\n".join(labels.run(workspace, entry["clip_id"], "Fight", by="reviewer").lines())
     (workspace.inbox / "a.mp4").write_bytes(b"a")
     assert take_in(workspace).claimed == 1
     told = explain.run(workspace, workspace.params(), entry["clip_id"])
@@ -225,7 +225,12 @@ def test_a_duplicate_with_another_label_is_told_and_changes_nothing(workspace: W
         (workspace.inbox / label).mkdir()
         (workspace.inbox / label / "a.mp4").write_bytes(b"same")
         result = take_in(workspace)
-    assert "nothing was changed" in result.notices[0]
+    (notice,) = result.notices
+    (clip_id,) = labels.effective_labels(workspace)
+    assert (
+        f"is labelled Fight: nothing was changed; if NonFight is right, run `violence-ops label {clip_id} NonFight"
+        in notice
+    )
 
 
 @pytest.mark.parametrize("known", [False, True], ids=["new", "known"])
@@ -262,6 +267,36 @@ def test_a_source_group_that_comes_later_is_told_and_changes_nothing(workspace: 
             [f"a.mp4 names source group gate-7 and clip {clip.clip_id} was taken in as one of {clip.clip_id}: nothing was changed."]
             if group else []
         )  # fmt: skip
+
+
+def test_of_copies_that_arrive_together_the_row_of_any_counts_for_the_clip(workspace: Workspace) -> None:
+    for name in ("copy.avi", "syn_0000_0000.avi", "third.avi"):
+        (workspace.inbox / name).write_bytes(b"same")
+    (workspace.inbox / "labels.csv").write_text(
+        "path,label,source_group,camera_id,recorded_at\n"
+        "syn_0000_0000.avi,Fight,syn-000,cam 1,2026-01-01T03:00:00\nthird.avi,,syn-999,cam 2,\n"
+    )
+    result = take_in(workspace)
+    clip = clips_of(workspace, result.batch_ids[0])["copy.avi"]
+    assert (clip.label, clip.source_group, clip.camera_id, clip.recorded_at) == (
+        "Fight", "syn-000", "cam 1", "2026-01-01T03:00:00",
+    )  # fmt: skip
+    assert result.notices == [
+        f"third.avi names source group syn-999 and clip {clip.clip_id} was taken in as one of syn-000: nothing was changed."
+    ]
+    with open_catalog(workspace) as catalog:
+        assert catalog.find([clip.clip_id])[clip.clip_id].source_group == "syn-000"
+
+
+def test_copies_that_are_refused_for_want_of_a_label_keep_the_group_that_any_of_them_brought(
+    new_workspace: Callable[..., Workspace],
+) -> None:
+    workspace = new_workspace(**{"validation.require_label": True})
+    for name in ("a.avi", "copy.avi"):
+        (workspace.inbox / name).write_bytes(b"same")
+    (workspace.inbox / "labels.csv").write_text("path,source_group\na.avi,syn-000\n")
+    assert take_in(workspace).quarantined == {"unlabelled": 2}
+    assert [entry["source_group"] for entry in quarantine.entries(workspace)] == ["syn-000"]
 
 
 def test_the_source_group_of_a_copy_that_is_known_already_is_no_news(workspace: Workspace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import date
 from pathlib import Path
 
@@ -33,6 +34,7 @@ def test_the_last_label_counts_and_wins_over_that_of_the_inbox(workspace: Worksp
         "labelled": 0,
         "unchanged": 1,
         "unusable": (),
+        "waiting": {},
     }
     assert labels.effective_labels(workspace) == {a: ("NonFight", "label"), b: ("NonFight", "label")}
     with open_catalog(workspace) as catalog:
@@ -59,6 +61,40 @@ def test_a_file_with_a_mistake_changes_nothing(
     with pytest.raises(UsageError):
         labels.import_file(workspace, tmp_path / "review.csv", by="reviewer")
     assert workspace.labels_file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (
+            "clip_id,label\n{b},Fight\n{a},Fight\n\n{b8},NonFight\n",
+            "line 2 says Fight and line 5 says NonFight of clip {b};",
+        ),
+        ("clip_id,label\n{b},Fight\n0000,Fight\n", "review.csv line 3: No clip of this workspace is called '0000'"),
+        ("clip_id,label\n,Fight\n", "review.csv line 2: it names no clip: write the clip's id"),
+        ("{b},Fight\n", "review.csv does not name its columns: make clip_id,label or path,label its first line."),
+        ("", "review.csv does not name its columns"),
+    ],
+    ids=["contradiction", "unknown", "empty cell", "no first line", "empty"],
+)
+def test_a_mistake_in_a_file_is_told_with_its_line(
+    workspace: Workspace, clips: list[str], tmp_path: Path, text: str, said: str
+) -> None:
+    a, b, _ = clips
+    before = workspace.labels_file.read_bytes()
+    (tmp_path / "review.csv").write_text(text.format(a=a, b=b, b8=b[:8]))
+    with pytest.raises(UsageError, match=re.escape(said.format(b=b))):
+        labels.import_file(workspace, tmp_path / "review.csv", by="reviewer")
+    assert workspace.labels_file.read_bytes() == before
+
+
+def test_a_file_may_name_clips_by_their_first_digits_and_say_the_same_twice(
+    workspace: Workspace, clips: list[str], tmp_path: Path
+) -> None:
+    _, b, c = clips
+    (tmp_path / "review.csv").write_text(f"clip_id,path,label\n{b[:4]},,Fight\n{b},,fight\n,c.mp4,NonFight\n")
+    assert labels.import_file(workspace, tmp_path / "review.csv", by="reviewer").labelled == 2
+    assert labels_file.later_labels(workspace) == {b: "Fight", c: "NonFight"}
 
 
 def test_a_file_that_cannot_be_read_is_named_with_the_reason(workspace: Workspace, tmp_path: Path) -> None:

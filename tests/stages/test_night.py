@@ -45,6 +45,16 @@ def test_a_batch_of_junk_stays_open_is_named_and_stops_no_other(workspace: Works
     assert {batch.batch_id for batch in workspace.sealed_batches()} == {good, junk}
 
 
+def test_each_notice_of_the_ingestion_is_a_line_of_its_own(workspace: Workspace) -> None:
+    (workspace.inbox / "labels.csv").write_text("path,label\nlater.mp4,Fight\n")
+    (workspace.inbox / "upload.part").write_text("half of a video")
+    found = night.run(workspace, workspace.params(), night=DAY)
+    assert list(found.lines())[:-1] == ["ingest         claimed 0, duplicates 0, left 1"] + [
+        f"notice         {sentence}" for sentence in found.ingest["notices"]
+    ]
+    assert len(found.ingest["notices"]) == 2
+
+
 def test_a_night_beside_a_task_of_airflows_or_another_night_takes_nothing_and_says_so(
     workspace: Workspace, clip_folder: Path
 ) -> None:

@@ -266,6 +266,34 @@ def test_a_file_with_a_hostile_name_comes_back_under_a_proper_one(workspace: Wor
     assert take_in(workspace).claimed == 1
 
 
+def test_of_the_clips_refused_for_want_of_a_label_only_those_come_back_that_have_one_by_now(
+    new_workspace: Callable[..., Workspace],
+) -> None:
+    workspace = new_workspace(**{"validation.require_label": True})
+    for name in ("a", "b"):
+        (workspace.inbox / f"{name}.mp4").write_bytes(name.encode())
+    assert take_in(workspace).quarantined == {"unlabelled": 2}
+    labelled, other = (entry["clip_id"] for entry in quarantine.entries(workspace))
+    assert f"`violence-ops label {labelled} LABEL --by NAME`, then" in call(workspace, "explain", labelled)
+    said = call(workspace, "label", labelled, "Fight", "--by", "ada")
+    assert "1 in quarantine: `violence-ops retry --reason unlabelled` brings it back" in said
+    said = call(workspace, "explain", labelled)
+    assert "label    Fight (from label)" in said
+    assert "again    `violence-ops retry --reason unlabelled`" in said
+
+    found = retry.run(workspace, reason="unlabelled")
+    assert (found.inbox, found.unlabelled) == ([labelled], [other])
+    assert f"1 has no label yet and would be refused again, such as {other}:" in found.lines()[-1]
+    assert "quarantine" not in call(workspace, "label", labelled, "NonFight", "--by", "ada"), "it is in the inbox"
+    taken = take_in(workspace)
+    assert (taken.claimed, taken.notices) == (1, []), "its folder's name is ours and no label that is wrong"
+    assert [path.name for path in workspace.inbox.iterdir()] == [".gitkeep"]
+    workspace.params_file.write_text(
+        workspace.params_file.read_text().replace("require_label: true", "require_label: false")
+    )
+    assert retry.run(workspace, reason="unlabelled").inbox == [other], "nobody asks for a label any more"
+
+
 def test_a_reason_in_the_bytes_is_for_good(workspace: Workspace) -> None:
     with pytest.raises(UsageError) as refusal:
         retry.run(workspace, reason="decode_error")

@@ -67,7 +67,7 @@ class ExplainResult:
                 )
             )
         if self.refusal:
-            return [*lines, *_refusal_lines(self.refusal)]
+            return [*lines, *_refusal_lines(self.refusal, self.label)]
         if self.scene:
             lines.append(f"  people   {self.scene}")
         if self.status == "accepted":
@@ -79,10 +79,11 @@ class ExplainResult:
         return lines + ([f"Picture: {self.image}"] if self.image else [])
 
 
-def _refusal_lines(refusal: dict[str, Any]) -> Iterator[str]:
+def _refusal_lines(refusal: dict[str, Any], label: str | None) -> Iterator[str]:
     reason = refusal["reason"]
     yield f"  refused  {reason}: {refusal['message']}"
-    if reason in TRANSIENT and refusal.get("original"):
+    # without a label the message says all that can be done
+    if reason in TRANSIENT and refusal.get("original") and (reason != "unlabelled" or label):
         yield f"  again    `violence-ops retry --reason {reason}` takes it out of quarantine, to be judged anew"
 
 
@@ -111,6 +112,7 @@ def _known(workspace: Workspace, params: Params, clip_id: str, image: Path | Non
     if not found and (batch or refusal is None or refusal["reason"] == "duplicate"):
         return _claimed(workspace, clip_id, (refusal or {}).get("occurrences", []))
     clip = found[0] if found else quarantine.as_clip(refusal or {})
+    label, label_from = _label(workspace, clip_id, clip.label)
     return ExplainResult(
         clip_id=clip_id,
         status="quarantined",
@@ -118,8 +120,8 @@ def _known(workspace: Workspace, params: Params, clip_id: str, image: Path | Non
         sealed=bool(clip.batch_id) and workspace.batch(clip.batch_id).is_sealed,
         source_path=clip.source_path,
         source_group=clip.source_group,
-        label=clip.label,
-        label_from="inbox",
+        label=label,
+        label_from=label_from,
         refusal=refusal or {"reason": clip.reason, "message": "its quarantine folder is gone"},
     )
 
@@ -129,7 +131,7 @@ def _claimed(workspace: Workspace, clip_id: str, copies: list[dict[str, Any]]) -
     goes on, or was killed."""
     with open_catalog(workspace) as catalog:
         clip = catalog.find([clip_id])[clip_id]
-    given = labels_file.in_force(workspace).get(clip_id)
+    label, label_from = _label(workspace, clip_id, clip.label)
     return ExplainResult(
         clip_id=clip_id,
         status="claimed, not validated yet",
@@ -137,10 +139,16 @@ def _claimed(workspace: Workspace, clip_id: str, copies: list[dict[str, Any]]) -
         source_path=clip.source_path,
         source_group=clip.source_group,
         copies=copies,
-        label=given.label if given else clip.label,
-        label_from=given.source if given else "inbox" if clip.label else None,
+        label=label,
+        label_from=label_from,
         next_step=f"validate --batch {clip.batch_id}" if clip.batch_id else "ingest",
     )
+
+
+def _label(workspace: Workspace, clip_id: str, came_with: str | None) -> tuple[str | None, str | None]:
+    """The label that counts for a clip that is not accepted, and where it came from."""
+    given = labels_file.in_force(workspace).get(clip_id)
+    return (given.label, given.source) if given else (came_with, "inbox" if came_with else None)
 
 
 def _accepted(

@@ -6,11 +6,14 @@ import csv
 import io
 import math
 import os
+import re
+import secrets
 import stat
 import time
 import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -22,6 +25,7 @@ from violence_ops.records import LABELS, Label
 from violence_ops.wording import counted
 
 LABELS_FILE: Final = "labels.csv"
+_AGAIN: Final = re.compile(r"again-[0-9a-f]{8}")
 _UNFINISHED: Final = (".part", ".tmp", ".partial", ".crdownload")
 _MAX_PATH: Final = 200
 _MAX_CSV_BYTES: Final = 64 << 20
@@ -122,6 +126,19 @@ def some(names: list[str]) -> str:
     """The first names, and how many more there are."""
     more = len(names) - _NAMED
     return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
+
+
+def new_again(inbox: Path) -> Path:
+    """A folder still to be made, for clips that come out of quarantine again."""
+    return inbox / f"again-{secrets.token_hex(4)}"
+
+
+def remove_empty_again(inbox: Path) -> None:
+    """Remove the folders of clips that came out of quarantine again whose files are all taken."""
+    for path in inbox.iterdir():
+        if _AGAIN.fullmatch(path.name):
+            with suppress(OSError):  # not empty, a link, or somebody else's
+                path.rmdir()
 
 
 def spend(inbox: Path, scanned: Scan, taken: Collection[str]) -> set[Version]:
@@ -255,7 +272,7 @@ def _drop(relative: str, row: dict[str, str], found: Scan) -> Drop:
             found.notices.append(
                 f"{shown}: label {printable(given)!r} in {LABELS_FILE} is not one of {', '.join(LABELS)}; the clip gets no label."
             )
-    elif folder and label is None:
+    elif folder and label is None and not _AGAIN.fullmatch(folder):
         found.unlabelled[folder] += 1
     recorded_at = row.get("recorded_at")
     if recorded_at and not _is_time(recorded_at):

@@ -152,6 +152,7 @@ def _take(
         while chosen := list(islice(waiting, max(0, params.ingest.max_clips - len(own.drops)))):
             closed += own.take(workspace.inbox, chosen)
         settled |= inbox.spend(workspace.inbox, scan, [drop.source_path for drop in own.drops.values()])
+        inbox.remove_empty_again(workspace.inbox)
     result.left = scan.left + len(closed)
     result.notices += scan.notices
     for folder, count in Counter(os.path.relpath(path.parent, workspace.root) for path in closed).items():
@@ -265,7 +266,8 @@ def _sort_duplicates(
             new_labels[clip.clip_id] = clip.label
         elif clip.label and clip.label != first.label:
             result.notices.append(
-                f"{clip.source_path} says {clip.label} and clip {clip.clip_id} is labelled {first.label}: nothing was changed."
+                f"{clip.source_path} says {clip.label} and clip {clip.clip_id} is labelled {first.label}: nothing was changed; if "
+                f"{clip.label} is right, run `violence-ops label {clip.clip_id} {clip.label} --by NAME`."
             )
         if clip.source_group not in (clip.clip_id, first.source_group):
             result.notices.append(

@@ -167,14 +167,19 @@ def _without_label(catalog: Catalog, same_bytes: dict[str, list[tuple[int, ClipR
         for clip_id, clip in catalog.find(same_bytes).items()
         if clip.label or clip.batch_id or clip.reason not in TRANSIENT
     }
-    lacking = [name for name, copies in same_bytes.items() if name not in known and _joined(copies).label is None]
+    joined = {clip_id: _joined(copies) for clip_id, copies in same_bytes.items() if clip_id not in known}
+    lacking = {clip_id: clip for clip_id, clip in joined.items() if clip.label is None}
     return [
         {
             "number": number,
-            "clip": record.with_(status="quarantined", reason="unlabelled").to_dict(),
-            "message": f"{record.source_path} has no label and validation.require_label asks for one: drop it again with one.",
+            # what any copy says is kept for all, as one of them may come back by `retry`
+            "clip": clip.with_(source_path=record.source_path, status="quarantined", reason="unlabelled").to_dict(),
+            "message": (
+                f"{record.source_path} has no label and validation.require_label asks for one: drop it again with one, or run "
+                f"`violence-ops label {clip_id} LABEL --by NAME`, then `violence-ops retry --reason unlabelled`."
+            ),
         }
-        for clip_id in lacking
+        for clip_id, clip in lacking.items()
         for number, record in same_bytes.pop(clip_id)
     ]
 
@@ -234,9 +239,17 @@ def _record(drop: inbox.Drop, sha256: str, size_bytes: int, reason: str | None) 
 
 
 def _joined(copies: list[tuple[int, ClipRecord]]) -> ClipRecord:
-    """The first of several files with the same bytes, with a label if any of them brings one."""
+    """The first of several files with the same bytes, with what the first that says anything of it says: label, group, camera, time."""
     first = copies[0][1]
-    return first.with_(label=first.label or next((clip.label for _, clip in copies if clip.label), None))
+
+    def given(name: str) -> Any:
+        return next((value for _, clip in copies if (value := getattr(clip, name))), None)
+
+    # a group of its own is what a file without any has
+    group = next((clip.source_group for _, clip in copies if clip.source_group != clip.clip_id), first.source_group)
+    return first.with_(
+        label=given("label"), source_group=group, camera_id=given("camera_id"), recorded_at=given("recorded_at")
+    )
 
 
 def _batch_id(workspace: Workspace, night: str, clips: Iterable[ClipRecord]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,7 @@ from violence_ops.errors import UsageError
 from violence_ops.files import load_table
 from violence_ops.folders import check_clip_id
 from violence_ops.records import TRANSIENT, Label
-from violence_ops.stages import batches
+from violence_ops.stages import batches, clip_names, quarantine
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels_file import LabelSource, checked_label, in_force, record
@@ -22,16 +23,20 @@ from violence_ops.stages.who import named
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
+_Line = tuple[int, dict[str, str | None]]
+"""A line of a CSV: its number, and its cells by column."""
 _FOR_GOOD: Final = "what it is, so that no dataset will ever hold it"
 
 
 @dataclass(frozen=True, slots=True)
 class LabelResult:
-    """How many clips got a label, and how many had it already; `unusable` got none, as they were refused for their bytes."""
+    """How many clips got a label, and how many had it already; `unusable` got none, as they were refused for their bytes. `waiting`
+    counts those with the label that lie in quarantine, by a reason that `retry` knows."""
 
     labelled: int
     unchanged: int
     unusable: tuple[str, ...] = ()
+    waiting: dict[str, int] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -43,6 +48,9 @@ class LabelResult:
         if self.unusable:
             more = f" and {len(self.unusable) - 1} more" if len(self.unusable) > 1 else ""
             yield f"unusable   {len(self.unusable)}: no label was given to {self.unusable[0]}{more}, refused for {_FOR_GOOD}"
+        for reason, count in self.waiting.items():
+            them = "it" if count == 1 else "them"
+            yield f"waiting    {count} in quarantine: `violence-ops retry --reason {reason}` brings {them} back"
 
 
 def run(workspace: Workspace, clip_id: str, label: str, by: str | None = None) -> LabelResult:
@@ -56,13 +64,33 @@ def run(workspace: Workspace, clip_id: str, label: str, by: str | None = None) -
 
 
 def import_file(workspace: Workspace, path: Path, by: str | None = None) -> LabelResult:
-    """Take labels from a CSV with the columns label and clip_id or path (as it was in the inbox).
+    """Take labels from a CSV with the columns label and clip_id (or at least 4 of its first digits) or path (as it was in the inbox).
 
-    All of it, but for clips that were refused for their bytes, or, if a line is wrong or nobody is named (UsageError), nothing.
+    All of it, but for clips that were refused for their bytes, or, if a line is wrong, two contradict each other or nobody is named
+    (UsageError), nothing.
     """
     by = named(by)
+    lines = _read(path)
+    ids = _clip_ids(workspace, path, lines)
+    wanted: dict[str, Label] = {}
+    first: dict[str, int] = {}
+    for (number, row), clip_id in zip(lines, ids, strict=True):
+        label = checked_label(row["label"], f"{path} line {number}")
+        if wanted.setdefault(clip_id, label) != label:
+            raise UsageError(
+                f"{path} contradicts itself: line {first[clip_id]} says {wanted[clip_id]} and line {number} says {label} of clip "
+                f"{clip_id}; delete one of them. Nothing was labelled."
+            )
+        first.setdefault(clip_id, number)
+    return _apply(workspace, wanted, by)
+
+
+def _read(path: Path) -> list[_Line]:
+    """The lines of a CSV with labels. Raises UsageError if it cannot be read, or its first line does not name the columns."""
     try:
-        rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8-sig"))))
+        reader = csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline=""))
+        columns = reader.fieldnames or ()
+        lines = [(reader.line_num, row) for row in reader]
     except FileNotFoundError:
         raise UsageError(
             f"{path} does not exist: name a CSV file with the columns label and clip_id or path."
@@ -71,18 +99,34 @@ def import_file(workspace: Workspace, path: Path, by: str | None = None) -> Labe
         raise UsageError(f"{path} cannot be read ({error.strerror or error}): name a CSV file.") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{path} cannot be read as CSV in UTF-8 ({error}): save it as such.") from None
-    if rows and not ("label" in rows[0] and {"clip_id", "path"} & rows[0].keys()):
-        raise UsageError(f"{path} must name the columns label and clip_id or path in its first line.")
-    by_path = {} if not rows or "clip_id" in rows[0] else _ids_by_path(workspace, [row["path"] or "" for row in rows])
-    wanted = {}
-    for number, row in enumerate(rows, start=2):
-        clip_id = (row.get("clip_id") or by_path.get(row.get("path") or "") or "").strip()
-        if not clip_id:
+    if not ("label" in columns and {"clip_id", "path"} & set(columns)):
+        raise UsageError(f"{path} does not name its columns: make clip_id,label or path,label its first line.")
+    return lines
+
+
+def _clip_ids(workspace: Workspace, path: Path, lines: list[_Line]) -> list[str]:
+    """The clip that each line of a CSV speaks of. Raises UsageError, naming the line, if there is none, or several."""
+    names = [(row.get("clip_id") or "").strip() for _, row in lines]
+    with open_catalog(workspace) as catalog:
+        whole = catalog.find(name for name in names if clip_names.is_beginning(name))
+        by_path = catalog.find_paths(row.get("path") or "" for _, row in lines)
+    found = []
+    for (number, row), name in zip(lines, names, strict=True):
+        if name in whole:
+            found.append(name)
+        elif name:
+            try:
+                found.append(clip_names.clip_id(workspace, name))
+            except UsageError as error:
+                raise UsageError(f"{path} line {number}: {error}") from None
+        elif clip_id := by_path.get(row.get("path") or ""):
+            found.append(clip_id)
+        else:
+            said = f"no clip came from {row['path']!r}" if row.get("path") else "it names no clip"
             raise UsageError(
-                f"{path} line {number}: no clip came from {row.get('path')!r}: write the whole path that it had in the inbox."
+                f"{path} line {number}: {said}: write the clip's id, or the whole path that it had in the inbox."
             )
-        wanted[check_clip_id(clip_id)] = checked_label(row["label"], f"{path} line {number}")
-    return _apply(workspace, wanted, by)
+    return found
 
 
 def effective_labels(workspace: Workspace) -> dict[str, tuple[Label, LabelSource]]:
@@ -104,11 +148,6 @@ def relabelled(workspace: Workspace, then: Mapping[str, Label | None]) -> tuple[
     """Those clips of `then`, clip_id to the label that each had, which have another one by now."""
     now = effective_labels(workspace)
     return tuple(clip_id for clip_id, label in then.items() if clip_id in now and now[clip_id][0] != label)
-
-
-def _ids_by_path(workspace: Workspace, paths: list[str]) -> dict[str, str]:
-    with open_catalog(workspace) as catalog:
-        return catalog.find_paths(paths)
 
 
 def give(workspace: Workspace, wanted: Mapping[str, Label], by: str, source: LabelSource) -> int | None:
@@ -139,4 +178,11 @@ def _apply(workspace: Workspace, wanted: dict[str, Label], by: str) -> LabelResu
     current = effective_labels(workspace)
     new = {key: label for key, label in usable.items() if current.get(key, (None,))[0] != label}
     give(workspace, new, by, "label")
-    return LabelResult(len(new), len(usable) - len(new), unusable)
+    refused = [clip for clip_id, clip in sorted(known.items()) if clip_id in usable and clip.status == "quarantined"]
+    waiting = Counter(str(clip.reason) for clip in refused if _has_original(workspace, clip.clip_id))
+    return LabelResult(len(new), len(usable) - len(new), unusable, dict(sorted(waiting.items())))
+
+
+def _has_original(workspace: Workspace, clip_id: str) -> bool:
+    """Whether the quarantine has the clip's file, and `retry` has not put it back into the inbox."""
+    return bool((quarantine.read(workspace.quarantined(clip_id)) or {}).get("original"))

@@ -38,7 +38,9 @@ class NightResult:
 
     def lines(self) -> Iterator[str]:
         """What a person reads."""
-        yield _line("ingest", self.ingest)
+        # a night is never a dry run
+        yield _line("ingest", {key: value for key, value in self.ingest.items() if key not in ("notices", "dry_run")})
+        yield from (f"{'notice':<13}  {sentence}" for sentence in self.ingest["notices"])
         for batch_id, found in self.batches.items():
             yield f"batch {batch_id}{' was stopped' if batch_id in self.stopped else ''}"
             yield from (f"  {_line(verb, result)}" for verb, result in found.items())

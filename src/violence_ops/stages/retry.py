@@ -5,9 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import os
-import secrets
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -17,7 +16,7 @@ from violence_ops.files import sync_folder, write_text
 from violence_ops.folders import Batch
 from violence_ops.records import TRANSIENT
 from violence_ops.stages import batches, quarantine, tombstones
-from violence_ops.stages.inbox import LABELS_FILE
+from violence_ops.stages.inbox import LABELS_FILE, new_again
 from violence_ops.stages.index import open_catalog
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
@@ -32,7 +31,8 @@ _Place = Literal["batch", "waiting", "kept"]
 @dataclass(frozen=True, slots=True)
 class RetryResult:
     """The clips that went back to the inbox, and to their batch if nothing follows its validation yet. The others stay in
-    quarantine: `waiting` until their batch is sealed, `kept` because a sealed one holds their refusal."""
+    quarantine: `waiting` until their batch is sealed, `kept` because a sealed one holds their refusal, `unlabelled` until they have
+    the label for want of which they were refused."""
 
     reason: str
     inbox: list[str]
@@ -40,6 +40,7 @@ class RetryResult:
     waiting: list[str]
     kept: list[str]
     dry_run: bool
+    unlabelled: list[str] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -59,6 +60,11 @@ class RetryResult:
             )
         if self.kept:
             lines.append(f"{len(self.kept)} stay in quarantine: a batch was sealed with their refusal in it.")
+        if self.unlabelled:
+            lines.append(
+                f"{counted(len(self.unlabelled), 'has', 'have')} no label yet and would be refused again, such as "
+                f"{self.unlabelled[0]}: first `violence-ops label CLIP LABEL --by NAME`."
+            )
         return lines
 
 
@@ -74,7 +80,10 @@ def run(workspace: Workspace, *, reason: str, dry_run: bool = False) -> RetryRes
             f"Clips refused for {reason[:80]!r} would be refused again: give one of {', '.join(TRANSIENT)} with --reason."
         )
     with workspace.lock("retry"):
-        refused = _refused(workspace, reason)
+        refused, unlabelled = _refused(workspace, reason), []
+        if reason == "unlabelled" and workspace.params().validation.require_label:
+            unlabelled = [entry["clip_id"] for entry, clip in refused if clip.label is None]
+            refused = [(entry, clip) for entry, clip in refused if clip.label]
         free = [entry for entry, clip in refused if clip.batch_id is None]
         places: dict[_Place, list[str]] = {"batch": [], "waiting": [], "kept": []}
         for entry, batch in [(entry, workspace.batch(clip.batch_id)) for entry, clip in refused if clip.batch_id]:
@@ -85,7 +94,8 @@ def run(workspace: Workspace, *, reason: str, dry_run: bool = False) -> RetryRes
                 places[place].append(entry["clip_id"])
         if not dry_run:
             _to_inbox(workspace, free)
-    return RetryResult(reason, [entry["clip_id"] for entry in free], **places, dry_run=dry_run)
+    inbox = [entry["clip_id"] for entry in free]
+    return RetryResult(reason, inbox, **places, dry_run=dry_run, unlabelled=unlabelled)
 
 
 def in_inbox(workspace: Workspace, clip_id: str) -> list[Path]:
@@ -121,7 +131,7 @@ def _to_inbox(workspace: Workspace, entries: list[dict[str, Any]]) -> None:
     if new:
         workspace.retrying.mkdir(parents=True)
         _fill(workspace, new, workspace.retrying)
-        workspace.retrying.rename(workspace.inbox / f"again-{secrets.token_hex(4)}")
+        workspace.retrying.rename(new_again(workspace.inbox))
         sync_folder(workspace.inbox)
     for entry in entries:
         quarantine.release(workspace, entry["clip_id"])
