@@ -242,7 +242,7 @@ class Workspace:
         """The paths of a batch, sealed or not. Raises UsageError if the id has not the form of one."""
         if not _BATCH_ID.fullmatch(batch_id):
             raise UsageError(
-                f"{batch_id!r} is not a batch id: write it like 2026-01-31-0a1b2c3d; `violence-ops status` lists them."
+                f"{batch_id!r} is not a batch id: write it like 2026-01-31-0a1b2c3d; `violence-ops status --json` lists them."
             )
         return Batch(batch_id, self.work / batch_id, self.batches / batch_id)
 
