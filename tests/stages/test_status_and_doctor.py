@@ -109,11 +109,16 @@ def test_status_says_on_one_line_what_became_of_the_newest_batch(
     (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 1, 31)).batch_ids
     assert line() == f"last batch  {batch_id}: open, 2 claimed"
     validate.run(workspace, workspace.params())
-    assert line() == f"last batch  {batch_id}: open, 1 accepted, 1 quarantined"
+    assert line() == f"last batch  {batch_id}: open, 1 accepted, 1 quarantined (unreadable)"
     seal_whole(workspace, clips=4, night="2026-01-31", seed=1)
     assert batch_id in line()  # of one night the one that is not done
     done = CliRunner().invoke(app, ["status", "--json", "--workspace", str(workspace.root)])
-    wanted = {"batch_id": batch_id, "state": "open", "clips": {"accepted": 1, "quarantined": 1}}
+    wanted = {
+        "batch_id": batch_id,
+        "state": "open",
+        "clips": {"accepted": 1, "quarantined": 1},
+        "refused": {"unreadable": 1},
+    }
     assert json.loads(done.stdout)["last_batch"] == wanted
     workspace.batch(batch_id).manifest.write_text("{")
     assert line() == f"last batch  {batch_id}: open, clips not known"
@@ -143,6 +148,10 @@ def test_of_several_batches_of_one_night_the_one_that_was_sealed_last_is_the_new
     newest = status.run(workspace).last_batch
     assert newest is not None
     assert newest.batch_id == "2026-01-31-00000001"
+    assert status.run(workspace).sealed == ["2026-01-31-00000002", "2026-01-31-00000001"]
+    assert "batches     2 sealed (2026-01-31-00000001, 2026-01-31-00000002), 0 open" in list(
+        status.run(workspace).lines()
+    )
 
 
 def test_the_exit_code_of_status_is_what_its_help_says(workspace: Workspace) -> None:
