@@ -15,6 +15,7 @@ from violence_ops.folders import Batch
 from violence_ops.records import TRANSIENT
 from violence_ops.stages import batches, claims, inbox, notify, quarantine, releases, retry, seal, tombstones
 from violence_ops.stages.index import open_catalog, rebuild
+from violence_ops.stages.shadow import SHADOW
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
@@ -45,7 +46,8 @@ class LastBatch:
 class StatusResult:
     """Numbers of clips by status, reason and label, and what is released. `inbox` counts the files of which no batch is made yet,
     also those that a run has taken out of the inbox, and `again` how many of the clips in `quarantine` are among them, because `retry`
-    put them there; `waiting` is filled on demand only. Then sentences: `half_forgotten` of clips
+    put them there; `in_shadow` is the version in shadow mode, `awaiting` the candidates that have passed the gate and wait for a person,
+    with their reports; `waiting` is filled on demand only. Then sentences: `half_forgotten` of clips
     whose forgetting did not come to its end, `unfinished` of what else a run left half done, and `problems` of what keeps models
     from being released or judging."""
 
@@ -60,6 +62,8 @@ class StatusResult:
     labels: dict[str, int]
     champion: str | None
     candidate: str | None
+    in_shadow: str | None
+    awaiting: list[dict[str, str]]
     holdouts: list[str]
     services: dict[str, str]
     told: dict[str, str] = field(default_factory=dict)
@@ -88,6 +92,11 @@ class StatusResult:
         yield f"holdouts    {', '.join(self.holdouts) or 'none'}"
         champion = self.champion or ("not known" if self.problems else "none")
         yield f"models      champion {champion}, newest candidate {self.candidate or 'none'}"
+        if self.in_shadow:
+            yield f"shadow      version {self.in_shadow} judges the sealed nights too: `violence-ops shadow show`"
+        for one in self.awaiting:
+            command = f"violence-ops promote --report {one['report']} --approve --by NAME"
+            yield f"approval    candidate {one['candidate']} passed the gate and waits for an approval: `{command}`"
         yield f"services    {', '.join(f'{name} {where}' for name, where in self.services.items()) or 'not running'}"
         yield from (f"releases    {receiver}: {state}" for receiver, state in self.told.items())
         yield from (f"last run    {dag}: {run}" for dag, run in self.runs.items())
@@ -117,6 +126,7 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
         last_batch = _last_batch(workspace, catalog, outside)
     taken, unfinished = _taken(workspace)
     champion, problems = _champion(workspace)
+    in_shadow = None if problems else _in_shadow(workspace)
     problems = problems or _branch(workspace)
     state = services.inspect(workspace)
     return StatusResult(
@@ -131,6 +141,8 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
         labels=counts["label"],
         champion=champion,
         candidate=workspace.read_progress("train").get("model_version"),
+        in_shadow=in_shadow,
+        awaiting=_awaiting(workspace),
         holdouts=workspace.holdout_versions(),
         services=_services(workspace, state),
         told=_told(workspace),
@@ -221,6 +233,23 @@ def _champion(workspace: Workspace) -> tuple[str | None, list[str]]:
         return releases.last_champion(releases.entries(workspace)), [str(error)]
     except UserError as error:
         return None, [str(error)]
+
+
+def _in_shadow(workspace: Workspace) -> str | None:
+    """The version in shadow; None if MLflow cannot say."""
+    try:
+        return releases.open_registry(workspace).alias(SHADOW)
+    except UserError:
+        return None
+
+
+def _awaiting(workspace: Workspace) -> list[dict[str, str]]:
+    """None if the ledger does not verify, which is a problem of its own."""
+    try:
+        waiting = releases.awaiting(releases.entries(workspace))
+    except UserError:
+        return []
+    return [{name: entry.payload[name] for name in ("candidate", "report")} for entry in waiting]
 
 
 def _branch(workspace: Workspace) -> list[str]:
