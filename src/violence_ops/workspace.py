@@ -206,6 +206,11 @@ class Workspace:
         return self.services / "addresses.json"
 
     @property
+    def service_settings(self) -> Path:
+        """Digests of the settings that the running Airflow was started with."""
+        return self.services / "settings.json"
+
+    @property
     def demo_marker(self) -> Path:
         """There if a demo made this workspace, and so may replace it."""
         return self.services / "demo"

@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from violence_ops import services, versioning_remote
+from violence_ops import processes, services, started_with, versioning_remote
 from violence_ops.cli.program import app
+from violence_ops.deployment import FAILURE, RELEASE
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.files import write_json
 from violence_ops.records import ClipRecord
@@ -340,8 +341,6 @@ def test_doctor_without_a_workspace_says_how_to_make_one(tmp_path: Path) -> None
 
 
 def test_a_service_that_died_is_seen(workspace: Workspace) -> None:
-    from violence_ops import processes
-
     for name in services.NAMES:
         processes.start(workspace.services, name, ["true"], {"PATH": "/bin:/usr/bin"})
     while any(service.is_alive for service in processes.recorded(workspace.services, services.NAMES)):
@@ -351,6 +350,41 @@ def test_a_service_that_died_is_seen(workspace: Workspace) -> None:
     assert set(status.run(workspace).services) == set(services.NAMES)
     services.down(workspace)
     assert services.inspect(workspace).dead == ()
+
+
+@pytest.mark.parametrize(("what", "begin"), [("releases", ""), ("failures", "ALERT_")])
+def test_doctor_asks_the_settings_that_airflow_was_started_with_and_not_only_its_own_shells(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, what: str, begin: str
+) -> None:
+    def told() -> tuple[bool, str]:
+        (one,) = [one for one in doctor.run(workspace.root).findings if one.what == f"told of {what}"]
+        return one.ok, one.found if one.ok else one.remedy
+
+    def set_webhook(secret: str) -> None:
+        monkeypatch.setenv(f"VIOLENCE_OPS_{begin}WEBHOOK_URL", "https://pager.example/t0ken")
+        monkeypatch.setenv(f"VIOLENCE_OPS_{begin}WEBHOOK_SECRET", secret)
+
+    processes.start(workspace.services, "scheduler", ["sleep", "600"], {"PATH": "/bin:/usr/bin"})
+    try:
+        assert "An earlier version started Airflow" in told()[1]
+        started_with.note(workspace, RELEASE, FAILURE)  # as `up` does
+        assert told() == (True, "nobody")
+        set_webhook("s3cret")
+        assert not told()[0]
+        assert "tells nobody, and this shell has others (webhook): run `violence-ops down` and" in told()[1]
+        started_with.note(workspace, RELEASE, FAILURE)
+        assert told() == (True, "webhook")
+        set_webhook("another")
+        assert "tells webhook, and this shell has others (webhook)" in told()[1]
+        for name in ("URL", "SECRET"):
+            monkeypatch.delenv(f"VIOLENCE_OPS_{begin}WEBHOOK_{name}")
+        assert told() == (True, "webhook by the running Airflow, nobody by this shell's settings")
+        noted = workspace.service_settings
+        assert noted.stat().st_mode & 0o777 == 0o600
+        assert not {one for one in ("t0ken", "s3cret") if one in noted.read_text()}
+    finally:
+        services.down(workspace)
+    assert told() == (True, "nobody")
 
 
 def test_asking_airflow_that_is_not_up_says_how_to_start_it(workspace: Workspace) -> None:
