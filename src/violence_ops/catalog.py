@@ -200,6 +200,11 @@ class Catalog:
         """Accepted clips without a label, in clip_id order."""
         return self._select(_clips.c.status == "accepted", _clips.c.label.is_(None))
 
+    def refused_without_batch(self) -> list[CatalogClip]:
+        """Clips in quarantine for a transient reason that belong to no batch, in clip_id order."""
+        transient = sa.and_(_clips.c.reason.in_(TRANSIENT), _clips.c.batch_id.is_(None))
+        return self._select(_clips.c.status == "quarantined", transient)
+
     def counts(self) -> dict[str, dict[str, int]]:
         """How many clips by `status`, quarantined ones by `reason`, accepted ones by `label`, and batches by `state`."""
         label = sa.func.coalesce(_clips.c.label, "unlabelled")

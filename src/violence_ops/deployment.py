@@ -51,6 +51,11 @@ class Occasion:
     told: str
     afterwards: str = ""
 
+    @property
+    def variables(self) -> tuple[str, str, str]:
+        """The environment variables of its settings."""
+        return f"{self.settings}_WEBHOOK_URL", f"{self.settings}_WEBHOOK_SECRET", f"{self.settings}_HOOK_COMMAND"
+
 
 RELEASE: Final = Occasion("VIOLENCE_OPS", "the change of champion", ", then run `violence-ops ledger notify`")
 FAILURE: Final = Occasion("VIOLENCE_OPS_ALERT", "the failure")

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Final
@@ -45,9 +46,8 @@ class Hook:
             found = None
         if not isinstance(found, list) or not found or not all(isinstance(word, str) for word in found):
             raise UsageError(f'{setting} is no list of arguments: write it as JSON, ["/path/of/program", "argument"].')
-        program = Path(found[0])
-        if not program.is_absolute() or not program.is_file() or not os.access(program, os.X_OK):
-            raise UsageError(f"{setting} names {found[0]!r}, which is no program that can be run: give its whole path.")
+        if problem := _problem(Path(found[0])):
+            raise UsageError(f"{setting} names {found[0]!r}, {problem}.")
         return cls(tuple(found), log, occasion, timeout_s)
 
     def deliver(self, delivery: str, body: bytes) -> None:
@@ -77,3 +77,16 @@ class Hook:
                 f"The command hook {program} did not take {self.occasion.told} ({problem}, output in {self.log}): "
                 f"fix it{self.occasion.afterwards}."
             )
+
+
+def _problem(program: Path) -> str | None:
+    """Why a program cannot be run, and what to do; None if it can."""
+    if not program.is_absolute():
+        return "which is no whole path: write it from / on"
+    if not program.exists():
+        return "which is not there: put the program there, or give the path where it is"
+    if not program.is_file():
+        return "which is no file: give the path of the program"
+    if not os.access(program, os.X_OK):
+        return f"which may not be executed: `chmod +x {shlex.quote(str(program))}`"
+    return None

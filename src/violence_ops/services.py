@@ -22,8 +22,9 @@ from typing import Final
 
 import httpx
 
-from violence_ops import processes, registry_database
+from violence_ops import processes, registry_database, started_with
 from violence_ops.airflow_api import AirflowApi
+from violence_ops.deployment import FAILURE, RELEASE
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.files import atomic_path, read_json, write_json
 from violence_ops.workspace import Workspace
@@ -289,6 +290,7 @@ def _start(workspace: Workspace, addresses: Addresses) -> None:
     make_database(workspace, environment)
     for name, options in _AIRFLOW.items():
         processes.start(workspace.services, name, [sys.executable, "-m", "airflow", name, *options], environment)
+    started_with.note(workspace, RELEASE, FAILURE)
     write_json(workspace.service_addresses, asdict(addresses))
     _await_health(workspace, addresses)
 

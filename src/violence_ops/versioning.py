@@ -433,7 +433,8 @@ def _configure_dvc(workspace: Workspace, remote_url: str | None, endpoint: str |
         config["cache"] |= {"type": ["hardlink", "copy"]}
         if remote_url or _REMOTE not in config["remote"]:
             workspace.remote.mkdir(exist_ok=True)
+            own = not remote_url or Path(remote_url).resolve() == workspace.remote.resolve()
             # DVC takes a relative path from the current folder and writes it down as seen from .dvc
-            config["remote"][_REMOTE] = {"url": remote_url or os.path.relpath(workspace.remote)} | (
+            config["remote"][_REMOTE] = {"url": os.path.relpath(workspace.remote) if own else remote_url} | (
                 {"endpointurl": endpoint} if endpoint else {}
             )

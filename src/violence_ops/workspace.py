@@ -206,6 +206,11 @@ class Workspace:
         return self.services / "addresses.json"
 
     @property
+    def service_settings(self) -> Path:
+        """Digests of the settings that the running Airflow was started with."""
+        return self.services / "settings.json"
+
+    @property
     def demo_marker(self) -> Path:
         """There if a demo made this workspace, and so may replace it."""
         return self.services / "demo"
@@ -242,7 +247,7 @@ class Workspace:
         """The paths of a batch, sealed or not. Raises UsageError if the id has not the form of one."""
         if not _BATCH_ID.fullmatch(batch_id):
             raise UsageError(
-                f"{batch_id!r} is not a batch id: write it like 2026-01-31-0a1b2c3d; `violence-ops status` lists them."
+                f"{batch_id!r} is not a batch id: write it like 2026-01-31-0a1b2c3d; `violence-ops status --json` lists them."
             )
         return Batch(batch_id, self.work / batch_id, self.batches / batch_id)
 

@@ -37,9 +37,21 @@ def test_of_several_each_is_named_and_of_none_it_is_said_what_lists_them(
 ) -> None:
     with pytest.raises(UsageError, match=f"may be batch {sealed[0]}; batch {sealed[1]}: write more of it"):
         batch_names.find(workspace, "2026-01-30")
-    for name in ("2027", "", "-", "../../etc", "2026-01-3*"):
-        with pytest.raises(UsageError, match="`violence-ops status` lists them"):
+    for name in ("", "-", "../../etc", "2026-01-3*", "2027-01-31-00000001-"):
+        with pytest.raises(UsageError, match=r"is not a batch id: .*; `violence-ops status --json` lists them"):
             batch_names.find(workspace, name)
+
+
+def test_a_year_is_a_beginning_and_of_one_that_begins_no_id_just_that_is_said(
+    workspace: Workspace, sealed: list[str]
+) -> None:
+    with pytest.raises(UsageError, match=f"'2026' may be batch {sealed[0]}; batch {sealed[1]}; batch {sealed[2]}: "):
+        batch_names.find(workspace, "2026")
+    for name in ("2027", "2026-11-24", "2026-01-31-ffff"):
+        with pytest.raises(UsageError, match=f"No batch's id begins with '{name}': `violence-ops status --json` lists"):
+            batch_names.find(workspace, name)
+    whole = "2027-01-31-00000001"
+    assert batch_names.find(workspace, whole) == whole  # of which the stage says that there is none such
 
 
 @pytest.mark.parametrize(

@@ -158,6 +158,23 @@ def test_webhook_and_hook_do_not_wait_for_one_another(
     assert told["webhook"].startswith("1 not told: The webhook at 127.0.0.1")
 
 
+def test_doctor_tells_a_program_that_is_not_there_from_one_that_may_not_be_executed(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program = tmp_path / "tell operators"
+
+    def remedy(path: str) -> str:
+        monkeypatch.setenv("VIOLENCE_OPS_HOOK_COMMAND", json.dumps([path]))
+        (fault,) = [one for one in doctor.run(workspace.root).findings if one.what == "told of releases" and not one.ok]
+        return fault.remedy
+
+    assert f"{str(program)!r}, which is not there" in remedy(str(program))
+    program.write_text("#!/bin/sh\n")
+    assert remedy(str(program)).endswith(f"which may not be executed: `chmod +x '{program}'`.")
+    assert "which is no whole path" in remedy("tell operators")
+    assert "which is no file" in remedy(str(tmp_path))
+
+
 @pytest.mark.parametrize(
     "command", ["rm -rf x", '"/bin/true"', "[]", '["true"]', '["/no/such/program"]', '["/bin/true", 3]', '["/tmp"]'],
     ids=["shell", "string", "empty", "relative", "missing", "number", "folder"],

@@ -100,7 +100,7 @@ def test_another_remote_is_said_and_committed_and_how_to_send_there_what_was_sea
     assert (result.remote, result.old_remote, result.unsent) == (other, str(workspace.remote), 1)
     said = "\n".join(result.lines())
     assert f"The data goes to {other} from now on" in said
-    assert "1 batches were sealed before: in the workspace, `violence-ops dvc push` sends them" in said
+    assert "1 batch that was sealed before is not there: in the workspace, `violence-ops dvc push` sends" in said
     assert _git(workspace, "status", "--porcelain") == ""
     assert "nas" in _git(workspace, "show", "HEAD:.dvc/config")
     assert init.run(workspace.root, remote_url=other).old_remote is None  # as at every start of the containers
@@ -115,6 +115,45 @@ def test_another_remote_is_said_and_committed_and_how_to_send_there_what_was_sea
     push = [sys.executable, "-m", "violence_ops.cli", "dvc", "push", "--quiet"]
     subprocess.run(push, cwd=workspace.root, check=True)
     assert versioning_remote.reached(workspace) == other
+
+
+def test_of_many_batches_that_a_remote_lacks_the_two_that_were_asked_for_are_named_as_such(
+    params_file: Path, tmp_path: Path
+) -> None:
+    workspace = Workspace(params_file.parent)
+    ids = [f"2026-01-0{day}-00000001" for day in (1, 2, 3)]
+    for batch in map(workspace.batch, ids[:2]):
+        write_text(batch.sealed / "clips.parquet", batch.batch_id)
+        versioning.add_batch(workspace, batch)
+    init.run(workspace.root, remote_url=str(tmp_path / "nas"))
+    every = f"does not hold all of the 2 sealed batches: .* it lacks {ids[0]} .the oldest. and {ids[1]} .the newest."
+    with pytest.raises(ServiceUnavailable, match=every):
+        versioning_remote.reached(workspace)
+    newest = workspace.batch(ids[2])
+    write_text(newest.sealed / "clips.parquet", newest.batch_id)
+    versioning.add_batch(workspace, newest)
+    with pytest.raises(
+        ServiceUnavailable, match=rf"all of the 3 sealed batches: .* it lacks {ids[0]} \(the oldest\): if"
+    ):
+        versioning_remote.reached(workspace)
+    assert versioning_remote.lacking(workspace) == ids[:2]
+
+
+def test_the_way_back_to_the_first_remote_is_written_as_at_first_and_asks_for_nothing_that_is_there(
+    params_file: Path, tmp_path: Path
+) -> None:
+    workspace = Workspace(params_file.parent)
+    settings = workspace.root / ".dvc" / "config"
+    first = settings.read_text()
+    batch = workspace.batch("2026-01-01-00000001")
+    write_text(batch.sealed / "clips.parquet", "a table")
+    versioning.add_batch(workspace, batch)
+    init.run(workspace.root, remote_url=str(tmp_path / "nas"))
+    back = init.run(workspace.root, remote_url=str(workspace.remote))
+    assert (back.remote, back.old_remote, back.unsent) == (str(workspace.remote), str(tmp_path / "nas"), 0)
+    assert not any("dvc push" in line for line in back.lines())
+    assert settings.read_text() == first
+    assert _git(workspace, "status", "--porcelain") == ""
 
 
 def test_a_key_that_comes_twice_is_told(params_file: Path) -> None:

@@ -66,6 +66,43 @@ def test_the_champion_moves_with_intent_and_outcome_in_the_ledger(
     assert status.stdout == ""
 
 
+def test_status_names_who_waits_for_an_approval_until_somebody_decides(
+    released: Workspace, params: Params, write_evaluation: Judge
+) -> None:
+    def awaiting() -> list[str]:
+        result = status.run(released)
+        lines = [line for line in result.lines() if line.startswith("approval")]
+        assert len(lines) == len(result.to_dict()["awaiting"])
+        return lines
+
+    write_evaluation("1")
+    assert awaiting() == []  # not gated yet
+    dry = params.model_copy(update={"gate": params.gate.model_copy(update={"mode": "dry_run"})})
+    gate.run(released, dry, report="1-vs-none")
+    assert awaiting() == []
+    gate.run(released, params, report="1-vs-none")
+    (line,) = awaiting()
+    command = "violence-ops promote --report 1-vs-none --approve --by NAME"
+    assert line == f"approval    candidate 1 passed the gate and waits for an approval: `{command}`"
+    gate.run(released, params, report=write_evaluation("2"))
+    assert len(awaiting()) == 2
+    approval.refuse(released, params, "2-vs-none", by="admin", reason="false alarms at the door")
+    assert awaiting() == [line]
+    gate.run(released, params, report=write_evaluation("3"))
+    assert len(awaiting()) == 2
+    promote.run(released, params, report="1-vs-none", approved_by="admin")
+    assert awaiting() == []  # the other one was compared with no champion
+
+
+def test_status_names_the_version_in_shadow(passed: Workspace, params: Params) -> None:
+    assert status.run(passed).in_shadow is None
+    shadow.start(passed, params, "3")
+    assert status.run(passed).to_dict()["in_shadow"] == "3"
+    assert any(line.startswith("shadow      version 3 ") for line in status.run(passed).lines())
+    shadow.stop(passed)
+    assert not any(line.startswith("shadow") for line in status.run(passed).lines())
+
+
 def test_a_second_run_is_a_no_op(passed: Workspace, params: Params) -> None:
     promote.run(passed, params, approved_by="admin")
     before = passed.ledger.read_bytes()

@@ -197,14 +197,20 @@ def test_a_sealed_batch_does_without_it_and_another_takes_it_with_all_it_came_wi
     assert known(workspace, clip_id) == ("quarantined", "timeout", None)
     status.rebuild_catalog(workspace)
     assert known(workspace, clip_id) == ("quarantined", "timeout", None)
+    assert (status.run(workspace).inbox, status.run(workspace).again) == (0, 0)
     assert retry.run(workspace, reason="timeout").inbox == [clip_id]
     assert retry.run(workspace, reason="timeout").inbox == []
     (found,) = workspace.inbox.glob("*/*.mp4")
+    assert f"waits as {found.relative_to(workspace.root)} for the next night" in call(workspace, "explain", "one.mp4")
+    assert (status.run(workspace).inbox, status.run(workspace).again) == (1, 1)
+    assert "quarantine  1 timeout, of which 1 waits in the inbox again" in call(workspace, "status")
     assert found.read_bytes() == (clip_folder / "clip0.mp4").read_bytes()
 
     again = take_in(workspace)  # of the same night, so that it is the same clips as before
     assert (again.claimed, again.quarantined) == (1, {})
     assert again.batch_ids != [refused["batch_id"]]
+    assert "claimed, not validated yet" in call(workspace, "explain", "one.mp4")
+    assert (status.run(workspace).inbox, status.run(workspace).again, status.run(workspace).quarantine) == (0, 0, {})
     assert validate.run(workspace, workspace.params()).accepted == 1
     (clip,) = batches.accepted_clips(workspace.batch(again.batch_ids[0]))
     assert {name: getattr(clip, name) for name in FACTS} == FACTS
@@ -219,6 +225,19 @@ def _killed_at(module: Any, name: str, workspace: Workspace, monkeypatch: pytest
         patched.setattr(module, name, lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             retry.run(workspace, reason="timeout")
+
+
+def test_a_night_of_which_every_clip_ran_out_of_time_is_said_to_have_refused_them(
+    workspace: Workspace, refused: dict[str, Any]
+) -> None:
+    seal.run(workspace, workspace.params())
+    batch_id = refused["batch_id"]
+    assert f"last batch  {batch_id}: sealed, 1 quarantined (timeout)" in call(workspace, "status")
+    last = status.run(workspace).last_batch
+    assert last is not None
+    assert (last.clips, last.refused) == ({"quarantined": 1}, {"timeout": 1})
+    retry.run(workspace, reason="timeout")
+    assert f"last batch  {batch_id}: sealed, 1 quarantined (timeout)" in call(workspace, "status")
 
 
 def test_killed_between_inbox_and_quarantine_it_finishes_and_the_clip_comes_once(

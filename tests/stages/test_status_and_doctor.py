@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from violence_ops import services, versioning_remote
+from violence_ops import processes, services, started_with, versioning_remote
 from violence_ops.cli.program import app
+from violence_ops.deployment import FAILURE, RELEASE
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.files import write_json
 from violence_ops.records import ClipRecord
@@ -109,11 +110,16 @@ def test_status_says_on_one_line_what_became_of_the_newest_batch(
     (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 1, 31)).batch_ids
     assert line() == f"last batch  {batch_id}: open, 2 claimed"
     validate.run(workspace, workspace.params())
-    assert line() == f"last batch  {batch_id}: open, 1 accepted, 1 quarantined"
+    assert line() == f"last batch  {batch_id}: open, 1 accepted, 1 quarantined (unreadable)"
     seal_whole(workspace, clips=4, night="2026-01-31", seed=1)
     assert batch_id in line()  # of one night the one that is not done
     done = CliRunner().invoke(app, ["status", "--json", "--workspace", str(workspace.root)])
-    wanted = {"batch_id": batch_id, "state": "open", "clips": {"accepted": 1, "quarantined": 1}}
+    wanted = {
+        "batch_id": batch_id,
+        "state": "open",
+        "clips": {"accepted": 1, "quarantined": 1},
+        "refused": {"unreadable": 1},
+    }
     assert json.loads(done.stdout)["last_batch"] == wanted
     workspace.batch(batch_id).manifest.write_text("{")
     assert line() == f"last batch  {batch_id}: open, clips not known"
@@ -143,6 +149,10 @@ def test_of_several_batches_of_one_night_the_one_that_was_sealed_last_is_the_new
     newest = status.run(workspace).last_batch
     assert newest is not None
     assert newest.batch_id == "2026-01-31-00000001"
+    assert status.run(workspace).sealed == ["2026-01-31-00000002", "2026-01-31-00000001"]
+    assert "batches     2 sealed (2026-01-31-00000001, 2026-01-31-00000002), 0 open" in list(
+        status.run(workspace).lines()
+    )
 
 
 def test_the_exit_code_of_status_is_what_its_help_says(workspace: Workspace) -> None:
@@ -331,8 +341,6 @@ def test_doctor_without_a_workspace_says_how_to_make_one(tmp_path: Path) -> None
 
 
 def test_a_service_that_died_is_seen(workspace: Workspace) -> None:
-    from violence_ops import processes
-
     for name in services.NAMES:
         processes.start(workspace.services, name, ["true"], {"PATH": "/bin:/usr/bin"})
     while any(service.is_alive for service in processes.recorded(workspace.services, services.NAMES)):
@@ -342,6 +350,41 @@ def test_a_service_that_died_is_seen(workspace: Workspace) -> None:
     assert set(status.run(workspace).services) == set(services.NAMES)
     services.down(workspace)
     assert services.inspect(workspace).dead == ()
+
+
+@pytest.mark.parametrize(("what", "begin"), [("releases", ""), ("failures", "ALERT_")])
+def test_doctor_asks_the_settings_that_airflow_was_started_with_and_not_only_its_own_shells(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, what: str, begin: str
+) -> None:
+    def told() -> tuple[bool, str]:
+        (one,) = [one for one in doctor.run(workspace.root).findings if one.what == f"told of {what}"]
+        return one.ok, one.found if one.ok else one.remedy
+
+    def set_webhook(secret: str) -> None:
+        monkeypatch.setenv(f"VIOLENCE_OPS_{begin}WEBHOOK_URL", "https://pager.example/t0ken")
+        monkeypatch.setenv(f"VIOLENCE_OPS_{begin}WEBHOOK_SECRET", secret)
+
+    processes.start(workspace.services, "scheduler", ["sleep", "600"], {"PATH": "/bin:/usr/bin"})
+    try:
+        assert "An earlier version started Airflow" in told()[1]
+        started_with.note(workspace, RELEASE, FAILURE)  # as `up` does
+        assert told() == (True, "nobody")
+        set_webhook("s3cret")
+        assert not told()[0]
+        assert "tells nobody, and this shell has others (webhook): run `violence-ops down` and" in told()[1]
+        started_with.note(workspace, RELEASE, FAILURE)
+        assert told() == (True, "webhook")
+        set_webhook("another")
+        assert "tells webhook, and this shell has others (webhook)" in told()[1]
+        for name in ("URL", "SECRET"):
+            monkeypatch.delenv(f"VIOLENCE_OPS_{begin}WEBHOOK_{name}")
+        assert told() == (True, "webhook by the running Airflow, nobody by this shell's settings")
+        noted = workspace.service_settings
+        assert noted.stat().st_mode & 0o777 == 0o600
+        assert not {one for one in ("t0ken", "s3cret") if one in noted.read_text()}
+    finally:
+        services.down(workspace)
+    assert told() == (True, "nobody")
 
 
 def test_asking_airflow_that_is_not_up_says_how_to_start_it(workspace: Workspace) -> None:

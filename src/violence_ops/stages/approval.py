@@ -16,7 +16,6 @@ from violence_ops.stages.inbox import printable
 from violence_ops.stages.who import explained
 from violence_ops.workspace import Workspace
 
-_DECISIONS = ("approval", "refusal")
 _NOBODY = "nobody"  # who refuses when no answer comes in time
 
 
@@ -129,7 +128,7 @@ def _asked_about(workspace: Workspace, report: Path | str | None, digest: str | 
 
 def approver(workspace: Workspace, chosen: reports.Report) -> str:
     """Who has approved an evaluation, as the ledger's last decision on it says."""
-    decisions = [entry for entry in releases.check_ledger(workspace) if entry.event in _DECISIONS]
+    decisions = [entry for entry in releases.check_ledger(workspace) if entry.event in releases.DECISIONS]
     last = next((one for one in reversed(decisions) if one.payload.get("digest") == chosen.digest), None)
     if last is None or last.event != "approval":
         raise RefusedByGate(
@@ -190,7 +189,9 @@ def _refused_by_another(entries: list[ledger.Entry], digest: str, by: str) -> le
     By the evaluation's digest: a new verdict on the same one, under whatever policy, takes no refusal away.
     """
     decisions = {
-        entry.actor: entry for entry in entries if entry.event in _DECISIONS and entry.payload.get("digest") == digest
+        entry.actor: entry
+        for entry in entries
+        if entry.event in releases.DECISIONS and entry.payload.get("digest") == digest
     }
     standing = [e for actor, e in decisions.items() if e.event == "refusal" and actor not in (by, _NOBODY)]
     return max(standing, key=lambda entry: entry.seq, default=None)
@@ -215,7 +216,7 @@ def decide(
     earlier = [
         entry
         for entry in releases.check_ledger(workspace)
-        if entry.event in _DECISIONS and entry.payload.get("report") == chosen.files.name
+        if entry.event in releases.DECISIONS and entry.payload.get("report") == chosen.files.name
     ]
     last = earlier[-1] if earlier else None
     if last is None or (last.event, last.actor, last.payload) != (decision, by, payload):

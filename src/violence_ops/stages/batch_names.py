@@ -1,4 +1,4 @@
-"""How a batch may be named: by its id, or by the beginning of it, such as the night."""
+"""How a batch may be named: by its id, or by the beginning of it, such as the night or the year."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from violence_ops.stages import batches
 from violence_ops.stages.clip_names import listed
 from violence_ops.workspace import Workspace
 
-_BEGINNING: Final = re.compile(r"\d{4}-[0-9a-f-]*")
+_LENGTH: Final = len("2026-01-31-0a1b2c3d")
+_BEGINNING: Final = re.compile(r"\d{4}(-[0-9a-f-]*)?")
 
 
 def find(workspace: Workspace, name: str) -> str:
@@ -18,8 +19,12 @@ def find(workspace: Workspace, name: str) -> str:
     found = called(workspace, name)
     if len(found) > 1:
         raise UsageError(f"{name!r} may be {listed([f'batch {one}' for one in found])}: write more of it.")
-    # what begins no id is refused there, or by the stage that looks for such a batch
-    return found[0] if found else workspace.batch(name).batch_id
+    if found:
+        return found[0]
+    if _BEGINNING.fullmatch(name) and len(name) < _LENGTH:
+        raise UsageError(f"No batch's id begins with {name!r}: `violence-ops status --json` lists them.")
+    # what is no id is refused there, and one of no batch by the stage that looks for it
+    return workspace.batch(name).batch_id
 
 
 def called(workspace: Workspace, name: str) -> list[str]:

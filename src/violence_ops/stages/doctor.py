@@ -13,10 +13,10 @@ from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Final
 
-from violence_ops import services, versioning_remote
+from violence_ops import services, started_with, versioning_remote
 from violence_ops.catalog import Catalog, is_unborn
-from violence_ops.deployment import is_gpu_work_elsewhere
-from violence_ops.errors import NoGpu, UserError
+from violence_ops.deployment import FAILURE, RELEASE, Occasion, is_gpu_work_elsewhere
+from violence_ops.errors import NoGpu, UserError, WorkspaceError
 from violence_ops.stages import alert, extract_poses, notify, releases
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
@@ -202,12 +202,31 @@ def _remote(workspace: Workspace) -> Finding:
 
 
 def _told(workspace: Workspace) -> Iterator[Finding]:
-    yield _finding("told of releases", lambda: _names(notify.receivers(workspace)))
-    yield _finding("told of failures", lambda: _names(alert.receivers(workspace)))
+    yield _finding("told of releases", lambda: _told_by(workspace, RELEASE, notify.receivers(workspace)))
+    yield _finding("told of failures", lambda: _told_by(workspace, FAILURE, alert.receivers(workspace)))
 
 
-def _names(receivers: list[notify.Receiver]) -> str:
-    return ", ".join(receiver.name for receiver in receivers) or "nobody"
+def _told_by(workspace: Workspace, occasion: Occasion, receivers: list[notify.Receiver]) -> str:
+    """Who is told, by the Airflow that `up` has started if it runs, else by this process's settings.
+
+    Raises WorkspaceError if both have settings and these differ, or Airflow's are not known.
+    """
+    here = ", ".join(receiver.name for receiver in receivers) or "nobody"
+    if workspace.deployment.airflow_url or not services.inspect(workspace).alive:
+        return here
+    theirs, own = started_with.noted(workspace, occasion), started_with.own(occasion)
+    if theirs == own:
+        return here
+    again = "run `violence-ops down` and `violence-ops up` in a shell that has the right ones"
+    if theirs is None:
+        raise WorkspaceError(f"An earlier version started Airflow, so its settings are not known: {again}.")
+    names = {"webhook": occasion.variables[0], "hook": occasion.variables[2]}
+    there = ", ".join(name for name, variable in names.items() if variable in theirs) or "nobody"
+    if own:
+        raise WorkspaceError(
+            f"The running Airflow, by the settings that it was started with, tells {there}, and this shell has others ({here}): {again}."
+        )
+    return f"{there} by the running Airflow, nobody by this shell's settings"
 
 
 def _champion(workspace: Workspace) -> Finding:

@@ -12,7 +12,7 @@ from violence_ops.files import atomic_path
 from violence_ops.folders import Batch
 from violence_ops.params import InvolvementParams, Params
 from violence_ops.records import COMPONENTS, TRANSIENT, ClipRecord
-from violence_ops.stages import batches, labels, labels_file, overlay, quarantine, tombstones
+from violence_ops.stages import batches, labels, labels_file, overlay, quarantine, retry, tombstones
 from violence_ops.stages.annotation_summary import scene_of
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.lineage_records import ForgottenLineage
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 class ExplainResult:
     """All that is known of one clip. `tracks` are by rank, those not ranked (rank 0) last; `refusal` is its reason.json;
     `copies` are the nights and paths under which a clip that was not refused arrived again; `next_step` is the command that an open
-    batch needs next for this clip."""
+    batch needs next for this clip, `waits_as` the file, seen from the workspace, as which `retry` has put a refused one into the inbox."""
 
     clip_id: str
     status: str
@@ -46,6 +46,7 @@ class ExplainResult:
     verdict: dict[str, Any] | None = None
     image: str | None = None
     next_step: str | None = None
+    waits_as: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -67,7 +68,7 @@ class ExplainResult:
                 )
             )
         if self.refusal:
-            return [*lines, *_refusal_lines(self.refusal, self.label)]
+            return [*lines, *_refusal_lines(self.refusal, self.label, self.waits_as)]
         if self.scene:
             lines.append(f"  people   {self.scene}")
         if self.status == "accepted":
@@ -79,11 +80,13 @@ class ExplainResult:
         return lines + ([f"Picture: {self.image}"] if self.image else [])
 
 
-def _refusal_lines(refusal: dict[str, Any], label: str | None) -> Iterator[str]:
+def _refusal_lines(refusal: dict[str, Any], label: str | None, waits_as: str | None) -> Iterator[str]:
     reason = refusal["reason"]
     yield f"  refused  {reason}: {refusal['message']}"
+    if waits_as:
+        yield f"  again    it waits as {waits_as} for the next night, which judges it anew"
     # without a label the message says all that can be done
-    if reason in TRANSIENT and refusal.get("original") and (reason != "unlabelled" or label):
+    elif reason in TRANSIENT and refusal.get("original") and (reason != "unlabelled" or label):
         yield f"  again    `violence-ops retry --reason {reason}` takes it out of quarantine, to be judged anew"
 
 
@@ -123,7 +126,16 @@ def _known(workspace: Workspace, params: Params, clip_id: str, image: Path | Non
         label=label,
         label_from=label_from,
         refusal=refusal or {"reason": clip.reason, "message": "its quarantine folder is gone"},
+        waits_as=_waits_as(workspace, refusal),
     )
+
+
+def _waits_as(workspace: Workspace, refusal: dict[str, Any] | None) -> str | None:
+    """The file in the inbox that holds a refused clip's original since `retry`."""
+    if refusal is None or refusal.get("original") or refusal["reason"] not in TRANSIENT:
+        return None
+    files = retry.in_inbox(workspace, refusal["clip_id"])
+    return str(files[0].relative_to(workspace.root)) if files else None
 
 
 def _claimed(workspace: Workspace, clip_id: str, copies: list[dict[str, Any]]) -> ExplainResult:

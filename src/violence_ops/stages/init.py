@@ -16,9 +16,9 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from violence_ops import versioning
+from violence_ops import versioning, versioning_remote
 from violence_ops.deployment import Deployment
-from violence_ops.errors import ParamsError, UsageError
+from violence_ops.errors import ParamsError, ServiceUnavailable, UsageError
 from violence_ops.files import write_text
 from violence_ops.params import load_params
 from violence_ops.stages import holdout, labels_file
@@ -29,7 +29,8 @@ from violence_ops.workspace import Workspace
 @dataclass(frozen=True, slots=True)
 class InitResult:
     """`created` is False if the folder was a workspace already; `added` are parameters that its params.yaml lacked. `remote` is
-    where DVC sends the data; if that changed, `old_remote` is where it went so far, and `unsent` how many batches it may not hold."""
+    where DVC sends the data; if that changed, `old_remote` is where it went so far, and `unsent` how many batches it lacks, or may lack if
+    it did not answer."""
 
     workspace: str
     created: bool
@@ -52,7 +53,7 @@ class InitResult:
         if self.old_remote:
             yield f"The data goes to {self.remote} from now on; what was sent to {self.old_remote} stays there, where `forget` does not reach it."
         if self.unsent:
-            yield f"{counted(self.unsent, 'batch was', 'batches were')} sealed before: in the workspace, `violence-ops dvc push` sends them to the new remote."
+            yield f"{counted(self.unsent, 'batch that was', 'batches that were')} sealed before {'is' if self.unsent == 1 else 'are'} not there: in the workspace, `violence-ops dvc push` sends what it lacks."
 
 
 def run(
@@ -96,8 +97,16 @@ def run(
         added,
         remote,
         before if has_moved else None,
-        len(versioning.versioned_batches(workspace)) if has_moved else 0,
+        _unsent(workspace) if has_moved else 0,
     )
+
+
+def _unsent(workspace: Workspace) -> int:
+    """How many sealed batches the remote lacks; all, if it does not say."""
+    try:
+        return len(versioning_remote.lacking(workspace))
+    except ServiceUnavailable:
+        return len(versioning.versioned_batches(workspace))
 
 
 def _commit_changes(workspace: Workspace, added: tuple[str, ...], remote: str) -> None:

@@ -19,6 +19,7 @@ CANDIDATE: Final = "candidate"
 REPORT_TAG: Final = "report"
 """Tag of a version: its newest evaluation."""
 MOVEMENTS: Final = ("promotion", "rollback")
+DECISIONS: Final = ("approval", "refusal")
 
 
 class ChampionGone(WorkspaceError):
@@ -135,6 +136,20 @@ def check_there(registry: Registry, champion: str | None) -> None:
     """Raise ChampionGone if MLflow has not the ledger's champion any more."""
     if champion is not None and registry.find(champion) is None:
         raise ChampionGone(champion)
+
+
+def awaiting(entries: list[ledger.Entry]) -> list[ledger.Entry]:
+    """The verdicts that wait for a person's answer, oldest first: of each report the last, if it passed against the present
+    champion, and not in a dry run, and nobody has decided on that evaluation."""
+    decided = {entry.payload.get("digest") for entry in entries if entry.event in DECISIONS}
+    last = {entry.payload["report"]: entry for entry in entries if entry.event == "verdict"}
+    champion = last_champion(entries)
+
+    def waits(facts: dict[str, Any]) -> bool:
+        passed = facts["verdict"] == "pass" and facts["mode"] != "dry_run"
+        return passed and facts["digest"] not in decided and facts.get("champion") == champion
+
+    return sorted((one for one in last.values() if waits(one.payload)), key=lambda entry: entry.seq)
 
 
 def released_package(entries: list[ledger.Entry], version: str) -> str | None:

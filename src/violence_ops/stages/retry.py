@@ -100,8 +100,17 @@ def run(workspace: Workspace, *, reason: str, dry_run: bool = False) -> RetryRes
 
 def in_inbox(workspace: Workspace, clip_id: str) -> list[Path]:
     """A clip's files that `run` has put into the inbox. No link is followed: uploaders can make them there."""
+    return _files_again(workspace, f"{clip_id}.*")
+
+
+def all_in_inbox(workspace: Workspace) -> set[str]:
+    """The ids of the clips of which the same is true, if a file is not only called so."""
+    return {path.stem for path in _files_again(workspace, "*")}
+
+
+def _files_again(workspace: Workspace, pattern: str) -> list[Path]:
     folders = [path for path in sorted(workspace.inbox.glob("again-*")) if not path.is_symlink()]
-    found = [path for folder in folders for path in sorted(folder.glob(f"{clip_id}.*"))]
+    found = [path for folder in folders for path in sorted(folder.glob(pattern))]
     return [path for path in found if path.is_file() and not path.is_symlink()]
 
 

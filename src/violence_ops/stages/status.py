@@ -12,8 +12,10 @@ from violence_ops.catalog import Catalog
 from violence_ops.deployment import without_password
 from violence_ops.errors import ServiceUnavailable, UnknownBatch, UsageError, UserError, WorkspaceError
 from violence_ops.folders import Batch
-from violence_ops.stages import batches, claims, inbox, notify, releases, seal, tombstones
+from violence_ops.records import TRANSIENT
+from violence_ops.stages import batches, claims, inbox, notify, quarantine, releases, retry, seal, tombstones
 from violence_ops.stages.index import open_catalog, rebuild
+from violence_ops.stages.shadow import SHADOW
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
@@ -23,22 +25,29 @@ _LISTED: Final = 5
 
 @dataclass(frozen=True, slots=True)
 class LastBatch:
-    """The newest batch; `clips` are numbers by status, None if its batch.json cannot be read."""
+    """The newest batch; `clips` are numbers by status, None if its batch.json cannot be read, and `refused` those in quarantine by
+    reason: also clips that a sealed batch does not hold because they may come again."""
 
     batch_id: str
     state: Literal["open", "sealed"]
     clips: dict[str, int] | None
+    refused: dict[str, int] = field(default_factory=dict)
 
     def line(self) -> str:
         """What a person reads."""
         clips = "clips not known" if self.clips is None else _counts(self.clips)
-        return f"{self.batch_id}: {self.state}, {clips}"
+        reasons = (
+            f" ({_counts(self.refused) if len(self.refused) > 1 else next(iter(self.refused))})" if self.refused else ""
+        )
+        return f"{self.batch_id}: {self.state}, {clips}{reasons}"
 
 
 @dataclass(frozen=True, slots=True)
 class StatusResult:
     """Numbers of clips by status, reason and label, and what is released. `inbox` counts the files of which no batch is made yet,
-    also those that a run has taken out of the inbox; `waiting` is filled on demand only. Then sentences: `half_forgotten` of clips
+    also those that a run has taken out of the inbox, and `again` how many of the clips in `quarantine` are among them, because `retry`
+    put them there; `in_shadow` is the version in shadow mode, `awaiting` the candidates that have passed the gate and wait for a person,
+    with their reports; `waiting` is filled on demand only. Then sentences: `half_forgotten` of clips
     whose forgetting did not come to its end, `unfinished` of what else a run left half done, and `problems` of what keeps models
     from being released or judging."""
 
@@ -49,9 +58,12 @@ class StatusResult:
     last_batch: LastBatch | None
     clips: dict[str, int]
     quarantine: dict[str, int]
+    again: int
     labels: dict[str, int]
     champion: str | None
     candidate: str | None
+    in_shadow: str | None
+    awaiting: list[dict[str, str]]
     holdouts: list[str]
     services: dict[str, str]
     told: dict[str, str] = field(default_factory=dict)
@@ -74,11 +86,17 @@ class StatusResult:
         yield f"batches     {len(self.sealed)} sealed{_list(self.sealed)}, {len(self.open)} open{_list(self.open)}"
         yield f"last batch  {self.last_batch.line() if self.last_batch else 'none'}"
         yield f"clips       {_counts(self.clips)}"
-        yield f"quarantine  {_counts(self.quarantine)}"
+        again = f", of which {counted(self.again, 'waits', 'wait')} in the inbox again" if self.again else ""
+        yield f"quarantine  {_counts(self.quarantine)}{again}"
         yield f"labels      {_counts(self.labels)}"
         yield f"holdouts    {', '.join(self.holdouts) or 'none'}"
         champion = self.champion or ("not known" if self.problems else "none")
         yield f"models      champion {champion}, newest candidate {self.candidate or 'none'}"
+        if self.in_shadow:
+            yield f"shadow      version {self.in_shadow} judges the sealed nights too: `violence-ops shadow show`"
+        for one in self.awaiting:
+            command = f"violence-ops promote --report {one['report']} --approve --by NAME"
+            yield f"approval    candidate {one['candidate']} passed the gate and waits for an approval: `{command}`"
         yield f"services    {', '.join(f'{name} {where}' for name, where in self.services.items()) or 'not running'}"
         yield from (f"releases    {receiver}: {state}" for receiver, state in self.told.items())
         yield from (f"last run    {dag}: {run}" for dag, run in self.runs.items())
@@ -104,29 +122,34 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
     with open_catalog(workspace) as catalog:
         counts = catalog.counts()
         waiting = [_clip(clip) for clip in catalog.unlabelled()] if unlabelled else None
-        last_batch = _last_batch(workspace, catalog)
+        outside, unread = _outside(workspace, catalog)
+        last_batch = _last_batch(workspace, catalog, outside)
     taken, unfinished = _taken(workspace)
     champion, problems = _champion(workspace)
+    in_shadow = None if problems else _in_shadow(workspace)
     problems = problems or _branch(workspace)
     state = services.inspect(workspace)
     return StatusResult(
         workspace=str(workspace.root),
         inbox=_files_in(workspace) + taken,
-        sealed=[batch.batch_id for batch in workspace.sealed_batches()],
+        sealed=[batch.batch_id for batch in _by_age(workspace.sealed_batches())],
         open=batches.open_batch_ids(workspace),
         last_batch=last_batch,
         clips=counts["status"],
         quarantine=counts["reason"],
+        again=_again(workspace, outside),
         labels=counts["label"],
         champion=champion,
         candidate=workspace.read_progress("train").get("model_version"),
+        in_shadow=in_shadow,
+        awaiting=_awaiting(workspace),
         holdouts=workspace.holdout_versions(),
         services=_services(workspace, state),
         told=_told(workspace),
         runs=_last_runs(workspace) if state.is_up or workspace.deployment.airflow_url else {},
         waiting=waiting,
         half_forgotten=_half_forgotten(workspace),
-        unfinished=unfinished + _half_sealed(workspace),
+        unfinished=unread + unfinished + _half_sealed(workspace),
         problems=problems,
     )
 
@@ -139,15 +162,29 @@ def rebuild_catalog(workspace: Workspace) -> RebuildResult:
     return RebuildResult(counts["batches"], counts["status"])
 
 
-def _last_batch(workspace: Workspace, catalog: Catalog) -> LastBatch | None:
+def _last_batch(workspace: Workspace, catalog: Catalog, outside: list[dict[str, Any]]) -> LastBatch | None:
     """That of the newest night; of several an open one, else the one that was sealed last."""
-    found = [*workspace.sealed_batches(), *map(workspace.batch, batches.open_batch_ids(workspace))]
-    nights = [batch.batch_id.rpartition("-")[0] for batch in found]
-    newest = [batch for batch, night in zip(found, nights, strict=True) if night == max(nights)]
-    if not newest:
+    found = _by_age([*workspace.sealed_batches(), *map(workspace.batch, batches.open_batch_ids(workspace))])
+    if not found:
         return None
-    batch = max(newest, key=lambda one: (not one.is_sealed, _sealed_at(one)))
-    return LastBatch(batch.batch_id, "sealed" if batch.is_sealed else "open", _clips_of(batch, catalog))
+    batch = found[-1]
+    try:
+        counts, refused = _clips_of(batch, catalog, outside)
+    except (UnknownBatch, WorkspaceError):
+        return LastBatch(batch.batch_id, "sealed" if batch.is_sealed else "open", None)
+    return LastBatch(batch.batch_id, "sealed" if batch.is_sealed else "open", _sorted(counts), _sorted(refused))
+
+
+def _by_age(found: list[Batch]) -> list[Batch]:
+    """The oldest first: by night, and those of one night in the order in which they were sealed, open ones last."""
+    nights = {batch.batch_id: batch.batch_id.rpartition("-")[0] for batch in found}
+    shared = {night for night, count in Counter(nights.values()).items() if count > 1}
+
+    def age(batch: Batch) -> tuple[str, bool, str, str]:
+        night = nights[batch.batch_id]
+        return night, not batch.is_sealed, _sealed_at(batch) if night in shared else "", batch.batch_id
+
+    return sorted(found, key=age)
 
 
 def _sealed_at(batch: Batch) -> str:
@@ -158,18 +195,34 @@ def _sealed_at(batch: Batch) -> str:
         return ""
 
 
-def _clips_of(batch: Batch, catalog: Catalog) -> dict[str, int] | None:
-    try:
-        manifest = batches.read_manifest(batch)
-        if batch.is_sealed:
-            refused = sum(manifest.facts["quarantined"].values())
-            counts = Counter(accepted=manifest.facts["accepted"], quarantined=refused)
-        else:
-            known = catalog.find(clip.clip_id for clip in manifest.clips)
-            counts = Counter(clip.status for clip in known.values())
-    except (UnknownBatch, WorkspaceError):
-        return None
-    return dict(sorted((+counts).items()))
+def _clips_of(batch: Batch, catalog: Catalog, outside: list[dict[str, Any]]) -> tuple[Counter[str], Counter[str]]:
+    """The clips of a batch by status, and those refused by reason. Raises WorkspaceError if that cannot be read."""
+    manifest = batches.read_manifest(batch)
+    if not batch.is_sealed:
+        known = catalog.find(clip.clip_id for clip in manifest.clips).values()
+        refused = Counter(str(clip.reason) for clip in known if clip.status == "quarantined")
+        return Counter(clip.status for clip in known), refused
+    refused = Counter(manifest.facts["quarantined"])
+    refused.update(one["reason"] for one in outside if one.get("batch_id") == batch.batch_id)
+    return Counter(accepted=manifest.facts["accepted"], quarantined=refused.total()), refused
+
+
+def _outside(workspace: Workspace, catalog: Catalog) -> tuple[list[dict[str, Any]], list[str]]:
+    """The `reason.json` of each clip in quarantine that belongs to no batch because its reason does not lie in its bytes; and what
+    is wrong with those that cannot be read."""
+    found, problems = [], []
+    for clip in catalog.refused_without_batch():
+        try:
+            found.append(quarantine.read(workspace.quarantined(clip.clip_id)))
+        except WorkspaceError as error:
+            problems.append(str(error))
+    return [one for one in found if one and one["reason"] in TRANSIENT], problems
+
+
+def _again(workspace: Workspace, outside: list[dict[str, Any]]) -> int:
+    """How many of them `retry` has put into the inbox, where they wait for the next night."""
+    waiting = retry.all_in_inbox(workspace)
+    return sum(one["clip_id"] in waiting for one in outside if not one.get("original"))
 
 
 def _champion(workspace: Workspace) -> tuple[str | None, list[str]]:
@@ -180,6 +233,23 @@ def _champion(workspace: Workspace) -> tuple[str | None, list[str]]:
         return releases.last_champion(releases.entries(workspace)), [str(error)]
     except UserError as error:
         return None, [str(error)]
+
+
+def _in_shadow(workspace: Workspace) -> str | None:
+    """The version in shadow; None if MLflow cannot say."""
+    try:
+        return releases.open_registry(workspace).alias(SHADOW)
+    except UserError:
+        return None
+
+
+def _awaiting(workspace: Workspace) -> list[dict[str, str]]:
+    """None if the ledger does not verify, which is a problem of its own."""
+    try:
+        waiting = releases.awaiting(releases.entries(workspace))
+    except UserError:
+        return []
+    return [{name: entry.payload[name] for name in ("candidate", "report")} for entry in waiting]
 
 
 def _branch(workspace: Workspace) -> list[str]:
@@ -250,12 +320,16 @@ def _last_runs(workspace: Workspace) -> dict[str, str]:
     return {dag_id: f"{runs[-1]['state']}, {runs[-1]['run_after']}" for dag_id, runs in found.items() if runs}
 
 
+def _sorted(counts: Counter[str]) -> dict[str, int]:
+    return dict(sorted((+counts).items()))
+
+
 def _counts(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.items()) or "none"
 
 
 def _list(batch_ids: list[str]) -> str:
-    """The newest of them, and how many there are before."""
-    newest, before = sorted(batch_ids, reverse=True)[:_LISTED], len(batch_ids) - _LISTED
+    """The newest of them, which are last, and how many there are before."""
+    newest, before = batch_ids[: -_LISTED - 1 : -1], len(batch_ids) - _LISTED
     more = f" and {before} before, which `violence-ops status --json` lists" if before > 0 else ""
     return f" ({', '.join(newest)}{more})" if batch_ids else ""
