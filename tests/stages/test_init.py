@@ -72,9 +72,8 @@ def test_a_file_that_cannot_be_completed_is_told_in_a_sentence(params_file: Path
 
 
 def _git(workspace: Workspace, *arguments: str) -> str:
-    return subprocess.run(
-        ["git", "-C", workspace.root, *arguments], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    command = ["git", "-C", workspace.root, "-c", "user.name=ann", "-c", "user.email=ann@localhost", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_parameters_that_came_later_are_committed(params_file: Path) -> None:
