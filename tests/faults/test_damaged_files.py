@@ -82,6 +82,7 @@ def test_a_damaged_catalog_is_named_and_made_again_by_its_remedy(workspace: Work
     assert index.set_aside_damaged(workspace) is None
 
 
+@pytest.mark.slow
 def test_an_unreadable_batch_stops_no_other(workspace: Workspace, clip_folder: Path) -> None:
     (cut_off,) = take_in(workspace)
     manifest = workspace.batch(cut_off).manifest

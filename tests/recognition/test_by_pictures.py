@@ -133,6 +133,7 @@ def test_every_window_has_pictures_of_its_own_frames_if_there_are_any(places: li
     assert len(set(chosen)) == min(count, last - first) or count < 2 * (last - first)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", ["mobilenetv2_frames", "resnet18_timeseries"])
 def test_a_training_that_was_cut_off_gives_the_same_bits(
     family: str, shown: Callable[..., list[Skeleton]], tmp_path: Path

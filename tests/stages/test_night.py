@@ -28,6 +28,7 @@ def workspace(new_workspace: Callable[..., Workspace]) -> Workspace:
     return new_workspace(**{"annotation.workers": 1})
 
 
+@pytest.mark.slow
 def test_a_batch_of_junk_stays_open_is_named_and_stops_no_other(workspace: Workspace, clip_folder: Path) -> None:
     for number in range(workspace.params().expectations.min_clips):
         (workspace.inbox / f"junk{number}.mp4").write_text(f"no video {number}")
@@ -84,6 +85,7 @@ def test_the_verb_prints_one_json_document_and_ends_with_4_if_nothing_was_usable
     assert ("share of clips in quarantine" if least == 1 else "No clip was usable, 1 in quarantine") in done.stderr
 
 
+@pytest.mark.slow
 def test_a_few_clips_of_which_none_is_usable_or_shows_anybody_stop_no_night(
     workspace: Workspace, clip_folder: Path
 ) -> None:
@@ -105,6 +107,7 @@ def test_a_batch_of_junk_stops_no_dvc_repro(workspace: Workspace, monkeypatch: p
     assert CliRunner().invoke(app, ["validate", *night_of]).exit_code == 0
 
 
+@pytest.mark.slow
 def test_missed_days_are_filled_in_one_after_another_each_with_its_own_files(
     workspace: Workspace, clip_folder: Path
 ) -> None:
