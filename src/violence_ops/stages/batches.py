@@ -146,16 +146,6 @@ def video_of(batch: Batch, clip: ClipRecord) -> Path:
     return batch.videos / f"{clip.clip_id}{stored_suffix(clip.source_path)}"
 
 
-def write_batch_progress(workspace: Workspace, stage: str, worked_on: Iterable[Batch]) -> None:
-    """Record for `dvc status` which batches a stage has worked on; with none, what is recorded stays.
-
-    Says nothing of shards or counts, so that shards which end in any order leave the same bytes.
-    """
-    batch_ids = sorted(batch.batch_id for batch in worked_on)
-    if batch_ids or not workspace.read_progress(stage):
-        workspace.write_progress(stage, {"batches": batch_ids})
-
-
 def read_rows(batch: Batch, table: str, clip_id: str) -> pa.Table:
     """One clip's rows of `poses`, `tracks` or `predictions`. Raises WorkspaceError if the stage has not run."""
     if batch.is_sealed:

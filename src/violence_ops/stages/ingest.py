@@ -12,6 +12,7 @@ from datetime import date
 from itertools import islice
 from typing import Any
 
+from violence_ops import versioning
 from violence_ops.catalog import Catalog
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import sync_folder
@@ -76,9 +77,16 @@ def run(
         while _take_and_sort(workspace, params, night, catalog, result, settled, progress):
             pass
     result.notices = list(dict.fromkeys(result.notices))
-    # every open batch, so that one whose run was killed right here is seen by the stages after it
-    batches.write_batch_progress(workspace, "ingest", batches.chosen_batches(workspace, None))
+    _record_progress(workspace)
     return result
+
+
+def _record_progress(workspace: Workspace) -> None:
+    """Record every open batch, so that one whose run was killed right here is seen by the stages after it; with none, what is
+    recorded stays, and a first night without clips leaves nothing to commit. `dvc repro` wants the file in any case."""
+    batch_ids = sorted(batches.open_batch_ids(workspace))
+    if batch_ids or (versioning.inside_repro(workspace) and not workspace.read_progress("ingest")):
+        workspace.write_progress("ingest", {"batches": batch_ids})
 
 
 def _take_and_sort(
