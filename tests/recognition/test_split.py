@@ -75,6 +75,14 @@ def test_a_camera_whose_clips_all_look_alike_takes_little_memory() -> None:
     tracemalloc.stop()
 
 
+@given(st.lists(st.integers(1, 90), min_size=2, max_size=12), st.integers(0, 50))
+def test_a_large_group_never_makes_much_more_than_its_share(sizes: list[int], seed: int) -> None:
+    """Three cameras, of which one has most of the clips: that one is no holdout."""
+    members = [Member(f"{g:04}{i:016x}", "Fight", f"g{g}") for g, size in enumerate(sizes) for i in range(size)]
+    taken = [len(family) for family in choose(families(members, 0), 0.3, seed, "holdout")]
+    assert sum(taken) <= 0.3 * len(members) + max(taken) / 2 or taken == [min(sizes)]
+
+
 def test_every_stratum_gives_one_and_keeps_one() -> None:
     members = [Member(f"{i:020x}", label, f"{label}{i}") for label in ("Fight", "NonFight") for i in range(2)]
     chosen = choose(families(members, 0), 0.01, 0, "x")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from dataclasses import replace
 from pathlib import Path
 
@@ -91,6 +92,24 @@ def test_it_learns_from_the_windows_and_pairs_that_a_verdict_looks_at(persons: i
     looked_at = network.windows(crowd).inputs.flatten(2).any(dim=-1)
     assert taught is not None
     assert len(taught.labels) == int(looked_at.sum())
+
+
+def test_the_memory_of_a_clips_windows_grows_with_its_length_not_with_its_square() -> None:
+    chosen = params(windows__persons=3)
+    network = Recogniser(Settings.of(chosen.train, chosen.windows))
+    peaks = []
+    for minutes in (1, 4):
+        frames = minutes * 60 * 15
+        crowd = replace(
+            clip(0, fighting=True),
+            keypoints=np.full((3, frames, 17, 2), 9.0, np.float32),
+            keypoint_scores=np.full((3, frames, 17), 0.5, np.float32),
+        )
+        tracemalloc.start()
+        network.windows(crowd)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < 5 * peaks[0]
 
 
 def test_the_same_seed_gives_the_same_model_bit_for_bit_and_another_one_another(trained: Trained) -> None:

@@ -229,7 +229,8 @@ class Recogniser(Network):
         """Cut a clip, and run MMAction2's test pipeline on every view of every window; one that lacks a person stays zero."""
         cuts = windows(skeleton.frames, skeleton.intensity, self.settings.windows)
         there = self._there(skeleton, cuts)
-        found = self._inputs([(skeleton.only(self._views[view]), *cuts[row]) for row, view in np.argwhere(there)])
+        seen = [skeleton.only(view) for view in self._views]
+        found = self._inputs([(seen[view], *cuts[row]) for row, view in np.argwhere(there)])
         inputs = np.zeros((*there.shape, *found.shape[2:]), np.float32)
         inputs[there] = found[:, 0]
         return Windows(cuts, presence(skeleton, cuts), torch.from_numpy(inputs))
@@ -250,9 +251,9 @@ class Recogniser(Network):
         shown: list[Stretch] = []
         for clip in clips:
             cuts = to_train_on(clip, self.settings.windows, self.config.max_windows_per_clip)
+            seen = [clip.only(view) for view in self._views]
             for row, view in np.argwhere(self._there(clip, cuts)):
-                start, end = cuts[row]
-                pair = clip.only(self._views[view])
+                pair, (start, end) = seen[view], cuts[row]
                 if pair.keypoint_scores[:, start:end].any():
                     shown.append((pair, start, end))
         return training_windows(shown, labels, self.config.train_pipeline)

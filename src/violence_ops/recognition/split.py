@@ -71,8 +71,9 @@ def _near_duplicates(members: Sequence[Member], bits: int) -> Iterator[tuple[int
 def choose(groups: Sequence[list[Member]], share: float, seed: int, purpose: str) -> list[list[Member]]:
     """About `share` of the clips, in whole families, stratified by which labels a family holds.
 
-    A stratum of several families gives at least one and keeps at least one; a family's place in the order depends only on
-    `seed`, `purpose` and its name, so that more data changes an earlier choice little.
+    A stratum of several families gives at least one, the smallest if each is more than twice what is wanted, and keeps at least
+    one; a family's place in the order depends only on `seed`, `purpose` and its name, so that more data changes an earlier choice
+    little.
     """
     strata: dict[tuple[str, ...], list[list[Member]]] = defaultdict(list)
     for family in groups:
@@ -86,9 +87,9 @@ def choose(groups: Sequence[list[Member]], share: float, seed: int, purpose: str
         wanted = share * sum(map(len, stratum))
         taken: list[list[Member]] = []
         for family in sorted(stratum, key=order):
-            if len(taken) + 1 < len(stratum) and (
-                not taken or sum(map(len, taken)) + len(family) / 2 <= wanted
-            ):  # fmt: skip
+            if len(taken) + 1 < len(stratum) and sum(map(len, taken)) + len(family) / 2 <= wanted:
                 taken.append(family)
+        if not taken and len(stratum) > 1:
+            taken = [min(stratum, key=lambda family: (len(family), order(family)))]
         chosen += taken
     return sorted(chosen, key=name_of)
