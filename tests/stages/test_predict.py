@@ -42,7 +42,7 @@ def test_a_table_has_a_row_per_window_and_one_for_a_video_that_cannot_be_used() 
 @pytest.mark.slow
 def test_every_video_gets_a_row_and_one_that_is_broken_or_gone_its_reason(
     small_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]], tmp_path: Path,
-    release: Callable[[Workspace, str], None],
+    release: Callable[[Workspace, str], None], monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     workspace = small_workspace(**{"train.epochs": 1})
     params = workspace.params()
@@ -75,6 +75,18 @@ def test_every_video_gets_a_row_and_one_that_is_broken_or_gone_its_reason(
     code, lines = answer(workspace, str(videos / "broken.mp4"), "-", stdin=f"{gone}\n")
     assert code == 4
     assert [line["reason"] for line in lines] == ["unreadable", "unreadable"]
+
+    away = videos / "away.mp4"
+    away.write_bytes(Path(good).read_bytes())
+    real = predict.sha256_file
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            predict, "sha256_file", lambda path: real(path if path != away else path.rename(tmp_path / "x") and path)
+        )
+        rows = {Path(row["path"]).name: row for row in predict.run(workspace, params, [away, Path(good)])}
+    assert rows[away.name]["reason"] == "unreadable"
+    assert "has gone while it was looked at" in rows[away.name]["message"]
+    assert "verdict" in rows[Path(good).name]
 
     odd = videos / os.fsdecode(b"caf\xe9.mp4")
     (videos / "broken.mp4").rename(odd)

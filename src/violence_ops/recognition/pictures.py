@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from violence_ops.errors import UserError
+from violence_ops.errors import Rejected
 from violence_ops.records import FloatArray
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ class Asked:
     persons: int
 
     def of(self, skeleton: Skeleton, fps: float, look: Look) -> Skeleton:
-        """The clip with its pictures; one that shows nobody needs none. Raises UserError if not one frame can be decoded."""
+        """The clip with its pictures; one that shows nobody needs none. Raises Rejected if not one frame can be decoded."""
         if skeleton.is_empty:
             return skeleton
         length = skeleton.frames * skeleton.step
@@ -59,7 +59,9 @@ class Asked:
         square = _square(skeleton.first(self.persons))
         found = [_cut(frame, *square, self.size) for frame in look(indices.tolist())]
         if not found:
-            raise UserError(f"Clip {skeleton.clip_id} has no frame that decodes: quarantine it or leave it out.")
+            raise Rejected(
+                "decode_error", f"Clip {skeleton.clip_id} has no frame that decodes: quarantine it or leave it out."
+            )
         at = (indices[: len(found)] / skeleton.step).astype(np.float32)
         return replace(skeleton, pictures=Pictures(frames=np.stack(found), at=at))
 

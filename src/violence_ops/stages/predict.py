@@ -18,6 +18,8 @@ from violence_ops.stages.score import load_version
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
+    from violence_ops.recognition.package import Package
+    from violence_ops.recognition.predict import ClipPrediction
     from violence_ops.stages.extract_poses import Source
     from violence_ops.video.sandbox import Sandbox
 
@@ -44,7 +46,6 @@ def run(
     there is no champion, UsageError if a source does not exist or no file is found, ServiceUnavailable if MLflow cannot be
     reached, and InputUnusable after the last row if no video could be judged.
     """
-    from violence_ops.recognition.predict import predict_clip
     from violence_ops.stages.extract_poses import open_source
     from violence_ops.video.sandbox import Sandbox
 
@@ -57,14 +58,14 @@ def run(
     judged = 0
     with Sandbox(params.validation) as sandbox:
         for done, path in enumerate(files, start=1):
+            row = {"path": str(path)}
             try:
-                tracks = _tracks(path, params, source, sandbox)
+                said = _judge(path, params, package, source, sandbox)
             except Rejected as refusal:
-                yield {"path": str(path), "reason": refusal.reason, "message": str(refusal)}
+                yield row | {"reason": refusal.reason, "message": str(refusal)}
             else:
                 judged += 1
-                said = predict_clip(package, tracks, pictures.of_file(path, sandbox))
-                yield {"path": str(path), "model_version": champion} | said.to_dict()
+                yield row | {"model_version": champion} | said.to_dict()
             if progress:
                 progress("predict", done, len(files))
     if not judged:
@@ -98,6 +99,18 @@ def _inside(folder: Path) -> list[Path]:
     """All files of a folder, in order, without hidden ones, links and texts."""
     files = (path for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
     return sorted(path for path in files if not path.name.startswith(".") and path.suffix.lower() not in _NO_VIDEOS)
+
+
+def _judge(path: Path, params: Params, package: Package, source: Source, sandbox: Sandbox) -> ClipPrediction:
+    """The verdict on a video. Raises Rejected, also if the file goes meanwhile."""
+    from violence_ops.recognition.predict import predict_clip
+
+    try:
+        return predict_clip(package, _tracks(path, params, source, sandbox), pictures.of_file(path, sandbox))
+    except (OSError, WorkspaceError):
+        if path.is_file():
+            raise
+        raise Rejected("unreadable", f"{path} has gone while it was looked at.") from None
 
 
 def _tracks(path: Path, params: Params, source: Source, sandbox: Sandbox) -> ClipTracks:
