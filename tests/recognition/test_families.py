@@ -90,6 +90,15 @@ def test_an_ensemble_is_the_mean_of_its_members_and_reports_them(tmp_path: Path)
     assert "| member forest |" in (tmp_path / "MODEL_CARD.md").read_text()
 
 
+def test_the_figures_of_an_ensemble_of_networks_are_of_the_verdicts_that_it_will_give() -> None:
+    chosen = params(train__family="stgcnpp_two_streams", train__epochs=1, windows__size=8, windows__stride=8)
+    trained = fit(CLIPS[:8], CLIPS[8:], LABELS, chosen.train, chosen.windows)
+    judge = package.Package(trained.settings, 0.5, build(trained.settings, trained.state))
+    found = [predict_skeleton(judge, seen) for seen in CLIPS[8:]]
+    assert all(len(one.probabilities) > 1 for one in found)
+    assert trained.val_probabilities == pytest.approx([one.probability for one in found], abs=1e-6)
+
+
 @pytest.mark.parametrize(
     ("family", "reason"),
     [

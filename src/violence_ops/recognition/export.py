@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from violence_ops.params import WindowParams
-from violence_ops.recognition.skeleton import Skeleton, windows
+from violence_ops.recognition.skeleton import Skeleton, views, views_there, windows
 from violence_ops.records import LABELS
 
 Annotation = dict[str, Any]
@@ -50,26 +50,31 @@ def window_dataset(
     labels: Mapping[str, str],
     split: Mapping[str, Sequence[str]],
     params: WindowParams,
+    at_a_time: int,
     at_most: Mapping[str, int],
 ) -> tuple[bytes, dict[str, int]]:
-    """The same pickle with an annotation per window, as the classifier sees a clip, and how many each side has; `frame_dir`
-    is `<clip_id>/<start>-<end>`.
+    """The same pickle with an annotation per window and choice of `at_a_time` persons who are in it, as the classifier sees a
+    clip, and how many each side has; `frame_dir` is `<clip_id>/<start>-<end>/<rank>+<rank>`.
 
     `at_most` limits the windows of a clip, spread evenly, on the sides it names, where windows that show nobody are left out
     too, as in training. On the other sides every window is there.
     """
+    shown = views(params.persons, at_a_time)
     names: dict[str, list[str]] = {}
     annotations = []
     for side, clip_ids in split.items():
         names[side] = []
         for clip_id in clip_ids:
             skeleton = skeletons[clip_id]
+            seen = [skeleton.only(view) for view in shown]
             cuts = windows(skeleton.frames, skeleton.intensity, params)
-            for start, end in cuts[:: math.ceil(len(cuts) / at_most.get(side, len(cuts)))]:
-                if side in at_most and not skeleton.keypoint_scores[:, start:end].any():
+            cuts = cuts[:: math.ceil(len(cuts) / at_most.get(side, len(cuts)))]
+            for row, view in np.argwhere(views_there(skeleton, cuts, shown)):
+                start, end = cuts[row]
+                if side in at_most and not seen[view].keypoint_scores[:, start:end].any():
                     continue
-                name = f"{clip_id}/{start}-{end}"
+                name = f"{clip_id}/{start}-{end}/{'+'.join(str(person + 1) for person in shown[view])}"
                 names[side].append(name)
-                annotations.append(annotation(skeleton, labels[clip_id], start, end) | {"frame_dir": name})
+                annotations.append(annotation(seen[view], labels[clip_id], start, end) | {"frame_dir": name})
     counts = {side: len(found) for side, found in names.items()}
     return pickle.dumps({"split": names, "annotations": annotations}, protocol=4), counts

@@ -166,11 +166,16 @@ def _together(
 ) -> Trained:
     """The members as one classifier; its history is theirs one after another, and its own figures last.
 
-    Those are of the mean of the members' figures on validation, because some members know the validation clips by now.
+    Those are its own verdicts on the validation clips; if a member knows these by now, as those on features do, the means of what
+    the members said of them before, which is nearly the same.
     """
     state = ensemble.joined({name: one.state for name, one in found.items()})
-    probabilities = np.mean([one.val_probabilities for one in found.values()], axis=0)
-    one = _figures(settings, state, val, labels, probabilities, next(iter(found.values())).class_weights)
+    weights = next(iter(found.values())).class_weights
+    if len(_networks(settings)) == len(found):
+        one = _judged(settings, state, val, labels, weights)
+    else:
+        probabilities = np.mean([one.val_probabilities for one in found.values()], axis=0)
+        one = _figures(settings, state, val, labels, probabilities, weights)
     epochs = [epoch for trained in found.values() for epoch in trained.history] + one.history
     history = [replace(epoch, epoch=number) for number, epoch in enumerate(epochs, start=1)]
     scores = {name: trained.history[trained.best_epoch - 1].val for name, trained in found.items()}

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass
-from itertools import combinations
 from typing import Any, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 import violence_ops.openmmlab
@@ -25,7 +23,16 @@ from violence_ops.params import FAMILIES, TrainParams, WindowParams, family_faul
 from violence_ops.recognition import channels_first, vectorised
 from violence_ops.recognition.export import annotation
 from violence_ops.recognition.inputs import TrainingWindows, training_windows
-from violence_ops.recognition.skeleton import Skeleton, Stretch, blank, presence, to_train_on, windows
+from violence_ops.recognition.skeleton import (
+    Skeleton,
+    Stretch,
+    blank,
+    presence,
+    to_train_on,
+    views,
+    views_there,
+    windows,
+)
 from violence_ops.records import FloatArray
 
 # isort: split
@@ -122,6 +129,11 @@ def bounded_threads() -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def exact() -> AbstractContextManager[None]:
+    """Convolutions on a GPU in full fp32, by algorithms that give the same numbers every time; as before afterwards."""
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+
+
 def device() -> torch.device:
     """The GPU if there is one. Raises UserError if `$VIOLENCE_OPS_DEVICE` asks for one and there is none."""
     return torch.device(compute_device())
@@ -201,7 +213,7 @@ class Network(ABC):
         if self.session:
             return self.session.probabilities(inputs)
         where = device()
-        with bounded_threads():
+        with bounded_threads(), exact():
             parts = inputs.split(self.chunk)
             found = [self.scores(part.to(where, torch.float32)).softmax(dim=-1)[:, 1].cpu() for part in parts]
         return torch.cat(found).numpy()
@@ -218,7 +230,7 @@ class Recogniser(Network):
         super().__init__(settings, state)
         self._pipeline = Compose(self.config.test_pipeline)
         self._together = vectorised.read(self.config.test_pipeline)
-        self._views = list(combinations(range(settings.windows.persons), self.config.persons))
+        self._views = views(settings.windows.persons, self.config.persons)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -228,7 +240,7 @@ class Recogniser(Network):
     def windows(self, skeleton: Skeleton) -> Windows:
         """Cut a clip, and run MMAction2's test pipeline on every view of every window; one that lacks a person stays zero."""
         cuts = windows(skeleton.frames, skeleton.intensity, self.settings.windows)
-        there = self._there(skeleton, cuts)
+        there = views_there(skeleton, cuts, self._views)
         seen = [skeleton.only(view) for view in self._views]
         found = self._inputs([(seen[view], *cuts[row]) for row, view in np.argwhere(there)])
         inputs = np.zeros((*there.shape, *found.shape[2:]), np.float32)
@@ -252,21 +264,11 @@ class Recogniser(Network):
         for clip in clips:
             cuts = to_train_on(clip, self.settings.windows, self.config.max_windows_per_clip)
             seen = [clip.only(view) for view in self._views]
-            for row, view in np.argwhere(self._there(clip, cuts)):
+            for row, view in np.argwhere(views_there(clip, cuts, self._views)):
                 pair, (start, end) = seen[view], cuts[row]
                 if pair.keypoint_scores[:, start:end].any():
                     shown.append((pair, start, end))
         return training_windows(shown, labels, self.config.train_pipeline)
-
-    def _there(self, skeleton: Skeleton, cuts: Sequence[tuple[int, int]]) -> NDArray[np.bool_]:
-        """Which views `(W, views)` show all their persons; the first one is taken as it is."""
-        seen = np.zeros((len(cuts), self.settings.windows.persons), bool)
-        count = min(seen.shape[1], len(skeleton.keypoint_scores))
-        for row, (start, end) in enumerate(cuts):
-            seen[row, :count] = skeleton.keypoint_scores[:count, start:end].any(axis=(1, 2))
-        there = np.asarray(seen[:, np.array(self._views)].all(axis=-1))
-        there[:, 0] = True
-        return there
 
     def _inputs(self, pieces: Sequence[tuple[Skeleton, int, int]]) -> FloatArray:
         """The network's input `(N, 1, K, T, 17, C)` of stretches of clips: at once where `vectorised` knows the pipeline."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import NDArray
 
 from violence_ops.errors import UserError
 from violence_ops.params import WindowParams
@@ -182,6 +184,24 @@ def to_train_on(skeleton: Skeleton, params: WindowParams, at_most: int) -> list[
     cuts = windows(skeleton.frames, skeleton.intensity, params)
     cuts = cuts[:: math.ceil(len(cuts) / at_most)]
     return [(start, end) for start, end in cuts if skeleton.keypoint_scores[:, start:end].any()]
+
+
+def views(persons: int, at_a_time: int) -> list[tuple[int, ...]]:
+    """What a network that looks at so many persons at a time is shown of `persons` ranked ones: every choice of them, in order."""
+    return list(combinations(range(persons), at_a_time))
+
+
+def views_there(
+    skeleton: Skeleton, cuts: Sequence[tuple[int, int]], shown: Sequence[Sequence[int]]
+) -> NDArray[np.bool_]:
+    """Which views `(W, views)` show all their persons; the first one is taken as it is."""
+    seen = np.zeros((len(cuts), 1 + max(map(max, shown))), bool)
+    count = min(seen.shape[1], len(skeleton.keypoint_scores))
+    for row, (start, end) in enumerate(cuts):
+        seen[row, :count] = skeleton.keypoint_scores[:count, start:end].any(axis=(1, 2))
+    there = np.asarray(seen[:, np.array(shown)].all(axis=-1))
+    there[:, 0] = True
+    return there
 
 
 def presence(skeleton: Skeleton, cuts: Sequence[tuple[int, int]]) -> FloatArray:

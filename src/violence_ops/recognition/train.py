@@ -31,6 +31,7 @@ from violence_ops.recognition.model import (
     Windows,
     bounded_threads,
     device,
+    exact,
     load_config,
 )
 from violence_ops.recognition.skeleton import Skeleton
@@ -391,10 +392,15 @@ def class_weights(window_labels: NDArray[np.int64], params: TrainParams) -> tupl
 
 @contextmanager
 def _reproducible(seed: int) -> Iterator[None]:
-    """Seed NumPy and torch and bound torch's threads; all is as before afterwards."""
+    """Seed NumPy and torch, bound torch's threads and its freedom on a GPU; all is as before afterwards."""
     state = np.random.get_state()
     try:
-        with bounded_threads(), memory_kept(), torch.random.fork_rng(devices=[0] if device().type == "cuda" else []):
+        with (
+            exact(),
+            bounded_threads(),
+            memory_kept(),
+            torch.random.fork_rng(devices=[0] if device().type == "cuda" else []),
+        ):
             torch.manual_seed(seed)
             np.random.seed(seed)
             yield

@@ -15,7 +15,7 @@ from violence_ops.workspace import Workspace
 
 @dataclass(frozen=True, slots=True)
 class ExportResult:
-    """The files, which dataset they were made from, and how many windows each side has."""
+    """The files, which dataset they were made from, and how many views of windows each side has."""
 
     pose_dataset: str
     config: str
@@ -31,7 +31,7 @@ def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:
     """Write `pose_dataset.pkl`, with the splits train and val, and `<family>.py`, which MMAction2 trains with as it is; it begins
     with `start.pth` if there is a `train.start`.
 
-    An annotation is a window as the classifier sees it. Raises WorkspaceError if there is no dataset or it was assembled with
+    An annotation is a view of a window, as the classifier sees it. Raises WorkspaceError if there is no dataset or it was assembled with
     other `windows`, UsageError if `out` holds these files already, ParamsError if train.family is no network of MMAction2 or
     train.start does not fit it.
     """
@@ -47,13 +47,12 @@ def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:
         raise UsageError(f"{out} holds an export already: name another folder.")
     dataset = Dataset.read(workspace, params.windows)
     settings = Settings.of(params.train, params.windows)
-    persons = mmaction_config.persons(settings)
     start = families.begins_with(params.train, params.windows)
     skeletons = read_table(load_table(dataset.folder / "skeletons.parquet"))
     split = {"train": dataset.train.column("clip_id").to_pylist(), "val": dataset.val.column("clip_id").to_pylist()}
     content, counts = window_dataset(
-        {clip_id: skeleton.first(persons) for clip_id, skeleton in skeletons.items()},
-        dataset.labels, split, params.windows, {"train": mmaction_config.max_windows_per_clip(settings)},
+        skeletons, dataset.labels, split, params.windows, mmaction_config.persons(settings),
+        {"train": mmaction_config.max_windows_per_clip(settings)},
     )  # fmt: skip
     with atomic_path(pickle) as temporary:
         temporary.write_bytes(content)

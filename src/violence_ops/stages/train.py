@@ -20,6 +20,7 @@ import pyarrow as pa
 
 from violence_ops import versioning
 from violence_ops.code_revision import code_revision
+from violence_ops.deployment import compute_device
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import fingerprint, load_table, read_json, write_json
 from violence_ops.params import Params
@@ -232,7 +233,7 @@ def _trained(
     """
     home = workspace.cache / "training"
     names = ("params_digest", "start", "code_revision", "trained_in")
-    mark = fingerprint(dataset.revision, *(facts.get(name) for name in names))
+    mark = fingerprint(dataset.revision, compute_device(), *(facts.get(name) for name in names))
     folder, epochs = home / mark, home / f"{mark}-epochs"
     if folder.is_dir():
         return folder
