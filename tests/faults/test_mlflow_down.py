@@ -81,7 +81,8 @@ def test_a_sweep_that_loses_mlflow_ends_with_the_best_settings_that_it_has_found
 ) -> None:
     workspace = with_dataset(small_workspace(**{"train.epochs": 1}))
     monkeypatch.setenv("VIOLENCE_OPS_MLFLOW_URI", server.url)
-    workspace, params = Workspace.open(workspace.root), workspace.params()
+    workspace = Workspace.open(workspace.root)
+    params = workspace.params({"train.momentum": 0.8, "train.lr_steps": [3, 5]})
     server.start()
     fit, tried = train.fit, []
 
@@ -99,7 +100,8 @@ def test_a_sweep_that_loses_mlflow_ends_with_the_best_settings_that_it_has_found
     assert len(tried) == 2, "it went on without MLflow"
     best = tried.index(max(tried))
     assert f"of 2 trials trained until then trial {best} is the best (validation F1 " in str(lost.value)
-    assert f"`violence-ops train -S train.learning_rate={tried[best][1]} -S train.weight_decay=" in str(lost.value)
+    command = "violence-ops train -S train.momentum=0.8 -S 'train.lr_steps=[3, 5]' -S train.learning_rate="
+    assert f"`{command}{tried[best][1]} -S train.weight_decay=" in str(lost.value)
 
 
 def test_a_server_that_dies_while_it_takes_the_model_leaves_no_version_without_files(

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from violence_ops import versioning
 from violence_ops.cli.program import app
-from violence_ops.errors import ParamsError, ServiceUnavailable, UserError, WorkspaceError
+from violence_ops.errors import ParamsError, ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.files import fingerprint, write_json
 from violence_ops.recognition import families
 from violence_ops.recognition import train as training
@@ -68,25 +68,39 @@ def test_a_dataset_of_which_a_part_is_another_is_not_trained_on(workspace: Works
     assert "run `violence-ops assemble` again" in train.worth_while(workspace, workspace.params()).reason
 
 
-@pytest.mark.parametrize("setting", ["windows.persons", "windows.frames_per_second"])
+@pytest.mark.parametrize(
+    ("setting", "was", "value"),
+    [
+        ("windows.persons", "3", 2),
+        ("windows.frames_per_second", "None", 2),
+        ("dataset.validation_share", "0.25", 0.4),
+        ("holdout.seed", "7", 8),
+    ],
+)
 @pytest.mark.parametrize("command", ["train", "sweep", "dataset export"])
 def test_a_dataset_assembled_with_other_settings_is_refused_until_it_is_assembled_with_them(
-    workspace: Workspace, seal_tracks: Seal, setting: str, command: str
+    workspace: Workspace, seal_tracks: Seal, setting: str, was: str, value: float, command: str
 ) -> None:
     seal_tracks(workspace)
-    other = {setting: 2}
     assemble.run(workspace, workspace.params())
-    arguments = [*command.split(), "--workspace", str(workspace.root), "-S", f"{setting}=2"]
+    arguments = [*command.split(), "--workspace", str(workspace.root), "-S", f"{setting}={value}"]
     arguments += [str(workspace.root / "out")] * (command == "dataset export")
     done = CliRunner().invoke(app, arguments)
     assert done.exit_code == 1
-    assert "was assembled with windows {frames_per_second: null, persons: 3}, not {" in done.stderr
+    assert f"was assembled with {setting}={was}, not {setting}={value}" in done.stderr
     assert done.stderr.endswith(": run `violence-ops assemble` with the same settings.\n")
-    changed = workspace.params(other)
+    changed = workspace.params({setting: value})
     assemble.run(workspace, changed)
-    assert Dataset.read(workspace, changed.windows).split[setting.partition(".")[2]] == 2
-    with pytest.raises(WorkspaceError, match="persons: 3"):
-        Dataset.read(workspace, workspace.params().windows)
+    assert Dataset.read(workspace, changed).split[setting.partition(".")[2]] == value
+    with pytest.raises(WorkspaceError, match=f"{setting}={value}"):
+        Dataset.read(workspace, workspace.params())
+
+
+@pytest.mark.parametrize("command", ["assemble", "train", "sweep"])
+def test_a_setting_that_a_verb_does_not_look_at_is_refused(workspace: Workspace, command: str) -> None:
+    done = CliRunner().invoke(app, [command, "--workspace", str(workspace.root), "-S", "pose.weights=rtmo-s"])
+    assert done.exit_code == UsageError.exit_code
+    assert "pose.weights would change nothing: this command looks at windows, dataset, holdout" in done.stderr
 
 
 @pytest.mark.parametrize("rate", [None, 10.0], ids=["as found", "10 a second"])
@@ -100,10 +114,10 @@ def test_of_a_dataset_that_does_not_say_its_rate_the_steps_of_its_skeletons_do(
     split = json.loads(path.read_text())
     del split["frames_per_second"]
     write_json(path, split)
-    Dataset.read(workspace, params.windows)
+    Dataset.read(workspace, params)
     for other in {None, 5.0, 10.0} - {rate}:
-        with pytest.raises(WorkspaceError, match="was assembled with windows"):
-            Dataset.read(workspace, workspace.params({"windows.frames_per_second": other}).windows)
+        with pytest.raises(WorkspaceError, match="was assembled with windows.frames_per_second="):
+            Dataset.read(workspace, workspace.params({"windows.frames_per_second": other}))
 
 
 @pytest.mark.parametrize("family", ["feature_line", "feature_forest"])
@@ -279,6 +293,44 @@ def test_the_run_of_a_training_that_is_not_gone_on_with_ends_as_killed(
     assert made.run_id != run_id
     with registry.run(run_id) as run:
         assert run.client.get_run(run_id).info.status == "KILLED"
+
+
+@pytest.mark.slow
+def test_another_training_costs_one_that_was_cut_off_nothing(
+    small_workspace: Callable[..., Workspace], seal_tracks: Seal
+) -> None:
+    workspace = small_workspace(**{"train.epochs": 2, "holdout.auto_freeze": False})
+    seal_tracks(workspace)
+    assemble.run(workspace, workspace.params())
+    with pytest.raises(KeyboardInterrupt):
+        train.run(workspace, workspace.params(), progress=_interrupt)
+    (left,) = (workspace.cache / "training").glob("*/run.json")
+    run_id = json.loads(left.read_text())["run_id"]
+    train.run(workspace, workspace.params({"train.mixup": 0.4}))
+    seen: list[int] = []
+    made = train.run(workspace, workspace.params(), progress=lambda what, done, total: seen.append(done))
+    assert seen == [2], "it began anew"
+    assert made.run_id == run_id
+
+
+@pytest.mark.slow
+def test_dvc_is_not_told_that_a_model_came_from_a_dataset_that_was_assembled_during_its_training(
+    small_workspace: Callable[..., Workspace], seal_tracks: Seal
+) -> None:
+    workspace = small_workspace(**{"train.epochs": 1, "holdout.auto_freeze": False})
+    seal_tracks(workspace)
+    before = assemble.run(workspace, workspace.params()).revision
+
+    def assemble_more(what: str, done: int, total: int) -> None:
+        seal_tracks(workspace, seed=1)
+        assemble.run(workspace, workspace.params())
+
+    made = train.run(workspace, workspace.params(), progress=assemble_more)
+    assert made.dataset_revision == before
+    assert "train" in versioning.status(workspace)
+    assert train.worth_while(workspace, workspace.params()).reason.endswith("was assembled and not trained on.")
+    train.run(workspace, workspace.params())
+    assert "train" not in versioning.status(workspace)
 
 
 def _interrupt(what: str, done: int, total: int) -> None:

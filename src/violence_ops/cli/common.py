@@ -115,7 +115,10 @@ def _fail(message: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
-def open_workspace(workspace: Path | None, settings: Sequence[str] | None = None) -> tuple[Workspace, Params]:
+def open_workspace(
+    workspace: Path | None, settings: Sequence[str] | None = None, sections: Sequence[str] = ()
+) -> tuple[Workspace, Params]:
+    """The workspace, and its parameters with these settings, which must be of these `sections` if any are named."""
     opened = Workspace.open(workspace)
     overrides = {}
     for setting in settings or ():
@@ -126,7 +129,14 @@ def open_workspace(workspace: Path | None, settings: Sequence[str] | None = None
             overrides[key] = yaml.safe_load(value)
         except (yaml.YAMLError, ValueError):
             raise UsageError(f"{setting!r} is no setting: {value!r} is not readable as YAML.") from None
-    return opened, opened.params(overrides)
+    params = opened.params(overrides)
+    if others := [key for key in overrides if sections and key.partition(".")[0] not in sections]:
+        raise UsageError(f"{', '.join(others)} would change nothing: this command looks at {', '.join(sections)}.")
+    return opened, params
+
+
+LEARNING: Final = ("windows", "dataset", "holdout", "train", "validation")
+"""Sections of params.yaml that a training depends on; the last one as far as it looks at pictures."""
 
 
 def batch_called(workspace: Workspace, name: str | None) -> str | None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from violence_ops.cli.common import JsonOption, SetOption, WorkspaceOption, app, open_workspace, progress_bar, show
+from violence_ops.cli.common import (
+    LEARNING,
+    JsonOption,
+    SetOption,
+    WorkspaceOption,
+    app,
+    open_workspace,
+    progress_bar,
+    show,
+)
 from violence_ops.stages.pretrain import MIN_CLIPS
 
 holdout_app = typer.Typer(help="The clips that models are judged on.", no_args_is_help=True)
@@ -28,12 +38,12 @@ def holdout_freeze(
     show(stage.freeze(opened, params, share=share, version=version), as_json)
 
 
-def _learning_command(verb: str, help_text: str) -> None:
+def _learning_command(verb: str, help_text: str, sections: Sequence[str]) -> None:
     def command(workspace: WorkspaceOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
         from importlib import import_module
 
         stage = import_module(f"violence_ops.stages.{verb}")
-        opened, params = open_workspace(workspace, settings)
+        opened, params = open_workspace(workspace, settings, sections)
         with progress_bar() as progress:
             result = stage.run(opened, params, progress=progress)
         show(result, as_json)
@@ -41,8 +51,8 @@ def _learning_command(verb: str, help_text: str) -> None:
     app.command(verb, help=help_text)(command)
 
 
-_learning_command("assemble", "Make the training set from the sealed batches and their labels.")
-_learning_command("train", "Train a candidate and register it.")
+_learning_command("assemble", "Make the training set from the sealed batches and their labels.", LEARNING[:3])
+_learning_command("train", "Train a candidate and register it.", LEARNING)
 
 
 @app.command()

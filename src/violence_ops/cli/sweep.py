@@ -6,7 +6,16 @@ from typing import Annotated
 
 import typer
 
-from violence_ops.cli.common import JsonOption, SetOption, WorkspaceOption, app, open_workspace, progress_bar, show
+from violence_ops.cli.common import (
+    LEARNING,
+    JsonOption,
+    SetOption,
+    WorkspaceOption,
+    app,
+    open_workspace,
+    progress_bar,
+    show,
+)
 
 
 @app.command()
@@ -20,7 +29,7 @@ def sweep(
     """Look for better rates and regularisation of a network with Optuna: nested MLflow runs, nothing is registered."""
     from violence_ops.stages import sweep as stage
 
-    opened, params = open_workspace(workspace, settings)
+    opened, params = open_workspace(workspace, settings, LEARNING)
     with progress_bar() as progress:
         result = stage.run(opened, params, trials=trials, seed=seed, progress=progress)
     show(result, as_json)

@@ -13,7 +13,7 @@ import pyarrow as pa
 from violence_ops import versioning
 from violence_ops.errors import UserError
 from violence_ops.files import atomic_path, fingerprint, sha256_file, write_json, write_table
-from violence_ops.params import Params, WindowParams
+from violence_ops.params import Params
 from violence_ops.records import LABELS
 from violence_ops.stages import holdout, tombstones
 from violence_ops.stages.batches import Progress
@@ -115,9 +115,15 @@ def _read(workspace: Workspace, params: Params, progress: Progress | None) -> _C
             return _Content(train, val, skeletons, len(clips) - len(usable))
 
 
-def baked_in(windows: WindowParams) -> dict[str, Any]:
-    """Those settings of `windows` that the skeletons are made with; the others are for whoever trains on them."""
-    return {"persons": windows.persons, "frames_per_second": windows.frames_per_second}
+def baked_in(params: Params) -> dict[str, Any]:
+    """The settings that decide what is in a dataset, by name; the others are for whoever trains on it."""
+    return {
+        "windows.persons": params.windows.persons,
+        "windows.frames_per_second": params.windows.frames_per_second,
+        "dataset.validation_share": params.dataset.validation_share,
+        "dataset.near_duplicate_bits": params.dataset.near_duplicate_bits,
+        "holdout.seed": params.holdout.seed,
+    }
 
 
 def obstacle(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -> str | None:
@@ -240,7 +246,7 @@ def _write_split(
             "holdouts": {name: holdout.read(workspace, name).revision for name in workspace.holdout_versions()},
             "held_out": result.held_out,
             "labels_version": max(one.version for one in (*train, *val)),
-            **baked_in(params.windows),
+            **{name.rpartition(".")[2]: value for name, value in baked_in(params).items()},
             "sha256": hashes,
         },
     )  # fmt: skip

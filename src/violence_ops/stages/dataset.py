@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NotRequired
+from typing import TYPE_CHECKING, Any, Final, NotRequired
 
 import pyarrow as pa
-import yaml
 from typing_extensions import TypedDict
 
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import fingerprint, load_table, read_json, sha256_file
-from violence_ops.params import WindowParams
+from violence_ops.params import Params
 from violence_ops.stages.assemble import TABLES, baked_in
 from violence_ops.workspace import Workspace
+
+if TYPE_CHECKING:
+    from violence_ops.recognition.skeleton import Skeleton
+
+_REMEDY: Final = "run `violence-ops assemble` again"
 
 
 class _Split(TypedDict):
@@ -26,6 +30,9 @@ class _Split(TypedDict):
     labels_version: NotRequired[int]
     persons: NotRequired[int]
     frames_per_second: NotRequired[float | None]
+    validation_share: NotRequired[float]
+    near_duplicate_bits: NotRequired[int]
+    seed: NotRequired[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,37 +50,52 @@ class Dataset:
         return self.workspace.dataset
 
     @classmethod
-    def read(cls, workspace: Workspace, windows: WindowParams | None = None) -> Dataset:
-        """The dataset, to be cut into these windows.
+    def read(cls, workspace: Workspace, params: Params | None = None) -> Dataset:
+        """The dataset, for a training with these settings.
 
-        Raises WorkspaceError if there is none, it is damaged, or its skeletons were made with other settings of `windows`.
+        Raises WorkspaceError if there is none, it is damaged, or it was assembled with other settings.
         """
         path = workspace.dataset / "split.json"
         if not path.is_file():
             raise WorkspaceError(f"{workspace.dataset} holds no dataset: run `violence-ops assemble` first.")
-        remedy = "run `violence-ops assemble` again"
-        split = read_json(path, remedy, _Split)
+        split = read_json(path, _REMEDY, _Split)
         hashes = {name: split["sha256"][name] for name in TABLES}
         if split["revision"] != fingerprint(hashes):
-            raise WorkspaceError(f"{path} is damaged (its revision is not that of its tables): {remedy}.")
+            raise WorkspaceError(f"{path} is damaged (its revision is not that of its tables): {_REMEDY}.")
         for name, expected in hashes.items():
             if not (workspace.dataset / name).is_file() or sha256_file(workspace.dataset / name) != expected:
-                raise WorkspaceError(f"{workspace.dataset / name} is not what split.json describes: {remedy}.")
+                raise WorkspaceError(f"{workspace.dataset / name} is not what split.json describes: {_REMEDY}.")
         train, val = (load_table(workspace.dataset / name) for name in ("train.parquet", "val.parquet"))
         dataset = cls(workspace, split["revision"], train, val, split)
-        if windows:
-            dataset._refuse_other(windows)
+        if params:
+            dataset._refuse_other(params)
         return dataset
 
-    def _refuse_other(self, windows: WindowParams) -> None:
-        wanted = baked_in(windows)
-        made = {name: self.split.get(name, wanted[name]) for name in wanted}
+    def is_there_still(self) -> bool:
+        """Whether no other dataset was assembled since this one was read."""
+        path = self.folder / "split.json"
+        return path.is_file() and bool(read_json(path, _REMEDY, _Split)["revision"] == self.revision)
+
+    def skeletons(self) -> dict[str, Skeleton]:
+        """The skeletons of its clips. Raises WorkspaceError if they are not those that split.json named when it was read."""
+        from violence_ops.recognition.skeleton import read_table
+
+        path = self.folder / "skeletons.parquet"
+        found = read_table(load_table(path))
+        if sha256_file(path) != self.split["sha256"][path.name]:
+            raise WorkspaceError(f"{self.folder} was assembled anew meanwhile: run this again.")
+        return found
+
+    def _refuse_other(self, params: Params) -> None:
+        """Raise WorkspaceError if it was made with other settings; an old split.json does not name them all."""
+        wanted = baked_in(params)
+        made = {name: self.split.get(name.rpartition(".")[2], value) for name, value in wanted.items()}
         if "frames_per_second" not in self.split:
-            made["frames_per_second"] = self._rate_of_before(windows.frames_per_second)
-        if made != wanted:
-            was, asked = (yaml.safe_dump(found, default_flow_style=True).strip() for found in (made, wanted))
+            made["windows.frames_per_second"] = self._rate_of_before(params.windows.frames_per_second)
+        if others := [name for name, value in wanted.items() if made[name] != value]:
+            was, asked = (", ".join(f"{name}={found[name]}" for name in others) for found in (made, wanted))
             raise WorkspaceError(
-                f"{self.folder} was assembled with windows {was}, not {asked}: run `violence-ops assemble` with the same settings."
+                f"{self.folder} was assembled with {was}, not {asked}: run `violence-ops assemble` with the same settings."
             )
 
     def _rate_of_before(self, rate: float | None) -> float | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from violence_ops.errors import UsageError
-from violence_ops.files import atomic_path, load_table
+from violence_ops.files import atomic_path
 from violence_ops.params import Params
 from violence_ops.stages.dataset import Dataset
 from violence_ops.workspace import Workspace
@@ -32,26 +32,24 @@ def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:
     with `start.pth` if there is a `train.start`.
 
     An annotation is a view of a window, as the classifier sees it. Raises WorkspaceError if there is no dataset or it was assembled with
-    other `windows`, UsageError if `out` holds these files already, ParamsError if train.family is no network of MMAction2 or
+    other settings, UsageError if `out` holds these files already, ParamsError if train.family is no network of MMAction2 or
     train.start does not fit it.
     """
     from violence_ops.recognition import families, mmaction_config
     from violence_ops.recognition.export import window_dataset
     from violence_ops.recognition.model import Settings
-    from violence_ops.recognition.skeleton import read_table
 
     pickle, config, checkpoint = (
         out / name for name in (mmaction_config.PICKLE, f"{params.train.family}.py", mmaction_config.CHECKPOINT)
     )
     if pickle.exists() or config.exists() or checkpoint.exists():
         raise UsageError(f"{out} holds an export already: name another folder.")
-    dataset = Dataset.read(workspace, params.windows)
+    dataset = Dataset.read(workspace, params)
     settings = Settings.of(params.train, params.windows)
     start = families.begins_with(params.train, params.windows)
-    skeletons = read_table(load_table(dataset.folder / "skeletons.parquet"))
     split = {"train": dataset.train.column("clip_id").to_pylist(), "val": dataset.val.column("clip_id").to_pylist()}
     content, counts = window_dataset(
-        skeletons, dataset.labels, split, params.windows, mmaction_config.persons(settings),
+        dataset.skeletons(), dataset.labels, split, params.windows, mmaction_config.persons(settings),
         {"train": mmaction_config.max_windows_per_clip(settings)},
     )  # fmt: skip
     with atomic_path(pickle) as temporary:

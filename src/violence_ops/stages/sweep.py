@@ -5,6 +5,8 @@ Nothing is registered and no params.yaml is changed: the result says which setti
 
 from __future__ import annotations
 
+import json
+import shlex
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -27,7 +29,7 @@ _LOSS_SHARE: Final = 1e-3
 
 @dataclass(frozen=True, slots=True)
 class SweepResult:
-    """The best trial's settings and figures on validation, and where the parent run is."""
+    """The best trial's settings and figures on validation, the command that trains it, and where the parent run is."""
 
     trials: int
     failed: int
@@ -35,6 +37,7 @@ class SweepResult:
     best: dict[str, Any]
     val_f1: float
     val_loss: float
+    command: str
     run_id: str
     run_url: str
 
@@ -46,7 +49,7 @@ class SweepResult:
         return [
             f"Trial {self.best_trial} of {self.trials} is the best: validation F1 {self.val_f1:.3f}, loss {self.val_loss:.3f}"
             + (f"; {counted(self.failed, 'trial')} failed." if self.failed else "."),
-            f"Train it: {_command(self.best)}",
+            f"Train it: {self.command}",
             f"Run: {self.run_url}",
         ]
 
@@ -57,7 +60,7 @@ def run(
     """Try `trials` settings, each a whole training; the best has the highest validation F1, of equals the lowest loss.
 
     A trial whose loss diverges counts as failed. Raises ParamsError if the family has no network, whose settings these are, or
-    cannot be trained as params.yaml has it; WorkspaceError if there is no dataset or it was assembled with other `windows`;
+    cannot be trained as params.yaml has it; WorkspaceError if there is no dataset or it was assembled with other settings;
     ServiceUnavailable, naming the best settings until then, if MLflow cannot be reached; UserError if every trial fails.
     """
     import optuna
@@ -66,7 +69,7 @@ def run(
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     families.check_sweep(params.train, params.windows)
-    dataset = Dataset.read(workspace, params.windows)
+    dataset = Dataset.read(workspace, params)
     registry = open_registry(workspace)
     registry.check()
     study = optuna.create_study(direction="maximize", sampler=optuna.samplers.TPESampler(seed=seed))
@@ -76,7 +79,7 @@ def run(
         "sweep": f"{counted(trials, 'trial')}, seed {seed}",
         "trained_in": families.precision(params.train, params.windows),
     }
-    search = _Search(registry, dataset, params, tags, study)
+    search = _Search(registry, dataset, params, tags, study, _one_off(params, workspace.params()))
     try:
         with registry.start_run(f"sweep {params.train.family} {dataset.revision[:8]}", tags) as parent:
             for number in range(trials):
@@ -93,18 +96,22 @@ def run(
     except ServiceUnavailable as error:
         raise search.ended_by(error) from error
     failed = trials - len(search.figures)
-    return SweepResult(trials, failed, best, settings, round(f1, 4), round(loss, 4), parent.run_id, parent.url)
+    return SweepResult(
+        trials, failed, best, settings, round(f1, 4), round(loss, 4), search.command(settings), parent.run_id, parent.url
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class _Search:
-    """What is looked for and on what, and the validation F1 and loss of every trial that was trained, by its number."""
+    """What is looked for and on what; the settings by which `params` differs from params.yaml; and the validation F1 and loss of
+    every trial that was trained, by its number."""
 
     registry: Registry
     dataset: Dataset
     params: Params
     tags: dict[str, str]
     study: optuna.Study
+    one_off: dict[str, Any]
     figures: dict[int, tuple[float, float]] = field(default_factory=dict)
 
     def attempt(self, parent: Run) -> None:
@@ -127,6 +134,12 @@ class _Search:
         number = max(self.figures, key=lambda one: _value(*self.figures[one]))
         return number, self.study.trials[number].params, *self.figures[number]
 
+    def command(self, settings: dict[str, Any]) -> str:
+        """What trains with the settings of a trial."""
+        chosen = self.one_off | {f"train.{name}": value for name, value in settings.items()}
+        said = (f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in chosen.items())
+        return " ".join(["violence-ops train", *(f"-S {shlex.quote(one)}" for one in said)])
+
     def ended_by(self, error: ServiceUnavailable) -> ServiceUnavailable:
         """The error that ends the search, with what was found until then: it is nowhere else."""
         if not self.figures:
@@ -134,7 +147,7 @@ class _Search:
         number, settings, f1, loss = self.best()
         return ServiceUnavailable(
             f"{str(error).removesuffix('.')}; of {counted(len(self.figures), 'trial')} trained until then trial {number} is the best "
-            f"(validation F1 {f1:.3f}, loss {loss:.3f}), and `{_command(settings)}` trains it."
+            f"(validation F1 {f1:.3f}, loss {loss:.3f}), and `{self.command(settings)}` trains it."
         )
 
     def _train(self, parent: Run, number: int, changed: Params) -> None:
@@ -158,8 +171,15 @@ def _value(f1: float, loss: float) -> float:
     return f1 - _LOSS_SHARE * loss
 
 
-def _command(settings: dict[str, Any]) -> str:
-    return "violence-ops train " + " ".join(f"-S train.{name}={value}" for name, value in settings.items())
+def _one_off(params: Params, usual: Params) -> dict[str, Any]:
+    """The settings by which `params` is not params.yaml, by their names."""
+    now, then = (one.model_dump(mode="json") for one in (params, usual))
+    return {
+        f"{section}.{name}": value
+        for section, values in now.items()
+        for name, value in values.items()
+        if value != then[section][name]
+    }
 
 
 def _changed(params: Params, trial: optuna.Trial) -> Params:

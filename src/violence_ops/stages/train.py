@@ -22,11 +22,10 @@ from violence_ops import versioning
 from violence_ops.code_revision import code_revision
 from violence_ops.deployment import compute_device
 from violence_ops.errors import WorkspaceError
-from violence_ops.files import fingerprint, load_table, read_json, write_json
+from violence_ops.files import fingerprint, read_json, write_json
 from violence_ops.params import Params
 from violence_ops.registry import MODEL, Registry, Run
-from violence_ops.stages import batches, holdout, live_run, pictures, training_tables
-from violence_ops.stages.assemble import obstacle, trainable
+from violence_ops.stages import assemble, batches, holdout, live_run, pictures, training_tables
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.dataset import Dataset
 from violence_ops.stages.labelled import labelled_clips
@@ -41,6 +40,8 @@ _ANNOTATED: Final = ("pose", "tracking", "involvement")
 """Sections that the clips' tracks were made with, before they were sealed: what params.yaml says now is of no matter."""
 _LEARNT: Final = ("windows", "dataset", "holdout", "train")
 _NOT_RECORDED: Final = "not recorded"
+_KEPT: Final = 3
+"""So many trainings that were cut off wait for being gone on with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,15 +104,15 @@ def run(
     What it leaves to git is committed, but inside `dvc repro`.
 
     Raises ServiceUnavailable if MLflow cannot be reached (nothing is registered; a retry goes on from what was trained),
-    WorkspaceError if there is no dataset or it was assembled with other `windows`, UserError if the loss diverges.
+    WorkspaceError if there is no dataset or it was assembled with other settings, UserError if the loss diverges.
     """
     if family:
         params = params.model_copy(update={"train": params.train.model_copy(update={"family": family})})
-    dataset = Dataset.read(workspace, params.windows)
-    registry = open_registry(workspace)
-    registry.check()
-    facts = _facts(workspace, params, dataset)
     with workspace.lock("train"):
+        dataset = Dataset.read(workspace, params)  # not before: another training may have taken hours
+        registry = open_registry(workspace)
+        registry.check()
+        facts = _facts(workspace, params, dataset)
         trained = _trained(workspace, registry, params, dataset, facts, progress)
         run_id, version = _register(registry, params, dataset, trained, facts)
         is_experiment = versioning.inside_experiment(workspace)
@@ -122,7 +123,10 @@ def run(
         record = read_json(trained / "record.json", _remedy(trained))
         progress_of = {"dataset_revision": dataset.revision, "params": facts["params_digest"], "model_version": version}
         workspace.write_progress("train", progress_of)
-        versioning.commit_stage(workspace, ["train"], f"Candidate {version}", params)
+        with assemble.locked(workspace):
+            # DVC would record the dataset that is there now as the one that was trained on
+            known = ["train"] if dataset.is_there_still() else []
+            versioning.commit_stage(workspace, known, f"Candidate {version}", params)
         # last: until then a retry finds what was trained
         shutil.rmtree(trained)
     return TrainResult(
@@ -136,9 +140,9 @@ def worth_while(workspace: Workspace, params: Params, *, drifted: bool = False) 
 
     After drift one is enough."""
     clips = labelled_clips(workspace)
-    if missing := obstacle(workspace, params, clips):
+    if missing := assemble.obstacle(workspace, params, clips):
         return Worth(False, missing)
-    now = {one.clip.clip_id: one.label for one in trainable(workspace, params, clips)}
+    now = {one.clip.clip_id: one.label for one in assemble.trainable(workspace, params, clips)}
     last = workspace.read_progress("train").get("dataset_revision")
     if last is None:
         return Worth(
@@ -233,14 +237,12 @@ def _trained(
     """
     home = workspace.cache / "training"
     names = ("params_digest", "start", "code_revision", "trained_in")
-    mark = fingerprint(dataset.revision, compute_device(), *(facts.get(name) for name in names))
-    folder, epochs = home / mark, home / f"{mark}-epochs"
+    mark = fingerprint(compute_device(), *(facts.get(name) for name in names))
+    folder = home / f"{dataset.revision[:16]}-{mark[:16]}"
+    epochs = folder.with_name(f"{folder.name}-epochs")
     if folder.is_dir():
         return folder
-    for other in home.glob("*"):
-        if other != epochs:
-            live_run.abandon(registry, other)
-            shutil.rmtree(other)
+    _clear(home, registry, dataset, epochs)
     epochs.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=".fit-", dir=home))
     with _run(registry, epochs, params, dataset, facts) as (run, tell):
@@ -253,6 +255,18 @@ def _trained(
     temporary.rename(folder)
     shutil.rmtree(epochs)
     return folder
+
+
+def _clear(home: Path, registry: Registry, dataset: Dataset, epochs: Path) -> None:
+    """End the runs of trainings that were cut off or could not be registered, and remove what they left, but for the newest ones
+    on this dataset: another one-off training must not cost those that are tried again."""
+    others = [path for path in home.glob("*") if path != epochs]
+    for other in others:
+        live_run.abandon(registry, other)
+    may_go_on = [path for path in others if path.name.startswith(f"{dataset.revision[:16]}-")]
+    kept = sorted(may_go_on, key=lambda path: path.stat().st_mtime_ns)[-_KEPT:]
+    for other in set(others) - set(kept):
+        shutil.rmtree(other)
 
 
 @contextmanager
@@ -280,13 +294,11 @@ def fit(
 ) -> Trained:
     """Train on the dataset, going on from `checkpoint` if it is there. Nothing is registered; `tell` is told of each epoch.
 
-    Raises WorkspaceError if the family looks at pictures and a clip's video is missing.
+    Raises WorkspaceError if the dataset was assembled anew meanwhile, or the family looks at pictures and a clip's video is missing.
     """
     from violence_ops.recognition import families
-    from violence_ops.recognition.skeleton import read_table
 
-    skeletons = read_table(load_table(dataset.folder / "skeletons.parquet"))
-    skeletons = pictures.attached(dataset.workspace, params, dataset.both, skeletons, progress)
+    skeletons = pictures.attached(dataset.workspace, params, dataset.both, dataset.skeletons(), progress)
 
     def side(table: pa.Table) -> list[Any]:
         return [skeletons[clip_id] for clip_id in table.column("clip_id").to_pylist()]
