@@ -116,7 +116,7 @@ def test_of_a_dataset_that_does_not_say_its_rate_the_steps_of_its_skeletons_do(
     write_json(path, split)
     Dataset.read(workspace, params)
     for other in {None, 5.0, 10.0} - {rate}:
-        with pytest.raises(WorkspaceError, match="was assembled with windows.frames_per_second="):
+        with pytest.raises(WorkspaceError, match=r"was assembled with windows\.frames_per_second="):
             Dataset.read(workspace, workspace.params({"windows.frames_per_second": other}))
 
 
