@@ -49,7 +49,7 @@ def peer(recogniser: Recogniser, clips: list[Skeleton]) -> Callable[[], Any]:
     network.load_state_dict(recogniser.network.state_dict())
     results = []
     for clip in clips:
-        for start, end in windows(clip.frames, clip.intensity, recogniser.settings.windows):
+        for start, end in windows(clip, recogniser.settings.windows):
             frames = [
                 {"keypoints": clip.keypoints[:, t], "keypoint_scores": clip.keypoint_scores[:, t]} for t in range(start, end)
             ]  # fmt: skip

@@ -147,7 +147,7 @@ def main() -> None:
         "vs_mmaction2_fp32": round(min(ratio(rates, "ours_fp32"), ratio(used, "ours_fp32")), 2),
         "precision": precision(params.train, params.windows),
         "clips_per_second": rates, "clips_per_processor_second": used, "clips": options.clips, "held_out": held,
-        "windows_per_clip": len(windows(FRAMES, 0.5, params.windows)), "epochs": options.epochs, "rounds": options.rounds,
+        "windows_per_clip": len(windows(clips[0], params.windows)), "epochs": options.epochs, "rounds": options.rounds,
         "base_channels": params.train.base_channels, "threads": threads, "load": [round(value, 2) for value in os.getloadavg()],
     }  # fmt: skip
     print(json.dumps(result))

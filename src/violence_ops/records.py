@@ -133,6 +133,18 @@ def as_tracks(table: pa.Table) -> pa.Table:
     return table.select(TRACKS_SCHEMA.names).cast(TRACKS_SCHEMA)
 
 
+PIECE_S: Final = 10.0
+"""About so many seconds of a long clip are a scene of their own: who is involved in one may have left before the next."""
+
+
+def piece_starts(frame_count: int, fps: float) -> IntArray:
+    """The first frames of the equal pieces in which the people of a clip are ranked and judged: 0 alone for one of less than one
+    and a half `PIECE_S`, or if its rate is not known."""
+    seconds = frame_count / fps if 0 < fps < math.inf else 0.0
+    count = max(1, int(seconds / PIECE_S + 0.5))
+    return np.ceil(np.arange(count) * (frame_count / count)).astype(np.int32)
+
+
 def sampled_frames(clip: ClipRecord, max_frames_per_second: float) -> IntArray:
     """The frames of a validated clip that are looked at: every n-th, with the smallest n that stays within the rate."""
     step = max(1, math.ceil((clip.fps or 1.0) / max_frames_per_second - 1e-6))
@@ -226,8 +238,8 @@ class ClipTracks(ClipPoses):
     """Poses with the identity and the involvement of each person.
 
     track_id `(R,)` int32 from 1; rank `(R,)` int32, 1 = most involved, 0 = not ranked; involvement `(R,)` and components
-    `(R, 10)` in [0, 1] in the order of `COMPONENTS`; these are per track and repeat on the track's rows. interpolated `(R,)`:
-    nobody was seen there, the row was filled in between two that were.
+    `(R, 10)` in [0, 1] in the order of `COMPONENTS`; these are per track and repeat on the track's rows of a piece of the clip
+    (`piece_starts`). interpolated `(R,)`: nobody was seen there, the row was filled in between two that were.
     """
 
     track_id: IntArray
@@ -258,6 +270,12 @@ class ClipTracks(ClipPoses):
             components=np.zeros((len(rows), len(COMPONENTS)), np.float32),
             interpolated=np.zeros(len(rows), bool),
         )
+
+    def at_their_best(self) -> tuple[IntArray, IntArray]:
+        """The tracks' ids, in order, and of each the row where its rank is the best; of equals the first."""
+        order = np.lexsort((self.frame, np.where(self.rank > 0, self.rank, len(self) + 1), self.track_id))
+        ids, first = np.unique(self.track_id[order], return_index=True)
+        return ids, order[first]
 
     def to_table(self) -> pa.Table:
         """The rows in `TRACKS_SCHEMA`."""

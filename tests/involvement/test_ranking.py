@@ -356,3 +356,52 @@ def test_tracks_written_before_a_component_was_there_are_read_with_zeros():
     read = ClipTracks.from_table(older, clip)
     assert np.array_equal(read.components[:, :6], ranked.components[:, :6])
     assert not read.components[:, 6:].any()
+
+
+def talkers_and_fighters(seconds, fight_s, fps=15.0):
+    """Three who stand together throughout; two who fight in the middle, further right, each with fists at the other's head."""
+    rng = np.random.default_rng(1)
+    body = np.array([
+        [0, -185], [5, -190], [-5, -190], [10, -187], [-10, -187], [25, -160], [-25, -160], [32, -120], [-32, -120], [35, -85], [-35, -85],
+        [18, -95], [-18, -95], [18, -50], [-18, -50], [18, 0], [-18, 0],
+    ], float)  # fmt: skip
+    rows = []
+    for frame in range(int(seconds * fps)):
+        rows += [(frame, person, np.add(body, (600 + 88 * person, 700))) for person in range(3)]
+        if abs(frame / fps - seconds / 2) <= fight_s / 2:
+            reach = (1 + np.sin(3 * np.pi * frame / fps)) / 2
+            for person, place, other in ((3, 1300, 1350), (4, 1350, 1300)):
+                pose = np.add(body, (place, 650))
+                pose[9] = reach * np.array([other, 480]) + (1 - reach) * pose[9]
+                pose[10] = (1 - reach) * np.array([other, 480]) + reach * pose[10]
+                rows.append((frame, person, pose))
+    frame, person, poses = (np.array(column) for column in zip(*rows, strict=True))
+    poses = (poses + rng.normal(0, 1, poses.shape)).astype(np.float32)
+    found = ClipPoses(
+        clip_id="0" * 20, frame_count=int(seconds * fps), width=1920, height=1080, fps=fps, frame=frame.astype(np.int32),
+        bboxes=np.hstack([poses.min(axis=1) - 5, poses.max(axis=1) + 5]), scores=np.full(len(frame), 0.85, np.float32),
+        keypoints=poses, keypoint_scores=np.full(poses.shape[:2], 0.8, np.float32),
+    )  # fmt: skip
+    return ClipTracks.from_poses(found, person.astype(np.int32) + 1), np.arange(int(seconds * fps), dtype=np.int32)
+
+
+@pytest.mark.parametrize("seconds", [10, 130, 310])
+def test_a_fight_is_seen_however_long_the_recording_around_it_is(seconds):
+    tracks, frames = talkers_and_fighters(seconds, fight_s=8)
+    ranked = rank(tracks, DEFAULTS, frames=frames)
+    ranks = ranked.rank[ranked.track_id >= 4]
+    assert (ranks <= 2).all()
+    assert (ranks > 0).all()
+
+
+def test_each_piece_of_a_long_clip_is_ranked_as_a_clip_of_its_own():
+    tracks, frames = crowd(3, persons=5, frames=300)  # half a minute
+    everybody = with_(min_track_s=0.0, min_mean_score=0.0, max_flicker=1.0)
+    ranked = rank(tracks, everybody, frames=frames)
+    for start in (0, 100, 200):
+        inside = (tracks.frame >= start) & (tracks.frame < start + 100)
+        piece = replace(tracks, frame_count=100, **{name: getattr(tracks, name)[inside] for name in ROWS})
+        piece = replace(piece, frame=piece.frame - start)
+        alone = rank(piece, everybody, frames=frames[:100])
+        for name in ("rank", "involvement", "components"):
+            assert np.array_equal(getattr(ranked, name)[inside], getattr(alone, name))

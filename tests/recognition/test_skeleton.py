@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from violence_ops.params import WindowParams
-from violence_ops.recognition.skeleton import from_tracks, presence, read_table, resampled, to_table, windows
-from violence_ops.records import COMPONENTS, ClipTracks
+from violence_ops.recognition.skeleton import Skeleton, from_tracks, presence, read_table, resampled, to_table, windows
+from violence_ops.records import COMPONENTS, ClipTracks, piece_starts
 
 
 def fixed(size: int = 30, stride: int = 10) -> WindowParams:
@@ -32,10 +32,19 @@ def tracks(frame: list[int], rank: list[int], frame_count: int = 40, movement: f
     )  # fmt: skip
 
 
+def still(frames: int, intensity: float = 0.5, starts: tuple[int, ...] = (0,)) -> Skeleton:
+    """A clip without anybody."""
+    keypoints = np.zeros((1, frames, 17, 2), np.float32)
+    return Skeleton(
+        clip_id="0" * 20, width=640, height=360, step=1.0, intensity=intensity, keypoints=keypoints,
+        keypoint_scores=keypoints[..., 0], starts=starts,
+    )  # fmt: skip
+
+
 @given(st.integers(1, 2000), st.integers(4, 60), st.data())
 def test_windows_cover_every_frame_and_never_leave_the_clip(frames: int, size: int, data: st.DataObject) -> None:
     stride = data.draw(st.integers(1, size))
-    cuts = windows(frames, 0.5, fixed(size, stride))
+    cuts = windows(still(frames), fixed(size, stride))
     seen = np.zeros(frames, bool)
     for start, end in cuts:
         assert 0 <= start < end <= frames
@@ -45,11 +54,24 @@ def test_windows_cover_every_frame_and_never_leave_the_clip(frames: int, size: i
     assert cuts == sorted(set(cuts))
 
 
+@given(st.integers(1, 4000), st.floats(5.0, 60.0), st.sampled_from([1.0, 2.0, 1.7]))
+def test_no_window_reaches_from_one_piece_of_a_clip_into_the_next(frames: int, fps: float, step: float) -> None:
+    starts = piece_starts(frames, fps)
+    sampled = max(1, int(-(-frames // step)))
+    cuts = windows(replace(still(sampled, starts=tuple(starts.tolist())), step=step), fixed())
+    assert sorted(set(cuts)) == cuts
+    assert {frame for start, end in cuts for frame in range(start, end)} == set(range(sampled))
+    for start, end in cuts:
+        first, last = (int(np.searchsorted(starts, frame * step + 1e-6, side="right")) for frame in (start, end - 1))
+        assert first == last
+    assert len(starts) == 1 or np.diff(starts).min() >= 7 * fps, "a piece is long enough to rank in"
+
+
 @pytest.mark.parametrize(
     ("intensity", "size", "stride"), [(0.81, 20, 5), (0.8, 30, 10), (0.51, 30, 10), (0.5, 45, 15), (0.0, 45, 15)]
 )
 def test_adaptive_windows_are_shorter_where_there_is_more_movement(intensity: float, size: int, stride: int) -> None:
-    cuts = windows(200, intensity, WindowParams(mode="adaptive", size=30, stride=10, persons=2))
+    cuts = windows(still(200, intensity), WindowParams(mode="adaptive", size=30, stride=10, persons=2))
     assert cuts[0] == (0, size)
     assert cuts[1][0] == stride
 

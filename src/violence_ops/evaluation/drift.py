@@ -110,7 +110,7 @@ def of_tracks(
     np.maximum.at(last, place, frame)
     found = {"track_s": float((last - first + 1).mean()) / fps}
     leading = involvement[rank == 1]
-    return found | ({"involvement": float(leading[0])} if len(leading) else {})
+    return found | ({"involvement": float(leading.max())} if len(leading) else {})
 
 
 def compare(reference: Sequence[ClipValues], night: Sequence[ClipValues], params: DriftParams) -> tuple[Shift, ...]:

@@ -67,7 +67,10 @@ def of_clip(
     Of its poses: scores `(R,)`, keypoint_scores `(R, 17)`. Of its tracks: frame `(Q,)`, bboxes `(Q, 4)`
     xyxy px, track_id, rank (0: none), involvement `(Q,)`.
     """
-    _, first, member = np.unique(track_id, return_index=True, return_inverse=True)
+    # of each track the row where it ranks best, which in a long clip differs from piece to piece
+    order = np.lexsort((np.where(rank > 0, rank, len(rank) + 1), track_id))
+    _, places = np.unique(track_id[order], return_index=True)
+    first, member = order[places], np.unique(track_id, return_inverse=True)[1]
     start, end = np.full(len(first), np.iinfo(np.int32).max), np.full(len(first), -1)
     np.minimum.at(start, member, frame)
     np.maximum.at(end, member, frame)

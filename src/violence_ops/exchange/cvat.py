@@ -56,8 +56,8 @@ def write(out: TextIO, asked: Task) -> None:
     identity = {"review": asked.review, "clip_id": asked.clip_id, "sha256": asked.sha256}
     out.write(_track(0, "clip", [_shape("box", 0, whole, {"verdict": UNANSWERED, "why": asked.why} | identity)]))
     found, points = boxes(tracks), joints(tracks)
-    for number, (track_id, pieces) in enumerate(runs(tracks)):
-        facts = {"track": str(track_id), "rank": str(int(tracks.rank[pieces[0][0]]))}
+    for number, (track_id, rank, pieces) in enumerate(runs(tracks)):
+        facts = {"track": str(track_id), "rank": str(rank)}
 
         def corners(row: int) -> dict[str, str]:
             return {name: f"{value:.2f}" for name, value in zip(("xtl", "ytl", "xbr", "ybr"), found[row], strict=True)}

@@ -66,14 +66,13 @@ def _regions(asked: Task) -> list[dict[str, Any]]:
     tracks, found = asked.tracks, boxes(asked.tracks)
     fps = tracks.fps or 1.0
     regions = []
-    for track_id, pieces in runs(tracks):
+    for track_id, rank, pieces in runs(tracks):
         sequence = []
         for piece in pieces:
             sequence += [_keyframe(tracks, found[row], int(tracks.frame[row])) for row in piece]
             gone = int(tracks.frame[piece[-1]]) + 1
             if gone < tracks.frame_count:
                 sequence.append(_keyframe(tracks, found[piece[-1]], gone, enabled=False))
-        rank = int(tracks.rank[pieces[0][0]])
         value = {
             "framesCount": tracks.frame_count, "duration": round(tracks.frame_count / fps, 4), "sequence": sequence,
             "labels": [PERSONS[0] if 1 <= rank <= 2 else PERSONS[1]],

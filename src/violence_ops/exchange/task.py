@@ -76,13 +76,18 @@ def majority(votes: Counter[Label]) -> Label | None:
     return None if others and others[0][1] == first[1] else first[0]
 
 
-def runs(tracks: ClipTracks) -> Iterator[tuple[int, list[IntArray]]]:
-    """Each track's id with its rows, in pieces: a new one begins where the person was out of sight for a sampled frame or more."""
+def runs(tracks: ClipTracks) -> Iterator[tuple[int, int, list[IntArray]]]:
+    """Each track's id and best rank (0: none) with its rows, in pieces: a new one begins where the person was out of sight for a
+    sampled frame or more."""
     frames = np.unique(tracks.frame)
     step = int(np.gcd.reduce(np.diff(frames))) if len(frames) > 1 else 1
-    for track_id in np.unique(tracks.track_id):
+    for track_id, best in zip(*tracks.at_their_best(), strict=True):
         rows = np.flatnonzero(tracks.track_id == track_id)
-        yield int(track_id), np.split(rows, np.flatnonzero(np.diff(tracks.frame[rows]) > step) + 1)
+        yield (
+            int(track_id),
+            int(tracks.rank[best]),
+            np.split(rows, np.flatnonzero(np.diff(tracks.frame[rows]) > step) + 1),
+        )
 
 
 def boxes(tracks: ClipTracks) -> FloatArray:

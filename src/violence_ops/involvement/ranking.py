@@ -13,7 +13,7 @@ from violence_ops.involvement import pairs, regions
 from violence_ops.involvement.regions import Float
 from violence_ops.involvement.sightings import Sightings
 from violence_ops.params import InvolvementParams
-from violence_ops.records import COMPONENTS, ClipTracks, IntArray
+from violence_ops.records import COMPONENTS, ClipTracks, IntArray, piece_starts
 
 _SPEC: Final = slice(0, 5)
 _OWN: Final = (*COMPONENTS[:5], "limbs")
@@ -23,29 +23,47 @@ _OWN: Final = (*COMPONENTS[:5], "limbs")
 def rank(tracks: ClipTracks, params: InvolvementParams, *, frames: IntArray) -> ClipTracks:
     """`tracks` with components, involvement and rank filled in; whatever these held before is not looked at.
 
-    `frames` `(F,)` are the frames that were looked at, those without anybody included. A component of a track is the mean
-    over its rows; persistence is its share of `frames`; closeness, contact and partner are those of its best pair. Rank 1
-    is the most involved; equal ones in the order of their ids; 0 for a track that was seen too shortly, weakly or
-    unsteadily (`Sightings`). Rows that were filled in get what their track has and change nothing. Rows with track_id 0
-    take no part and get zeros. The order of the persons within a frame does not matter.
+    `frames` `(F,)` are the frames that were looked at, those without anybody included. In each piece of a long clip
+    (`records.piece_starts`) people are compared anew: what somebody does counts as much in an hour's recording as in ten seconds
+    of it. A component of a track is the mean over its rows in the piece; persistence is its share of the piece's frames; closeness,
+    contact and partner are those of its best pair. Rank 1 is the most involved; equal ones in the order of their ids; 0 for a track
+    that was seen too shortly, weakly or unsteadily in the whole clip (`Sightings`). Rows that were filled in get what their track
+    has and change nothing. Rows with track_id 0 take no part and get zeros. The order of the persons within a frame does not
+    matter.
     """
     seen = np.flatnonzero((tracks.track_id > 0) & ~tracks.interpolated)
     seen = seen[np.lexsort((tracks.track_id[seen], tracks.frame[seen]))]
-    ids, track = np.unique(tracks.track_id[seen], return_inverse=True)
+    ids = np.unique(tracks.track_id[seen])
     rankable = Sightings.of(tracks, frames).obstacles(params) == 0
-    clip = _Clip(tracks, seen, track, rankable, frames, params)
+    rows = len(tracks)
+    result = replace(
+        tracks, rank=np.zeros(rows, np.int32), involvement=np.zeros(rows, np.float32),
+        components=np.zeros((rows, len(COMPONENTS)), np.float32),
+    )  # fmt: skip
+    starts = piece_starts(tracks.frame_count, tracks.fps)
+    of_row, of_frame = (np.searchsorted(starts, each, side="right") - 1 for each in (tracks.frame, frames))
+    for piece in range(len(starts)):
+        inside = seen[of_row[seen] == piece]
+        followed = np.flatnonzero((of_row == piece) & np.isin(tracks.track_id, tracks.track_id[inside]))
+        _rank_piece(result, inside, followed, rankable, ids, frames[of_frame == piece], params)
+    return result
+
+
+def _rank_piece(
+    result: ClipTracks, seen: parts.Rows, followed: parts.Rows, rankable: parts.Flags, ids: IntArray, frames: IntArray,
+    params: InvolvementParams,
+) -> None:  # fmt: skip
+    """Fill in the rows `followed` of a piece from those that were `seen`; `rankable` is of the clip's tracks `ids`."""
+    own, track = np.unique(result.track_id[seen], return_inverse=True)
+    can_be = rankable[np.searchsorted(ids, own)]
+    clip = _Clip(result, seen, track, can_be, frames, params)
     weights = regions.weight_vector(params.region_weights)
     values = clip.values(_adapted(clip, weights) if params.adaptive_regions else weights)
     involvement = clip.involvement(values)
-    ranks = _ranks(involvement, rankable)
-    followed = np.flatnonzero(np.isin(tracks.track_id, ids))
-    whose = np.searchsorted(ids, tracks.track_id[followed])
-    return replace(
-        tracks,
-        components=_on_rows(len(tracks), followed, values[whose]),
-        involvement=_on_rows(len(tracks), followed, involvement[whose]),
-        rank=_on_rows(len(tracks), followed, ranks[whose]).astype(np.int32),
-    )
+    whose = np.searchsorted(own, result.track_id[followed])
+    result.components[followed] = values[whose]
+    result.involvement[followed] = involvement[whose]
+    result.rank[followed] = _ranks(involvement, can_be)[whose]
 
 
 class _Clip:
@@ -162,10 +180,3 @@ def _order(involvement: Float, rankable: parts.Flags) -> parts.Rows:
     """The rankable tracks, the most involved first."""
     order = np.argsort(-involvement, kind="stable")
     return np.asarray(order[rankable[order]])
-
-
-def _on_rows(count: int, rows: parts.Rows, values: Float | IntArray) -> np.ndarray:
-    """`values` of `rows` on all `count` rows; zeros elsewhere."""
-    result = np.zeros((count, *values.shape[1:]), np.float32)
-    result[rows] = values
-    return result

@@ -26,5 +26,5 @@ class ByFeatures:
 
     def windows(self, skeleton: Skeleton) -> Windows:
         """Cut a clip and make the features of each window, `(W, F)`."""
-        cuts = windows(skeleton.frames, skeleton.intensity, self.settings.windows)
+        cuts = windows(skeleton, self.settings.windows)
         return Windows(cuts, presence(skeleton, cuts), torch.from_numpy(inputs(skeleton, cuts)))

@@ -37,7 +37,7 @@ class PictureNetwork(Network):
     def windows(self, skeleton: Skeleton) -> Windows:
         """Cut a clip into windows of pictures `(W, P, 3, S, S)` uint8, black in a clip without persons."""
         skeleton = skeleton.first(self.config.persons)
-        cuts = windows(skeleton.frames, skeleton.intensity, self.settings.windows)
+        cuts = windows(skeleton, self.settings.windows)
         if skeleton.is_empty:
             shape = (len(cuts), self._count, self._size, self._size, 3)
             return Windows(cuts, presence(skeleton, cuts), _as_input(np.zeros(shape, np.uint8)))

@@ -67,7 +67,7 @@ def window_dataset(
         for clip_id in clip_ids:
             skeleton = skeletons[clip_id]
             seen = [skeleton.only(view) for view in shown]
-            cuts = windows(skeleton.frames, skeleton.intensity, params)
+            cuts = windows(skeleton, params)
             cuts = cuts[:: math.ceil(len(cuts) / at_most.get(side, len(cuts)))]
             for row, view in np.argwhere(views_there(skeleton, cuts, shown)):
                 start, end = cuts[row]

@@ -239,7 +239,7 @@ class Recogniser(Network):
 
     def windows(self, skeleton: Skeleton) -> Windows:
         """Cut a clip, and run MMAction2's test pipeline on every view of every window; one that lacks a person stays zero."""
-        cuts = windows(skeleton.frames, skeleton.intensity, self.settings.windows)
+        cuts = windows(skeleton, self.settings.windows)
         there = views_there(skeleton, cuts, self._views)
         seen = [skeleton.only(view) for view in self._views]
         found = self._inputs([(seen[view], *cuts[row]) for row, view in np.argwhere(there)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import combinations, pairwise
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from violence_ops.errors import UserError
 from violence_ops.params import WindowParams
 from violence_ops.recognition.pictures import Pictures
-from violence_ops.records import COMPONENTS, JOINTS, ClipTracks, FloatArray
+from violence_ops.records import COMPONENTS, JOINTS, ClipTracks, FloatArray, piece_starts
 
 SKELETONS_SCHEMA = pa.schema(
     [
@@ -25,6 +25,7 @@ SKELETONS_SCHEMA = pa.schema(
     ]
 )  # fmt: skip
 """One row per clip; the arrays are flat, persons first, then frames."""
+_STARTS = pa.field("starts", pa.list_(pa.int32()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -32,7 +33,8 @@ class Skeleton:
     """What the classifier sees of a clip.
 
     keypoints `(K, T, 17, 2)` float32 px of the original frame, keypoint_scores `(K, T, 17)` in [0, 1]; person k has rank k + 1;
-    zero where a person is absent. Frame t of the arrays is at frame `t * step` of the video. `intensity` in [0, 1] is the mean
+    zero where a person is absent. Who that is changes with the pieces of a long clip, which begin at the frames `starts` of the
+    video (`records.piece_starts`), so that no window reaches from one into the next. Frame t of the arrays is at frame `t * step` of the video. `intensity` in [0, 1] is the mean
     movement component of the K persons. `pictures` are there for families that look at pictures.
     """
 
@@ -43,6 +45,7 @@ class Skeleton:
     intensity: float
     keypoints: FloatArray
     keypoint_scores: FloatArray
+    starts: tuple[int, ...] = (0,)
     pictures: Pictures | None = None
 
     @property
@@ -129,20 +132,22 @@ def _as_sampled(tracks: ClipTracks, persons: int) -> Skeleton:
     return Skeleton(
         clip_id=tracks.clip_id, width=tracks.width, height=tracks.height, step=float(step),
         intensity=float(np.mean(firsts)) if firsts else 0.0, keypoints=keypoints, keypoint_scores=scores,
+        starts=tuple(piece_starts(tracks.frame_count, tracks.fps).tolist()),
     )  # fmt: skip
 
 
 def to_table(skeletons: list[Skeleton]) -> pa.Table:
-    """The skeletons in `SKELETONS_SCHEMA`."""
+    """The skeletons in `SKELETONS_SCHEMA`, with the `starts` of their pieces only if one has several."""
+    schema = SKELETONS_SCHEMA.append(_STARTS) if any(len(one.starts) > 1 for one in skeletons) else SKELETONS_SCHEMA
     rows = [
         {
             "clip_id": one.clip_id, "width": one.width, "height": one.height, "step": one.step, "intensity": one.intensity,
             "persons": one.keypoints.shape[0], "frames": one.frames, "keypoints": one.keypoints.reshape(-1),
-            "keypoint_scores": one.keypoint_scores.reshape(-1).astype(np.float16),
+            "keypoint_scores": one.keypoint_scores.reshape(-1).astype(np.float16), "starts": one.starts,
         }
         for one in skeletons
     ]  # fmt: skip
-    return pa.Table.from_pylist(rows, schema=SKELETONS_SCHEMA)
+    return pa.Table.from_pylist(rows, schema=schema)
 
 
 def read_table(table: pa.Table) -> dict[str, Skeleton]:
@@ -160,28 +165,36 @@ def _read_row(table: pa.Table, row: int) -> Skeleton:
         step=value("step").as_py(), intensity=value("intensity").as_py(),
         keypoints=value("keypoints").values.to_numpy(zero_copy_only=False).reshape(*shape, 2),
         keypoint_scores=value("keypoint_scores").values.to_numpy(zero_copy_only=False).astype(np.float32).reshape(shape),
+        starts=tuple(value("starts").as_py()) if "starts" in table.column_names else (0,),
     )  # fmt: skip
 
 
-def windows(frames: int, intensity: float, params: WindowParams) -> list[tuple[int, int]]:
-    """Cut `frames` frames into windows `[start, end)`; the last one ends with the clip, a short clip is one window.
+def windows(skeleton: Skeleton, params: WindowParams) -> list[tuple[int, int]]:
+    """Cut each piece of a clip into windows `[start, end)`; the last one ends with the piece, a short piece is one window.
 
     Adaptive (SPEC 8): movement intensity > 0.8 gives size 20 and stride 5, > 0.5 gives 30/10, less gives 45/15.
     """
     size, stride = params.size, params.stride
     if params.mode == "adaptive":
+        intensity = skeleton.intensity
         size, stride = (20, 5) if intensity > 0.8 else (30, 10) if intensity > 0.5 else (45, 15)
-    if frames <= size:
-        return [(0, frames)]
-    starts = list(range(0, frames - size + 1, stride))
-    if starts[-1] + size < frames:
-        starts.append(frames - size)
+    borders = [math.ceil(start / skeleton.step - 1e-6) for start in skeleton.starts]
+    borders = [border for border in borders if border < skeleton.frames]
+    return [cut for first, end in pairwise((*borders, skeleton.frames)) for cut in _cuts(first, end, size, stride)]
+
+
+def _cuts(first: int, end: int, size: int, stride: int) -> list[tuple[int, int]]:
+    if end - first <= size:
+        return [(first, end)]
+    starts = list(range(first, end - size + 1, stride))
+    if starts[-1] + size < end:
+        starts.append(end - size)
     return [(start, start + size) for start in starts]
 
 
 def to_train_on(skeleton: Skeleton, params: WindowParams, at_most: int) -> list[tuple[int, int]]:
     """The windows that show somebody, of at most `at_most` ones spread evenly over the clip."""
-    cuts = windows(skeleton.frames, skeleton.intensity, params)
+    cuts = windows(skeleton, params)
     cuts = cuts[:: math.ceil(len(cuts) / at_most)]
     return [(start, end) for start, end in cuts if skeleton.keypoint_scores[:, start:end].any()]
 

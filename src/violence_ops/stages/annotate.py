@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from violence_ops.errors import Rejected, ServiceUnavailable
 from violence_ops.files import fingerprint, load_table, read_fingerprint, write_table
@@ -192,6 +193,7 @@ class _Counts:
 def _counts(batch: Batch, clip: ClipRecord, crowd: int) -> _Counts:
 
     table = load_table(batch.part("tracks", clip.clip_id), columns=["frame", "track_id", "rank"])
-    ranks = table.column("rank").unique().to_pylist()
     scene = scene_of(table.column("frame").to_numpy(), crowd)
-    return _Counts(len(table.column("track_id").unique()), sum(rank > 0 for rank in ranks), scene)
+    ids = table.column("track_id")
+    ranked = ids.filter(pc.greater(table.column("rank"), 0))
+    return _Counts(len(ids.unique()), len(ranked.unique()), scene)

@@ -9,7 +9,15 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from violence_ops.evaluation import scene
-from violence_ops.records import COMPONENTS, POSES_SCHEMA, TRACKS_SCHEMA, ClipPoses, ClipRecord, ClipTracks
+from violence_ops.records import (
+    COMPONENTS,
+    POSES_SCHEMA,
+    TRACKS_SCHEMA,
+    ClipPoses,
+    ClipRecord,
+    ClipTracks,
+    piece_starts,
+)
 
 
 def scene_of(frame: NDArray[np.integer], crowd: int) -> scene.Scene:
@@ -55,8 +63,16 @@ def _outside(frame: NDArray[np.int32], clip: ClipRecord) -> int:
 
 
 def _bad_ranks(tracks: ClipTracks) -> int:
-    """1 if a track has two ranks, or the ranks above 0 are not 1, 2, 3, … with one track each."""
-    pairs = np.unique(np.stack([tracks.track_id, tracks.rank]), axis=1)
+    """How many pieces of the clip have a track of two ranks, or ranks above 0 that are not 1, 2, 3, … with one track each; none if
+    the whole clip was ranked at once, as it was before November 2026."""
+    if not _are_bad(tracks.track_id, tracks.rank):
+        return 0
+    piece = np.searchsorted(piece_starts(tracks.frame_count, tracks.fps), tracks.frame, side="right")
+    return sum(_are_bad(tracks.track_id[piece == one], tracks.rank[piece == one]) for one in np.unique(piece))
+
+
+def _are_bad(track_id: NDArray[np.int32], rank: NDArray[np.int32]) -> bool:
+    pairs = np.unique(np.stack([track_id, rank]), axis=1)
     one_each = len(np.unique(pairs[0])) == pairs.shape[1]
     ranked = np.sort(pairs[1][pairs[1] > 0])
-    return int(not one_each or not np.array_equal(ranked, np.arange(1, len(ranked) + 1)))
+    return not one_each or not np.array_equal(ranked, np.arange(1, len(ranked) + 1))

@@ -220,7 +220,7 @@ def _made_with(batch: Batch, params: Params) -> Params:
 
 
 def _described(tracks: ClipTracks, clip: ClipRecord, params: Params) -> list[dict[str, Any]]:
-    """One entry per track, by rank; `adds` is what each component that counts adds to the involvement, `not_ranked` why not."""
+    """One entry per track, by its best rank in a piece of the clip, of which its components are; `adds` is what each component that counts adds to the involvement, `not_ranked` why not."""
     import numpy as np
 
     from violence_ops.involvement.sightings import OBSTACLES, Sightings
@@ -230,9 +230,10 @@ def _described(tracks: ClipTracks, clip: ClipRecord, params: Params) -> list[dic
     seen = Sightings.of(tracks, sampled_frames(clip, params.pose.max_frames_per_second))
     obstacles = seen.obstacles(params.involvement)
     found = []
+    best = dict(zip(*(each.tolist() for each in tracks.at_their_best()), strict=True))
     for place, track_id in enumerate(seen.ids.tolist()):
         rows = np.flatnonzero(tracks.track_id == track_id)
-        first = rows[0]
+        first = best[track_id]
         components = dict(zip(COMPONENTS, (round(float(value), 4) for value in tracks.components[first]), strict=True))
         found.append(
             {
