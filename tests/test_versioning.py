@@ -297,6 +297,23 @@ def test_a_git_lock_that_may_be_somebodys_in_another_container_stays_and_is_name
     assert versioning.revision(workspace) == before
 
 
+def test_a_git_lock_that_another_command_takes_for_a_moment_is_waited_for_and_one_that_stays_asks_for_a_retry(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = workspace.root / ".git" / "index.lock"
+    # not there when it is looked for, and there when git wants it
+    monkeypatch.setattr(versioning_index, "wait_for", lambda _: lock.touch())
+    workspace.labels_file.write_text("clip_id,label,by,at\n")
+    gone = threading.Timer(1, lock.unlink)
+    gone.start()
+    lock.touch()
+    versioning.git(workspace, "add", "--", "data/labels.csv")
+    gone.join()
+    monkeypatch.setattr(versioning, "_LOCK_PATIENCE_S", 0.5)
+    with pytest.raises(ServiceUnavailable, match=r"git add failed in .*index\.lock': File exists"):
+        versioning.git_commit(workspace, [workspace.labels_file], "labels")
+
+
 def test_an_open_editor_of_a_persons_commit_is_not_waited_for_without_limit(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -27,6 +27,7 @@ from violence_ops.params import Params
 from violence_ops.workspace import Workspace
 
 _WAIT_S: Final = 120.0
+_LOCK_PATIENCE_S: Final = 10.0
 _REMOTE: Final = "default"
 AUTHOR: Final = {"name": "violence-ops", "email": "violence-ops@localhost"}
 """Who commits to a workspace's git."""
@@ -298,7 +299,8 @@ def translated(workspace: Workspace, action: Any) -> Any:
 
 
 def git(workspace: Workspace, *arguments: str) -> str:
-    """What a git command prints, without the space around it. Raises WorkspaceError, with git's reason, if it fails."""
+    """What a git command prints, without the space around it. Raises WorkspaceError, with git's reason, if it fails,
+    ServiceUnavailable if that is a lock file which another git command has kept for 10 s."""
     return os.fsdecode(git_bytes(workspace, *arguments)).strip()
 
 
@@ -307,10 +309,15 @@ def git_bytes(workspace: Workspace, *arguments: str, given: bytes = b"") -> byte
     command = ["git", *_SETTINGS, "-c", f"safe.directory={workspace.root}", "-C", str(workspace.root), *arguments]
     # nor do those of the shell count: of one in which GIT_DIR is set, as in a hook, all would go into another repository
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | _ENVIRONMENT
-    done = subprocess.run(command, input=given, env=environment, capture_output=True, check=False)
-    if done.returncode:
-        said = " ".join(os.fsdecode(done.stderr).split())
-        raise WorkspaceError(f"git {arguments[0]} failed in {workspace.root}: {said}")
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
+    while (done := subprocess.run(command, input=given, env=environment, capture_output=True, check=False)).returncode:
+        said = f"git {arguments[0]} failed in {workspace.root}: {' '.join(os.fsdecode(done.stderr).split())}"
+        # that of a file of git's: another command, as of an editor that shows what has changed, took it a moment ago
+        if b".lock': File exists" not in done.stderr:
+            raise WorkspaceError(said)
+        if time.monotonic() > deadline:
+            raise ServiceUnavailable(said)
+        time.sleep(0.2)
     return done.stdout
 
 
