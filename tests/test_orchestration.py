@@ -121,6 +121,29 @@ def test_a_later_night_finishes_the_sealing_of_any_other(inside: Workspace) -> N
     assert open_shards() == []
 
 
+def test_a_batch_whose_end_could_not_be_recorded_is_finished_and_announced_by_a_later_night(inside: Workspace) -> None:
+    from datetime import date
+
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from violence_ops import versioning
+    from violence_ops.orchestration import open_shards, stage
+
+    pipeline = inside.dvc_file.read_text()
+    (inside.inbox / "junk.mp4").write_bytes(b"no video")
+    (batch_id,) = ingest.run(inside, inside.params(), night=date(2026, 1, 31)).batch_ids
+    stage("validate", batch_id=batch_id)
+    inside.dvc_file.write_text(pipeline.partition("  score:")[0])
+    with pytest.raises(AirflowFailException, match="DVC refused"):
+        stage("seal", batch_id=batch_id)
+    assert versioning.versioned_batches(inside) == {batch_id}
+
+    inside.dvc_file.write_text(pipeline)
+    assert open_shards() == [{"batch_id": batch_id, "clip_ids": []}]
+    assert stage("seal", batch_id=batch_id)["batch_ids"] == [batch_id]
+    assert open_shards() == []
+
+
 @pytest.mark.slow
 def test_a_night_killed_between_sealing_and_announcing_is_finished_by_running_it_again(
     inside: Workspace, clip_folder, write_annotations

@@ -207,6 +207,72 @@ def test_what_is_erased_during_an_upload_is_not_in_the_remote_after_it(
     assert [path for path in workspace.remote.rglob("*") if path.is_file()] == []
 
 
+OWN_SETTINGS = """\
+[diff]
+    noprefix = true
+[color]
+    ui = always
+[log]
+    showRoot = false
+[commit]
+    gpgSign = true
+[tag]
+    gpgSign = true
+[core]
+    autocrlf = true
+    safecrlf = true
+    editor = false
+    attributesFile = ATTRIBUTES
+"""
+
+
+@pytest.fixture(params=["the user's", "the workspace's"])
+def own_settings(request: pytest.FixtureRequest, workspace: Workspace, tmp_path: Path,
+                 monkeypatch: pytest.MonkeyPatch) -> Workspace:  # fmt: skip
+    """A workspace whose user has told git much that is sensible for a person's own work, everywhere or here."""
+    (tmp_path / "attributes").write_text("*.dvc -diff\n*.lock -diff\n")
+    said = OWN_SETTINGS.replace("ATTRIBUTES", str(tmp_path / "attributes"))
+    if request.param == "the user's":
+        (tmp_path / "gitconfig").write_text(said)
+        monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(tmp_path / "gitconfig"))
+    else:
+        with (workspace.root / ".git" / "config").open("a") as file:
+            file.write(said)
+    return workspace
+
+
+def test_a_users_own_settings_of_git_neither_stop_a_batch_nor_keep_one_from_being_erased(
+    own_settings: Workspace,
+) -> None:
+    workspace, batch = own_settings, sealed(own_settings, 1)
+    versioning.add_batch(workspace, batch)
+    (batch.sealed / "videos" / "a.mp4").unlink()
+    versioning_erase.replace(workspace, batch.sealed, "Without the clip", f"batch/{batch.batch_id}")
+    workspace.write_progress("ingest", {"batches": []})
+    versioning.commit_stage(workspace, ["ingest"], "Night")
+    assert git(workspace.root, "cat-file", "-t", f"batch/{batch.batch_id}") == "commit"
+    pointer = str(batch.pointer.relative_to(workspace.root))
+    # what the cache lists is found without git
+    shutil.rmtree(workspace.root / ".dvc" / "cache" / "files")
+    erased = versioning_erase.erase(workspace, {pointer}, lambda name, _: name.endswith("a.mp4"))
+    assert (erased.versions, erased.objects, erased.left) == (1, 2, ())
+    stored = [path for path in workspace.remote.rglob("*") if path.is_file()]
+    assert [path for path in stored if b"video 1" in path.read_bytes()] == []
+
+
+def test_a_shell_that_speaks_of_another_repository_leads_nothing_there(
+    workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    git(tmp_path, "init", "--quiet", "other")
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "index"))
+    versioning.add_batch(workspace, sealed(workspace, 1))
+    assert len(versioning.versioned_batches(workspace)) == 1
+    monkeypatch.undo()
+    assert git(tmp_path / "other", "rev-list", "--all") == ""
+    assert git(workspace.root, "log", "-1", "--format=%s").startswith("Batch ")
+
+
 def aged(lock: Path, seconds: float) -> None:
     lock.touch()
     os.utime(lock, (time.time() - seconds,) * 2)
@@ -229,6 +295,23 @@ def test_a_git_lock_that_may_be_somebodys_in_another_container_stays_and_is_name
     assert lock.exists()
     assert not workspace.ledger.exists()
     assert versioning.revision(workspace) == before
+
+
+def test_a_git_lock_that_another_command_takes_for_a_moment_is_waited_for_and_one_that_stays_asks_for_a_retry(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock = workspace.root / ".git" / "index.lock"
+    # not there when it is looked for, and there when git wants it
+    monkeypatch.setattr(versioning_index, "wait_for", lambda _: lock.touch())
+    workspace.labels_file.write_text("clip_id,label,by,at\n")
+    gone = threading.Timer(1, lock.unlink)
+    gone.start()
+    lock.touch()
+    versioning.git(workspace, "add", "--", "data/labels.csv")
+    gone.join()
+    monkeypatch.setattr(versioning, "_LOCK_PATIENCE_S", 0.5)
+    with pytest.raises(ServiceUnavailable, match=r"git add failed in .*index\.lock': File exists"):
+        versioning.git_commit(workspace, [workspace.labels_file], "labels")
 
 
 def test_an_open_editor_of_a_persons_commit_is_not_waited_for_without_limit(

@@ -27,13 +27,22 @@ from violence_ops.params import Params
 from violence_ops.workspace import Workspace
 
 _WAIT_S: Final = 120.0
+_LOCK_PATIENCE_S: Final = 10.0
 _REMOTE: Final = "default"
 AUTHOR: Final = {"name": "violence-ops", "email": "violence-ops@localhost"}
 """Who commits to a workspace's git."""
-_IDENTITY: Final = (
-    "-c", f"user.name={AUTHOR['name']}", "-c", f"user.email={AUTHOR['email']}", "-c", "commit.gpgsign=false",
+_SETTINGS: Final = (
+    "-c", f"user.name={AUTHOR['name']}", "-c", f"user.email={AUTHOR['email']}", "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false",
     "-c", "core.hooksPath=/dev/null", "-c", "init.defaultBranch=main", "-c", "core.quotePath=false", "-c", "gc.auto=0",
+    "-c", "core.autocrlf=false", "-c", "core.fsmonitor=false", "-c", "core.excludesFile=/dev/null", "-c", "core.attributesFile=/dev/null",
 )  # fmt: skip
+"""What git is told in every call, also against the settings that the workspace has of its own."""
+_ENVIRONMENT: Final = {
+    "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1", "GIT_EDITOR": "false",
+    "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C",
+}  # fmt: skip
+"""The settings of a user or a machine, which are for their own work, change nothing here: one may sign tags, or show changes in
+another form. Nobody is asked for anything, and errors are in English."""
 
 _INBOX: Final = {".gitignore": "/inbox/", ".dvcignore": "/inbox/**/.[!.]*"}
 """What is said of the inbox. Uploaders write to it: with the folder itself ignored, neither git heeds a .gitignore in it nor DVC
@@ -290,17 +299,25 @@ def translated(workspace: Workspace, action: Any) -> Any:
 
 
 def git(workspace: Workspace, *arguments: str) -> str:
-    """What a git command prints, without the space around it. Raises WorkspaceError, with git's reason, if it fails."""
+    """What a git command prints, without the space around it. Raises WorkspaceError, with git's reason, if it fails,
+    ServiceUnavailable if that is a lock file which another git command has kept for 10 s."""
     return os.fsdecode(git_bytes(workspace, *arguments)).strip()
 
 
-def git_bytes(workspace: Workspace, *arguments: str) -> bytes:
-    """The same as bytes: a file's name or content need be no UTF-8."""
-    command = ["git", *_IDENTITY, "-c", f"safe.directory={workspace.root}", "-C", str(workspace.root), *arguments]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode:
-        said = " ".join(os.fsdecode(done.stderr).split())
-        raise WorkspaceError(f"git {arguments[0]} failed in {workspace.root}: {said}")
+def git_bytes(workspace: Workspace, *arguments: str, given: bytes = b"") -> bytes:
+    """The same as bytes: a file's name or content need be no UTF-8. `given` is what the command reads."""
+    command = ["git", *_SETTINGS, "-c", f"safe.directory={workspace.root}", "-C", str(workspace.root), *arguments]
+    # nor do those of the shell count: of one in which GIT_DIR is set, as in a hook, all would go into another repository
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | _ENVIRONMENT
+    deadline = time.monotonic() + _LOCK_PATIENCE_S
+    while (done := subprocess.run(command, input=given, env=environment, capture_output=True, check=False)).returncode:
+        said = f"git {arguments[0]} failed in {workspace.root}: {' '.join(os.fsdecode(done.stderr).split())}"
+        # that of a file of git's: another command, as of an editor that shows what has changed, took it a moment ago
+        if b".lock': File exists" not in done.stderr:
+            raise WorkspaceError(said)
+        if time.monotonic() > deadline:
+            raise ServiceUnavailable(said)
+        time.sleep(0.2)
     return done.stdout
 
 

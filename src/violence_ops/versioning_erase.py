@@ -8,7 +8,9 @@ the default remote; the pointers themselves, which are hashes, stay in git's his
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -18,10 +20,10 @@ from typing import IO, Any, Final
 
 from violence_ops import versioning_index
 from violence_ops.errors import WorkspaceError
-from violence_ops.versioning import add_and_push, check_branch, git, repository, translated
+from violence_ops.versioning import add_and_push, check_branch, git, git_bytes, repository, translated
 from violence_ops.workspace import Workspace
 
-_ADDED: Final = re.compile(r"\+.*\bmd5: ([0-9a-f]{32}\.dir)")
+_FOLDER: Final = re.compile(rb"\bmd5: ([0-9a-f]{32}\.dir)")
 
 Holds = Callable[[str, Callable[[], IO[bytes]] | None], bool | None]
 """Whether a file of a version has what is to be erased, None if it cannot be read: its name, and what opens it if it is still
@@ -133,29 +135,31 @@ def _is_reached(name: str, store: Any, left: list[str]) -> bool:
 def _trees(workspace: Workspace, stores: list[Any], listed: Iterable[str]) -> Iterator[_Tree]:
     """Every version that a commit names or whose object is `listed`, and of which a store knows the files."""
     found: dict[str, str | None] = {}
-    pointer = ""
-    changes = git(
-        workspace,
-        "log",
-        "--all",
-        "-m",
-        "--format=",
-        "--patch",
-        "--unified=0",
-        "--no-renames",
-        "--",
-        "*.dvc",
-        "dvc.lock",
-    )
-    for line in changes.splitlines():
-        if line.startswith("+++ "):
-            pointer = line.removeprefix("+++ b/")
-        elif match := _ADDED.match(line):
-            found.setdefault(match[1], pointer)
+    for pointer, content in _pointers(workspace):
+        for oid in _FOLDER.findall(content):
+            found.setdefault(oid.decode(), pointer)
     found = dict.fromkeys(sorted(oid for oid in listed if oid.endswith(".dir"))) | found
     for oid, named_by in found.items():
         if place := _place(stores, oid):
             yield _Tree(oid, named_by, _files_in(place))
+
+
+def _pointers(workspace: Workspace) -> Iterator[tuple[str, bytes]]:
+    """Every content that a pointer ever had in a commit, after its name, the last commit's first.
+
+    Asked of git's objects: how `git log` shows a change is for the settings of a person and the attributes of files to say.
+    """
+    commits = git_bytes(workspace, "rev-list", "--all")
+    options = ("-r", "-m", "--root", "--raw", "-z", "--no-renames", "--no-commit-id")
+    changes = git_bytes(workspace, "diff-tree", "--stdin", *options, "--", "*.dvc", "dvc.lock", given=commits)
+    facts, names = changes.split(b"\0")[:-1:2], changes.split(b"\0")[1::2]
+    blobs = [fact.split()[3] for fact in facts]
+    said = io.BytesIO(git_bytes(workspace, "cat-file", "--batch", given=b"".join(blob + b"\n" for blob in blobs)))
+    for name in names:
+        head = said.readline()
+        if not head.endswith(b" missing\n"):  # as of one that a commit took away
+            yield os.fsdecode(name), said.read(int(head.split()[2]))
+            said.readline()
 
 
 def _files_in(place: _Place) -> dict[str, str]:

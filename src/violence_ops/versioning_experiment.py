@@ -28,6 +28,8 @@ from violence_ops.workspace import Workspace
 _SAID_OF_THE_COPY: Final = "have been applied to your workspace"
 _MOST_NEW_MIB: Final = 100
 _PATIENCE_S: Final = 2.0
+_UPLOAD_PACK: Final = "--upload-pack=git -c safe.directory=* upload-pack"
+"""What gives out a workspace's commits to a copy and back: a process of its own, which does not know the settings of the other."""
 _MISUSED: Final = 254  # what DVC's own command line ends with
 
 
@@ -150,7 +152,7 @@ def _clone(workspace: Workspace, copy: Workspace) -> None:
     with workspace.lock("versioning"):
         new = _listed(workspace, "ls-files", "--others", "--exclude-standard", "-z")
         _refuse_large(workspace, new)
-        git(workspace, "clone", "--quiet", "--shared", "--no-tags", str(workspace.root), str(copy.root))
+        git(workspace, "clone", "--quiet", "--shared", "--no-tags", _UPLOAD_PACK, str(workspace.root), str(copy.root))
         for name in _listed(workspace, "diff", "--name-only", "--no-renames", "-z", "HEAD"):
             _bring(workspace, copy, name)
     for name in new:
@@ -215,7 +217,8 @@ def _fetch(source: Workspace, into: Workspace, commit: str) -> None:
     """Fetch the experiments that began at a commit."""
     kept = _kept(commit)
     with into.lock("versioning"):
-        git(into, "fetch", "--quiet", "--no-tags", "--no-write-fetch-head", str(source.root), f"+{kept}/*:{kept}/*")
+        command = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", _UPLOAD_PACK]
+        git(into, *command, str(source.root), f"+{kept}/*:{kept}/*")
 
 
 def _kept(commit: str) -> str:

@@ -17,6 +17,8 @@ import pytest
 import yaml
 from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
+from violence_ops.errors import ServiceUnavailable
+
 ROOT = Path(__file__).parents[2]
 PARAMS = yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
 
@@ -399,6 +401,42 @@ def test_the_operator_that_asked_writes_the_answer_down(
     }  # fmt: skip
     approve.execute_complete({"ti": _Run(evaluate={"report": "9-vs-1"})}, event, report="2-vs-1", digest="d")
     assert called == [written]
+
+
+@pytest.mark.parametrize(
+    ("option", "user", "todo"),
+    [
+        ("Approve", "ann", "and run `violence-ops promote --approve --report 2-vs-1 --by ann`"),
+        ("Reject", "ann b", "and run `violence-ops refuse --report 2-vs-1 --by 'ann b' --reason 'not sure'`"),
+        ("Reject", None, "and trigger gated_evaluation"),
+    ],
+    ids=["a yes", "a no", "silence"],
+)
+@pytest.mark.parametrize("outage", [ServiceUnavailable("a lock"), OSError(28, "No space left on device")])
+def test_an_answer_outlasts_an_outage_and_one_that_cannot_be_written_says_what_to_do(
+    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, option: str, user: str | None, todo: str, outage: Exception
+) -> None:
+    approve, outages = copy.deepcopy(dags["gated_evaluation"].get_task("approve")), [outage] * 2
+    wrote = type(approve).execute_complete.__globals__
+
+    def write(name: str, **arguments: Any) -> str:
+        if outages:
+            raise outages.pop()
+        return name
+
+    monkeypatch.setitem(wrote, "stage", write)
+    monkeypatch.setitem(wrote, "_PAUSE_S", 0.0)
+    event = {
+        "chosen_options": [option], "params_input": {"reason": "not sure"}, "responded_at": datetime(2026, 1, 1),
+        "responded_by_user": user and {"id": user, "name": user},
+    }  # fmt: skip
+    asked = {"report": "2-vs-1", "digest": "d"}
+    assert approve.execute_complete({}, event, **asked).startswith("approval.")
+    outages += [outage] * 2
+    monkeypatch.setitem(wrote, "_PATIENCE_S", -1.0)
+    with pytest.raises(AirflowFailException) as told:
+        approve.execute_complete({}, event, **asked)
+    assert f"could not be written to the ledger ({outage}): mend that, {todo}" in str(told.value)
 
 
 def test_an_answer_to_a_question_of_an_earlier_version_is_for_nothing(dags: dict[str, Any]) -> None:

@@ -214,6 +214,17 @@ def test_large_files_that_git_neither_has_nor_ignores_are_not_copied(workspace: 
     assert not workspace.experiment.exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_workspace_of_another_user_is_copied_and_given_the_experiment(workspace: Workspace) -> None:
+    for path in (workspace.root, *workspace.root.rglob("*")):
+        os.lchown(path, 1000, 1000)
+    with versioning_experiment.copied(workspace) as copy:
+        kept = f"{versioning_experiment._kept(versioning.revision(copy.workspace))}/mine"
+        versioning.git(copy.workspace, "update-ref", kept, "HEAD")
+        copy.hand_over()
+    assert versioning.git(workspace, "rev-parse", kept) == versioning.revision(workspace)
+
+
 def test_a_command_line_that_dvc_does_not_understand_is_refused_once(workspace: Workspace) -> None:
     refused = dvc(workspace.root, "exp", "run", "--no-such-option")
     said, errors = refused.communicate(timeout=60)

@@ -792,3 +792,11 @@ def test_what_went_of_an_open_batch_is_told(workspace: Workspace, open_batch: Ca
     found = forget.run(workspace, workspace.params(), clip_id, **WHO)
     assert planned.removed["rows"] == found.removed["rows"] == {"clips": 1, "poses": 60, "tracks": 0, "predictions": 0}
     assert found.removed["videos"] == 1
+
+
+def test_a_sealed_clip_of_which_no_version_was_stored_is_told(workspace: Workspace, seal_whole: Seal) -> None:
+    clip = seal_whole(workspace, judged_by="1")[0]
+    result = forget.run(workspace, workspace.params(), clip.clip_id, **WHO)
+    assert f"No stored version of batch {clip.batch_id} held the clip" in "\n".join(result.lines())
+    again = forget.run(workspace, workspace.params(), clip.clip_id)
+    assert "No stored version" not in "\n".join(again.lines())

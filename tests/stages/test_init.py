@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from violence_ops import versioning, versioning_remote
 from violence_ops.errors import ParamsError, ServiceUnavailable
 from violence_ops.files import write_text
 from violence_ops.params import load_params
-from violence_ops.stages import init
+from violence_ops.stages import init, pipeline_file
 from violence_ops.workspace import Workspace
 
 
@@ -85,6 +86,48 @@ def test_parameters_that_came_later_are_committed(params_file: Path) -> None:
     assert result.revision == _git(workspace, "rev-parse", "HEAD")
     assert _git(workspace, "log", "-1", "--format=%s") == "Parameters that came later: tracking.keypoint_weight"
     assert "added      tracking.keypoint_weight (to params.yaml)" in list(result.lines())
+
+
+CHECKOUT = Path(__file__).parents[2]
+
+
+def _shipped_before() -> list[str]:
+    """Every dvc.yaml that the project's history has, the first one first."""
+    log = ["git", "-C", CHECKOUT, "log", "--reverse", "--format=%H", "--", "dvc.yaml"]
+    found = subprocess.run(log, capture_output=True, text=True, check=False)
+    if found.returncode or not found.stdout:
+        pytest.skip("not run from a checkout with its history")
+    show = [["git", "-C", CHECKOUT, "show", f"{commit}:dvc.yaml"] for commit in found.stdout.split()]
+    return [subprocess.run(command, capture_output=True, text=True, check=True).stdout for command in show]
+
+
+def test_an_earlier_versions_pipeline_becomes_this_ones_and_is_committed(params_file: Path) -> None:
+    workspace = Workspace(params_file.parent)
+    shipped = workspace.dvc_file.read_text()
+    workspace.dvc_file.write_text(_shipped_before()[0])
+    _git(workspace, "commit", "--quiet", "--all", "-m", "An older version's")
+    assert init.run(workspace.root).other_stages == ()
+    assert workspace.dvc_file.read_text() == shipped
+    assert _git(workspace, "log", "-1", "--format=%s") == "The stages of this version"
+    assert _git(workspace, "status", "--porcelain") == ""
+
+
+def test_every_pipeline_that_was_ever_shipped_is_known_as_such() -> None:
+    present = (CHECKOUT / "dvc.yaml").read_text()
+    earlier = {hashlib.sha256(text.encode()).hexdigest() for text in _shipped_before() if text != present}
+    assert earlier <= pipeline_file.EARLIER
+    assert hashlib.sha256(present.encode()).hexdigest() not in pipeline_file.EARLIER
+
+
+def test_a_pipeline_that_a_person_changed_stays_and_its_stages_that_differ_are_named(params_file: Path) -> None:
+    workspace = Workspace(params_file.parent)
+    own = workspace.dvc_file.read_text().replace("gate --verdict-only", "gate") + "  mine:\n    cmd: 'true'\n"
+    workspace.dvc_file.write_text(own)
+    result = init.run(workspace.root)
+    assert workspace.dvc_file.read_text() == own
+    assert result.other_stages == ("gate",)
+    assert "dvc.yaml was changed by a person, so it was left as it is: gate is not as in" in "\n".join(result.lines())
+    assert _git(workspace, "status", "--porcelain") == "M dvc.yaml"
 
 
 def test_another_remote_is_said_and_committed_and_how_to_send_there_what_was_sealed_before(

@@ -221,6 +221,19 @@ def test_a_remote_that_is_gone_refuses_and_a_second_run_sends_the_batch(
     assert versioning.versioned_batches(workspace) == {batch_id}
 
 
+def test_a_batch_that_is_sealed_beside_an_open_one_leaves_nothing_that_git_does_not_have(
+    workspace: Workspace, clip_folder: Path
+) -> None:
+    (workspace.inbox / "junk.mp4").write_bytes(b"no video")
+    (batch_id,) = ingest.run(workspace, workspace.params(), night=NIGHT).batch_ids
+    validate.run(workspace, workspace.params(), batch_id=batch_id)
+    shutil.copy(clip_folder / "clip0.mp4", workspace.inbox)
+    (stuck,) = ingest.run(workspace, workspace.params(), night=NIGHT).batch_ids
+    seal.run(workspace, workspace.params(), batch_id=batch_id)
+    assert batches.open_batch_ids(workspace) == [stuck]
+    assert versioning.git(workspace, "status", "--short") == ""
+
+
 def test_shards_in_any_order_give_the_same_batch(
     new_workspace: Callable[..., Workspace], clip_folder: Path, broken_folder: Path, write_annotations: Annotate
 ) -> None:

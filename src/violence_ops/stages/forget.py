@@ -229,6 +229,11 @@ class _Forgetting:
         self.removed["stored versions"] = erased.versions
         self.removed["stored objects"] = erased.objects
         self.left = erased.left
+        if self.batch and self.batch.is_sealed and not (erased.versions or erased.left or self.stone["done"]):
+            self.notices.append(
+                f"No stored version of batch {self.batch.batch_id} held the clip: an earlier run of `forget` erased it, or nobody had "
+                "versioned it yet."
+            )
 
     def catalog_row(self) -> None:
         with open_catalog(self.workspace) as catalog:

@@ -14,7 +14,7 @@ from typing import Any
 
 from violence_ops import versioning
 from violence_ops.catalog import Catalog
-from violence_ops.errors import WorkspaceError
+from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.files import sync_folder
 from violence_ops.folders import Batch
 from violence_ops.params import Params
@@ -76,8 +76,9 @@ def run(
     with open_catalog(workspace) as catalog:
         while _take_and_sort(workspace, params, night, catalog, result, settled, progress):
             pass
-    result.notices = list(dict.fromkeys(result.notices))
     _record_progress(workspace)
+    _commit_labels(workspace, result)
+    result.notices = list(dict.fromkeys(result.notices))
     return result
 
 
@@ -87,6 +88,22 @@ def _record_progress(workspace: Workspace) -> None:
     batch_ids = sorted(batches.open_batch_ids(workspace))
     if batch_ids or (versioning.inside_repro(workspace) and not workspace.read_progress("ingest")):
         workspace.write_progress("ingest", {"batches": batch_ids})
+
+
+def _commit_labels(workspace: Workspace, result: IngestResult) -> None:
+    """Commit the labels that copies of known clips have brought, also in a run that was killed before it could.
+
+    A commit that is not possible now stops no night: the next run makes it.
+    """
+    file = workspace.labels_file
+    if versioning.inside_repro(workspace) or not file.is_file():
+        return
+    if versioning.committed(workspace, file) == file.read_bytes().strip():
+        return
+    try:
+        versioning.git_commit(workspace, [file], "Labels that came by the inbox")
+    except (WorkspaceError, ServiceUnavailable) as error:
+        result.notices.append(f"New labels are in {file} and not in git yet: {error}")
 
 
 def _take_and_sort(

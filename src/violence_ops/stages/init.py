@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass
 from importlib.resources import as_file, files
 from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
@@ -21,16 +21,18 @@ from violence_ops.deployment import Deployment
 from violence_ops.errors import ParamsError, ServiceUnavailable, UsageError
 from violence_ops.files import write_text
 from violence_ops.params import load_params
-from violence_ops.stages import holdout, labels_file
+from violence_ops.stages import holdout, labels_file, pipeline_file
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
+
+_TEMPLATE: Final = files("violence_ops") / "template"
 
 
 @dataclass(frozen=True, slots=True)
 class InitResult:
     """`created` is False if the folder was a workspace already; `added` are parameters that its params.yaml lacked. `remote` is
     where DVC sends the data; if that changed, `old_remote` is where it went so far, and `unsent` how many batches it lacks, or may lack if
-    it did not answer."""
+    it did not answer. `other_stages` are those of a dvc.yaml changed by a person that are not as in this version."""
 
     workspace: str
     created: bool
@@ -39,6 +41,7 @@ class InitResult:
     remote: str = ""
     old_remote: str | None = None
     unsent: int = 0
+    other_stages: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,6 +57,8 @@ class InitResult:
             yield f"The data goes to {self.remote} from now on; what was sent to {self.old_remote} stays there, where `forget` does not reach it."
         if self.unsent:
             yield f"{counted(self.unsent, 'batch that was', 'batches that were')} sealed before {'is' if self.unsent == 1 else 'are'} not there: in the workspace, `violence-ops dvc push` sends what it lacks."
+        if self.other_stages:
+            yield f"dvc.yaml was changed by a person, so it was left as it is: {', '.join(self.other_stages)} {'is' if len(self.other_stages) == 1 else 'are'} not as in {_TEMPLATE / 'dvc.yaml'}; take over what you have not meant."
 
 
 def run(
@@ -64,7 +69,7 @@ def run(
     params_overrides: dict[str, Any] | None = None,
 ) -> InitResult:
     """Make `directory` a workspace, or complete one: what is missing is added, and nothing that is there changes but the remote,
-    if another is given. Both is committed to git.
+    if another is given, and the dvc.yaml of an earlier version. All of it is committed to git.
 
     `remote_url` is where DVC pushes the data to (default `$VIOLENCE_OPS_REMOTE_URL`, else `.remote` in the workspace);
     `remote_endpoint` the address of an S3-compatible service. `params_overrides` (`{"train.epochs": 5}`) are written into
@@ -76,7 +81,7 @@ def run(
     unfinished = (workspace.work / "locks" / "init.lock").exists()
     if not known and not unfinished and workspace.root.exists() and any(workspace.root.iterdir()):
         raise UsageError(f"{workspace.root} is not empty and is no workspace: choose a new or an empty folder.")
-    with as_file(files("violence_ops") / "template" / "params.yaml") as shipped:
+    with as_file(_TEMPLATE / "params.yaml") as shipped:
         load_params(shipped, params_overrides)
     with workspace.lock("init"):
         before = versioning.default_remote(workspace)
@@ -84,11 +89,13 @@ def run(
         versioning.init(workspace, remote_url=wanted, remote_endpoint=remote_endpoint)
         remote = versioning.default_remote(workspace) or "none"
         added = _write_files(workspace, params_overrides or {})
+        pipeline = (_TEMPLATE / "dvc.yaml").read_text("utf-8")
+        other_stages = pipeline_file.bring_up_to_date(workspace.dvc_file, pipeline)
         created = not versioning.has_commits(workspace)
         if created:
             versioning.git_commit(workspace, _first_commit(workspace), "New workspace", ignored=True)
         else:
-            _commit_changes(workspace, added, remote)
+            _commit_changes(workspace, added, remote, pipeline)
     has_moved = not created and before not in (None, remote)
     return InitResult(
         str(workspace.root),
@@ -98,6 +105,7 @@ def run(
         remote,
         before if has_moved else None,
         _unsent(workspace) if has_moved else 0,
+        other_stages,
     )
 
 
@@ -109,12 +117,16 @@ def _unsent(workspace: Workspace) -> int:
         return len(versioning.versioned_batches(workspace))
 
 
-def _commit_changes(workspace: Workspace, added: tuple[str, ...], remote: str) -> None:
-    """Commit the parameters that were added, and where the data goes, also if a killed run or a person has only written it."""
-    settings = workspace.root / ".dvc" / "config"
+def _commit_changes(workspace: Workspace, added: tuple[str, ...], remote: str, pipeline: str) -> None:
+    """Commit the parameters that were added, and where the data goes and the `pipeline` of this version, also if a killed run or a
+    person has only written it."""
     changes = {workspace.params_file: f"Parameters that came later: {', '.join(added)}"} if added else {}
-    if versioning.committed(workspace, settings) != settings.read_bytes().strip():
-        changes[settings] = f"The data is sent to {remote}"
+    written = {workspace.root / ".dvc" / "config": f"The data is sent to {remote}"}
+    if workspace.dvc_file.read_bytes() == pipeline.encode():
+        written[workspace.dvc_file] = "The stages of this version"
+    for path, message in written.items():
+        if versioning.committed(workspace, path) != path.read_bytes().strip():
+            changes[path] = message
     if changes:
         versioning.git_commit(workspace, changes, "; ".join(changes.values()))
 
@@ -123,12 +135,11 @@ def _write_files(workspace: Workspace, overrides: dict[str, Any]) -> tuple[str, 
     """Write what is missing; give the parameters that a params.yaml of an older version lacked."""
     for folder in (workspace.inbox, workspace.batches, workspace.progress, workspace.quarantine, workspace.reports):
         folder.mkdir(parents=True, exist_ok=True)
-    template = files("violence_ops") / "template"
     first_texts = {
         workspace.inbox / ".gitkeep": "",
         workspace.labels_file: labels_file.HEADER,
-        workspace.dvc_file: (template / "dvc.yaml").read_text("utf-8"),
-        workspace.params_file: (template / "params.yaml").read_text("utf-8"),
+        workspace.dvc_file: (_TEMPLATE / "dvc.yaml").read_text("utf-8"),
+        workspace.params_file: (_TEMPLATE / "params.yaml").read_text("utf-8"),
     }
     for path, content in first_texts.items():
         if not path.exists():

@@ -74,12 +74,15 @@ def run(
             if not batch.is_sealed:
                 _seal(workspace, params, batch, progress)
             _announce(workspace, batch)
+            _record_night(workspace, params, batch)
+            # last: as long as it is there, a later night takes the batch up again
+            if batch.open.exists():
+                shutil.rmtree(batch.open)
         facts = batches.read_manifest(batch).facts
         rows.update({name: table["rows"] for name, table in facts["tables"].items()})
         clips += facts["accepted"]
-    _write_progress(workspace)
-    if not batches.open_batch_ids(workspace):
-        _record_night(workspace, params, chosen)
+    if not chosen:
+        _record_night(workspace, params, None)
     revision = versioning.batch_revision(workspace, chosen[-1].batch_id) if chosen else versioning.revision(workspace)
     return SealResult([batch.batch_id for batch in chosen], clips, dict(rows), revision)
 
@@ -116,13 +119,11 @@ def _seal(workspace: Workspace, params: Params, batch: Batch, progress: Progress
 
 
 def _announce(workspace: Workspace, batch: Batch) -> None:
-    """Version a sealed batch, tell the catalog, and remove the working folder."""
+    """Version a sealed batch and tell the catalog."""
     if batch.batch_id not in versioning.versioned_batches(workspace):
         versioning.add_batch(workspace, batch)
     with open_catalog(workspace) as catalog:
         catalog.seal_batch(batch.batch_id)
-    if batch.open.exists():
-        shutil.rmtree(batch.open)
 
 
 def _record_shards(workspace: Workspace) -> None:
@@ -131,12 +132,15 @@ def _record_shards(workspace: Workspace) -> None:
         record_progress(workspace, *STAGES)
 
 
-def _record_night(workspace: Workspace, params: Params, sealed: list[Batch]) -> None:
-    """Tell DVC that the night's stages are done; ingestion only if no file that came meanwhile waits for it."""
-    waiting = inbox.scan(workspace.inbox, params.ingest.settle_s)
-    done = _NIGHT[1:] if waiting.drops or waiting.left else _NIGHT
-    names = ", ".join(batch.batch_id for batch in sealed) or "nothing new"
-    versioning.commit_stage(workspace, done, f"Night: {names}", params)
+def _record_night(workspace: Workspace, params: Params, sealed: Batch | None) -> None:
+    """Commit what the night left to git, and tell DVC that the stages are done: none while a batch is open, ingestion only if no
+    file that came meanwhile waits for it."""
+    _write_progress(workspace)
+    done: tuple[str, ...] = ()
+    if not batches.open_batch_ids(workspace):
+        waiting = inbox.scan(workspace.inbox, params.ingest.settle_s)
+        done = _NIGHT[1:] if waiting.drops or waiting.left else _NIGHT
+    versioning.commit_stage(workspace, done, f"Night: {sealed.batch_id if sealed else 'nothing new'}", params)
 
 
 def _refuse_outdated(params: Params, weights_sha256: str, batch: Batch, accepted: list[ClipRecord]) -> None:
