@@ -28,7 +28,7 @@ LABELS_FILE: Final = "labels.csv"
 _AGAIN: Final = re.compile(r"again-[0-9a-f]{8}")
 _UNFINISHED: Final = (".part", ".tmp", ".partial", ".crdownload")
 _MAX_PATH: Final = 200
-_MAX_CSV_BYTES: Final = 64 << 20
+_MAX_CSV_BYTES: Final = 8 << 20  # some 70 times as much memory if all its rows are short
 _NAMED: Final = 5  # of what a notice is about
 _SHOWN: Final = 60  # characters of a path that is too long to be shown
 _UNSAFE_CATEGORIES: Final = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -301,7 +301,9 @@ def _read_table(inbox: Path, path: Path, table: Path, status: os.stat_result, fo
     """The rows of a labels.csv by path relative to the inbox, without empty cells; `table` is as in `_spend_rows`."""
     shown = printable(str(path.relative_to(inbox)))
     if status.st_size > _MAX_CSV_BYTES:
-        found.notices.append(f"{shown} is larger than {_MAX_CSV_BYTES >> 20} MB and was not read.")
+        found.notices.append(
+            f"{shown} is larger than {_MAX_CSV_BYTES >> 20} MB and was not read: split it, into one in each folder."
+        )
         return {}
     try:
         reader = csv.DictReader(io.StringIO(drop_folder.read_text(table)))

@@ -100,18 +100,36 @@ def _take_and_sort(
 ) -> bool:
     """Make one batch of at most `ingest.max_clips`; returns whether there is more to take. `settled` are the labels.csv files that
     this run wrote: they are complete, however young."""
+    failures: list[OSError] = []
     with claims.held(workspace, night.isoformat(), catalog) as (own, abandoned):
         is_more = _take(workspace, params, own, abandoned, result, settled)
         for claim in (*abandoned, own):
-            decision = claim.decision()
-            if decision is None:
-                decision = intake.decide(workspace, params, claim, catalog, progress)
-                claim.decide(decision)
-            if kept := _carry_out(workspace, catalog, claim, decision, result):
-                _keep(claim, kept)
-            else:
-                claim.release(workspace)
+            try:
+                _finish(workspace, params, claim, catalog, result, progress)
+            except OSError as error:  # such as a full disk: the claim waits for the next run, and the others need not
+                failures.append(error)
+    if failures:
+        raise failures[0]
     return is_more
+
+
+def _finish(
+    workspace: Workspace,
+    params: Params,
+    claim: Claim,
+    catalog: Catalog,
+    result: IngestResult,
+    progress: Progress | None,
+) -> None:
+    """Decide about the files of a claim, unless that was done, and put each where it belongs."""
+    decision = claim.decision()
+    if decision is None:
+        decision = intake.decide(workspace, params, claim, catalog, progress)
+        claim.decide(decision)
+    if kept := _carry_out(workspace, catalog, claim, decision, result):
+        _keep(claim, kept)
+    else:
+        claim.release(workspace)
 
 
 def _foreseen(workspace: Workspace, params: Params, progress: Progress | None) -> IngestResult:
@@ -183,10 +201,12 @@ def _carry_out(
     kept = []
     lying = set(os.listdir(claim.folder / "files")) if decision["refused"] else set()
     for item in decision["refused"]:
-        if str(item["number"]) not in lying:  # it had to stay, and somebody took it away by hand
-            continue
         clip = ClipRecord.from_dict(item["clip"])
-        if notice := _refuse(workspace, claim, item["number"], clip, item["message"]):
+        is_here = str(item["number"]) in lying
+        if not is_here and not quarantine.read(workspace.quarantined(clip.clip_id)):
+            # it had to stay, and somebody took it away by hand
+            continue
+        if is_here and (notice := _refuse(workspace, claim, item["number"], clip, item["message"])):
             kept.append(item)
             result.notices.append(notice)
             continue
