@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -14,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from violence_ops.catalog import Catalog
+from violence_ops.cli.program import app
 from violence_ops.errors import ServiceUnavailable
 from violence_ops.params import load_params
 from violence_ops.stages import batches, explain, ingest, intake, labels, quarantine, status
@@ -138,10 +141,40 @@ def test_rows_without_a_file_and_folders_that_are_no_label_are_named(workspace: 
     ):
         (workspace.inbox / name).parent.mkdir(parents=True, exist_ok=True)
         (workspace.inbox / name).write_bytes(name.encode())
-    unfinished, rows_lost, folders = take_in(workspace).notices
+    unfinished, folders, rows_lost = take_in(workspace).notices
     assert "upload.part" in unfinished
     assert "Fight/a.mp4, missing0.mp4, missing1.mp4, missing2.mp4, missing3.mp4 and 2 more;" in rows_lost
     assert "Fights/ (2), Sideways/ (1); labels are NonFight, Fight." in folders
+
+
+@pytest.mark.parametrize("folder", ["", "upload 7"])
+def test_rows_that_come_after_their_clips_are_told_and_the_named_command_labels_them(
+    workspace: Workspace, folder: str
+) -> None:
+    drop = workspace.inbox / folder
+    drop.mkdir(exist_ok=True)
+    for name in ("a.mp4", "b.mp4"):
+        (drop / name).write_bytes(name.encode())
+    (batch_id,) = take_in(workspace).batch_ids
+    (drop / "labels.csv").write_text(
+        "path,label,source_group\na.mp4,Fight,incident\nb.mp4,,incident\nc.mp4,NonFight,incident\n"
+    )
+    dry = ingest.run(workspace, workspace.params(), night=NIGHT, dry_run=True)
+    notices = take_in(workspace, date(2026, 1, 2)).notices
+    assert dry.notices == notices
+    waiting, late = notices
+    assert f"match no file yet: {Path(folder) / 'c.mp4'};" in waiting
+    assert (
+        f"2 rows of {Path(folder) / 'labels.csv'} came after the clips, which were taken without (batch {batch_id})"
+        in late
+    )
+    assert "gives 1 of them the label; their source groups cannot be changed any more" in late
+    command = shlex.split(late.split("`")[1].replace("NAME", "ana"))
+    done = CliRunner().invoke(app, [*command[1:], "--workspace", str(workspace.root)])
+    assert done.exit_code == 0, done.output
+    said = {clip.source_path: clip.clip_id for clip in batches.read_manifest(workspace.batch(batch_id)).clips}
+    assert labels.effective_labels(workspace) == {said[str(Path(folder) / "a.mp4")]: ("Fight", "label")}
+    assert "the label" not in take_in(workspace, date(2026, 1, 3)).notices[1]
 
 
 def test_rows_that_a_killed_run_left_behind_do_not_label_a_later_clip(

@@ -19,7 +19,7 @@ from violence_ops.files import sync_folder
 from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord, Label
-from violence_ops.stages import batches, claims, inbox, intake, labels_file, quarantine, tombstones
+from violence_ops.stages import batches, claims, inbox, intake, labels_file, late_rows, quarantine, tombstones
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.claims import Claim
 from violence_ops.stages.index import open_catalog
@@ -102,7 +102,7 @@ def _take_and_sort(
     this run wrote: they are complete, however young."""
     failures: list[OSError] = []
     with claims.held(workspace, night.isoformat(), catalog) as (own, abandoned):
-        is_more = _take(workspace, params, own, abandoned, result, settled)
+        is_more = _take(workspace, params, own, abandoned, catalog, result, settled)
         for claim in (*abandoned, own):
             try:
                 _finish(workspace, params, claim, catalog, result, progress)
@@ -136,7 +136,8 @@ def _foreseen(workspace: Workspace, params: Params, progress: Progress | None) -
     scan = inbox.scan(workspace.inbox, params.ingest.settle_s)
     with open_catalog(workspace) as catalog:
         found = intake.foresee(workspace, params, scan.drops, catalog, progress)
-    notices = scan.notices + found.notices
+        late = late_rows.notices(workspace.inbox, scan.unmet, catalog)
+        notices = [*scan.notices, *late, *found.notices]
     if found.duplicates:
         notices.append(f"Duplicates, of clips that are known or of each other: {inbox.some(found.duplicates)}.")
     return IngestResult(
@@ -162,6 +163,7 @@ def _take(
     params: Params,
     own: Claim,
     abandoned: Iterable[Claim],
+    catalog: Catalog,
     result: IngestResult,
     settled: set[inbox.Version],
 ) -> bool:
@@ -180,7 +182,7 @@ def _take(
         settled |= inbox.spend(workspace.inbox, scan, [drop.source_path for drop in own.drops.values()])
         inbox.remove_empty_again(workspace.inbox)
     result.left = scan.left + len(closed)
-    result.notices += scan.notices
+    result.notices += [*scan.notices, *late_rows.notices(workspace.inbox, scan.unmet, catalog)]
     for folder, count in Counter(os.path.relpath(path.parent, workspace.root) for path in closed).items():
         result.notices.append(
             f"{inbox.printable(folder)} keeps {count} of its files: give the pipeline's user the right to read them and to change "

@@ -16,7 +16,7 @@ from violence_ops.files import load_table
 from violence_ops.folders import check_clip_id
 from violence_ops.records import TRANSIENT, Label
 from violence_ops.stages import batches, clip_names, quarantine
-from violence_ops.stages.inbox import printable
+from violence_ops.stages.inbox import path_of_row, printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels_file import LabelSource, checked_label, in_force, record
 from violence_ops.stages.who import named
@@ -67,10 +67,13 @@ def import_file(workspace: Workspace, path: Path, by: str | None = None) -> Labe
     """Take labels from a CSV with the columns label and clip_id (or at least 4 of its first digits) or path (as it was in the inbox).
 
     All of it, but for clips that were refused for their bytes, or, if a line is wrong, two contradict each other or nobody is named
-    (UsageError), nothing.
+    (UsageError), nothing. Of a labels.csv in the inbox, only the lines that came too late count: those with a label, of a clip that was
+    taken before.
     """
     by = named(by)
     lines = _read(path)
+    if path.resolve().is_relative_to(workspace.inbox.resolve()):
+        lines = _late(workspace, path.resolve(), lines)
     ids = _clip_ids(workspace, path, lines)
     wanted: dict[str, Label] = {}
     first: dict[str, int] = {}
@@ -102,6 +105,24 @@ def _read(path: Path) -> list[_Line]:
     if not ("label" in columns and {"clip_id", "path"} & set(columns)):
         raise UsageError(f"{path} does not name its columns: make clip_id,label or path,label its first line.")
     return lines
+
+
+def _late(workspace: Workspace, path: Path, lines: list[_Line]) -> list[_Line]:
+    """The lines of a labels.csv in the inbox that are about clips that were taken without them, as if it lay in the inbox itself."""
+    inbox = workspace.inbox.resolve()
+    named = [(number, row, printable(path_of_row(inbox, path, row.get("path") or ""))) for number, row in lines]
+    with open_catalog(workspace) as catalog:
+        taken = catalog.find_paths(shown for *_, shown in named)
+    late: list[_Line] = [
+        (number, {"path": shown, "label": row["label"]})
+        for number, row, shown in named
+        if shown in taken and (row["label"] or "").strip()
+    ]
+    if not late:
+        raise UsageError(
+            f"{path} names no clip with a label that was taken before: what it says of files to come counts when they are taken."
+        )
+    return late
 
 
 def _clip_ids(workspace: Workspace, path: Path, lines: list[_Line]) -> list[str]:
