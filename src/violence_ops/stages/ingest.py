@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import stat
@@ -25,6 +26,8 @@ from violence_ops.stages.claims import Claim
 from violence_ops.stages.index import open_catalog
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -151,9 +154,14 @@ def _foreseen(workspace: Workspace, params: Params, progress: Progress | None) -
 
 
 def shards(workspace: Workspace, params: Params, batch_id: str) -> list[list[str]]:
-    """The clip_ids of a batch in pieces of `ingest.shard_size`, in order; none if the batch is sealed."""
+    """The clip_ids of a batch in pieces of `ingest.shard_size`, in order; none if the batch is sealed. One that cannot be read is a
+    piece without clips, so that its own tasks fail, and no other batch's."""
     batch = workspace.batch(batch_id)
-    clip_ids = [] if batch.is_sealed else [clip.clip_id for clip in batches.read_manifest(batch).clips]
+    try:
+        clip_ids = [] if batch.is_sealed else [clip.clip_id for clip in batches.read_manifest(batch).clips]
+    except WorkspaceError as error:
+        _log.warning("Batch %s cannot be worked on: %s", batch_id, error)
+        return [[]]
     size = params.ingest.shard_size
     return [clip_ids[start : start + size] for start in range(0, len(clip_ids), size)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,7 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from violence_ops import versioning
-from violence_ops.errors import UsageError
+from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.files import load_table
 from violence_ops.folders import check_clip_id
 from violence_ops.records import TRANSIENT, Label
@@ -22,6 +23,8 @@ from violence_ops.stages.labels_file import LabelSource, checked_label, in_force
 from violence_ops.stages.who import named
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
+
+_log = logging.getLogger(__name__)
 
 _Line = tuple[int, dict[str, str | None]]
 """A line of a CSV: its number, and its cells by column."""
@@ -154,13 +157,18 @@ def effective_labels(workspace: Workspace) -> dict[str, tuple[Label, LabelSource
     """Every labelled clip of the sealed and open batches: clip_id to label and where it came from.
 
     The source is `inbox` (folder or labels.csv at arrival), or `label` or `review` (a person said so later); data/labels.csv wins.
+    An open batch that cannot be read is logged and left out: its own stages fail.
     """
     known: dict[str, tuple[Label, LabelSource]] = {}
     for batch in workspace.sealed_batches():
         table = load_table(batch.table("clips"), columns=["clip_id", "label"])
         known |= {row["clip_id"]: (row["label"], "inbox") for row in table.to_pylist() if row["label"]}
     for batch_id in batches.open_batch_ids(workspace):
-        clips = batches.read_manifest(workspace.batch(batch_id)).clips
+        try:
+            clips = batches.read_manifest(workspace.batch(batch_id)).clips
+        except WorkspaceError as error:
+            _log.warning("Labels that came with batch %s are not counted: %s", batch_id, error)
+            continue
         known |= {clip.clip_id: (clip.label, "inbox") for clip in clips if clip.label}
     return known | {clip_id: (row.label, row.source) for clip_id, row in in_force(workspace).items()}
 
