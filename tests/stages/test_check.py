@@ -375,6 +375,7 @@ def test_a_batch_whose_list_is_lost_goes_back_to_the_inbox_with_all_that_its_cli
     assert (finding.kind, finding.remedy) == ("damaged", f"violence-ops repair {batch_id}")
     if damage == "gone":
         batch.manifest.unlink()
+        assert (the_only(workspace).kind, the_only(workspace).remedy) == ("missing", finding.remedy)
     if kill:
 
         def killed(*_: object) -> None:
@@ -384,6 +385,8 @@ def test_a_batch_whose_list_is_lost_goes_back_to_the_inbox_with_all_that_its_cli
             patch.setattr(*kill, killed)
             with pytest.raises(KeyboardInterrupt):
                 repair.run(workspace, batch_id)
+        clips_wait = not list(workspace.inbox.glob("again-*"))
+        assert [one.remedy for one in found(workspace)] == [finding.remedy] * clips_wait
     mend(workspace, finding)
     assert not batch.open.exists()
     (again,) = ingest.run(workspace, params, night=date(2026, 1, 1)).batch_ids

@@ -85,6 +85,7 @@ def run(
     if complete:
         findings += overlays.of_nobody()
     if batch_id is None:
+        findings += _lost(workspace)
         findings += _holdouts(workspace)
         findings += _catalog(workspace)
         findings += check_forgotten.elsewhere(workspace)
@@ -108,6 +109,18 @@ def _look(workspace: Workspace, batch: Batch, recipe: Recipe, content: bool, as_
     if batch.pointer.is_file():
         return Look(None, [check_sealed.not_pulled(workspace, batch)])
     return check_open.look(workspace, batch, recipe)
+
+
+def _lost(workspace: Workspace) -> Iterator[Finding]:
+    """Working folders that no stage knows: their batch.json is gone, or their repair was interrupted."""
+    listed = set(batches.open_batch_ids(workspace))
+    folders = [*workspace.work.glob(f"{'?' * 10}-{'?' * 8}/videos"), *workspace.repairing.glob("*/videos")]
+    for folder in sorted(path.parent for path in folders):
+        batch = workspace.batch(folder.name)
+        if folder != batch.open or not (batch.is_sealed or batch.batch_id in listed):
+            why = "It has no batch.json, or its repair was interrupted: no stage knows of its clips."
+            shown = str(folder.relative_to(workspace.root))
+            yield Finding("missing", "batch.json", batch.batch_id, (shown,), why, repair(batch))
 
 
 def _holdouts(workspace: Workspace) -> Iterator[Finding]:
