@@ -16,7 +16,7 @@
 Every task can be run again at any time: what is done already is skipped, and the sealed batch is the same, byte for byte.
 A night with nothing to do ends green with everything after *ingest* skipped, unless there are enough labels. A run also goes on with
 all that earlier ones left open: files that were claimed, batches that lack a shard or are half sealed. A batch that fails an
-expectation stays open without stopping others: fix the cause, and the next night finishes it, or clear its checkpoint or seal. Until
+expectation or cannot be read stays open without stopping others: fix the cause, and the next night finishes it, or clear its checkpoint or seal. Until
 then every night ends as failed.
 
 Trigger it by hand for a night of your choice (field *night*). While `violence-ops night` is at work, tasks wait for its end.

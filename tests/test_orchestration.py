@@ -82,6 +82,28 @@ def test_a_night_goes_on_with_every_batch_that_is_open_as_the_command_line_does(
     assert [shard["batch_id"] for shard in open_shards()] == [batch_id, next_id]
 
 
+def test_a_batch_that_cannot_be_read_fails_in_its_own_tasks_and_no_others(inside: Workspace, clip_folder) -> None:
+    import shutil
+    from datetime import date
+
+    from airflow.sdk.exceptions import AirflowFailException
+
+    from violence_ops.orchestration import night_stage, open_shards
+
+    ids = []
+    for day, name in enumerate(("clip0.mp4", "clip1.mp4"), start=1):
+        shutil.copy(clip_folder / name, inside.inbox)
+        ids += ingest.run(inside, inside.params(), night=date(2026, 1, day)).batch_ids
+    damaged, sound = ids
+    inside.batch(damaged).manifest.write_text("{")
+    shards = {shard["batch_id"]: shard for shard in open_shards()}
+    assert list(shards) == ids
+    with pytest.raises(AirflowFailException, match=rf"{damaged}/batch.json is damaged"):
+        night_stage("validate", **shards[damaged])
+    assert night_stage("validate", **shards[sound])["accepted"] == 1
+    assert night_stage("train.worth_while")["yes"] is False
+
+
 def test_a_night_finishes_what_a_killed_one_had_claimed(inside: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
     from datetime import date
 

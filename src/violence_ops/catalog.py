@@ -61,6 +61,7 @@ class CatalogClip:
     label: str | None
     source_path: str | None
     source_group: str | None
+    camera_id: str | None = None
 
 
 class Catalog:
@@ -146,6 +147,14 @@ class Catalog:
         with self._transaction() as connection:
             connection.execute(sa.update(_batches).where(_batches.c.batch_id == batch_id).values(state="sealed"))
             connection.execute(sa.update(_clips).where(without).values(batch_id=None))
+
+    def dissolve_batch(self, batch_id: str) -> None:
+        """Record that there is no such batch any more: its clips are new when they come again, but for those in quarantine."""
+        of_batch = _clips.c.batch_id == batch_id
+        with self._transaction() as connection:
+            connection.execute(sa.delete(_clips).where(of_batch, _clips.c.status != "quarantined"))
+            connection.execute(sa.update(_clips).where(of_batch).values(batch_id=None))
+            connection.execute(sa.delete(_batches).where(_batches.c.batch_id == batch_id))
 
     def record(self, clips: Iterable[ClipRecord], batch_id: str | None = None) -> None:
         """Insert or overwrite what is known of these clips, but for the label: what they came with never replaces what is known.

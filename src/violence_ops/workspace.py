@@ -103,6 +103,11 @@ class Workspace:
         return self.work / "retry"
 
     @property
+    def repairing(self) -> Path:
+        """Where `repair` puts a batch whose list is lost, until its clips are in the inbox."""
+        return self.work / "repair"
+
+    @property
     def data(self) -> Path:
         return self.root / "data"
 

@@ -7,9 +7,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,8 +23,22 @@ from violence_ops.cli.program import app
 from violence_ops.files import read_fingerprint, write_json, write_table
 from violence_ops.folders import Batch
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
-from violence_ops.stages import batches, check, extract_poses, ingest, init, overlay, score, seal, status, validate
+from violence_ops.stages import (
+    batches,
+    check,
+    extract_poses,
+    ingest,
+    init,
+    labels,
+    overlay,
+    repair,
+    score,
+    seal,
+    status,
+    validate,
+)
 from violence_ops.stages.findings import Finding
+from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
 
@@ -331,14 +346,104 @@ def test_the_remedies_mend_an_open_batch(opened: Workspace) -> None:
     )
 
 
-def test_a_batch_whose_list_is_lost_goes_back_to_the_inbox(opened: Workspace) -> None:
+LABELS = (
+    "path,label,source_group,camera_id,recorded_at\nclip0.mp4,Fight,incident-7,yard,2026-01-01T20:00:00\n"
+    "clip1.mp4,NonFight,incident-8,gate,\n"
+)
+
+
+def what_came(clips: Iterable[ClipRecord]) -> dict[str, object]:
+    return {clip.sha256: (clip.label, clip.source_group, clip.camera_id, clip.recorded_at) for clip in clips}
+
+
+@pytest.mark.parametrize("damage", ["cut off", "gone"])
+@pytest.mark.parametrize("kill", [None, (Catalog, "dissolve_batch"), (Path, "rename"), (shutil, "rmtree")])
+def test_a_batch_whose_list_is_lost_goes_back_to_the_inbox_with_all_that_its_clips_came_with(
+    workspace: Workspace, clip_folder: Path, monkeypatch: pytest.MonkeyPatch, kill: tuple[Any, str] | None, damage: str
+) -> None:
+    shutil.copytree(clip_folder, workspace.inbox, dirs_exist_ok=True)
+    (workspace.inbox / "labels.csv").write_text(LABELS)
+    params = workspace.params()
+    (batch_id,) = ingest.run(workspace, params, night=date(2026, 1, 1)).batch_ids
+    batch = workspace.batch(batch_id)
+    clips = batches.read_manifest(batch).clips
+    validated = next(clip for clip in clips if clip.source_path == "clip0.mp4")
+    validate.run(workspace, params, batch_id=batch_id, clip_ids=[validated.clip_id])
+    labels.run(workspace, validated.clip_id, "NonFight", by="ana")
+    batch.manifest.write_text("{")
+    finding = the_only(workspace)
+    assert (finding.kind, finding.remedy) == ("damaged", f"violence-ops repair {batch_id}")
+    if damage == "gone":
+        batch.manifest.unlink()
+        assert (the_only(workspace).kind, the_only(workspace).remedy) == ("missing", finding.remedy)
+    if kill:
+
+        def killed(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(*kill, killed)
+            with pytest.raises(KeyboardInterrupt):
+                repair.run(workspace, batch_id)
+        clips_wait = not list(workspace.inbox.glob("again-*"))
+        assert [one.remedy for one in found(workspace)] == [finding.remedy] * clips_wait
+    mend(workspace, finding)
+    assert not batch.open.exists()
+    (again,) = ingest.run(workspace, params, night=date(2026, 1, 1)).batch_ids
+    now = what_came(clip.with_(label="NonFight") if clip == validated else clip for clip in clips)
+    assert what_came(batches.read_manifest(workspace.batch(again)).clips) == now
+    assert [path.name for path in workspace.inbox.iterdir()] == [".gitkeep"]
+    assert not {one.what for one in found(workspace)} - {"clips"}  # which wait for their validation
+
+
+def test_a_repaired_batch_says_of_which_clips_nothing_is_known(opened: Workspace) -> None:
     batch, clips = opened_batch(opened)
     batch.manifest.write_text("{")
-    finding = the_only(opened)
-    assert finding.kind == "damaged"
-    mend(opened, finding)
-    (again,) = (opened.batch(name) for name in batches.open_batch_ids(opened))
-    assert {clip.sha256 for clip in batches.read_manifest(again).clips} == {clip.sha256 for clip in clips}
+    (batch.videos / "stranger.mp4").write_bytes(b"?")
+    done = run_cli(opened, "repair", batch.batch_id)
+    assert f"{len(clips) + 1} clips of batch {batch.batch_id} went back to the inbox" in done.stdout
+    assert "Of 1 no label" in done.stdout
+    assert "stranger" in done.stdout
+
+
+def test_a_batch_in_order_is_not_changed_by_a_repair(opened: Workspace) -> None:
+    batch, clips = opened_batch(opened)
+    done = run_cli(opened, "repair", batch.batch_id)
+    assert f"Nothing of batch {batch.batch_id} had to be repaired" in done.stdout
+    assert batches.accepted_clips(batch) == clips
+    assert run_cli(opened, "repair", "2026-01-01-00000000").exit_code == 2
+
+
+@pytest.mark.parametrize("is_sealed", [True, False])
+def test_of_a_clip_that_two_batches_have_the_later_one_is_repaired_and_keeps_its_others(
+    sealed: Workspace,
+    clip_folder: Path,
+    write_annotations: Callable[[Workspace, str], None],
+    is_sealed: bool,
+) -> None:
+    first = batch_of(sealed)
+    repeated = batches.accepted_clips(first)[0]
+    with open_catalog(sealed) as catalog:
+        catalog.forget(repeated.clip_id)  # as a catalog from an old backup
+    shutil.copy(batches.video_of(first, repeated), sealed.inbox / "clip0.mp4")
+    name = repeated.source_path.rpartition("/")[2]
+    other = next(path for path in clip_folder.iterdir() if path.name != name)
+    (sealed.inbox / "clip1.mp4").write_bytes(other.read_bytes() + bytes(8))
+    (sealed.inbox / "labels.csv").write_text(LABELS)
+    (batch_id,) = ingest.run(sealed, sealed.params(), night=date(2026, 1, 2)).batch_ids
+    validate.run(sealed, sealed.params(), batch_id=batch_id)
+    write_annotations(sealed, batch_id)
+    if is_sealed:
+        seal.run(sealed, sealed.params(), batch_id=batch_id)
+    finding = next(one for one in found(sealed) if "the same bytes may be one clip only" in one.why)
+    assert (finding.batch_id, finding.items) == (batch_id, (repeated.clip_id,))
+    mend(sealed, finding)
+    assert not [one for one in found(sealed) if one.kind != "missing"]
+    (left,) = batches.accepted_clips(sealed.batch(batch_id))
+    assert (left.label, left.source_group, left.camera_id) == ("NonFight", "incident-8", "gate")
+    with open_catalog(sealed) as catalog:
+        assert catalog.find([repeated.clip_id])[repeated.clip_id].batch_id == first.batch_id
+    assert labels.effective_labels(sealed)[repeated.clip_id] == ("Fight", "inbox")
 
 
 # overlays

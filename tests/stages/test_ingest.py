@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shlex
 import shutil
 import time
 from collections.abc import Callable
@@ -14,9 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from violence_ops import versioning
 from violence_ops.catalog import Catalog
+from violence_ops.cli.program import app
 from violence_ops.errors import ServiceUnavailable
 from violence_ops.params import load_params
 from violence_ops.stages import batches, explain, ingest, intake, labels, quarantine, status
@@ -139,10 +142,40 @@ def test_rows_without_a_file_and_folders_that_are_no_label_are_named(workspace: 
     ):
         (workspace.inbox / name).parent.mkdir(parents=True, exist_ok=True)
         (workspace.inbox / name).write_bytes(name.encode())
-    unfinished, rows_lost, folders = take_in(workspace).notices
+    unfinished, folders, rows_lost = take_in(workspace).notices
     assert "upload.part" in unfinished
     assert "Fight/a.mp4, missing0.mp4, missing1.mp4, missing2.mp4, missing3.mp4 and 2 more;" in rows_lost
     assert "Fights/ (2), Sideways/ (1); labels are NonFight, Fight." in folders
+
+
+@pytest.mark.parametrize("folder", ["", "upload 7"])
+def test_rows_that_come_after_their_clips_are_told_and_the_named_command_labels_them(
+    workspace: Workspace, folder: str
+) -> None:
+    drop = workspace.inbox / folder
+    drop.mkdir(exist_ok=True)
+    for name in ("a.mp4", "b.mp4"):
+        (drop / name).write_bytes(name.encode())
+    (batch_id,) = take_in(workspace).batch_ids
+    (drop / "labels.csv").write_text(
+        "path,label,source_group\na.mp4,Fight,incident\nb.mp4,,incident\nc.mp4,NonFight,incident\n"
+    )
+    dry = ingest.run(workspace, workspace.params(), night=NIGHT, dry_run=True)
+    notices = take_in(workspace, date(2026, 1, 2)).notices
+    assert dry.notices == notices
+    waiting, late = notices
+    assert f"match no file yet: {Path(folder) / 'c.mp4'};" in waiting
+    assert (
+        f"2 rows of {Path(folder) / 'labels.csv'} came after the clips, which were taken without (batch {batch_id})"
+        in late
+    )
+    assert "gives 1 of them the label; their source groups cannot be changed any more" in late
+    command = shlex.split(late.split("`")[1].replace("NAME", "ana"))
+    done = CliRunner().invoke(app, [*command[1:], "--workspace", str(workspace.root)])
+    assert done.exit_code == 0, done.output
+    said = {clip.source_path: clip.clip_id for clip in batches.read_manifest(workspace.batch(batch_id)).clips}
+    assert labels.effective_labels(workspace) == {said[str(Path(folder) / "a.mp4")]: ("Fight", "label")}
+    assert "the label" not in take_in(workspace, date(2026, 1, 3)).notices[1]
 
 
 def test_rows_that_a_killed_run_left_behind_do_not_label_a_later_clip(
@@ -623,3 +656,82 @@ def test_a_full_disk_of_our_own_refuses_no_clip(
             take_in(workspace)
     assert list(quarantine.entries(workspace)) == []
     assert take_in(workspace, date(2026, 1, 2)).claimed == 1
+
+
+def test_a_file_that_is_too_large_is_refused_without_being_read_or_copied_and_stops_no_other(
+    new_workspace: Callable[..., Workspace], tmp_path: Path
+) -> None:
+    workspace = new_workspace(**{"validation.max_size_mb": 1})
+    theirs = tmp_path / "theirs.mp4"
+    theirs.touch()
+    os.truncate(theirs, 10 << 40)  # holes only: no disk could hold a copy
+    os.link(theirs, workspace.inbox / "theirs.mp4")
+    (workspace.inbox / "good.mp4").write_bytes(b"good")
+    assert ingest.run(workspace, workspace.params(), night=NIGHT, dry_run=True).quarantined == {"too_large": 1}
+    result = take_in(workspace)
+    assert (result.claimed, result.quarantined, result.left) == (1, {"too_large": 1}, 0)
+    (entry,) = quarantine.entries(workspace)
+    assert "theirs.mp4 has 10485760.0 MB" in entry["message"]
+    assert "validation.max_size_mb allows 1" in entry["message"]
+    assert (workspace.quarantined(entry["clip_id"]) / entry["original"]).samefile(theirs)
+    assert explain.run(workspace, workspace.params(), entry["clip_id"]).to_dict()["refusal"]["reason"] == "too_large"
+    assert status.run(workspace).quarantine == {"too_large": 1}
+    assert list(workspace.claims.iterdir()) == []
+
+
+def test_a_file_that_was_too_large_is_a_clip_once_it_is_allowed(new_workspace: Callable[..., Workspace]) -> None:
+    workspace = new_workspace(**{"validation.max_size_mb": 1})
+    for params, expected in ((workspace.params(), 0), (workspace.params({"validation.max_size_mb": 4}), 1)):
+        (workspace.inbox / "long.mp4").write_bytes(bytes(3 << 20))
+        assert ingest.run(workspace, params, night=NIGHT).claimed == expected
+
+
+def test_a_file_that_is_too_large_and_may_not_be_linked_is_moved_into_the_quarantine_also_by_a_killed_run(
+    new_workspace: Callable[..., Workspace], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    workspace = new_workspace(**{"validation.max_size_mb": 1})
+    link = os.link
+
+    def protected(source: Path, *arguments: Any, **options: Any) -> None:
+        if source.stat().st_size > 1 << 20:  # another user's, with fs.protected_hardlinks
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(source))
+        link(source, *arguments, **options)
+
+    monkeypatch.setattr(os, "link", protected)
+    rename = Path.rename
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    def before_the_move(path: Path, target: Path) -> Path:
+        if target.parent.parent == workspace.quarantine:
+            raise KeyboardInterrupt
+        return rename(path, target)
+
+    (workspace.inbox / "theirs.mp4").write_bytes(bytes(2 << 20))
+    for owner, name, put in ((Path, "rename", before_the_move), (Catalog, "record", killed)):
+        with monkeypatch.context() as patch:
+            patch.setattr(owner, name, put)
+            with pytest.raises(KeyboardInterrupt):
+                take_in(workspace)
+    take_in(workspace)
+    (entry,) = quarantine.entries(workspace)
+    assert (workspace.quarantined(entry["clip_id"]) / entry["original"]).stat().st_size == 2 << 20
+    assert status.run(workspace).quarantine == {"too_large": 1}
+    assert list(workspace.claims.iterdir()) == []
+
+
+def test_a_claim_that_the_disk_has_no_room_for_keeps_no_later_one_waiting(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        unreadable(workspace, patch, errno.ENOSPC)
+        (workspace.inbox / "bad.mp4").write_bytes(b"bad luck")
+        with pytest.raises(OSError, match=r"bad\.mp4 \(taken to "):
+            take_in(workspace)
+        (workspace.inbox / "good.mp4").write_bytes(b"good")
+        with pytest.raises(OSError, match=r"bad\.mp4 \(taken to "):
+            take_in(workspace, date(2026, 1, 2))
+    (batch_id,) = batches.open_batch_ids(workspace)
+    assert list(clips_of(workspace, batch_id)) == ["good.mp4"]
+    assert take_in(workspace, date(2026, 1, 3)).claimed == 1

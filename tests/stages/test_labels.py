@@ -146,6 +146,17 @@ def test_a_clip_that_was_refused_for_its_bytes_gets_no_label_and_one_that_may_co
     assert labels_file.later_labels(workspace) == {a: "NonFight", c: "Fight"}
 
 
+def test_an_open_batch_that_cannot_be_read_hides_no_other_ones_labels(
+    workspace: Workspace, clips: list[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    before = labels.effective_labels(workspace)
+    (workspace.inbox / "d.mp4").write_bytes(b"d")
+    (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 1, 9)).batch_ids
+    workspace.batch(batch_id).manifest.write_text("{")
+    assert labels.effective_labels(workspace) == before != {}
+    assert f"Labels that came with batch {batch_id} are not counted" in caplog.text
+
+
 def test_a_clip_that_is_not_there_is_refused(workspace: Workspace, clips: list[str]) -> None:
     with pytest.raises(UsageError, match="No clip"):
         labels.run(workspace, "0" * 20, "Fight", by="reviewer")

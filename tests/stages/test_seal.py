@@ -37,6 +37,13 @@ def validated(workspace: Workspace, *folders: Path) -> str:
     return batch_id
 
 
+def validated_clip(workspace: Workspace, clip: Path) -> str:
+    shutil.copy(clip, workspace.inbox)
+    (batch_id,) = ingest.run(workspace, workspace.params(), night=NIGHT).batch_ids
+    validate.run(workspace, workspace.params(), batch_id=batch_id)
+    return batch_id
+
+
 def missing_in_remote(workspace: Workspace) -> int:
     with versioning.repository(workspace) as repo:
         return int(repo.push())
@@ -159,6 +166,36 @@ def test_a_batch_without_poses_is_not_sealed(workspace: Workspace, clip_folder: 
     batch_id = validated(workspace, clip_folder)
     with pytest.raises(WorkspaceError, match="extract-poses"):
         seal.run(workspace, workspace.params(), batch_id=batch_id)
+
+
+def test_a_damaged_file_of_another_open_batch_keeps_no_batch_from_being_sealed(
+    workspace: Workspace, clip_folder: Path, write_annotations: Annotate
+) -> None:
+    damaged, sound = (
+        workspace.batch(validated_clip(workspace, clip_folder / f"clip{number}.mp4")) for number in (0, 1)
+    )
+    for batch in (damaged, sound):
+        write_annotations(workspace, batch.batch_id)
+    next((damaged.open / "clips").iterdir()).write_bytes(b"")
+    validate.run(workspace, workspace.params(), batch_id=sound.batch_id)
+    assert seal.run(workspace, workspace.params(), batch_id=sound.batch_id).batch_ids == [sound.batch_id]
+    with pytest.raises(WorkspaceError, match=r"\.parquet is damaged"):
+        seal.run(workspace, workspace.params(), batch_id=damaged.batch_id)
+
+
+def test_what_was_recorded_of_other_open_batches_stays_while_they_are_open(
+    workspace: Workspace, clip_folder: Path, write_annotations: Annotate
+) -> None:
+    first, second = (workspace.batch(validated_clip(workspace, clip_folder / f"clip{number}.mp4")) for number in (0, 1))
+    for batch in (first, second):
+        write_annotations(workspace, batch.batch_id)
+    assert list(workspace.read_progress("validate")) == sorted([first.batch_id, second.batch_id])
+    parts.record_progress(workspace, "annotate", batch_id=second.batch_id)
+    assert list(workspace.read_progress("annotate")) == [second.batch_id]
+    parts.record_progress(workspace, "annotate", batch_id=first.batch_id)
+    one_by_one = workspace.read_progress("annotate")
+    parts.record_progress(workspace, "annotate")
+    assert workspace.read_progress("annotate") == one_by_one
 
 
 def test_a_batch_that_nobody_scored_is_not_sealed(

@@ -10,6 +10,7 @@ from zoneinfo import ZoneInfo
 import typer
 
 from violence_ops.cli.common import (
+    BATCH,
     BatchOption,
     DryRunOption,
     JsonOption,
@@ -153,6 +154,20 @@ def retry(
 
     opened, _ = open_workspace(workspace)
     show(stage.run(opened, reason=reason, dry_run=dry_run), as_json)
+
+
+@app.command()
+def repair(
+    batch: Annotated[str, typer.Argument(help=f"{BATCH[0].upper()}{BATCH[1:]}.")],
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Repair a batch where no stage can, as `check` asks for it: an open one whose batch.json is lost goes back to the inbox with all that is known of its clips; of another, the clips that an earlier batch has too are taken out."""
+    from violence_ops.stages import batch_names
+    from violence_ops.stages import repair as stage
+
+    opened, _ = open_workspace(workspace)
+    show(stage.run(opened, batch_names.find(opened, batch)), as_json)
 
 
 @app.command()

@@ -86,7 +86,7 @@ def run(
         found += by_clip.values()
         annotated += sum(clip.clip_id in by_clip for clip in due)
     if clip_ids is None:
-        record_progress(workspace, "annotate")
+        record_progress(workspace, "annotate", batch_id=batch_id)
     scenes = Counter(counts.scene for counts in found)
     return AnnotateResult(
         annotated=annotated,

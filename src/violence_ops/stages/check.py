@@ -15,7 +15,7 @@ from violence_ops.records import ClipRecord
 from violence_ops.stages import batches, check_forgotten, check_open, check_sealed, extract_poses, releases
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.check_overlays import Overlays
-from violence_ops.stages.findings import Finding, Look, Recipe, back_to_inbox, command, unreadable
+from violence_ops.stages.findings import Finding, Look, Recipe, command, repair, unreadable
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
@@ -78,13 +78,14 @@ def run(
         if look.accepted is None:
             complete = False
         else:
-            findings += _repeated(workspace, batch, look.accepted, homes)
+            findings += _repeated(batch, look.accepted, homes)
             findings += overlays.of_batch(batch, look.accepted)
         if progress:
             progress(f"check {batch.batch_id}", done, len(chosen))
     if complete:
         findings += overlays.of_nobody()
     if batch_id is None:
+        findings += _lost(workspace)
         findings += _holdouts(workspace)
         findings += _catalog(workspace)
         findings += check_forgotten.elsewhere(workspace)
@@ -108,6 +109,18 @@ def _look(workspace: Workspace, batch: Batch, recipe: Recipe, content: bool, as_
     if batch.pointer.is_file():
         return Look(None, [check_sealed.not_pulled(workspace, batch)])
     return check_open.look(workspace, batch, recipe)
+
+
+def _lost(workspace: Workspace) -> Iterator[Finding]:
+    """Working folders that no stage knows: their batch.json is gone, or their repair was interrupted."""
+    listed = set(batches.open_batch_ids(workspace))
+    folders = [*workspace.work.glob(f"{'?' * 10}-{'?' * 8}/videos"), *workspace.repairing.glob("*/videos")]
+    for folder in sorted(path.parent for path in folders):
+        batch = workspace.batch(folder.name)
+        if folder != batch.open or not (batch.is_sealed or batch.batch_id in listed):
+            why = "It has no batch.json, or its repair was interrupted: no stage knows of its clips."
+            shown = str(folder.relative_to(workspace.root))
+            yield Finding("missing", "batch.json", batch.batch_id, (shown,), why, repair(batch))
 
 
 def _holdouts(workspace: Workspace) -> Iterator[Finding]:
@@ -135,13 +148,11 @@ def _catalog(workspace: Workspace) -> Iterator[Finding]:
         yield Finding("stale", "catalog", None, tuple(unknown), why, _REBUILD)
 
 
-def _repeated(
-    workspace: Workspace, batch: Batch, accepted: dict[str, ClipRecord], homes: dict[str, str]
-) -> Iterator[Finding]:
+def _repeated(batch: Batch, accepted: dict[str, ClipRecord], homes: dict[str, str]) -> Iterator[Finding]:
     """Clips that an earlier batch has too; `homes` is filled with this batch's."""
     twice = tuple(sorted(accepted.keys() & homes.keys()))
     if twice:
         others = ", ".join(sorted({homes[clip_id] for clip_id in twice}))
         why = f"Accepted in batch {others} too: the same bytes may be one clip only."
-        yield Finding("orphaned", "clips", batch.batch_id, twice, why, back_to_inbox(workspace, batch))
+        yield Finding("orphaned", "clips", batch.batch_id, twice, why, repair(batch))
     homes.update(dict.fromkeys(accepted, batch.batch_id))

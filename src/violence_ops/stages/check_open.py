@@ -18,9 +18,9 @@ from violence_ops.stages.findings import (
     Kind,
     Look,
     Recipe,
-    back_to_inbox,
     command,
     compare,
+    repair,
     unreadable,
 )
 from violence_ops.stages.parts import STAGES
@@ -121,8 +121,7 @@ class _Seen:
 
     def lost_manifest(self, why: str) -> None:
         """The list of what was ingested is gone: the originals go back to the inbox."""
-        remedy = back_to_inbox(self.workspace, self.batch)
-        self._add("damaged", "file", (self._shown(self.batch.manifest),), why, remedy)
+        self._add("damaged", "file", (self._shown(self.batch.manifest),), why, repair(self.batch))
 
     def findings(self) -> list[Finding]:
         """What was found: what lies where it should not, then a finding for all clips of whose parts the same is to say."""

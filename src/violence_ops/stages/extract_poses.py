@@ -89,7 +89,7 @@ def run(
     if due:
         work.run(due)
     if clip_ids is None:
-        record_progress(workspace, "extract-poses")
+        record_progress(workspace, "extract-poses", batch_id=batch_id)
     return work.result(skipped=total - len(due))
 
 

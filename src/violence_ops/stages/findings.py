@@ -15,7 +15,6 @@ from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord
 from violence_ops.stages.inbox import printable
-from violence_ops.workspace import Workspace
 
 Kind = Literal["missing", "orphaned", "stale", "damaged", "not pulled"]
 DAMAGED: Final = (WorkspaceError, pa.ArrowException, OSError, KeyError, TypeError, ValueError)
@@ -80,13 +79,9 @@ def command(*words: str) -> str:
     return shlex.join(words)
 
 
-def back_to_inbox(workspace: Workspace, batch: Batch) -> str:
-    """The command that dissolves a batch: its originals are ingested anew, and what another batch has is then a duplicate."""
-    shown = str(batch.folder.relative_to(workspace.root))
-    version = f" {shown}.dvc && git tag -d batch/{batch.batch_id}" if batch.pointer.is_file() else ""
-    return (
-        f"cp {shown}/videos/* inbox/ && rm -rf {shown}{version} && violence-ops catalog rebuild && violence-ops ingest"
-    )
+def repair(batch: Batch) -> str:
+    """The command for what no stage can mend: `batch.json` of an open batch is lost, or clips are those of an earlier batch."""
+    return command("violence-ops", "repair", batch.batch_id)
 
 
 def compare(wanted: Collection[str], there: Iterable[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:

@@ -26,7 +26,7 @@ def forget(workspace: Workspace, clip_id: str) -> int:
 
 def count(workspace: Workspace, clip_id: str) -> int:
     """How many files in the claims of killed runs, and of runs under way, are that clip."""
-    return sum(len(_numbers_of(claim, clip_id)) for claim in claims.seen(workspace))
+    return sum(len(_numbers_of(workspace, claim, clip_id)) for claim in claims.seen(workspace))
 
 
 def _wait_for_runs(workspace: Workspace) -> None:
@@ -39,7 +39,7 @@ def _wait_for_runs(workspace: Workspace) -> None:
 
 def _take_out(workspace: Workspace, claim: Claim, clip_id: str) -> int:
     """Can be repeated after a crash at any point."""
-    found = _numbers_of(claim, clip_id)
+    found = _numbers_of(workspace, claim, clip_id)
     for number in found:
         claim.file(number).unlink()
     shutil.rmtree(claim.folder / "batch", ignore_errors=True)
@@ -49,11 +49,12 @@ def _take_out(workspace: Workspace, claim: Claim, clip_id: str) -> int:
     return len(found)
 
 
-def _numbers_of(claim: Claim, clip_id: str) -> list[int]:
+def _numbers_of(workspace: Workspace, claim: Claim, clip_id: str) -> list[int]:
     """Which of a claim's files are that clip."""
     found = []
+    max_size_mb = workspace.params().validation.max_size_mb
     for number in claim.drops:
         with suppress(FileNotFoundError):  # a run under way has put it elsewhere
-            if intake.look_at(claim, number)[0].clip_id == clip_id:
+            if intake.look_at(claim, number, max_size_mb)[0].clip_id == clip_id:
                 found.append(number)
     return found

@@ -27,8 +27,8 @@ from violence_ops.wording import counted
 LABELS_FILE: Final = "labels.csv"
 _AGAIN: Final = re.compile(r"again-[0-9a-f]{8}")
 _UNFINISHED: Final = (".part", ".tmp", ".partial", ".crdownload")
-_MAX_PATH: Final = 200
-_MAX_CSV_BYTES: Final = 64 << 20
+MAX_PATH: Final = 200  # characters
+_MAX_CSV_BYTES: Final = 8 << 20  # read, rows of two characters take some 85 times as much
 _NAMED: Final = 5  # of what a notice is about
 _SHOWN: Final = 60  # characters of a path that is too long to be shown
 _UNSAFE_CATEGORIES: Final = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -53,12 +53,20 @@ Version = tuple[int, int, int]
 """What a file is told by from what it was before: inode, size in bytes, change time in ns."""
 
 
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A row of a labels.csv: of which one (its path below the inbox), and the label that it gives, as it is written."""
+
+    table: str
+    label: str | None
+
+
 @dataclass(slots=True)
 class Scan:
     """The inbox at one moment: complete files in order of their names, how many files and closed folders are left for later,
     and what was odd.
 
-    `unsettled` are files that may still be being written, `unmet` the rows' paths without a file so far, `too_deep` the folders whose own path is too long to look into,
+    `unsettled` are files that may still be being written, `unmet` the rows without a file so far by their path below the inbox, `too_deep` the folders whose own path is too long to look into,
     `unlabelled` how many clips without a label each folder holds.
     """
 
@@ -69,7 +77,7 @@ class Scan:
     settled: frozenset[Version] = frozenset()
     tables: list[tuple[Path, os.stat_result]] = field(default_factory=list)
     unsettled: list[str] = field(default_factory=list)
-    unmet: dict[str, None] = field(default_factory=dict)
+    unmet: dict[str, Row] = field(default_factory=dict)
     too_deep: list[str] = field(default_factory=list)
     unlabelled: Counter[str] = field(default_factory=Counter)
 
@@ -113,10 +121,7 @@ def _overlooked(found: Scan, settle_s: float) -> Iterator[str]:
         )
     if found.too_deep:
         folders = some([f"{folder[:_SHOWN]}…" for folder in found.too_deep])
-        yield f"Folders whose path has more than {_MAX_PATH} characters are not looked into: {folders}; move their files up."
-    if found.unmet:
-        rows = some([printable(path)[:_MAX_PATH] for path in found.unmet])
-        yield f"These {LABELS_FILE} rows match no file yet: {rows}; paths are relative to the folder of their {LABELS_FILE}."
+        yield f"Folders whose path has more than {MAX_PATH} characters are not looked into: {folders}; move their files up."
     if found.unlabelled:
         folders = some([f"{folder}/ ({count})" for folder, count in found.unlabelled.items()])
         yield f"Clips are unlabelled in folders whose names are no label: {folders}; labels are {', '.join(LABELS)}."
@@ -171,7 +176,7 @@ def _spend_rows(inbox: Path, path: Path, table: Path, gone: Collection[str]) -> 
     head, *rows = [row for row in csv.reader(io.StringIO(drop_folder.read_text(table))) if any(row)]
     column = head.index("path")
     named = [row for row in rows if len(row) > column and row[column].strip()]
-    kept = [row for row in named if printable(_of_row(inbox, path, row[column])) not in gone]
+    kept = [row for row in named if printable(path_of_row(inbox, path, row[column])) not in gone]
     if not kept:
         table.unlink()
     elif len(kept) < len(named):
@@ -209,8 +214,8 @@ def _what_is_unsafe(relative: str) -> str | None:
         return "its name begins with '..'"
     if "\\" in relative:
         return "its name holds a backslash"
-    if len(relative) > _MAX_PATH:
-        return f"its path has {len(relative)} characters and at most {_MAX_PATH} are taken"
+    if len(relative) > MAX_PATH:
+        return f"its path has {len(relative)} characters and at most {MAX_PATH} are taken"
     return None
 
 
@@ -236,7 +241,7 @@ def _scan_folder(
                 continue
             if not entry.is_dir(follow_symlinks=False):
                 _add(inbox, path, entry, before, rows, found)
-            elif len(relative := os.path.relpath(path, inbox)) > _MAX_PATH:
+            elif len(relative := os.path.relpath(path, inbox)) > MAX_PATH:
                 found.left += 1
                 found.too_deep.append(printable(relative))
             else:
@@ -257,7 +262,7 @@ def _add(
     unsettled = status.st_ctime > before or entry.name.lower().endswith(_UNFINISHED)
     if stat.S_ISREG(status.st_mode) and unsettled:
         found.left += 1
-        found.unsettled.append(printable(relative)[:_MAX_PATH])
+        found.unsettled.append(printable(relative)[:MAX_PATH])
         return
     found.drops.append((path, _drop(relative, rows.get(relative, {}), found)))
 
@@ -292,7 +297,7 @@ def _is_time(text: str) -> bool:
     return True
 
 
-def _of_row(inbox: Path, table: Path, path: str) -> str:
+def path_of_row(inbox: Path, table: Path, path: str) -> str:
     """The path relative to the inbox that a row of `table` speaks of."""
     return os.path.relpath(table.parent / path.strip(), inbox)
 
@@ -301,17 +306,20 @@ def _read_table(inbox: Path, path: Path, table: Path, status: os.stat_result, fo
     """The rows of a labels.csv by path relative to the inbox, without empty cells; `table` is as in `_spend_rows`."""
     shown = printable(str(path.relative_to(inbox)))
     if status.st_size > _MAX_CSV_BYTES:
-        found.notices.append(f"{shown} is larger than {_MAX_CSV_BYTES >> 20} MB and was not read.")
+        found.notices.append(
+            f"{shown} is larger than {_MAX_CSV_BYTES >> 20} MB and was not read: split it, into one in each folder."
+        )
         return {}
     try:
         reader = csv.DictReader(io.StringIO(drop_folder.read_text(table)))
         if "path" not in (reader.fieldnames or ()):
             found.notices.append(f"{shown} has no column 'path': its first line must name path,label,source_group,…")
             return {}
-        rows = {_of_row(inbox, path, row["path"]): row for row in _rows(reader) if row.get("path")}
+        rows = {path_of_row(inbox, path, row["path"]): row for row in _rows(reader) if row.get("path")}
         found.tables.append((path, status))
         due = {name: row for name, row in rows.items() if printable(name) not in found.spent}
-        found.unmet |= dict.fromkeys(due)
+        of = str(path.relative_to(inbox))
+        found.unmet |= {name: Row(of, row.get("label")) for name, row in due.items()}
         return due
     except OSError as error:
         found.left += 1
@@ -325,4 +333,4 @@ def _read_table(inbox: Path, path: Path, table: Path, status: os.stat_result, fo
 def _rows(reader: csv.DictReader[str]) -> Iterator[dict[str, str]]:
     for row in reader:
         cells = {key: value.strip() for key, value in row.items() if isinstance(key, str) and isinstance(value, str)}
-        yield {key: printable(value)[:_MAX_PATH] if key != "path" else value for key, value in cells.items() if value}
+        yield {key: printable(value)[:MAX_PATH] if key != "path" else value for key, value in cells.items() if value}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 import stat
@@ -19,12 +20,14 @@ from violence_ops.files import sync_folder
 from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord, Label
-from violence_ops.stages import batches, claims, inbox, intake, labels_file, quarantine, tombstones
+from violence_ops.stages import batches, claims, inbox, intake, labels_file, late_rows, quarantine, tombstones
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.claims import Claim
 from violence_ops.stages.index import open_catalog
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -117,25 +120,44 @@ def _take_and_sort(
 ) -> bool:
     """Make one batch of at most `ingest.max_clips`; returns whether there is more to take. `settled` are the labels.csv files that
     this run wrote: they are complete, however young."""
+    failures: list[OSError] = []
     with claims.held(workspace, night.isoformat(), catalog) as (own, abandoned):
-        is_more = _take(workspace, params, own, abandoned, result, settled)
+        is_more = _take(workspace, params, own, abandoned, catalog, result, settled)
         for claim in (*abandoned, own):
-            decision = claim.decision()
-            if decision is None:
-                decision = intake.decide(workspace, params, claim, catalog, progress)
-                claim.decide(decision)
-            if kept := _carry_out(workspace, catalog, claim, decision, result):
-                _keep(claim, kept)
-            else:
-                claim.release(workspace)
+            try:
+                _finish(workspace, params, claim, catalog, result, progress)
+            except OSError as error:  # such as a full disk: the claim waits for the next run, and the others need not
+                failures.append(error)
+    if failures:
+        raise failures[0]
     return is_more
+
+
+def _finish(
+    workspace: Workspace,
+    params: Params,
+    claim: Claim,
+    catalog: Catalog,
+    result: IngestResult,
+    progress: Progress | None,
+) -> None:
+    """Decide about the files of a claim, unless that was done, and put each where it belongs."""
+    decision = claim.decision()
+    if decision is None:
+        decision = intake.decide(workspace, params, claim, catalog, progress)
+        claim.decide(decision)
+    if kept := _carry_out(workspace, catalog, claim, decision, result):
+        _keep(claim, kept)
+    else:
+        claim.release(workspace)
 
 
 def _foreseen(workspace: Workspace, params: Params, progress: Progress | None) -> IngestResult:
     scan = inbox.scan(workspace.inbox, params.ingest.settle_s)
     with open_catalog(workspace) as catalog:
         found = intake.foresee(workspace, params, scan.drops, catalog, progress)
-    notices = scan.notices + found.notices
+        late = late_rows.notices(workspace.inbox, scan.unmet, catalog)
+        notices = [*scan.notices, *late, *found.notices]
     if found.duplicates:
         notices.append(f"Duplicates, of clips that are known or of each other: {inbox.some(found.duplicates)}.")
     return IngestResult(
@@ -149,9 +171,14 @@ def _foreseen(workspace: Workspace, params: Params, progress: Progress | None) -
 
 
 def shards(workspace: Workspace, params: Params, batch_id: str) -> list[list[str]]:
-    """The clip_ids of a batch in pieces of `ingest.shard_size`, in order; none if the batch is sealed."""
+    """The clip_ids of a batch in pieces of `ingest.shard_size`, in order; none if the batch is sealed. One that cannot be read is a
+    piece without clips, so that its own tasks fail, and no other batch's."""
     batch = workspace.batch(batch_id)
-    clip_ids = [] if batch.is_sealed else [clip.clip_id for clip in batches.read_manifest(batch).clips]
+    try:
+        clip_ids = [] if batch.is_sealed else [clip.clip_id for clip in batches.read_manifest(batch).clips]
+    except WorkspaceError as error:
+        _log.warning("Batch %s cannot be worked on: %s", batch_id, error)
+        return [[]]
     size = params.ingest.shard_size
     return [clip_ids[start : start + size] for start in range(0, len(clip_ids), size)]
 
@@ -161,6 +188,7 @@ def _take(
     params: Params,
     own: Claim,
     abandoned: Iterable[Claim],
+    catalog: Catalog,
     result: IngestResult,
     settled: set[inbox.Version],
 ) -> bool:
@@ -179,7 +207,7 @@ def _take(
         settled |= inbox.spend(workspace.inbox, scan, [drop.source_path for drop in own.drops.values()])
         inbox.remove_empty_again(workspace.inbox)
     result.left = scan.left + len(closed)
-    result.notices += scan.notices
+    result.notices += [*scan.notices, *late_rows.notices(workspace.inbox, scan.unmet, catalog)]
     for folder, count in Counter(os.path.relpath(path.parent, workspace.root) for path in closed).items():
         result.notices.append(
             f"{inbox.printable(folder)} keeps {count} of its files: give the pipeline's user the right to read them and to change "
@@ -200,10 +228,12 @@ def _carry_out(
     kept = []
     lying = set(os.listdir(claim.folder / "files")) if decision["refused"] else set()
     for item in decision["refused"]:
-        if str(item["number"]) not in lying:  # it had to stay, and somebody took it away by hand
-            continue
         clip = ClipRecord.from_dict(item["clip"])
-        if notice := _refuse(workspace, claim, item["number"], clip, item["message"]):
+        is_here = str(item["number"]) in lying
+        if not is_here and not quarantine.read(workspace.quarantined(clip.clip_id)):
+            # it had to stay, and somebody took it away by hand
+            continue
+        if is_here and (notice := _refuse(workspace, claim, item["number"], clip, item["message"])):
             kept.append(item)
             result.notices.append(notice)
             continue

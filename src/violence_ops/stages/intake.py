@@ -48,7 +48,7 @@ def decide(
     """Look at every file of the claim, and claim in the catalog those that may become clips; returns what `Claim.decide` keeps."""
     seen: list[_Seen] = []
     for number, _ in sorted(claim.drops.items(), key=lambda item: (item[1].source_path, item[0])):
-        seen.append((number, *look_at(claim, number, own=True)))
+        seen.append((number, *look_at(claim, number, params.validation.max_size_mb, own=True)))
         if progress:
             progress("read", len(seen), len(claim.drops))
     refused, same_bytes, notices = _sorted(workspace, params, catalog, seen)
@@ -86,7 +86,7 @@ def foresee(
                 if not os.access(folder, os.W_OK) or cannot_be_had(here):
                     closed += 1
                 else:
-                    seen.append((number, *_foreseen(here, drop, number)))
+                    seen.append((number, *_foreseen(here, drop, number, params.validation.max_size_mb)))
         except (FileNotFoundError, drop_folder.NoFile):  # taken away, or exchanged, meanwhile
             continue
         except PermissionError:  # of the folder
@@ -102,10 +102,10 @@ def foresee(
     )
 
 
-def _foreseen(here: Path, drop: inbox.Drop, number: int) -> tuple[ClipRecord, str | None]:
+def _foreseen(here: Path, drop: inbox.Drop, number: int, max_size_mb: float) -> tuple[ClipRecord, str | None]:
     """What `look_at` would say of a file of the inbox."""
     try:
-        return _seen(here, drop, drop_folder.sha256)
+        return _too_large(here, drop, max_size_mb, str(number)) or _seen(here, drop, drop_folder.sha256)
     except (FileNotFoundError, drop_folder.NoFile):
         raise
     except OSError as error:
@@ -184,20 +184,37 @@ def _without_label(catalog: Catalog, same_bytes: dict[str, list[tuple[int, ClipR
     ]
 
 
-def look_at(claim: Claim, number: int, *, own: bool = False) -> tuple[ClipRecord, str | None]:
-    """The record of one claimed file, and why it cannot be a clip, if so. With `own` it is made ours alone first.
+def look_at(claim: Claim, number: int, max_size_mb: float, *, own: bool = False) -> tuple[ClipRecord, str | None]:
+    """The record of one claimed file, and why it cannot be a clip, if so. With `own` it is made ours alone first. One of more than
+    `max_size_mb` MB is neither read nor copied, so that it can take neither the night nor the disk.
 
-    Raises FileNotFoundError if it is gone, OSError for what is no fault of the file.
+    Raises FileNotFoundError if it is gone, OSError for what is no fault of the file, naming it.
     """
-    drop = claim.drops[number]
+    drop, path, place = claim.drops[number], claim.file(number), f"{claim.name}/{number}"
     try:
+        if refusal := _too_large(path, drop, max_size_mb, place):
+            return refusal
         if own:
             replace(claim, drops={number: drop}).make_own()
-        return _seen(claim.file(number), drop, sha256_file)
+        return _seen(path, drop, sha256_file)
     except OSError as error:
-        if isinstance(error, FileNotFoundError) or error.errno in OURS:
+        if isinstance(error, FileNotFoundError):
             raise
-        return _unread(drop, error, f"{claim.name}/{number}")
+        if error.errno in OURS:
+            raise OSError(error.errno, error.strerror, f"{drop.source_path} (taken to {path})") from error
+        return _unread(drop, error, place)
+
+
+def _too_large(path: Path, drop: inbox.Drop, max_size_mb: float, place: str) -> tuple[ClipRecord, str] | None:
+    """What `look_at` says of a file that is too large to be read; None of any other."""
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode) or status.st_size <= max_size_mb * 2**20:
+        return None
+    sentence = (
+        f"{drop.source_path} has {status.st_size / 2**20:.1f} MB and was not read; validation.max_size_mb allows {max_size_mb:g}: raise "
+        "that, then drop it again, from where it came from or from the quarantine."
+    )
+    return _record(drop, _unknown_sha256(drop, place), status.st_size, "too_large"), sentence
 
 
 def _unread(drop: inbox.Drop, error: OSError, place: str) -> tuple[ClipRecord, str]:
@@ -209,9 +226,12 @@ def _unread(drop: inbox.Drop, error: OSError, place: str) -> tuple[ClipRecord, s
             f"{drop.source_path} cannot be read ({error.strerror}): look at its disk, then drop it again, from where it came from or "
             "from the quarantine."
         )
-    # its bytes are not known: were it taken for the same clip as another, only the first would be kept
-    sha256 = hashlib.sha256(f"{drop.source_path}\0{place}".encode()).hexdigest()
-    return _record(drop, sha256, 0, "unreadable"), sentence
+    return _record(drop, _unknown_sha256(drop, place), 0, "unreadable"), sentence
+
+
+def _unknown_sha256(drop: inbox.Drop, place: str) -> str:
+    """What stands for the hash of bytes that nobody has read: were the file taken for another, only the first would be kept."""
+    return hashlib.sha256(f"{drop.source_path}\0{place}".encode()).hexdigest()
 
 
 def _seen(path: Path, drop: inbox.Drop, digest: Callable[[Path], str]) -> tuple[ClipRecord, str | None]:

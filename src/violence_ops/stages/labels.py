@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -11,17 +12,19 @@ from pathlib import Path
 from typing import Any, Final
 
 from violence_ops import versioning
-from violence_ops.errors import UsageError
+from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.files import load_table
 from violence_ops.folders import check_clip_id
 from violence_ops.records import TRANSIENT, Label
 from violence_ops.stages import batches, clip_names, quarantine
-from violence_ops.stages.inbox import printable
+from violence_ops.stages.inbox import path_of_row, printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels_file import LabelSource, checked_label, in_force, record
 from violence_ops.stages.who import named
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
+
+_log = logging.getLogger(__name__)
 
 _Line = tuple[int, dict[str, str | None]]
 """A line of a CSV: its number, and its cells by column."""
@@ -67,10 +70,13 @@ def import_file(workspace: Workspace, path: Path, by: str | None = None) -> Labe
     """Take labels from a CSV with the columns label and clip_id (or at least 4 of its first digits) or path (as it was in the inbox).
 
     All of it, but for clips that were refused for their bytes, or, if a line is wrong, two contradict each other or nobody is named
-    (UsageError), nothing.
+    (UsageError), nothing. Of a labels.csv in the inbox, only the lines that came too late count: those with a label, of a clip that was
+    taken before.
     """
     by = named(by)
     lines = _read(path)
+    if path.resolve().is_relative_to(workspace.inbox.resolve()):
+        lines = _late(workspace, path.resolve(), lines)
     ids = _clip_ids(workspace, path, lines)
     wanted: dict[str, Label] = {}
     first: dict[str, int] = {}
@@ -104,6 +110,24 @@ def _read(path: Path) -> list[_Line]:
     return lines
 
 
+def _late(workspace: Workspace, path: Path, lines: list[_Line]) -> list[_Line]:
+    """The lines of a labels.csv in the inbox that are about clips that were taken without them, as if it lay in the inbox itself."""
+    inbox = workspace.inbox.resolve()
+    named = [(number, row, printable(path_of_row(inbox, path, row.get("path") or ""))) for number, row in lines]
+    with open_catalog(workspace) as catalog:
+        taken = catalog.find_paths(shown for *_, shown in named)
+    late: list[_Line] = [
+        (number, {"path": shown, "label": row["label"]})
+        for number, row, shown in named
+        if shown in taken and (row["label"] or "").strip()
+    ]
+    if not late:
+        raise UsageError(
+            f"{path} names no clip with a label that was taken before: what it says of files to come counts when they are taken."
+        )
+    return late
+
+
 def _clip_ids(workspace: Workspace, path: Path, lines: list[_Line]) -> list[str]:
     """The clip that each line of a CSV speaks of. Raises UsageError, naming the line, if there is none, or several."""
     names = [(row.get("clip_id") or "").strip() for _, row in lines]
@@ -133,13 +157,18 @@ def effective_labels(workspace: Workspace) -> dict[str, tuple[Label, LabelSource
     """Every labelled clip of the sealed and open batches: clip_id to label and where it came from.
 
     The source is `inbox` (folder or labels.csv at arrival), or `label` or `review` (a person said so later); data/labels.csv wins.
+    An open batch that cannot be read is logged and left out: its own stages fail.
     """
     known: dict[str, tuple[Label, LabelSource]] = {}
     for batch in workspace.sealed_batches():
         table = load_table(batch.table("clips"), columns=["clip_id", "label"])
         known |= {row["clip_id"]: (row["label"], "inbox") for row in table.to_pylist() if row["label"]}
     for batch_id in batches.open_batch_ids(workspace):
-        clips = batches.read_manifest(workspace.batch(batch_id)).clips
+        try:
+            clips = batches.read_manifest(workspace.batch(batch_id)).clips
+        except WorkspaceError as error:
+            _log.warning("Labels that came with batch %s are not counted: %s", batch_id, error)
+            continue
         known |= {clip.clip_id: (clip.label, "inbox") for clip in clips if clip.label}
     return known | {clip_id: (row.label, row.source) for clip_id, row in in_force(workspace).items()}
 

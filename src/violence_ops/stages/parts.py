@@ -3,6 +3,7 @@ a clip, and finding one again."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final
@@ -19,26 +20,41 @@ from violence_ops.stages.index import open_catalog
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
+_log = logging.getLogger(__name__)
+
 STAGES: Final = {"validate": "clips", "extract-poses": "poses", "annotate": "tracks", "score": "predictions"}
 """The stages that work clip by clip, in order, and the table that each makes."""
 
 
-def record_progress(workspace: Workspace, *stages: str) -> None:
-    """Write `data/progress/<stage>.json`: of every open batch, how many clips have the stage's table, and a digest of them.
+def record_progress(workspace: Workspace, *stages: str, batch_id: str | None = None) -> None:
+    """Write `data/progress/<stage>.json`: of every open batch, how many clips have the stage's table, and a digest of them. With
+    `batch_id` only that one is looked at, and of the others stays what was recorded.
 
     The same batches give the same bytes, whatever shards did the work; without an open batch the files stay as they are. It looks
-    at all clips, so a shard leaves it to `seal`.
+    at all clips, so a shard leaves it to `seal`. A batch that cannot be read is logged and left out: its own stages fail.
     """
     with workspace.lock("progress"):
-        content: dict[str, dict[str, Any]] = {stage: {} for stage in stages}
-        for batch_id in batches.open_batch_ids(workspace):
-            batch = workspace.batch(batch_id)
-            clips = batches.accepted_clips(batch)
-            for stage in stages:
-                content[stage][batch_id] = _progress_of(batch, clips, STAGES[stage])
-        for stage, found in content.items():
-            if found or not workspace.read_progress(stage):
-                workspace.write_progress(stage, found)
+        opened = batches.open_batch_ids(workspace)
+        seen = {
+            one: found for one in opened if batch_id in (None, one) and (found := _progress(workspace, one, stages))
+        }
+        for stage in stages:
+            before = workspace.read_progress(stage)
+            kept = {one: before[one] for one in opened if batch_id not in (None, one) and one in before}
+            content = kept | {one: found[stage] for one, found in seen.items()}
+            if content or not before:
+                workspace.write_progress(stage, content)
+
+
+def _progress(workspace: Workspace, batch_id: str, stages: Iterable[str]) -> dict[str, Any]:
+    """What `record_progress` says of one batch, by stage; nothing if it cannot be read."""
+    batch = workspace.batch(batch_id)
+    try:
+        clips = batches.accepted_clips(batch)
+    except WorkspaceError as error:
+        _log.warning("The progress of batch %s is not recorded: %s", batch_id, error)
+        return {}
+    return {stage: _progress_of(batch, clips, STAGES[stage]) for stage in stages}
 
 
 def _progress_of(batch: Batch, clips: list[ClipRecord], table: str) -> dict[str, Any]:

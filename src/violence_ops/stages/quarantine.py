@@ -45,7 +45,8 @@ def put(
     suffix: str = "",
     facts: dict[str, Any] | None = None,
 ) -> None:
-    """Keep `original` (hard-linked; the caller removes its own name afterwards) and write `reason.json`. Can be repeated.
+    """Keep `original` (hard-linked; the caller removes its own name afterwards) and write `reason.json`. Can be repeated. Of another
+    user's file the system may allow no link (fs.protected_hardlinks): it is moved then.
 
     `clip.reason` is the code. A duplicate has no `original`: its bytes are kept where the first one is. Seen again, a file
     adds an occurrence; a reason found in the bytes wins over `duplicate`.
@@ -56,11 +57,8 @@ def put(
         folder.mkdir(parents=True, exist_ok=True)
         for left_by_a_kill in folder.glob(".reason.json.*.tmp"):
             left_by_a_kill.unlink()
-        name = known.get("original")
-        if original is not None and name is None:
-            name = f"original{suffix}"
-            if not (folder / name).exists():
-                os.link(original, folder / name, follow_symlinks=False)
+        name = known.get("original") or (f"original{suffix}" if original else None)
+        is_kept = original is None or (folder / str(name)).exists() or _is_linked(original, folder / str(name))
         content = {
             "clip_id": clip.clip_id, "reason": clip.reason, "message": message, "source_path": clip.source_path,
             "sha256": clip.sha256, "size_bytes": clip.size_bytes, "night": night, "batch_id": clip.batch_id or None,
@@ -74,6 +72,17 @@ def put(
         if occurrence not in occurrences:
             occurrences = [*occurrences, occurrence]
         write_json(folder / "reason.json", content | {"original": name, "occurrences": occurrences})
+        if original is not None and not is_kept:  # last: from here on the caller's name is gone
+            original.rename(folder / str(name))
+
+
+def _is_linked(original: Path, target: Path) -> bool:
+    """Give a file a second name; False if the system does not allow it."""
+    try:
+        os.link(original, target, follow_symlinks=False)
+    except PermissionError:
+        return False
+    return True
 
 
 def release(workspace: Workspace, clip_id: str) -> None:

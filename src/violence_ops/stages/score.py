@@ -93,7 +93,7 @@ def run(
                     progress("score", done, len(due))
         drawn += _draw(workspace, params, batch, clips, progress)
     if clip_ids is None:
-        record_progress(workspace, "score")
+        record_progress(workspace, "score", batch_id=batch_id)
     return ScoreResult(champion, scored, skipped, fights, drawn)
 
 

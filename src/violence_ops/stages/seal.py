@@ -68,7 +68,7 @@ def run(
     )
     rows: Counter[str] = Counter()
     clips = 0
-    _record_shards(workspace)
+    _record_shards(workspace, batch_id)
     for batch in chosen:
         with batches.locked(workspace, batch):
             if not batch.is_sealed:
@@ -126,10 +126,10 @@ def _announce(workspace: Workspace, batch: Batch) -> None:
         catalog.seal_batch(batch.batch_id)
 
 
-def _record_shards(workspace: Workspace) -> None:
+def _record_shards(workspace: Workspace, batch_id: str | None) -> None:
     """Record what the shards of the stages before have done; in `dvc repro` each stage, and DVC, has done so itself."""
     if batches.open_batch_ids(workspace) and not versioning.inside_repro(workspace):
-        record_progress(workspace, *STAGES)
+        record_progress(workspace, *STAGES, batch_id=batch_id)
 
 
 def _record_night(workspace: Workspace, params: Params, sealed: Batch | None) -> None:

@@ -56,7 +56,7 @@ def run(
         for batch in chosen:
             judged += _validate_batch(workspace, params, batch, clip_ids, catalog, sandbox, progress)
     if clip_ids is None:
-        record_progress(workspace, "validate")
+        record_progress(workspace, "validate", batch_id=batch_id)
     reasons = Counter(clip.reason or "" for clip in judged if clip.status == "quarantined")
     return ValidateResult(sum(clip.status == "accepted" for clip in judged), dict(sorted(reasons.items())))
 
