@@ -97,12 +97,12 @@ def _has_lost_its_list(batch: Batch) -> bool:
 def _to_inbox(workspace: Workspace, batch: Batch, aside: Path) -> RepairResult:
     """The batch goes aside first, as the same clips on the same night are the same batch again; and the catalog lets its clips go
     before they lie in the inbox, as they would be duplicates there."""
-    clips: dict[str, bool] = {}
     moved = replace(batch, open=aside)
-    with Catalog(
-        workspace.catalog_url
-    ) as catalog:  # not `open_catalog`: one that is lost could not be made with this batch
-        if not aside.exists():
+    # not `open_catalog`: one that is lost could not be made with this batch
+    with Catalog(workspace.catalog_url) as catalog:
+        if aside.exists():  # a run before this one was killed
+            clips = dict.fromkeys(_originals(moved), True)
+        else:
             clips = _write_table(batch, catalog)
             aside.parent.mkdir(parents=True, exist_ok=True)
             batch.open.rename(aside)
@@ -115,10 +115,16 @@ def _to_inbox(workspace: Workspace, batch: Batch, aside: Path) -> RepairResult:
     return RepairResult(batch.batch_id, tuple(clips), tuple(name for name, is_known in clips.items() if not is_known))
 
 
+def _originals(batch: Batch) -> dict[str, Path]:
+    """The original videos by clip_id."""
+    paths = sorted(batch.videos.iterdir()) if batch.videos.is_dir() else []
+    return {path.stem: path for path in paths if path.name != LABELS_FILE}
+
+
 def _write_table(batch: Batch, catalog: Catalog) -> dict[str, bool]:
     """Say in a labels.csv beside the originals what they came with; returns the clips and whether anything is known of them."""
     batch.videos.mkdir(exist_ok=True)
-    paths = {path.stem: path for path in sorted(batch.videos.iterdir()) if path.name != LABELS_FILE}
+    paths = _originals(batch)
     indexed = catalog.find(paths)
     known = {name: _known(batch, name, indexed.get(name)) for name in paths}
     out = io.StringIO()
