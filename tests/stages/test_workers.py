@@ -120,6 +120,24 @@ def test_a_container_s_limits_are_kept_to(tmp_path):
     assert free_memory(tmp_path) > 0
 
 
+def test_files_that_a_container_has_read_take_no_memory_from_further_processes(tmp_path, monkeypatch):
+    memory = type("Memory", (), {"available": 64 << 30})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    (tmp_path / "memory.max").write_text(f"{8 << 30}\n")
+    (tmp_path / "memory.current").write_text(f"{7 << 30}\n")
+    stat = {
+        "anon": 1 << 30,
+        "file": 5 << 30,
+        "inactive_file": 3 << 30,
+        "active_file": 1 << 30,
+        "slab_reclaimable": 1 << 30,
+    }
+    (tmp_path / "memory.stat").write_text("".join(f"{name} {size}\n" for name, size in stat.items()))
+    assert free_memory(tmp_path) == 6 << 30
+    (tmp_path / "memory.stat").write_text(f"anon {7 << 30}\n")
+    assert free_memory(tmp_path) == 1 << 30
+
+
 def test_processors_that_others_use_are_not_free():
     processors = len(os.sched_getaffinity(0))
     busy = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * processors)]
