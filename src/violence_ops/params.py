@@ -5,6 +5,7 @@ Unknown keys, wrong types and values out of range are refused with the key's pat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -52,8 +53,9 @@ class ValidationParams(_Section):
     require_label: bool
 
     def allowance_s(self, promised_s: float) -> float:
-        """How long the check of a clip may take whose header promises this many seconds."""
-        return self.timeout_s + self.seconds_per_video_second * min(promised_s, self.max_duration_s)
+        """How long the check of a clip may take whose header promises this many seconds; 0: it promises nothing, and any length
+        is possible."""
+        return self.timeout_s + self.seconds_per_video_second * min(promised_s or math.inf, self.max_duration_s)
 
 
 class PoseParams(_Section):
