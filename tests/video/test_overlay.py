@@ -1,3 +1,5 @@
+import dataclasses
+
 import av
 import numpy as np
 import pytest
@@ -128,6 +130,22 @@ def test_the_video_has_every_frame_and_the_codec_is_reported(tmp_path, suffix):
     assert shapes == [(overlay.size[1], overlay.size[0], 3)] * FRAMES == [shapes[0]] * count
     with av.open(str(path)) as video:
         assert video.streams.video[0].average_rate == 10
+
+
+@pytest.mark.parametrize(
+    ("clip", "shown"),
+    [((3840, 2160), (1920, 1080)), ((2160, 3840), (1080, 1920)), ((2592, 1944), (1440, 1080)), ((1920, 1080), (1920, 1080))],
+)  # fmt: skip
+def test_a_clip_larger_than_1080p_is_drawn_at_that_size(tmp_path, clip, shown):
+    people = dataclasses.replace(tracks(), width=clip[0], height=clip[1])
+    people.keypoints[:] *= clip[1] / HEIGHT
+    people.bboxes[:] *= clip[1] / HEIGHT
+    path, overlay = tmp_path / "overlay.mp4", Overlay(people)
+    write((np.full((clip[1], clip[0], 3), 90, np.uint8) for _ in range(2)), path, overlay)
+    picture = next(iter(decode.frames(path)))
+    assert (picture.shape[1], picture.shape[0] - overlay.strip) == shown
+    label = (picture[..., 2] > 180) & (picture[..., 1] > 160) & (picture[..., 0] < 130)
+    assert label[: round(0.6 * shown[1])].sum() > 20
 
 
 def test_the_marks_are_in_the_video_that_is_read_back(tmp_path):

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from violence_ops.errors import UsageError, UserError
 from violence_ops.folders import Batch
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from violence_ops.video.overlay import Judgement
+
+_USUAL_FPS: Final = 30.0
+_USUAL_PIXELS: Final = 1920 * 1080
+"""What `annotation.seconds_per_video_second` is meant for, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,14 +96,23 @@ def _limits(workspace: Workspace, params: Params, clip_ids: Iterable[str]) -> di
         for batch_id, members in by_batch.items()
         for clip in batches.accepted_clips(workspace.batch(batch_id), members)
     }
-    durations = {clip_id: clips[clip_id].duration_s if clip_id in clips else None for clip_id in wanted}
-    return {clip_id: params.annotation.allowance_s(duration) for clip_id, duration in durations.items()}
+    seconds = {clip_id: _usual_seconds(clips[clip_id]) if clip_id in clips else 0.0 for clip_id in wanted}
+    return {clip_id: params.annotation.allowance_s(each) for clip_id, each in seconds.items()}
+
+
+def _usual_seconds(clip: ClipRecord) -> float:
+    """How many seconds of the largest usual video take as long to draw as this clip: every frame of it is decoded."""
+    rate, pixels = (clip.fps or 0.0) / _USUAL_FPS, (clip.width or 0) * (clip.height or 0) / _USUAL_PIXELS
+    return (clip.duration_s or 0.0) * max(1.0, rate) * max(1.0, pixels)
 
 
 def _failure(outcome: workers.Outcome, limit_s: float) -> str | None:
     """Why there is no overlay; None if there is."""
     if outcome.failure == "timeout":
-        return f"Drawing clip {outcome.item} took longer than annotation.timeout_s allows it ({limit_s:g} s): raise it."
+        return (
+            f"Drawing clip {outcome.item} took longer than annotation.timeout_s and annotation.seconds_per_video_second allow it "
+            f"({limit_s:g} s): raise the latter for a long clip, the former for a short one."
+        )
     if outcome.failure:
         return f"The process that drew clip {outcome.item} was killed twice, most likely for lack of memory: free some."
     return (outcome.value or {}).get("error")

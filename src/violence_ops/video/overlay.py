@@ -30,6 +30,8 @@ _ALARM: Final = 0.8
 """A Fight that is surer than this turns the frame red."""
 _CANVAS: Final = (1280, 720)
 """Small pictures are enlarged as far as they fit into this, so that the words can be read."""
+_LARGEST: Final = (1920, 1080)
+"""Larger ones are reduced to these sides, the long and the short one: a 4K frame takes four times as long to draw and encode."""
 
 
 Plate = tuple[int, int, int, int]
@@ -65,13 +67,15 @@ class Regions:
 class Overlay:
     """Draws one frame after the other. Holds the tracks of the clip, never its frames.
 
-    `size` is width and height of the pictures it makes: the frame, enlarged if it is small, above a strip with the verdicts.
+    `size` is width and height of the pictures it makes: the frame, enlarged if it is small and reduced if it is larger than 1080p,
+    above a strip with the verdicts.
     """
 
     def __init__(self, tracks: ClipTracks, judgement: Judgement | None = None, regions: Regions | None = None) -> None:
         self.tracks, self.judgement, self.regions = tracks, judgement, regions
         width, height = max(tracks.width, 1), max(tracks.height, 1)
-        self.scale = float(np.clip(min(_CANVAS[0] / width, _CANVAS[1] / height), 1.0, 4.0))
+        enlarged = float(np.clip(min(_CANVAS[0] / width, _CANVAS[1] / height), 1.0, 4.0))
+        self.scale = min(enlarged, _LARGEST[0] / max(width, height), _LARGEST[1] / min(width, height))
         self.width, self.height = (round(side * self.scale / 2) * 2 for side in (width, height))
         self.unit = max(1, round(min(self.width, self.height) / 360))
         self.font = max(12, round(self.height / 42))
@@ -84,7 +88,8 @@ class Overlay:
         """Frame `index` of the clip, `(H, W, 3)` uint8 BGR, with everything on it, as a new picture of `size`."""
         canvas = np.full((self.size[1], self.size[0], 3), _PANEL, np.uint8)
         picture = canvas[: self.height]
-        picture[:] = cv2.resize(frame, (self.width, self.height), interpolation=cv2.INTER_CUBIC)
+        smooth = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_CUBIC
+        picture[:] = cv2.resize(frame, (self.width, self.height), interpolation=smooth)
         if self.regions:
             self._draw_regions(picture, self.regions)
         self._draw_people(picture, index)
