@@ -6,7 +6,7 @@ import pytest
 
 from violence_ops.records import JOINTS, ClipPoses, ClipTracks
 from violence_ops.video import decode
-from violence_ops.video.drawing import RED, YELLOW
+from violence_ops.video.drawing import BLACK, RED, YELLOW, text_size
 from violence_ops.video.explanation import best_frame
 from violence_ops.video.overlay import Judgement, Overlay, Regions, frame_image, write
 
@@ -91,6 +91,18 @@ def test_people_are_shown_until_the_next_sampled_frame():
     assert all(seen)
     gap = Overlay(tracks(frames=(0, 2, 8, 10)))
     assert [share_of(gap.draw(GREY, index), YELLOW) > 0 for index in (3, 4, 7, 8)] == [True, False, False, True]
+
+
+@pytest.mark.parametrize("frame_count", [12, 9_000, 20_000, 72_000], ids=["1 s", "15 min", "33 min", "2 h"])
+def test_the_clock_of_a_clip_of_any_length_lies_beside_the_time_line(frame_count):
+    overlay = Overlay(dataclasses.replace(tracks(), frame_count=frame_count))
+    strip = overlay.draw(GREY, frame_count - 1)[overlay.height :].astype(int)
+    bar = np.flatnonzero((np.abs(strip - BLACK).max(axis=-1) < 3).sum(axis=0) > 0.5 * overlay.strip)
+    grey = np.flatnonzero((np.abs(strip - (150, 150, 152)).max(axis=-1) < 12).any(axis=0))
+    clock = grey[grey > overlay.width // 2]
+    words = f"{(frame_count - 1) / 10:.1f} / {frame_count / 10:.1f} s"
+    assert np.ptp(clock) == pytest.approx(text_size(words, overlay.font)[0], rel=0.08)  # all of it can be read
+    assert bar.max() < clock.min()
 
 
 def test_regions_are_drawn_only_when_asked_for():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -81,7 +82,9 @@ class Overlay:
         self.font = max(12, round(self.height / 42))
         self.strip = round(self.height * 0.11 / 2) * 2
         self.size = (self.width, self.height + self.strip)
-        self._frames = np.unique(tracks.frame)
+        self._order = np.argsort(tracks.frame, kind="stable")
+        self._frames, starts = np.unique(tracks.frame[self._order], return_index=True)
+        self._rows = [*starts.tolist(), len(self._order)]
         self._hold = int(np.diff(self._frames).min()) if len(self._frames) > 1 else 1
 
     def draw(self, frame: Frame, index: int) -> Frame:
@@ -119,7 +122,7 @@ class Overlay:
         place = int(np.searchsorted(self._frames, index, side="right")) - 1
         if place < 0 or index - self._frames[place] >= self._hold:
             return np.zeros(0, np.intp)
-        rows = np.flatnonzero(self.tracks.frame == self._frames[place])
+        rows = self._order[self._rows[place] : self._rows[place + 1]]
         rank = self.tracks.rank[rows]
         return rows[np.lexsort((self.tracks.track_id[rows], -np.where(rank > 0, rank, 1 << 20)))]
 
@@ -169,22 +172,38 @@ class Overlay:
         drawing.text(picture, words, (low[0] + size, height + size), size, WHITE, bold=True)
 
     def _draw_strip(self, strip: Frame, index: int) -> None:
-        """Verdict on the left, the windows over time in the middle, the clock on the right."""
-        pad, middle = self.font, self.strip // 2
-        fps = self.tracks.fps or 1.0
-        clock = f"{index / fps:.1f} / {self.tracks.frame_count / fps:.1f} s"
-        clock_width, letter = drawing.text_size(clock, self.font)
-        drawing.text(strip, clock, (self.width - pad - clock_width, middle + letter // 2), self.font, GREY)
-        left, right = round(0.2 * self.width), self.width - 2 * pad - drawing.text_size("00.0 / 00.0 s", self.font)[0]
+        """Below the picture: what is the same for every frame, the clock on the right and the playhead."""
+        strip[:] = self._time_line
+        tracks, fps = self.tracks, self.tracks.fps or 1.0
+        clock = f"{index / fps:.1f} / {tracks.frame_count / fps:.1f} s"
+        width, letter = drawing.text_size(clock, self.font)
+        at = (self.width - self.font - width, self.strip // 2 + letter // 2)
+        drawing.text(strip, clock, at, self.font, GREY)
+        (left, right), (low, high) = self._bar
+        playhead = left + round((right - left) * min(index / max(tracks.frame_count - 1, 1), 1.0))
+        cv2.line(strip, (playhead, high - 3), (playhead, low + 3), WHITE, self.unit)
+
+    @cached_property
+    def _bar(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Left and right end, bottom and top of the time line, px in the strip: beside it there is room for the clip's longest clock."""
+        digits = max(2, len(f"{self.tracks.frame_count / (self.tracks.fps or 1.0):.1f}") - 2)
+        longest = f"{'0' * digits}.0 / {'0' * digits}.0 s"
+        right = self.width - 2 * self.font - drawing.text_size(longest, self.font)[0]
+        return (round(0.2 * self.width), right), (round(0.82 * self.strip), round(0.18 * self.strip))
+
+    @cached_property
+    def _time_line(self) -> Frame:
+        """The strip without clock and playhead: the verdict on the left, the windows over time beside it. Drawn once, as it costs
+        a look at every window for each of its columns."""
+        strip = np.full((self.strip, self.width, 3), _PANEL, np.uint8)
         words, colour = _verdict(self.judgement)
-        drawing.text(strip, words, (pad, middle + letter // 2), self.font, colour, bold=True)
-        low, high = round(0.82 * self.strip), round(0.18 * self.strip)
-        frames = max(self.tracks.frame_count, 1)
+        letter = drawing.text_size(words, self.font)[1]
+        drawing.text(strip, words, (self.font, self.strip // 2 + letter // 2), self.font, colour, bold=True)
+        (left, right), (low, high) = self._bar
         cv2.rectangle(strip, (left, high), (right, low), BLACK, cv2.FILLED)
         if self.judgement:
             self._draw_windows(strip, self.judgement, (left, right), (low, high))
-        playhead = left + round((right - left) * min(index / max(frames - 1, 1), 1.0))
-        cv2.line(strip, (playhead, high - 3), (playhead, low + 3), WHITE, self.unit)
+        return strip
 
     def _draw_windows(
         self, strip: Frame, judgement: Judgement, sides: tuple[int, int], levels: tuple[int, int]
