@@ -108,6 +108,14 @@ def test_no_more_processes_than_memory_has_room_for(monkeypatch):
     assert [worker_count(0, 1000, memory << 30) for memory in (1, 4, 20)] == [10, 2, 1]
 
 
+def test_a_few_long_clips_are_worked_on_at_once_and_a_few_short_ones_are_not(monkeypatch):
+    monkeypatch.setattr("violence_ops.stages.workers.free_memory", lambda: 64 << 30)
+    monkeypatch.setattr("violence_ops.stages.workers.free_processors", lambda: 16)
+    assert [worker_count(0, items, seconds=2.0 * items) for items in (1, 7, 8, 40)] == [1, 1, 2, 10]
+    assert [worker_count(0, items, seconds=3600.0 * items) for items in (1, 2, 7, 40)] == [1, 2, 7, 16]
+    assert worker_count(3, 7, seconds=7 * 3600.0) == 3
+
+
 def test_a_container_s_limits_are_kept_to(tmp_path):
     (tmp_path / "cpu.max").write_text("50000 100000\n")
     (tmp_path / "memory.max").write_text(f"{3 << 30}\n")

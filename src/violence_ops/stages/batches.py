@@ -169,6 +169,20 @@ def part_rows(batch: Batch, table: str, clip_id: str) -> int:
         return 0
 
 
+def most_rows(batch: Batch, table: str, clips: Iterable[ClipRecord]) -> int:
+    """How many rows a table has of that one of these clips of which it has most; 0 where it cannot be read."""
+    clip_ids = [clip.clip_id for clip in clips]
+    if not batch.is_sealed:
+        return max((part_rows(batch, table, clip_id) for clip_id in clip_ids), default=0)
+    try:
+        with open_table(batch.table(table)) as file:
+            rows = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+            groups = _row_groups(file)
+    except WorkspaceError:
+        return 0
+    return max((sum(rows[number] for number in groups.get(clip_id, ())) for clip_id in clip_ids), default=0)
+
+
 def read_poses(batch: Batch, clip: ClipRecord) -> ClipPoses:
     """One clip's poses."""
     return ClipPoses.from_table(read_rows(batch, "poses", clip.clip_id), clip)
