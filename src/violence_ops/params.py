@@ -34,6 +34,7 @@ class _Section(BaseModel):
 
 class IngestParams(_Section):
     shard_size: Count
+    shard_size_mb: Positive
     settle_s: Annotated[float, Field(ge=0)]
     max_clips: Count
 
