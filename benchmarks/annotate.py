@@ -77,7 +77,7 @@ def measured(folder: Path, clips: int, duration_s: float, asked: int) -> dict[st
     (batch_id,) = timed("ingest", lambda: ingest.run(workspace, params, night=NIGHT)).batch_ids
     timed("validate", lambda: (validate.run(workspace, params), validate.checkpoint(workspace, params)))
     timed("extract-poses", lambda: extract_poses.run(workspace, params))
-    processes = workers.worker_count(asked, clips)
+    processes = workers.worker_count(asked, clips, seconds=clips * duration_s)
     done = timed("annotate", lambda: annotate.run(workspace, params)).annotated
     batch = workspace.batch(batch_id)
     bounds = alone(batch, params)

@@ -5,6 +5,7 @@ Unknown keys, wrong types and values out of range are refused with the key's pat
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -33,6 +34,7 @@ class _Section(BaseModel):
 
 class IngestParams(_Section):
     shard_size: Count
+    shard_size_mb: Positive
     settle_s: Annotated[float, Field(ge=0)]
     max_clips: Count
 
@@ -52,8 +54,9 @@ class ValidationParams(_Section):
     require_label: bool
 
     def allowance_s(self, promised_s: float) -> float:
-        """How long the check of a clip may take whose header promises this many seconds."""
-        return self.timeout_s + self.seconds_per_video_second * min(promised_s, self.max_duration_s)
+        """How long the check of a clip may take whose header promises this many seconds; 0: it promises nothing, and any length
+        is possible."""
+        return self.timeout_s + self.seconds_per_video_second * min(promised_s or math.inf, self.max_duration_s)
 
 
 class PoseParams(_Section):

@@ -140,7 +140,7 @@ def test_the_longest_clip_says_how_many_processes_there_is_memory_for(workspace,
     clips = open_batch(workspace, clips=2, people=lambda number: 1 + 9 * number, frame_count=100)
     batch = workspace.batch(clips[0].batch_id)
     room = []
-    monkeypatch.setattr(workers, "worker_count", lambda asked, items, memory=0: room.append(memory) or 1)
+    monkeypatch.setattr(workers, "worker_count", lambda asked, items, memory=0, **_: room.append(memory) or 1)
     monkeypatch.setattr(workers, "MEMORY_PER_WORKER", 0)
     annotate.run(workspace, params)
     assert max(batches.part_rows(batch, "poses", clip.clip_id) for clip in clips) == 1000

@@ -401,6 +401,20 @@ def test_shards_cover_the_batch_once(new_workspace: Callable[..., Workspace]) ->
     ]
 
 
+def test_a_shard_of_large_files_holds_fewer_of_them(new_workspace: Callable[..., Workspace]) -> None:
+    workspace = new_workspace(**{"ingest.shard_size": 4})
+    for number, size in enumerate([300, 300, 300, 3000, 10, 10, 10, 10, 10]):
+        (workspace.inbox / f"{number}.mp4").write_bytes(number.to_bytes(1) * (size << 10))
+    (batch_id,) = take_in(workspace).batch_ids
+    sizes = {clip.clip_id: clip.size_bytes / 2**20 for clip in batches.read_manifest(workspace.batch(batch_id)).clips}
+    shards = ingest.shards(workspace, workspace.params({"ingest.shard_size_mb": 1.0}), batch_id)
+    assert [clip_id for shard in shards for clip_id in shard] == list(sizes)
+    assert all(len(shard) == 1 or sum(sizes[clip_id] for clip_id in shard) <= 1 for shard in shards)
+    assert max(map(len, shards)) <= 4
+    assert len(shards) < len(sizes)
+    assert [len(shard) for shard in ingest.shards(workspace, workspace.params(), batch_id)] == [4, 4, 1]
+
+
 def test_a_dry_run_takes_nothing_and_says_what_a_run_would_do(workspace: Workspace) -> None:
     (workspace.inbox / "known.mp4").write_bytes(b"known")
     take_in(workspace)

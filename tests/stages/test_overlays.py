@@ -9,6 +9,7 @@ from typing import Any
 
 import av
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
@@ -34,6 +35,7 @@ from violence_ops.stages import (
     score,
     synth,
     train,
+    workers,
 )
 from violence_ops.video.write import read_comment
 from violence_ops.workspace import Workspace
@@ -93,6 +95,49 @@ def test_one_that_takes_too_long_is_given_up(workspace: Workspace, params: Param
     result = overlays.run(workspace, hasty, [clips[0].clip_id])
     assert "annotation.timeout_s" in result.failed[clips[0].clip_id]
     assert not any(workspace.overlays.glob("*.mp4"))
+
+
+@pytest.mark.parametrize(
+    ("facts", "allowed_s"),
+    [
+        ({"width": 1920, "height": 1080, "fps": 30.0}, 0.003),
+        ({"width": 1920, "height": 1080, "fps": 60.0}, 0.005),
+        ({"width": 3840, "height": 2160, "fps": 60.0}, 0.017),
+    ],
+    ids=["usual", "twice the frames", "four times the pixels too"],
+)
+def test_a_clip_may_take_longer_the_more_and_the_larger_its_frames_are(
+    workspace: Workspace, open_batch: OpenBatch, facts: dict[str, Any], allowed_s: float
+) -> None:
+    (clip,) = open_batch(workspace, clips=1, **facts)  # 2 s
+    hasty = workspace.params({"annotation.timeout_s": 0.001, "annotation.seconds_per_video_second": 0.001})
+    assert f"({allowed_s:g} s)" in overlays.run(workspace, hasty, [clip.clip_id]).failed[clip.clip_id]
+
+
+@pytest.mark.parametrize("sealed", [True, False])
+def test_how_many_are_drawn_at_once_depends_on_how_long_they_are_and_on_the_people_in_them(
+    workspace: Workspace,
+    params: Params,
+    seal_tracks: Callable[..., list[ClipRecord]],
+    open_batch: OpenBatch,
+    monkeypatch: pytest.MonkeyPatch,
+    sealed: bool,
+) -> None:
+    asked: list[tuple[int, int, float]] = []
+    monkeypatch.setattr(
+        workers, "worker_count", lambda _, items, memory, *, seconds: asked.append((items, memory, seconds)) or 1
+    )
+    monkeypatch.setattr(workers, "MEMORY_PER_WORKER", 0)
+    clips = seal_tracks(workspace, clips=3) if sealed else annotated(workspace, params, open_batch)
+    batch = workspace.batch(clips[0].batch_id)
+    if sealed:
+        tracks = batch.table("tracks")
+        pq.write_table(pq.read_table(tracks), tracks, row_group_size=72)  # a clip each, as `seal` does
+    overlays.run(workspace, params, [clip.clip_id for clip in clips])
+    ((items, memory, seconds),) = asked[-1:]
+    rows = max(len(batches.read_tracks(batch, clip)) for clip in clips)
+    assert (items, seconds) == (3, pytest.approx(sum(clip.duration_s or 0 for clip in clips)))
+    assert memory == (512 << 20) + 1280 * rows > 512 << 20
 
 
 def judged(batch: Batch, clip: ClipRecord, verdict: str) -> None:

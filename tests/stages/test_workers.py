@@ -108,6 +108,14 @@ def test_no_more_processes_than_memory_has_room_for(monkeypatch):
     assert [worker_count(0, 1000, memory << 30) for memory in (1, 4, 20)] == [10, 2, 1]
 
 
+def test_a_few_long_clips_are_worked_on_at_once_and_a_few_short_ones_are_not(monkeypatch):
+    monkeypatch.setattr("violence_ops.stages.workers.free_memory", lambda: 64 << 30)
+    monkeypatch.setattr("violence_ops.stages.workers.free_processors", lambda: 16)
+    assert [worker_count(0, items, seconds=2.0 * items) for items in (1, 7, 8, 40)] == [1, 1, 2, 10]
+    assert [worker_count(0, items, seconds=3600.0 * items) for items in (1, 2, 7, 40)] == [1, 2, 7, 16]
+    assert worker_count(3, 7, seconds=7 * 3600.0) == 3
+
+
 def test_a_container_s_limits_are_kept_to(tmp_path):
     (tmp_path / "cpu.max").write_text("50000 100000\n")
     (tmp_path / "memory.max").write_text(f"{3 << 30}\n")
@@ -118,6 +126,24 @@ def test_a_container_s_limits_are_kept_to(tmp_path):
         (tmp_path / name).write_text("max 100000\n" if name == "cpu.max" else "max\n")
     assert 1 <= free_processors(tmp_path) <= len(os.sched_getaffinity(0))
     assert free_memory(tmp_path) > 0
+
+
+def test_files_that_a_container_has_read_take_no_memory_from_further_processes(tmp_path, monkeypatch):
+    memory = type("Memory", (), {"available": 64 << 30})
+    monkeypatch.setattr("psutil.virtual_memory", lambda: memory)
+    (tmp_path / "memory.max").write_text(f"{8 << 30}\n")
+    (tmp_path / "memory.current").write_text(f"{7 << 30}\n")
+    stat = {
+        "anon": 1 << 30,
+        "file": 5 << 30,
+        "inactive_file": 3 << 30,
+        "active_file": 1 << 30,
+        "slab_reclaimable": 1 << 30,
+    }
+    (tmp_path / "memory.stat").write_text("".join(f"{name} {size}\n" for name, size in stat.items()))
+    assert free_memory(tmp_path) == 6 << 30
+    (tmp_path / "memory.stat").write_text(f"anon {7 << 30}\n")
+    assert free_memory(tmp_path) == 1 << 30
 
 
 def test_processors_that_others_use_are_not_free():

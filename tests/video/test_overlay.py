@@ -1,10 +1,12 @@
+import dataclasses
+
 import av
 import numpy as np
 import pytest
 
 from violence_ops.records import JOINTS, ClipPoses, ClipTracks
 from violence_ops.video import decode
-from violence_ops.video.drawing import RED, YELLOW
+from violence_ops.video.drawing import BLACK, RED, YELLOW, text_size
 from violence_ops.video.explanation import best_frame
 from violence_ops.video.overlay import Judgement, Overlay, Regions, frame_image, write
 
@@ -91,6 +93,18 @@ def test_people_are_shown_until_the_next_sampled_frame():
     assert [share_of(gap.draw(GREY, index), YELLOW) > 0 for index in (3, 4, 7, 8)] == [True, False, False, True]
 
 
+@pytest.mark.parametrize("frame_count", [12, 9_000, 20_000, 72_000], ids=["1 s", "15 min", "33 min", "2 h"])
+def test_the_clock_of_a_clip_of_any_length_lies_beside_the_time_line(frame_count):
+    overlay = Overlay(dataclasses.replace(tracks(), frame_count=frame_count))
+    strip = overlay.draw(GREY, frame_count - 1)[overlay.height :].astype(int)
+    bar = np.flatnonzero((np.abs(strip - BLACK).max(axis=-1) < 3).sum(axis=0) > 0.5 * overlay.strip)
+    grey = np.flatnonzero((np.abs(strip - (150, 150, 152)).max(axis=-1) < 12).any(axis=0))
+    clock = grey[grey > overlay.width // 2]
+    words = f"{(frame_count - 1) / 10:.1f} / {frame_count / 10:.1f} s"
+    assert np.ptp(clock) == pytest.approx(text_size(words, overlay.font)[0], rel=0.08)  # all of it can be read
+    assert bar.max() < clock.min()
+
+
 def test_regions_are_drawn_only_when_asked_for():
     regions = Regions(boxes=np.array([[0.25, 0.25, 0.75, 0.75]]), names=("centre",))
     nobody = tracks(people=0)
@@ -128,6 +142,22 @@ def test_the_video_has_every_frame_and_the_codec_is_reported(tmp_path, suffix):
     assert shapes == [(overlay.size[1], overlay.size[0], 3)] * FRAMES == [shapes[0]] * count
     with av.open(str(path)) as video:
         assert video.streams.video[0].average_rate == 10
+
+
+@pytest.mark.parametrize(
+    ("clip", "shown"),
+    [((3840, 2160), (1920, 1080)), ((2160, 3840), (1080, 1920)), ((2592, 1944), (1440, 1080)), ((1920, 1080), (1920, 1080))],
+)  # fmt: skip
+def test_a_clip_larger_than_1080p_is_drawn_at_that_size(tmp_path, clip, shown):
+    people = dataclasses.replace(tracks(), width=clip[0], height=clip[1])
+    people.keypoints[:] *= clip[1] / HEIGHT
+    people.bboxes[:] *= clip[1] / HEIGHT
+    path, overlay = tmp_path / "overlay.mp4", Overlay(people)
+    write((np.full((clip[1], clip[0], 3), 90, np.uint8) for _ in range(2)), path, overlay)
+    picture = next(iter(decode.frames(path)))
+    assert (picture.shape[1], picture.shape[0] - overlay.strip) == shown
+    label = (picture[..., 2] > 180) & (picture[..., 1] > 160) & (picture[..., 0] < 130)
+    assert label[: round(0.6 * shown[1])].sum() > 20
 
 
 def test_the_marks_are_in_the_video_that_is_read_back(tmp_path):

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -231,16 +232,16 @@ def test_the_decoder_is_given_no_secret(limits: ValidationParams, monkeypatch: p
 
 
 def _slow_child(folder: Path, monkeypatch: pytest.MonkeyPatch, seconds: str) -> None:
-    """From here on, decoding frame number `n` takes this many seconds."""
+    """From here on, decoding frame number `n` takes this many seconds, also for who looks at them all."""
     (folder / "slow_child.py").write_text(
         "import time\n"
-        "from violence_ops.video import child, decode\n"
+        "from violence_ops.video import child, decode, facts\n"
         "real = decode.decoded\n"
         "def slow(*of):\n"
         "    for n, frame in enumerate(real(*of)):\n"
         f"        time.sleep({seconds})\n"
         "        yield frame\n"
-        "decode.decoded = slow\n"
+        "decode.decoded = facts.decoded = slow\n"
         "child.main()\n"
     )
     monkeypatch.setenv("PYTHONPATH", str(folder), prepend=os.pathsep)
@@ -264,4 +265,22 @@ def test_a_decoder_that_is_stuck_on_the_way_to_a_late_frame_is_killed(
     _slow_child(tmp_path, monkeypatch, "60 if n == 20 else 0.05")
     with Sandbox(limits.model_copy(update={"timeout_s": 3.0})) as sandbox, pytest.raises(Rejected) as refusal:
         list(sandbox.pictures(clip_folder / "clip0.mp4", [29], None))
+    assert refusal.value.reason == "timeout"
+
+
+def test_a_clip_whose_header_promises_nothing_may_take_as_long_as_the_longest(
+    clip_folder: Path, tmp_path: Path, limits: ValidationParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "camera.h264"
+    with av.open(str(clip_folder / "clip0.mp4")) as source, av.open(str(path), "w", format="h264") as target:
+        stream = target.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    _slow_child(tmp_path, monkeypatch, "0.15")
+    limits = limits.model_copy(update={"timeout_s": 2.0})
+    assert _facts(path, limits).frame_count == 30
+    with pytest.raises(Rejected, match=r"took longer than 2\.5 s.*validation\.seconds_per_video_second") as refusal:
+        _facts(path, limits.model_copy(update={"max_duration_s": 0.5}))
     assert refusal.value.reason == "timeout"

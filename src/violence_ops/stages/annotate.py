@@ -108,7 +108,8 @@ def _annotate(
     common = {"root": str(workspace.root), "batch_id": batch.batch_id, "params": params.model_dump(mode="json")}
     limits = {clip.clip_id: params.annotation.allowance_s(clip.duration_s) for clip in clips}
     lost = {}
-    count = workers.worker_count(params.annotation.workers, len(clips), _memory(batch, clips))
+    seconds = sum(clip.duration_s or 0.0 for clip in clips)
+    count = workers.worker_count(params.annotation.workers, len(clips), _memory(batch, clips), seconds=seconds)
     with closing(workers.outcomes(f"{__name__}:annotate_clip", common, limits, workers=count)) as answers:
         for done, outcome in enumerate(answers, start=1):
             if outcome.failure:
@@ -124,7 +125,7 @@ def _annotate(
 
 def _memory(batch: Batch, clips: list[ClipRecord]) -> int:
     """Bytes that a process may need for any of these clips: they grow with the rows of its poses."""
-    rows = max((batches.part_rows(batch, "poses", clip.clip_id) for clip in clips), default=0)
+    rows = batches.most_rows(batch, "poses", clips)
     return max(workers.MEMORY_PER_WORKER, _PROCESS_MEMORY + _MEMORY_PER_ROW * rows)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,6 +12,8 @@ from typing import Any, Final, NotRequired
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 from typing_extensions import TypedDict
 
 from violence_ops.errors import UnknownBatch, WorkspaceError
@@ -166,6 +169,20 @@ def part_rows(batch: Batch, table: str, clip_id: str) -> int:
         return 0
 
 
+def most_rows(batch: Batch, table: str, clips: Iterable[ClipRecord]) -> int:
+    """How many rows a table has of that one of these clips of which it has most; 0 where it cannot be read."""
+    clip_ids = [clip.clip_id for clip in clips]
+    if not batch.is_sealed:
+        return max((part_rows(batch, table, clip_id) for clip_id in clip_ids), default=0)
+    try:
+        with open_table(batch.table(table)) as file:
+            rows = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
+            groups = _row_groups(file)
+    except WorkspaceError:
+        return 0
+    return max((sum(rows[number] for number in groups.get(clip_id, ())) for clip_id in clip_ids), default=0)
+
+
 def read_poses(batch: Batch, clip: ClipRecord) -> ClipPoses:
     """One clip's poses."""
     return ClipPoses.from_table(read_rows(batch, "poses", clip.clip_id), clip)
@@ -174,6 +191,35 @@ def read_poses(batch: Batch, clip: ClipRecord) -> ClipPoses:
 def read_tracks(batch: Batch, clip: ClipRecord) -> ClipTracks:
     """One clip's tracks."""
     return ClipTracks.from_table(read_rows(batch, "tracks", clip.clip_id), clip)
+
+
+def tracks_by_clip(batch: Batch, clips: Iterable[ClipRecord]) -> Iterator[tuple[ClipRecord, ClipTracks]]:
+    """The tracks of these clips, one after the other, in their order.
+
+    For many clips of a sealed batch: `read_tracks` looks at every row group of the table for each of them, this once for all.
+    """
+    if not batch.is_sealed:
+        yield from ((clip, read_tracks(batch, clip)) for clip in clips)
+        return
+    with open_table(batch.table("tracks")) as file:
+        groups = _row_groups(file)
+        for clip in clips:
+            rows = file.read_row_groups(groups.get(clip.clip_id, []))
+            yield clip, ClipTracks.from_table(rows.filter(pc.field("clip_id") == clip.clip_id), clip)
+
+
+def _row_groups(file: pq.ParquetFile) -> dict[str, list[int]]:
+    """The row groups that hold rows of each clip; `seal` writes one a clip."""
+    column = file.schema_arrow.names.index("clip_id")
+    groups: dict[str, list[int]] = defaultdict(list)
+    for number in range(file.num_row_groups):
+        found = file.metadata.row_group(number).column(column).statistics
+        if found is not None and found.has_min_max and found.min == found.max:
+            groups[found.min].append(number)
+            continue
+        for clip_id in file.read_row_group(number, columns=["clip_id"]).column("clip_id").unique().to_pylist():
+            groups[clip_id].append(number)
+    return groups
 
 
 def row_count(path: Path) -> int:

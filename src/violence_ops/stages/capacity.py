@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Final
 
 _CGROUP: Final = Path("/sys/fs/cgroup")
+_CACHES: Final = frozenset({"active_file", "inactive_file", "slab_reclaimable"})
+"""Of `memory.stat`: what the kernel counts as available for a whole machine too (proc(5), `MemAvailable`)."""
 _LOOK_S: Final = 0.25
 """How long the processors are watched."""
 
@@ -37,7 +39,9 @@ def free_memory(cgroup: Path = _CGROUP) -> int:
 
     free = int(psutil.virtual_memory().available)
     limit, used = _read(cgroup / "memory.max"), _read(cgroup / "memory.current")
-    return max(0, min(free, int(limit) - int(used))) if limit.isdigit() and used.isdigit() else free
+    if not (limit.isdigit() and used.isdigit()):
+        return free
+    return max(0, min(free, int(limit) - int(used) + _reclaimable(cgroup)))
 
 
 @contextmanager
@@ -57,6 +61,12 @@ def peak_memory(process: Path = Path("/proc/self")) -> Iterator[Callable[[], int
         return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
 
     yield peak
+
+
+def _reclaimable(cgroup: Path) -> int:
+    """Bytes of the container's use that the kernel gives up on demand: caches, mostly of files that were read."""
+    fields = (line.partition(" ") for line in _read(cgroup / "memory.stat").splitlines())
+    return sum(int(size) for name, _, size in fields if name in _CACHES)
 
 
 def _read(path: Path) -> str:

@@ -92,8 +92,8 @@ def _tracks(batch: Batch, clips: dict[str, ClipRecord]) -> Iterator[tuple[str, C
         if clip_id in clips:
             seen.add(clip_id)
             yield clip_id, ClipTracks.from_table(table, clips[clip_id])
-    for clip_id in clips.keys() - seen:
-        yield clip_id, batches.read_tracks(batch, clips[clip_id])
+    rest = [clips[clip_id] for clip_id in sorted(clips.keys() - seen)]
+    yield from ((clip.clip_id, tracks) for clip, tracks in batches.tracks_by_clip(batch, rest))
 
 
 def _comment(path: Path) -> str | None:

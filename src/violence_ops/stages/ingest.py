@@ -171,16 +171,24 @@ def _foreseen(workspace: Workspace, params: Params, progress: Progress | None) -
 
 
 def shards(workspace: Workspace, params: Params, batch_id: str) -> list[list[str]]:
-    """The clip_ids of a batch in pieces of `ingest.shard_size`, in order; none if the batch is sealed. One that cannot be read is a
-    piece without clips, so that its own tasks fail, and no other batch's."""
+    """The clip_ids of a batch in pieces of at most `ingest.shard_size` clips and `ingest.shard_size_mb`, in order; none if the
+    batch is sealed. A clip larger than that is a piece of its own. A batch that cannot be read is a piece without clips, so that its
+    own tasks fail, and no other batch's."""
     batch = workspace.batch(batch_id)
     try:
-        clip_ids = [] if batch.is_sealed else [clip.clip_id for clip in batches.read_manifest(batch).clips]
+        clips = () if batch.is_sealed else batches.read_manifest(batch).clips
     except WorkspaceError as error:
         _log.warning("Batch %s cannot be worked on: %s", batch_id, error)
         return [[]]
-    size = params.ingest.shard_size
-    return [clip_ids[start : start + size] for start in range(0, len(clip_ids), size)]
+    pieces: list[list[str]] = []
+    room = 0.0
+    for clip in clips:
+        room -= clip.size_bytes / 2**20
+        if not pieces or len(pieces[-1]) == params.ingest.shard_size or room < 0:
+            pieces.append([])
+            room = params.ingest.shard_size_mb - clip.size_bytes / 2**20
+        pieces[-1].append(clip.clip_id)
+    return pieces
 
 
 def _take(

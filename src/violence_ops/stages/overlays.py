@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from violence_ops.errors import UsageError, UserError
 from violence_ops.folders import Batch
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from violence_ops.video.overlay import Judgement
+
+_USUAL_FPS: Final = 30.0
+_USUAL_PIXELS: Final = 1920 * 1080
+"""What `annotation.seconds_per_video_second` is meant for, at most."""
+_PROCESS_MEMORY: Final = 512 << 20
+_MEMORY_PER_ROW: Final = 1280
+"""Bytes that a process and its decoder need, and for each row of a clip's tracks on top. The tracks of clips of 180,000 and 540,000
+rows took 410 and 820 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,14 +65,20 @@ def run(
 
     `said` is a report and, by clip, the predictions of its candidate, to be shown instead of the batch's.
     """
-    limits = _limits(workspace, params, clip_ids)
+    wanted = list(dict.fromkeys(clip_ids))
+    accepted = _accepted(workspace, wanted)
+    seconds = dict.fromkeys(wanted, 0.0)
+    seconds |= {clip.clip_id: _usual_seconds(clip) for clips in accepted.values() for clip in clips}
+    limits = {clip_id: params.annotation.allowance_s(each) for clip_id, each in seconds.items()}
     report, rows = said or (None, {})
     common = {
         "root": str(workspace.root), "params": params.model_dump(mode="json"), "regions": regions, "report": report,
         "said": {clip_id: table.to_pylist() for clip_id, table in rows.items()},
     }  # fmt: skip
     found: dict[str, workers.Outcome] = {}
-    count = workers.worker_count(params.annotation.workers, len(limits))
+    count = workers.worker_count(
+        params.annotation.workers, len(limits), _memory(accepted), seconds=sum(seconds.values())
+    )
     for outcome in workers.outcomes(f"{__name__}:draw", common, limits, workers=count):
         found[outcome.item] = outcome
         if progress:
@@ -79,27 +93,36 @@ def run(
     return OverlaysResult(made, failed)
 
 
-def _limits(workspace: Workspace, params: Params, clip_ids: Iterable[str]) -> dict[str, float]:
-    """The clips, each once, with the seconds that its overlay may take."""
-    wanted = list(dict.fromkeys(clip_ids))
+def _accepted(workspace: Workspace, clip_ids: list[str]) -> dict[Batch, list[ClipRecord]]:
+    """Those of the clips that a batch has accepted."""
     by_batch: dict[str, list[str]] = {}
     with open_catalog(workspace) as catalog:
-        for clip_id, found in catalog.find(wanted).items():
+        for clip_id, found in catalog.find(clip_ids).items():
             by_batch.setdefault(found.batch_id or "", []).append(clip_id)
     by_batch.pop("", None)
-    clips: dict[str, ClipRecord] = {
-        clip.clip_id: clip
-        for batch_id, members in by_batch.items()
-        for clip in batches.accepted_clips(workspace.batch(batch_id), members)
-    }
-    durations = {clip_id: clips[clip_id].duration_s if clip_id in clips else None for clip_id in wanted}
-    return {clip_id: params.annotation.allowance_s(duration) for clip_id, duration in durations.items()}
+    found_in = {workspace.batch(batch_id): members for batch_id, members in by_batch.items()}
+    return {batch: batches.accepted_clips(batch, members) for batch, members in found_in.items()}
+
+
+def _memory(accepted: dict[Batch, list[ClipRecord]]) -> int:
+    """Bytes that a process may need for any of these clips: they grow with the rows of its tracks."""
+    rows = max((batches.most_rows(batch, "tracks", clips) for batch, clips in accepted.items()), default=0)
+    return max(workers.MEMORY_PER_WORKER, _PROCESS_MEMORY + _MEMORY_PER_ROW * rows)
+
+
+def _usual_seconds(clip: ClipRecord) -> float:
+    """How many seconds of the largest usual video take as long to draw as this clip: every frame of it is decoded."""
+    rate, pixels = (clip.fps or 0.0) / _USUAL_FPS, (clip.width or 0) * (clip.height or 0) / _USUAL_PIXELS
+    return (clip.duration_s or 0.0) * max(1.0, rate) * max(1.0, pixels)
 
 
 def _failure(outcome: workers.Outcome, limit_s: float) -> str | None:
     """Why there is no overlay; None if there is."""
     if outcome.failure == "timeout":
-        return f"Drawing clip {outcome.item} took longer than annotation.timeout_s allows it ({limit_s:g} s): raise it."
+        return (
+            f"Drawing clip {outcome.item} took longer than annotation.timeout_s and annotation.seconds_per_video_second allow it "
+            f"({limit_s:g} s): raise the latter for a long clip, the former for a short one."
+        )
     if outcome.failure:
         return f"The process that drew clip {outcome.item} was killed twice, most likely for lack of memory: free some."
     return (outcome.value or {}).get("error")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Final
 
 import pyarrow as pa
@@ -116,11 +118,12 @@ def _judge(
     package = load_version(workspace, champion)
     found = {}
     with Sandbox(params.validation) as sandbox:
-        for done, (batch, clip) in enumerate(unjudged, start=1):
-            said = predict_clip(package, batches.read_tracks(batch, clip), pictures.of_clip(batch, clip, sandbox))
-            found[clip.clip_id] = Verdict(champion, said.verdict, said.confidence)
-            if progress:
-                progress("judge", done, len(unjudged))
+        for batch, clips in itertools.groupby(unjudged, key=itemgetter(0)):
+            for clip, tracks in batches.tracks_by_clip(batch, [clip for _, clip in clips]):
+                said = predict_clip(package, tracks, pictures.of_clip(batch, clip, sandbox))
+                found[clip.clip_id] = Verdict(champion, said.verdict, said.confidence)
+                if progress:
+                    progress("judge", len(found), len(unjudged))
     return found
 
 

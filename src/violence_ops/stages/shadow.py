@@ -223,8 +223,8 @@ def _judge(workspace: Workspace, params: Params, batch: Batch, version: str) -> 
     clips = batches.accepted_clips(batch)
     with Sandbox(params.validation) as sandbox:
         found = [
-            predict_clip(package, batches.read_tracks(batch, clip), pictures.of_clip(batch, clip, sandbox))
-            for clip in clips
+            predict_clip(package, tracks, pictures.of_clip(batch, clip, sandbox))
+            for clip, tracks in batches.tracks_by_clip(batch, clips)
         ]
     write_table(
         workspace.shadow(version, batch.batch_id),

@@ -28,7 +28,8 @@ from violence_ops.stages.capacity import free_memory, free_processors
 MEMORY_PER_WORKER: Final = 1 << 30
 """Bytes that a worker is expected to need for anything but a very long clip."""
 _ITEMS_PER_WORKER: Final = 4
-"""Fewer items than this do not repay the start of another process."""
+_SECONDS_PER_WORKER: Final = 8.0
+"""Fewer items than this do not repay the start of another process, unless they are this much video: four usual clips."""
 _START_S: Final = 60.0
 """Time for a child to import its function; no part of an item's limit."""
 
@@ -46,14 +47,14 @@ class Outcome:
     failure: str | None = None
 
 
-def worker_count(asked: int, items: int, memory: int = MEMORY_PER_WORKER) -> int:
+def worker_count(asked: int, items: int, memory: int = MEMORY_PER_WORKER, *, seconds: float = 0.0) -> int:
     """How many processes to use for `items`: `asked`, or if that is 0 as many as free processors and memory allow.
 
-    memory: bytes that one of them may need.
+    memory: bytes that one of them may need; seconds: of video in all the items, so that few long ones are worked on at once too.
     """
     if asked:
         return max(1, min(asked, items))
-    useful = items // _ITEMS_PER_WORKER
+    useful = max(items // _ITEMS_PER_WORKER, min(items, int(seconds // _SECONDS_PER_WORKER)))
     if useful < 2:
         return 1
     return max(1, min(useful, free_processors(), free_memory() // memory))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +31,8 @@ _ALARM: Final = 0.8
 """A Fight that is surer than this turns the frame red."""
 _CANVAS: Final = (1280, 720)
 """Small pictures are enlarged as far as they fit into this, so that the words can be read."""
+_LARGEST: Final = (1920, 1080)
+"""Larger ones are reduced to these sides, the long and the short one: a 4K frame takes four times as long to draw and encode."""
 
 
 Plate = tuple[int, int, int, int]
@@ -65,26 +68,31 @@ class Regions:
 class Overlay:
     """Draws one frame after the other. Holds the tracks of the clip, never its frames.
 
-    `size` is width and height of the pictures it makes: the frame, enlarged if it is small, above a strip with the verdicts.
+    `size` is width and height of the pictures it makes: the frame, enlarged if it is small and reduced if it is larger than 1080p,
+    above a strip with the verdicts.
     """
 
     def __init__(self, tracks: ClipTracks, judgement: Judgement | None = None, regions: Regions | None = None) -> None:
         self.tracks, self.judgement, self.regions = tracks, judgement, regions
         width, height = max(tracks.width, 1), max(tracks.height, 1)
-        self.scale = float(np.clip(min(_CANVAS[0] / width, _CANVAS[1] / height), 1.0, 4.0))
+        enlarged = float(np.clip(min(_CANVAS[0] / width, _CANVAS[1] / height), 1.0, 4.0))
+        self.scale = min(enlarged, _LARGEST[0] / max(width, height), _LARGEST[1] / min(width, height))
         self.width, self.height = (round(side * self.scale / 2) * 2 for side in (width, height))
         self.unit = max(1, round(min(self.width, self.height) / 360))
         self.font = max(12, round(self.height / 42))
         self.strip = round(self.height * 0.11 / 2) * 2
         self.size = (self.width, self.height + self.strip)
-        self._frames = np.unique(tracks.frame)
+        self._order = np.argsort(tracks.frame, kind="stable")
+        self._frames, starts = np.unique(tracks.frame[self._order], return_index=True)
+        self._rows = [*starts.tolist(), len(self._order)]
         self._hold = int(np.diff(self._frames).min()) if len(self._frames) > 1 else 1
 
     def draw(self, frame: Frame, index: int) -> Frame:
         """Frame `index` of the clip, `(H, W, 3)` uint8 BGR, with everything on it, as a new picture of `size`."""
         canvas = np.full((self.size[1], self.size[0], 3), _PANEL, np.uint8)
         picture = canvas[: self.height]
-        picture[:] = cv2.resize(frame, (self.width, self.height), interpolation=cv2.INTER_CUBIC)
+        smooth = cv2.INTER_AREA if self.scale < 1 else cv2.INTER_CUBIC
+        picture[:] = cv2.resize(frame, (self.width, self.height), interpolation=smooth)
         if self.regions:
             self._draw_regions(picture, self.regions)
         self._draw_people(picture, index)
@@ -114,7 +122,7 @@ class Overlay:
         place = int(np.searchsorted(self._frames, index, side="right")) - 1
         if place < 0 or index - self._frames[place] >= self._hold:
             return np.zeros(0, np.intp)
-        rows = np.flatnonzero(self.tracks.frame == self._frames[place])
+        rows = self._order[self._rows[place] : self._rows[place + 1]]
         rank = self.tracks.rank[rows]
         return rows[np.lexsort((self.tracks.track_id[rows], -np.where(rank > 0, rank, 1 << 20)))]
 
@@ -164,22 +172,38 @@ class Overlay:
         drawing.text(picture, words, (low[0] + size, height + size), size, WHITE, bold=True)
 
     def _draw_strip(self, strip: Frame, index: int) -> None:
-        """Verdict on the left, the windows over time in the middle, the clock on the right."""
-        pad, middle = self.font, self.strip // 2
-        fps = self.tracks.fps or 1.0
-        clock = f"{index / fps:.1f} / {self.tracks.frame_count / fps:.1f} s"
-        clock_width, letter = drawing.text_size(clock, self.font)
-        drawing.text(strip, clock, (self.width - pad - clock_width, middle + letter // 2), self.font, GREY)
-        left, right = round(0.2 * self.width), self.width - 2 * pad - drawing.text_size("00.0 / 00.0 s", self.font)[0]
+        """Below the picture: what is the same for every frame, the clock on the right and the playhead."""
+        strip[:] = self._time_line
+        tracks, fps = self.tracks, self.tracks.fps or 1.0
+        clock = f"{index / fps:.1f} / {tracks.frame_count / fps:.1f} s"
+        width, letter = drawing.text_size(clock, self.font)
+        at = (self.width - self.font - width, self.strip // 2 + letter // 2)
+        drawing.text(strip, clock, at, self.font, GREY)
+        (left, right), (low, high) = self._bar
+        playhead = left + round((right - left) * min(index / max(tracks.frame_count - 1, 1), 1.0))
+        cv2.line(strip, (playhead, high - 3), (playhead, low + 3), WHITE, self.unit)
+
+    @cached_property
+    def _bar(self) -> tuple[tuple[int, int], tuple[int, int]]:
+        """Left and right end, bottom and top of the time line, px in the strip: beside it there is room for the clip's longest clock."""
+        digits = max(2, len(f"{self.tracks.frame_count / (self.tracks.fps or 1.0):.1f}") - 2)
+        longest = f"{'0' * digits}.0 / {'0' * digits}.0 s"
+        right = self.width - 2 * self.font - drawing.text_size(longest, self.font)[0]
+        return (round(0.2 * self.width), right), (round(0.82 * self.strip), round(0.18 * self.strip))
+
+    @cached_property
+    def _time_line(self) -> Frame:
+        """The strip without clock and playhead: the verdict on the left, the windows over time beside it. Drawn once, as it costs
+        a look at every window for each of its columns."""
+        strip = np.full((self.strip, self.width, 3), _PANEL, np.uint8)
         words, colour = _verdict(self.judgement)
-        drawing.text(strip, words, (pad, middle + letter // 2), self.font, colour, bold=True)
-        low, high = round(0.82 * self.strip), round(0.18 * self.strip)
-        frames = max(self.tracks.frame_count, 1)
+        letter = drawing.text_size(words, self.font)[1]
+        drawing.text(strip, words, (self.font, self.strip // 2 + letter // 2), self.font, colour, bold=True)
+        (left, right), (low, high) = self._bar
         cv2.rectangle(strip, (left, high), (right, low), BLACK, cv2.FILLED)
         if self.judgement:
             self._draw_windows(strip, self.judgement, (left, right), (low, high))
-        playhead = left + round((right - left) * min(index / max(frames - 1, 1), 1.0))
-        cv2.line(strip, (playhead, high - 3), (playhead, low + 3), WHITE, self.unit)
+        return strip
 
     def _draw_windows(
         self, strip: Frame, judgement: Judgement, sides: tuple[int, int], levels: tuple[int, int]

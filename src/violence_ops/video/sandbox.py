@@ -31,6 +31,7 @@ from violence_ops.video.facts import VideoFacts
 _START_S: Final = 60.0
 _PIPE_BYTES: Final = 1 << 20  # a picture at a time, so that the child goes on decoding
 _CHILD: Final = "violence_ops.video.child"
+_OF_A_CHECK: Final = "validation.timeout_s and, for long clips, validation.seconds_per_video_second"
 
 
 class _Crashed(Exception):
@@ -50,10 +51,10 @@ class _Crashed(Exception):
 
 
 class _Deadline:
-    """`seconds` from now."""
+    """`seconds` from now, which is what `settings` allow."""
 
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
+    def __init__(self, seconds: float, settings: str = "validation.timeout_s") -> None:
+        self.seconds, self.settings = seconds, settings
         self._end = time.monotonic() + seconds
 
     def left_s(self) -> float:
@@ -156,7 +157,7 @@ class Sandbox:
         """The child's next answer, within `seconds` (default: `limits.timeout_s`) of the last sign that it decodes frames."""
         answer: dict[str, Any] = {"decoding": True}
         while "decoding" in answer:
-            deadline = _Deadline(seconds or self.limits.timeout_s)
+            deadline = _Deadline(seconds, _OF_A_CHECK) if seconds else _Deadline(self.limits.timeout_s)
             size = int.from_bytes(self._read(HEADER_BYTES, deadline, name), "big")
             answer = json.loads(self._read(size, deadline, name))
         if "reason" in answer:
@@ -173,7 +174,7 @@ class Sandbox:
             if not ready:
                 self._kill()
                 raise Rejected(
-                    "timeout", f"{name} took longer than {deadline.seconds:g} s to decode (validation.timeout_s)."
+                    "timeout", f"{name} took longer than {deadline.seconds:g} s to decode ({deadline.settings})."
                 )
             count = os.readv(child.stdout.fileno(), [memoryview(data)[done:]])
             if not count:
@@ -186,7 +187,7 @@ class Sandbox:
         code = self._child.wait()
         self._kill()
         if code == -signal.SIGXCPU:
-            raise Rejected("timeout", f"{name} took more processor time than validation.timeout_s allows.")
+            raise Rejected("timeout", f"{name} took more processor time than is allowed ({_OF_A_CHECK}).")
         raise _Crashed(code)
 
     def _running(self) -> subprocess.Popen[bytes]:
