@@ -357,7 +357,16 @@ def what_came(clips: Iterable[ClipRecord]) -> dict[str, object]:
 
 
 @pytest.mark.parametrize("damage", ["cut off", "gone"])
-@pytest.mark.parametrize("kill", [None, (Catalog, "dissolve_batch"), (Path, "rename"), (shutil, "rmtree")])
+@pytest.mark.parametrize(
+    "kill",
+    [
+        None,
+        *(
+            pytest.param(at, marks=pytest.mark.slow)
+            for at in ((Catalog, "dissolve_batch"), (Path, "rename"), (shutil, "rmtree"))
+        ),
+    ],
+)
 def test_a_batch_whose_list_is_lost_goes_back_to_the_inbox_with_all_that_its_clips_came_with(
     workspace: Workspace, clip_folder: Path, monkeypatch: pytest.MonkeyPatch, kill: tuple[Any, str] | None, damage: str
 ) -> None:
@@ -414,6 +423,7 @@ def test_a_batch_in_order_is_not_changed_by_a_repair(opened: Workspace) -> None:
     assert run_cli(opened, "repair", "2026-01-01-00000000").exit_code == 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("is_sealed", [True, False])
 def test_of_a_clip_that_two_batches_have_the_later_one_is_repaired_and_keeps_its_others(
     sealed: Workspace,

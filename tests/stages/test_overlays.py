@@ -114,6 +114,7 @@ def test_a_clip_may_take_longer_the_more_and_the_larger_its_frames_are(
     assert f"({allowed_s:g} s)" in overlays.run(workspace, hasty, [clip.clip_id]).failed[clip.clip_id]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sealed", [True, False])
 def test_how_many_are_drawn_at_once_depends_on_how_long_they_are_and_on_the_people_in_them(
     workspace: Workspace,
@@ -154,6 +155,7 @@ def drawn(workspace: Workspace) -> set[str]:
     return {path.stem for path in workspace.overlays.glob("*.mp4")}
 
 
+@pytest.mark.slow
 def test_score_draws_what_is_a_fight_by_the_verdict_or_by_the_label_in_force(
     workspace: Workspace, params: Params, open_batch: OpenBatch
 ) -> None:
@@ -186,6 +188,7 @@ def test_score_draws_what_is_a_fight_by_the_verdict_or_by_the_label_in_force(
     assert stale_or_missing() == [("missing", (no_longer.clip_id,))]
 
 
+@pytest.mark.slow
 def test_an_overlay_that_cannot_be_drawn_fails_no_step(
     workspace: Workspace, open_batch: OpenBatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -69,17 +69,16 @@ def test_a_dataset_of_which_a_part_is_another_is_not_trained_on(workspace: Works
 
 
 @pytest.mark.parametrize(
-    ("setting", "was", "value"),
+    ("command", "setting", "was", "value"),
     [
-        ("windows.persons", "3", 2),
-        ("windows.frames_per_second", "None", 2),
-        ("dataset.validation_share", "0.25", 0.4),
-        ("holdout.seed", "7", 8),
+        ("train", "windows.persons", "3", 2),
+        ("train", "dataset.validation_share", "0.25", 0.4),
+        ("sweep", "holdout.seed", "7", 8),
+        ("dataset export", "windows.frames_per_second", "None", 2),
     ],
 )
-@pytest.mark.parametrize("command", ["train", "sweep", "dataset export"])
 def test_a_dataset_assembled_with_other_settings_is_refused_until_it_is_assembled_with_them(
-    workspace: Workspace, seal_tracks: Seal, setting: str, was: str, value: float, command: str
+    workspace: Workspace, seal_tracks: Seal, command: str, setting: str, was: str, value: float
 ) -> None:
     seal_tracks(workspace)
     assemble.run(workspace, workspace.params())

@@ -268,6 +268,7 @@ def test_a_decoder_that_is_stuck_on_the_way_to_a_late_frame_is_killed(
     assert refusal.value.reason == "timeout"
 
 
+@pytest.mark.slow
 def test_a_clip_whose_header_promises_nothing_may_take_as_long_as_the_longest(
     clip_folder: Path, tmp_path: Path, limits: ValidationParams, monkeypatch: pytest.MonkeyPatch
 ) -> None:
