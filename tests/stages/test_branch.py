@@ -59,6 +59,7 @@ def decisions(workspace: Workspace) -> dict[str, Callable[[], object]]:
     }
 
 
+@pytest.mark.slow
 def test_on_no_branch_nobody_decides_or_releases_and_nothing_is_changed(passed: Workspace, registry: Registry) -> None:
     git(passed, "checkout", "--quiet", "--detach")
     head, ledger = git(passed, "rev-parse", "HEAD"), passed.ledger.read_bytes()

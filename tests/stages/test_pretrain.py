@@ -61,6 +61,7 @@ def test_a_clip_whose_files_are_damaged_or_gone_is_drawn_again(tmp_path: Path, s
         assert np.array_equal(found.keypoints, poses.keypoints)
 
 
+@pytest.mark.slow
 def test_validation_is_of_whole_scenes_that_training_does_not_see(tmp_path: Path) -> None:
     params = load_params(PARAMS, SMALL)
     result = pretrain.run(params, out=tmp_path / "own.safetensors", clips=8, validation=9)

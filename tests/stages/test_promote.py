@@ -465,6 +465,7 @@ def test_a_lost_mlflow_is_said_and_nothing_moves(
     assert "was not compared: MLflow" in rollback.verify_ledger(alone).lines()[1]
 
 
+@pytest.mark.slow
 def test_of_two_releases_at_once_one_wins(
     passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
 ) -> None:
@@ -687,6 +688,7 @@ def _waits_for_the_lock(pid: int) -> bool:
     return any(file.path.endswith("release.lock") for file in psutil.Process(pid).open_files())
 
 
+@pytest.mark.slow
 def test_two_people_who_roll_back_at_once_go_one_release_back(
     passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
 ) -> None:
