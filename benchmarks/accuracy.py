@@ -104,11 +104,11 @@ class Judged:
 _SCORES = {
     "accuracy": lambda fights, values: np.mean((values > 0.5) == fights),
     "f1": lambda fights, values: f1_score(fights, values > 0.5),
-    "auc": lambda fights, values: _auc(fights, values),
+    "auc": lambda fights, values: auc(fights, values),
 }
 
 
-def _auc(fights: np.ndarray, values: np.ndarray) -> float:
+def auc(fights: np.ndarray, values: np.ndarray) -> float:
     """Area under the ROC curve, by ranks: scikit-learn's takes a millisecond, which 2,000 resamples of ten rows feel."""
     order, counts = np.unique(values, return_inverse=True, return_counts=True)[1:]
     ranks = (np.cumsum(counts) - (counts - 1) / 2)[order]
@@ -138,7 +138,7 @@ def main() -> int:
 
 
 def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
-    params = _params(arguments.poses)
+    params = params_for(arguments.poses)
     examples = surveillance(params, arguments.data)
     judged = _cross_validated(examples, params, arguments)
     table = {name: judged.figures(name) for name in judged.probabilities}
@@ -154,7 +154,7 @@ def _measured(arguments: argparse.Namespace) -> dict[str, Any]:
     return result | {"all": table}
 
 
-def _params(poses: str) -> Params:
+def params_for(poses: str) -> Params:
     """Those that a workspace starts with, at one pace for all clips; the forest looks at four persons, networks at two."""
     changes: dict[str, Any] = {"windows.frames_per_second": 15.0, "windows.persons": 4}
     if poses == "teacher":
@@ -171,21 +171,21 @@ def _params(poses: str) -> Params:
 
 def _cross_validated(examples: Sequence[Example], params: Params, arguments: argparse.Namespace) -> Judged:
     judged = Judged(examples)
-    skeletons = _skeletons(examples, params)
-    folds = list(
-        StratifiedGroupKFold(FOLDS, shuffle=True, random_state=SEED).split(skeletons, judged.fights, judged.groups)
-    )[: 2 if arguments.quick else FOLDS]
+    skeletons = skeletons_of(examples, params)
+    folds = folds_of(judged)[: 2 if arguments.quick else FOLDS]
     judged.add(BASELINE, _baseline(skeletons, judged.fights, folds))
     for family in arguments.families:
         probabilities, verdicts = np.full(len(examples), 0.5), np.zeros(len(examples), bool)
         for number, (train, test) in enumerate(folds):
-            packages = _trained(family, [examples[i] for i in train], [skeletons[i] for i in train], params, arguments)
+            packages = trained_on(
+                family, [examples[i] for i in train], [skeletons[i] for i in train], params, arguments
+            )
             found = np.array([[predict_skeleton(one, skeletons[i]).probability for i in test] for one in packages])
             limits = np.array([[one.threshold] for one in packages])
             probabilities[test], verdicts[test] = found.mean(axis=0), (found > limits).mean(axis=0) > 0.5
             print(f"\r{family}: fold {number + 1} of {len(folds)} ", end="", file=sys.stderr, flush=True)
         judged.add(family, probabilities, verdicts)
-        print(f"AUC {_auc(judged.fights, probabilities):.3f}", file=sys.stderr, flush=True)
+        print(f"AUC {auc(judged.fights, probabilities):.3f}", file=sys.stderr, flush=True)
     for size in range(2, len(arguments.families) + 1):
         for some in combinations(arguments.families, size):
             judged.add("+".join(some), np.mean([judged.probabilities[name] for name in some], axis=0))
@@ -193,7 +193,13 @@ def _cross_validated(examples: Sequence[Example], params: Params, arguments: arg
     return judged.only(np.sort(np.concatenate([test for _, test in folds])))
 
 
-def _skeletons(examples: Sequence[Example], params: Params) -> list[Skeleton]:
+def folds_of(judged: Judged) -> list[Any]:
+    """The rows that train and those that are judged, once for each fold."""
+    folds = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=SEED)
+    return list(folds.split(judged.fights, judged.fights, judged.groups))
+
+
+def skeletons_of(examples: Sequence[Example], params: Params) -> list[Skeleton]:
     return [from_tracks(one.tracks, params.windows.persons, params.windows.frames_per_second) for one in examples]
 
 
@@ -207,7 +213,7 @@ def _baseline(skeletons: Sequence[Skeleton], fights: np.ndarray, folds: Sequence
     return probabilities
 
 
-def _trained(
+def trained_on(
     family: str,
     examples: Sequence[Example],
     skeletons: Sequence[Skeleton],
@@ -234,12 +240,12 @@ def _trained(
 def _synthetic(families: Sequence[str], params: Params, arguments: argparse.Namespace) -> dict[str, Any]:
     """Half of the synthetic clips train the families, the other half, of other source groups, are judged."""
     examples = drawn(params, 2 * arguments.synthetic)
-    skeletons = _skeletons(examples, params)
+    skeletons = skeletons_of(examples, params)
     count = arguments.synthetic
     judged = Judged(examples[count:])
     found = []
     for family in families:
-        packages = _trained(family, examples[:count], skeletons[:count], params, arguments)
+        packages = trained_on(family, examples[:count], skeletons[:count], params, arguments)
         found += [[predict_skeleton(one, clip).probability for clip in skeletons[count:]] for one in packages]
     judged.add("synthetic", np.mean(found, axis=0))
     return judged.figures("synthetic")

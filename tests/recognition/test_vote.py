@@ -67,3 +67,23 @@ def test_the_threshold_is_of_the_grid_and_the_scores_are_its_own(clips: list[tup
     found = vote.chosen(probabilities, fights)
     assert found.threshold in vote.THRESHOLDS
     assert found == vote.scores_at(found.threshold, probabilities, fights)
+
+
+@given(st.lists(st.tuples(shares, shares), min_size=2, max_size=30), st.data())
+def test_the_votes_of_the_pieces_are_those_of_their_windows_alone(
+    pairs: list[tuple[float, float]], data: st.DataObject
+) -> None:
+    p, weights = np.array(pairs, np.float64).T
+    windows = np.array([(10 * i, 10 * i + 10) for i in range(len(p))])
+    inner = sorted(data.draw(st.sets(st.integers(1, len(p) - 1), min_size=1)))
+    found = vote.pieces(np.array([0, *inner]) * 10, windows, p, weights)
+    assert [(piece.start_frame, piece.end_frame) for piece in found] == list(
+        zip([0, *(10 * i for i in inner)], [*(10 * i for i in inner), 10 * len(p)], strict=True)
+    )
+    for piece in found:
+        rows = slice(piece.start_frame // 10, piece.end_frame // 10)
+        assert piece.probability == vote.clip_probability(p[rows], weights[rows])
+
+
+def test_a_short_clip_is_no_pieces() -> None:
+    assert vote.pieces(np.array([0]), np.array([(0, 30), (10, 40)]), np.array([0.2, 0.9]), np.ones(2)) == []

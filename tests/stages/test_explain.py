@@ -22,16 +22,20 @@ def annotated(workspace, params, open_batch):
     return clips
 
 
-def judge(workspace, clip, probability):
+def write_predictions(workspace, clip, rows):
     import pyarrow as pa
 
+    path = workspace.batch(clip.batch_id).part("predictions", clip.clip_id)
+    write_table(path, pa.Table.from_pylist(rows, PREDICTIONS_SCHEMA), "judged")
+
+
+def judge(workspace, clip, probability):
     rows = [
         {"clip_id": clip.clip_id, "model_version": "4", "window": n, "start_frame": 10 * n, "end_frame": 10 * n + 20,
          "probability": probability, "weight": 1.0, "clip_probability": probability, "threshold": 0.5, "verdict": "Fight"}
         for n in range(2)
     ]  # fmt: skip
-    path = workspace.batch(clip.batch_id).part("predictions", clip.clip_id)
-    write_table(path, pa.Table.from_pylist(rows, PREDICTIONS_SCHEMA), "judged")
+    write_predictions(workspace, clip, rows)
 
 
 def test_it_says_who_is_ranked_first_and_what_the_model_made_of_it(workspace, params, annotated):
@@ -45,6 +49,25 @@ def test_it_says_who_is_ranked_first_and_what_the_model_made_of_it(workspace, pa
     assert "Model version 4: Fight, probability 0.91" in text
     assert "interaction" in text
     assert "adds" in text
+
+
+def test_of_a_long_recording_it_says_when_the_fight_may_be(workspace, params, open_batch):
+    (clip,) = open_batch(workspace, clips=1, people=lambda number: 1, frame_count=1350)
+    common = {"root": str(workspace.root), "batch_id": clip.batch_id, "params": params.model_dump(mode="json")}
+    annotate.annotate_clip(common, clip.clip_id)
+    rows = [
+        {"clip_id": clip.clip_id, "model_version": "4", "window": n, "start_frame": 75 * n, "end_frame": 75 * (n + 1),
+         "probability": 0.9 if n in (8, 9) else 0.1, "weight": 0.9, "clip_probability": 0.189, "threshold": 0.5,
+         "verdict": "NonFight"}
+        for n in range(18)
+    ]  # fmt: skip
+    write_predictions(workspace, clip, rows)
+    result = explain.run(workspace, params, clip.clip_id)
+    assert result.verdict["verdict"] == "NonFight"
+    assert [round(piece["probability"], 2) for piece in result.verdict["pieces"]] == [0.1] * 4 + [0.9] + [0.1] * 4
+    (line,) = (line for line in result.lines() if "0.90" in line)
+    assert line.split() == ["frames", "600", "to", "749", "0:40", "to", "0:50", "0.90", "#" * 18]
+    assert len(result.verdict["windows"]) == 18
 
 
 def test_what_the_components_add_makes_up_the_involvement(workspace, params, annotated):

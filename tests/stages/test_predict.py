@@ -62,6 +62,7 @@ def test_every_video_gets_a_row_and_one_that_is_broken_or_gone_its_reason(
         assert row["model_version"] == "1"
         assert row["verdict"] == ("Fight" if row["probability"] > row["threshold"] else "NonFight")
         assert row["windows"]
+        assert row["pieces"] == []
     with pytest.raises(UsageError, match="does not exist"):
         list(predict.run(workspace, params, [tmp_path / "nowhere"]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,6 +24,7 @@ class ClipPrediction:
 
     start_frame, end_frame `(W,)` frames of the video, end exclusive; probabilities `(W,)` of Fight; weights `(W,)` in the
     vote. `probability` is that of the clip: Fight if it is above `threshold`. A clip without persons has one window of weight 0.
+    `pieces` are the votes of a long clip's pieces, to say where in it something may be; the verdict is on all of it.
     """
 
     clip_id: str
@@ -33,6 +34,7 @@ class ClipPrediction:
     weights: FloatArray
     probability: float
     threshold: float
+    pieces: list[vote.Piece] = field(default_factory=list)
 
     @property
     def verdict(self) -> Label:
@@ -53,6 +55,7 @@ class ClipPrediction:
                 {"start_frame": int(s), "end_frame": int(e), "probability": round(float(p), 6), "weight": round(float(w), 6)}
                 for s, e, p, w in columns
             ],
+            "pieces": [asdict(piece) | {"probability": round(piece.probability, 6)} for piece in self.pieces],
         }  # fmt: skip
 
     def to_table(self, model_version: str) -> pa.Table:
@@ -96,4 +99,5 @@ def predict_skeleton(package: Package, skeleton: Skeleton) -> ClipPrediction:
     return ClipPrediction(
         clip_id=skeleton.clip_id, start_frame=frames[:, 0], end_frame=frames[:, 1], probabilities=probabilities,
         weights=weights, probability=vote.clip_probability(probabilities, weights), threshold=package.threshold,
+        pieces=vote.pieces(np.array(skeleton.starts), frames, probabilities, weights),
     )  # fmt: skip

@@ -13,6 +13,7 @@ _RESAMPLES = 1000
 
 Floats = NDArray[np.floating]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.integer]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +31,30 @@ def clip_probability(probabilities: Floats, weights: Floats) -> float:
     """Confidence-weighted vote over windows `(W,)`: sum(p c) / sum(c); 0 if no window has any weight, NaN if one is NaN."""
     total = float(np.sum(weights))
     return float(np.sum(probabilities * weights) / total) if total != 0 else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """The vote of the windows of one piece of a long clip, whose frames are `[start_frame, end_frame)` of the video."""
+
+    start_frame: int
+    end_frame: int
+    probability: float
+
+
+def pieces(starts: Ints, windows: Ints, probabilities: Floats, weights: Floats) -> list[Piece]:
+    """The vote of each piece of a long clip by itself, in order; none of a clip that is one piece.
+
+    `starts` `(P,)` are the pieces' first frames (`records.piece_starts`). Windows `(W, 2)`, frames with the end exclusive, do not
+    reach from one piece into the next; probabilities and weights `(W,)` as in `clip_probability`.
+    """
+    piece = np.searchsorted(starts, windows[:, 0], side="right")
+    found = []
+    for one in np.unique(piece):
+        rows = np.flatnonzero(piece == one)
+        probability = clip_probability(probabilities[rows], weights[rows])
+        found.append(Piece(int(windows[rows[0], 0]), int(windows[rows, 1].max()), probability))
+    return found if len(found) > 1 else []
 
 
 def confidences(probabilities: Floats, presence: Floats) -> Floats:

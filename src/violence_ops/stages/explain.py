@@ -11,12 +11,13 @@ from violence_ops.errors import WorkspaceError
 from violence_ops.files import atomic_path
 from violence_ops.folders import Batch
 from violence_ops.params import InvolvementParams, Params
-from violence_ops.records import COMPONENTS, TRANSIENT, ClipRecord
+from violence_ops.records import COMPONENTS, TRANSIENT, ClipRecord, piece_starts
 from violence_ops.stages import batches, labels, labels_file, overlay, quarantine, retry, tombstones
 from violence_ops.stages.annotation_summary import scene_of
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.lineage_records import ForgottenLineage
 from violence_ops.stages.parts import STAGES, batch_of
+from violence_ops.wording import clock
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -273,7 +274,8 @@ def _obstacle(seen: Sightings, place: int, which: str | None, params: Involvemen
 
 
 def _verdict(batch: Batch, clip: ClipRecord) -> dict[str, Any] | None:
-    """What the champion said: version, verdict, probability, threshold and the windows; None if nothing was judged."""
+    """What the champion said: version, verdict, probability, threshold, the windows, and the votes of a long clip's pieces; None if
+    nothing was judged."""
     if not batch.is_sealed and not batch.part("predictions", clip.clip_id).is_file():
         return None
     rows = batches.read_rows(batch, "predictions", clip.clip_id).to_pylist()
@@ -289,7 +291,30 @@ def _verdict(batch: Batch, clip: ClipRecord) -> dict[str, Any] | None:
              "probability": round(row["probability"], 4), "weight": round(row["weight"], 4)}
             for row in rows
         ],
+        "pieces": _pieces(clip, rows),
     }  # fmt: skip
+
+
+def _pieces(clip: ClipRecord, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The vote of each piece of a long clip, with its seconds."""
+    import numpy as np
+
+    from violence_ops.recognition import vote
+
+    windows = np.array([(row["start_frame"], row["end_frame"]) for row in rows])
+    probabilities, weights = (np.array([row[name] for row in rows]) for name in ("probability", "weight"))
+    fps = clip.fps or 0.0
+    found = vote.pieces(piece_starts(clip.frame_count or 0, fps), windows, probabilities, weights)
+    return [
+        {
+            "start_frame": piece.start_frame,
+            "end_frame": piece.end_frame,
+            "start_s": round(piece.start_frame / fps, 2),
+            "end_s": round(piece.end_frame / fps, 2),
+            "probability": round(piece.probability, 4),
+        }
+        for piece in found
+    ]
 
 
 def _write_image(path: Path, params: Params, batch: Batch, clip: ClipRecord, described: list[dict[str, Any]]) -> None:
@@ -343,6 +368,7 @@ def _verdict_lines(verdict: dict[str, Any] | None) -> Iterator[str]:
         f"Model version {verdict['model_version']}: {verdict['verdict']}, probability {verdict['probability']:.3f} "
         f"(Fight above {verdict['threshold']:.3f})"
     )
-    for window in verdict["windows"]:
-        bar = "#" * round(20 * window["probability"])
-        yield f"  frames {window['start_frame']:>5} to {window['end_frame'] - 1:>5}  {window['probability']:.2f}  {bar}"
+    for part in verdict["pieces"] or verdict["windows"]:
+        bar = "#" * round(20 * part["probability"])
+        time = f"  {clock(part['start_s']):>7} to {clock(part['end_s']):>7}" if verdict["pieces"] else ""
+        yield f"  frames {part['start_frame']:>5} to {part['end_frame'] - 1:>5}{time}  {part['probability']:.2f}  {bar}"
