@@ -114,7 +114,7 @@ def nightly_ingestion():
     @task(outlets=[LABELS], trigger_rule=TriggerRule.ALL_DONE)
     def enough_labels(sealed):
         # the sealing of a batch announces what starts a retraining anyway
-        if list(sealed or ()) or not stage("train.worth_while")["yes"]:
+        if list(sealed or ()) or not stage("worth_training")["yes"]:
             raise AirflowSkipException("This night has sealed a batch, or too few labels are new.")
 
     shards = ingest()

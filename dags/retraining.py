@@ -35,7 +35,7 @@ def retraining():
     @task.short_circuit
     def enough_new(triggering_asset_events):
         drifted = any(asset.name == DRIFT.name for asset in triggering_asset_events or ())
-        return stage("train.worth_while", drifted=drifted)["yes"]
+        return stage("worth_training", drifted=drifted)["yes"]
 
     @task(**VERSIONING)
     def assemble():

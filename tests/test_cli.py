@@ -14,7 +14,7 @@ import pytest
 from typer.main import get_command
 from typer.testing import CliRunner
 
-from violence_ops import versioning
+from violence_ops import git
 from violence_ops.cli.program import app
 from violence_ops.workspace import Workspace
 
@@ -166,7 +166,7 @@ def test_ingest_of_an_empty_inbox_is_no_error_and_says_so_in_json(workspace: Wor
     done = run("ingest", "--json", cwd=workspace.root)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["claimed"] == 0
-    assert versioning.git(workspace, "status", "--porcelain") == ""
+    assert git.run(workspace, "status", "--porcelain") == ""
 
 
 def test_a_dry_run_of_ingest_leaves_the_inbox_as_it_is(workspace: Workspace) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from violence_ops import expectations, versioning
+from violence_ops import expectations, git
 from violence_ops.errors import ExpectationsFailed, WorkspaceError
 from violence_ops.records import COMPONENTS
 from violence_ops.workspace import Workspace
@@ -52,7 +52,7 @@ def between(column: str, low: float, high: float, **more: Any) -> dict[str, Any]
 
 def test_a_second_check_of_the_same_kind_changes_no_file_that_git_tracks(workspace: Workspace) -> None:
     check(workspace, summary())
-    versioning.git_commit(workspace, [workspace.gx], "First night")
+    git.commit(workspace, [workspace.gx], "First night")
     assert changed(workspace) == ""
     check(workspace, summary())
     assert changed(workspace) == ""

@@ -101,7 +101,7 @@ def test_a_batch_that_cannot_be_read_fails_in_its_own_tasks_and_no_others(inside
     with pytest.raises(AirflowFailException, match=rf"{damaged}/batch.json is damaged"):
         night_stage("validate", **shards[damaged])
     assert night_stage("validate", **shards[sound])["accepted"] == 1
-    assert night_stage("train.worth_while")["yes"] is False
+    assert night_stage("worth_training")["yes"] is False
 
 
 def test_a_night_finishes_what_a_killed_one_had_claimed(inside: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:

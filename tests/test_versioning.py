@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from dvc.data_cloud import DataCloud
 
-from violence_ops import versioning, versioning_erase, versioning_index
+from violence_ops import git, git_index, versioning, versioning_erase
 from violence_ops.code_revision import code_revision
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.folders import Batch
@@ -33,21 +33,21 @@ def sealed(workspace: Workspace, number: int) -> Batch:
     return batch
 
 
-def git(folder: Path, *arguments: str) -> str:
+def plain_git(folder: Path, *arguments: str) -> str:
     return subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=True).stdout.strip()
 
 
 def test_a_batch_is_committed_tagged_linked_and_in_the_remote(workspace: Workspace, tmp_path: Path) -> None:
     batch = sealed(workspace, 1)
     revision = versioning.add_batch(workspace, batch)
-    assert git(workspace.root, "rev-parse", f"batch/{batch.batch_id}") == revision == versioning.revision(workspace)
+    assert plain_git(workspace.root, "rev-parse", f"batch/{batch.batch_id}") == revision == git.revision(workspace)
     video = batch.sealed / "videos" / "a.mp4"
     assert video.stat().st_nlink == 2, "one copy in cache and workspace together"
     assert not video.stat().st_mode & 0o222
     assert versioning.add_batch(workspace, batch) == revision
-    assert git(workspace.root, "status", "--short") == ""
+    assert plain_git(workspace.root, "status", "--short") == ""
     clone = tmp_path / "clone"
-    git(tmp_path, "clone", "-q", str(workspace.root), str(clone))
+    plain_git(tmp_path, "clone", "-q", str(workspace.root), str(clone))
     shutil.copytree(workspace.remote, clone / ".remote")
     subprocess.run(
         [sys.executable, "-m", "dvc", "pull", "-q", f"data/batches/{batch.batch_id}.dvc"], cwd=clone, check=True
@@ -69,7 +69,7 @@ def test_writers_wait_for_each_other(workspace: Workspace) -> None:
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda batch: versioning.add_batch(workspace, batch), batches))
     assert versioning.versioned_batches(workspace) == {batch.batch_id for batch in batches}
-    assert git(workspace.root, "status", "--short") == ""
+    assert plain_git(workspace.root, "status", "--short") == ""
 
 
 class SlowRemote:
@@ -128,7 +128,7 @@ def test_nobody_waits_for_an_upload_and_its_tag_names_the_commit_that_was_sent(
     workspace: Workspace, slow_remote: SlowRemote, tmp_path: Path
 ) -> None:
     versioning.init(workspace, remote_url=slow_remote.address)
-    versioning.git_commit(workspace, [workspace.root / ".dvc" / "config"], "A slow remote")
+    git.commit(workspace, [workspace.root / ".dvc" / "config"], "A slow remote")
     batch = sealed(workspace, 1)
     workspace.write_progress("ingest", {"batches": []})
     with ThreadPoolExecutor(2) as pool:
@@ -138,7 +138,7 @@ def test_nobody_waits_for_an_upload_and_its_tag_names_the_commit_that_was_sent(
         def write() -> str:
             workspace.ledger.parent.mkdir(exist_ok=True)
             workspace.ledger.write_text("a line\n")
-            versioning.git_commit(workspace, [workspace.ledger], "Ledger")
+            git.commit(workspace, [workspace.ledger], "Ledger")
             return versioning.commit_stage(workspace, ["ingest"], "Night")
 
         meanwhile = pool.submit(write).result(timeout=60)
@@ -146,10 +146,10 @@ def test_nobody_waits_for_an_upload_and_its_tag_names_the_commit_that_was_sent(
         assert versioning.versioned_batches(workspace) == set()
         slow_remote.go_on.set()
         sent = upload.result(timeout=60)
-    assert git(workspace.root, "rev-parse", f"batch/{batch.batch_id}") == sent
-    assert git(workspace.root, "show", "--name-only", "--format=", sent).endswith(f"{batch.batch_id}.dvc")
-    assert versioning.revision(workspace) == meanwhile != sent
-    git(tmp_path, "clone", "-q", str(workspace.root), str(tmp_path / "clone"))
+    assert plain_git(workspace.root, "rev-parse", f"batch/{batch.batch_id}") == sent
+    assert plain_git(workspace.root, "show", "--name-only", "--format=", sent).endswith(f"{batch.batch_id}.dvc")
+    assert git.revision(workspace) == meanwhile != sent
+    plain_git(tmp_path, "clone", "-q", str(workspace.root), str(tmp_path / "clone"))
     pull = [sys.executable, "-m", "dvc", "pull", "-q", f"data/batches/{batch.batch_id}.dvc"]
     subprocess.run(pull, cwd=tmp_path / "clone", check=True)
 
@@ -167,7 +167,7 @@ def test_two_uploads_at_once_both_arrive_and_one_that_was_killed_is_finished(
         assert slow_remote.asked.wait(60)
         process.kill()
     assert versioning.versioned_batches(workspace) == set()
-    committed = versioning.revision(workspace)
+    committed = git.revision(workspace)
     slow_remote.asked.clear()
     with ThreadPoolExecutor(2) as pool:
         uploads = [pool.submit(versioning.add_batch, workspace, batch) for batch in (second, third)]
@@ -176,7 +176,7 @@ def test_two_uploads_at_once_both_arrive_and_one_that_was_killed_is_finished(
         for upload in uploads:
             upload.result(timeout=60)
     assert versioning.add_batch(workspace, first) == committed
-    assert git(workspace.root, "rev-parse", f"batch/{first.batch_id}") == committed
+    assert plain_git(workspace.root, "rev-parse", f"batch/{first.batch_id}") == committed
     assert versioning.versioned_batches(workspace) == {batch.batch_id for batch in (first, second, third)}
     with versioning.repository(workspace) as repo:
         assert repo.push() == 0
@@ -200,7 +200,7 @@ def test_what_is_erased_during_an_upload_is_not_in_the_remote_after_it(
         assert sent.wait(60)
         erasing = pool.submit(versioning_erase.erase, workspace, {pointer}, lambda name, _: name.endswith("a.mp4"))
         assert wait([erasing], timeout=1).not_done, "it waits for the upload"
-        versioning.git_commit(workspace, [workspace.params_file], "Others do not wait")
+        git.commit(workspace, [workspace.params_file], "Others do not wait")
         go_on.set()
         upload.result(timeout=60)
         assert erasing.result(timeout=60).objects == 3
@@ -250,7 +250,7 @@ def test_a_users_own_settings_of_git_neither_stop_a_batch_nor_keep_one_from_bein
     versioning_erase.replace(workspace, batch.sealed, "Without the clip", f"batch/{batch.batch_id}")
     workspace.write_progress("ingest", {"batches": []})
     versioning.commit_stage(workspace, ["ingest"], "Night")
-    assert git(workspace.root, "cat-file", "-t", f"batch/{batch.batch_id}") == "commit"
+    assert plain_git(workspace.root, "cat-file", "-t", f"batch/{batch.batch_id}") == "commit"
     pointer = str(batch.pointer.relative_to(workspace.root))
     # what the cache lists is found without git
     shutil.rmtree(workspace.root / ".dvc" / "cache" / "files")
@@ -263,14 +263,14 @@ def test_a_users_own_settings_of_git_neither_stop_a_batch_nor_keep_one_from_bein
 def test_a_shell_that_speaks_of_another_repository_leads_nothing_there(
     workspace: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    git(tmp_path, "init", "--quiet", "other")
+    plain_git(tmp_path, "init", "--quiet", "other")
     monkeypatch.setenv("GIT_DIR", str(tmp_path / "other" / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(tmp_path / "index"))
     versioning.add_batch(workspace, sealed(workspace, 1))
     assert len(versioning.versioned_batches(workspace)) == 1
     monkeypatch.undo()
-    assert git(tmp_path / "other", "rev-list", "--all") == ""
-    assert git(workspace.root, "log", "-1", "--format=%s").startswith("Batch ")
+    assert plain_git(tmp_path / "other", "rev-list", "--all") == ""
+    assert plain_git(workspace.root, "log", "-1", "--format=%s").startswith("Batch ")
 
 
 def aged(lock: Path, seconds: float) -> None:
@@ -287,14 +287,14 @@ def test_a_git_lock_that_a_killed_run_left_is_removed(workspace: Workspace) -> N
 def test_a_git_lock_that_may_be_somebodys_in_another_container_stays_and_is_named(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(versioning_index, "_PATIENCE_S", 1.0)
-    lock, before = workspace.root / ".git" / "index.lock", versioning.revision(workspace)
+    monkeypatch.setattr(git_index, "_PATIENCE_S", 1.0)
+    lock, before = workspace.root / ".git" / "index.lock", git.revision(workspace)
     aged(lock, 60)
     with pytest.raises(ServiceUnavailable, match=f"{lock} has been there .* remove the file"):
         releases.record(workspace, actor="ann", event="reinstatement", payload={"from": None, "to": None})
     assert lock.exists()
     assert not workspace.ledger.exists()
-    assert versioning.revision(workspace) == before
+    assert git.revision(workspace) == before
 
 
 def test_a_git_lock_that_another_command_takes_for_a_moment_is_waited_for_and_one_that_stays_asks_for_a_retry(
@@ -302,26 +302,26 @@ def test_a_git_lock_that_another_command_takes_for_a_moment_is_waited_for_and_on
 ) -> None:
     lock = workspace.root / ".git" / "index.lock"
     # not there when it is looked for, and there when git wants it
-    monkeypatch.setattr(versioning_index, "wait_for", lambda _: lock.touch())
+    monkeypatch.setattr(git_index, "wait_for", lambda _: lock.touch())
     workspace.labels_file.write_text("clip_id,label,by,at\n")
     gone = threading.Timer(1, lock.unlink)
     gone.start()
     lock.touch()
-    versioning.git(workspace, "add", "--", "data/labels.csv")
+    git.run(workspace, "add", "--", "data/labels.csv")
     gone.join()
-    monkeypatch.setattr(versioning, "_LOCK_PATIENCE_S", 0.5)
+    monkeypatch.setattr(git, "_LOCK_PATIENCE_S", 0.5)
     with pytest.raises(ServiceUnavailable, match=r"git add failed in .*index\.lock': File exists"):
-        versioning.git_commit(workspace, [workspace.labels_file], "labels")
+        git.commit(workspace, [workspace.labels_file], "labels")
 
 
 def test_an_open_editor_of_a_persons_commit_is_not_waited_for_without_limit(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(versioning_index, "_PATIENCE_S", 1.0)
+    monkeypatch.setattr(git_index, "_PATIENCE_S", 1.0)
     opened, closed = tmp_path / "opened", tmp_path / "closed"
     editor = f"sh -c 'touch {opened}; while ! test -e {closed}; do sleep 0.1; done; echo Mine > \"$1\"' -"
     (workspace.root / "mine.txt").write_text("mine")
-    git(workspace.root, "add", "mine.txt")
+    plain_git(workspace.root, "add", "mine.txt")
     lock = workspace.root / ".git" / "index.lock"
     identity = ["-c", "user.name=Ann", "-c", "user.email=ann@localhost"]
     command = ["git", *identity, "commit", "-q"]
@@ -332,23 +332,23 @@ def test_an_open_editor_of_a_persons_commit_is_not_waited_for_without_limit(
                 time.sleep(0.05)
             aged(lock, 3600)
             with pytest.raises(ServiceUnavailable, match=rf"{lock} .* \(process {commit.pid}; perhaps an open editor"):
-                versioning.git_commit(workspace, [workspace.params_file], "Nothing")
+                git.commit(workspace, [workspace.params_file], "Nothing")
             assert lock.exists()
         finally:
             closed.touch()
-    assert git(workspace.root, "log", "-1", "--format=%an %s") == "Ann Mine"
+    assert plain_git(workspace.root, "log", "-1", "--format=%an %s") == "Ann Mine"
     versioning.add_batch(workspace, sealed(workspace, 1))
 
 
 def test_only_the_named_files_are_committed(workspace: Workspace) -> None:
     (workspace.root / "mine.txt").write_text("not yours")
-    git(workspace.root, "add", "mine.txt")
-    before = versioning.revision(workspace)
-    assert versioning.git_commit(workspace, [workspace.labels_file], "nothing new") == before
+    plain_git(workspace.root, "add", "mine.txt")
+    before = git.revision(workspace)
+    assert git.commit(workspace, [workspace.labels_file], "nothing new") == before
     workspace.labels_file.write_text("clip_id,label,by,at\nx\n")
-    versioning.git_commit(workspace, [workspace.labels_file], "labels")
-    assert git(workspace.root, "show", "--name-only", "--format=") == "data/labels.csv"
-    assert git(workspace.root, "status", "--short") == "A  mine.txt"
+    git.commit(workspace, [workspace.labels_file], "labels")
+    assert plain_git(workspace.root, "show", "--name-only", "--format=") == "data/labels.csv"
+    assert plain_git(workspace.root, "status", "--short") == "A  mine.txt"
 
 
 def test_a_stage_run_outside_dvc_is_recorded_and_dvc_repro_has_nothing_to_do(
@@ -413,19 +413,19 @@ def test_a_workspace_of_an_earlier_version_learns_what_to_leave_alone_in_the_inb
     }
     for name, content in own.items():
         (workspace.root / name).write_text(content)
-    versioning.git_commit(workspace, [workspace.root / name for name in own], "As before")
+    git.commit(workspace, [workspace.root / name for name in own], "As before")
     workspace.write_progress("ingest", {"batches": []})
-    git(workspace.root, "checkout", "--quiet", "--detach")
+    plain_git(workspace.root, "checkout", "--quiet", "--detach")
     with pytest.raises(WorkspaceError, match="is on no branch"):
         versioning.commit_stage(workspace, ["ingest"], "Night")
-    git(workspace.root, "switch", "--quiet", "main")
+    plain_git(workspace.root, "switch", "--quiet", "main")
     versioning.status(workspace)
-    assert git(workspace.root, "status", "--short", *own) == ""
+    assert plain_git(workspace.root, "status", "--short", *own) == ""
     hide_things(workspace.inbox)
     for _ in range(2):
         versioning.commit_stage(workspace, ["ingest"], "Night")
     assert "ingest" not in versioning.status(workspace)
-    assert git(workspace.root, "status", "--short") == ""
+    assert plain_git(workspace.root, "status", "--short") == ""
     for name, content in own.items():
         lines = (workspace.root / name).read_text().split()
         assert lines[:-1] == content.split()
@@ -444,8 +444,8 @@ def test_a_pipeline_in_the_inbox_is_not_run_whatever_a_gitignore_there_says(work
     assert (workspace.root / "own").is_file()
     assert not ran.exists()
     # git says so itself, and not only DVC's reading of its rules
-    assert git(workspace.root, "check-ignore", str(hostile)) == str(hostile)
-    assert git(workspace.root, "ls-files", "--others", "--exclude-standard", "inbox") == ""
+    assert plain_git(workspace.root, "check-ignore", str(hostile)) == str(hostile)
+    assert plain_git(workspace.root, "ls-files", "--others", "--exclude-standard", "inbox") == ""
 
 
 def test_inside_dvc_repro_a_batch_can_be_added_and_stages_are_left_to_dvc(workspace: Workspace) -> None:
@@ -478,7 +478,7 @@ def test_the_code_revision_names_a_commit_of_this_checkout() -> None:
     root = Path(__file__).parents[1]
     if not (root / ".git").exists():
         pytest.skip("not run from a checkout")
-    assert code_revision().removesuffix("-dirty") == git(root, "rev-parse", "HEAD")
+    assert code_revision().removesuffix("-dirty") == plain_git(root, "rev-parse", "HEAD")
 
 
 def test_a_code_revision_that_is_given_counts_whatever_git_says(monkeypatch: pytest.MonkeyPatch) -> None:

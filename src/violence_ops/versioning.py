@@ -1,5 +1,4 @@
-"""DVC and git of a workspace, which is a repository of its own; with `versioning_erase`, `versioning_experiment`,
-`versioning_history`, `versioning_index` and `versioning_remote` all that speaks to them.
+"""The data of a workspace under DVC; with `versioning_erase`, `versioning_experiment` and `versioning_remote` all that speaks to it.
 
 One writer at a time: whatever changes the repository holds the workspace's lock `versioning`. Uploads hold `push` instead, with each
 other, so that nobody waits for one but who erases: that holds `push` alone, and takes it before `versioning`.
@@ -12,13 +11,12 @@ import os
 import stat
 import subprocess
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from violence_ops import drop_folder, versioning_index
+from violence_ops import drop_folder, git
 from violence_ops.deployment import has_password, without_password
 from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.files import atomic_path, write_text
@@ -27,22 +25,7 @@ from violence_ops.params import Params
 from violence_ops.workspace import Workspace
 
 _WAIT_S: Final = 120.0
-_LOCK_PATIENCE_S: Final = 10.0
 _REMOTE: Final = "default"
-AUTHOR: Final = {"name": "violence-ops", "email": "violence-ops@localhost"}
-"""Who commits to a workspace's git."""
-_SETTINGS: Final = (
-    "-c", f"user.name={AUTHOR['name']}", "-c", f"user.email={AUTHOR['email']}", "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false",
-    "-c", "core.hooksPath=/dev/null", "-c", "init.defaultBranch=main", "-c", "core.quotePath=false", "-c", "gc.auto=0",
-    "-c", "core.autocrlf=false", "-c", "core.fsmonitor=false", "-c", "core.excludesFile=/dev/null", "-c", "core.attributesFile=/dev/null",
-)  # fmt: skip
-"""What git is told in every call, also against the settings that the workspace has of its own."""
-_ENVIRONMENT: Final = {
-    "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1", "GIT_EDITOR": "false",
-    "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C",
-}  # fmt: skip
-"""The settings of a user or a machine, which are for their own work, change nothing here: one may sign tags, or show changes in
-another form. Nobody is asked for anything, and errors are in English."""
 
 _INBOX: Final = {".gitignore": "/inbox/", ".dvcignore": "/inbox/**/.[!.]*"}
 """What is said of the inbox. Uploaders write to it: with the folder itself ignored, neither git heeds a .gitignore in it nor DVC
@@ -100,12 +83,12 @@ def init(workspace: Workspace, *, remote_url: str | None = None, remote_endpoint
     with workspace.lock("versioning"):
         if not (workspace.root / ".git").exists():
             _refuse_foreign_repository(workspace.root)
-            git(workspace, "init", "--quiet")
+            git.run(workspace, "init", "--quiet")
         _write_if_missing(workspace.root / ".gitignore", GITIGNORE)
         _write_if_missing(workspace.root / ".dvcignore", DVCIGNORE)
         _keep_out_of_the_inbox(workspace)
         # it empties .dvc first: what a killed run began may go, but not the cache, or the settings that a clone has from git
-        is_begun = not (workspace.root / ".dvc" / "tmp").is_dir() and not has_commits(workspace)
+        is_begun = not (workspace.root / ".dvc" / "tmp").is_dir() and not git.has_commits(workspace)
         if is_begun or not (workspace.root / ".dvc" / "config").is_file():
             _init_dvc(workspace.root)
         _configure_dvc(workspace, remote_url, remote_endpoint)
@@ -135,17 +118,17 @@ def add_artifact(workspace: Workspace, folder: Path, message: str, tag: str | No
 
 def versioned_batches(workspace: Workspace) -> set[str]:
     """The batches for which `add_batch` has finished."""
-    return {tag.removeprefix("batch/") for tag in git(workspace, "tag", "--list", "batch/*").splitlines()}
+    return {tag.removeprefix("batch/") for tag in git.run(workspace, "tag", "--list", "batch/*").splitlines()}
 
 
 def batch_revision(workspace: Workspace, batch_id: str) -> str:
     """The commit that `add_batch` made of a batch."""
-    return git(workspace, "rev-parse", f"batch/{batch_id}^{{commit}}")
+    return git.run(workspace, "rev-parse", f"batch/{batch_id}^{{commit}}")
 
 
 def is_tagged(workspace: Workspace, tag: str) -> bool:
     """Whether `add_artifact` has finished with this tag."""
-    return bool(git(workspace, "tag", "--list", tag))
+    return bool(git.run(workspace, "tag", "--list", tag))
 
 
 def commit_stage(workspace: Workspace, names: Iterable[str], message: str, params: Params | None = None) -> str:
@@ -157,9 +140,9 @@ def commit_stage(workspace: Workspace, names: Iterable[str], message: str, param
     Raises WorkspaceError if git is on no branch.
     """
     if inside_repro(workspace):
-        return revision(workspace)
+        return git.revision(workspace)
     with repository(workspace) as repo:
-        check_branch(workspace)
+        git.check_branch(workspace)
         for name in names if params in (None, workspace.params()) else ():
             if name == "ingest":
                 _refuse_special_files(workspace)
@@ -167,8 +150,8 @@ def commit_stage(workspace: Workspace, names: Iterable[str], message: str, param
             stages = translated(workspace, lambda target=target: repo.stage.collect(target))
             if all(item.exists for stage in stages for item in (*stage.deps, *stage.outs)):
                 translated(workspace, lambda target=target: repo.commit(target=target, force=True))
-        commit_paths(workspace, [workspace.root / path for path in _TRACKED], message)
-    return revision(workspace)
+        git.commit_paths(workspace, [workspace.root / path for path in _TRACKED], message)
+    return git.revision(workspace)
 
 
 def push_stage(workspace: Workspace, name: str) -> None:
@@ -187,55 +170,6 @@ def status(workspace: Workspace) -> dict[str, Any]:
         found = translated(workspace, repo.status)
     # DVC names a stage by its file's path as seen from the current folder
     return {name.rpartition("/")[2].removeprefix("dvc.yaml:"): changes for name, changes in found.items()}
-
-
-def has_commits(workspace: Workspace) -> bool:
-    """Whether the workspace's first commit has been made."""
-    return bool(git(workspace, "rev-list", "--all", "--max-count=1"))
-
-
-def revision(workspace: Workspace) -> str:
-    """The commit that the workspace stands on."""
-    return git(workspace, "rev-parse", "HEAD")
-
-
-def check_branch(workspace: Workspace) -> None:
-    """Raise WorkspaceError if git is on no branch, where a commit is lost as soon as somebody goes back to one."""
-    if not git(workspace, "branch", "--show-current"):
-        newest = [*branches(workspace), "BRANCH"][0]
-        raise WorkspaceError(
-            f"{workspace.root} is {standing(workspace)}, where what is written is lost: if `dvc exp run` runs there let it end, else "
-            f"`git switch {newest}`, then run this again."
-        )
-
-
-@contextmanager
-def writing(workspace: Workspace) -> Iterator[Callable[[Iterable[Path], str], None]]:
-    """Hold the writer's lock to change files and commit them; yields what commits files or folders, and nothing else.
-
-    Raises, before anything is changed, WorkspaceError if git is on no branch, ServiceUnavailable if another git command keeps it.
-    """
-    with workspace.lock("versioning"):
-        check_branch(workspace)
-        versioning_index.wait_for(workspace)
-        yield partial(commit_paths, workspace)
-
-
-def git_commit(workspace: Workspace, paths: Iterable[Path], message: str, *, ignored: bool = False) -> str:
-    """Commit these files or folders, and nothing else, to the workspace's git; a no-op if nothing changed. Of what git ignores
-    nothing is added, unless with `ignored`.
-
-    Raises WorkspaceError if git is on no branch.
-    """
-    with workspace.lock("versioning"):
-        check_branch(workspace)
-        commit_paths(workspace, paths, message, ignored=ignored)
-    return revision(workspace)
-
-
-def committed(workspace: Workspace, path: Path) -> bytes:
-    """A text file's content in the last commit, without the space around it; nothing if the file is not in it."""
-    return content_at(workspace, "HEAD", str(path.relative_to(workspace.root))) if has_commits(workspace) else b""
 
 
 def inside_repro(workspace: Workspace) -> bool:
@@ -259,10 +193,10 @@ def repository(workspace: Workspace) -> Iterator[Any]:
 
     logging.getLogger("dvc").setLevel(logging.WARNING)
     with workspace.lock("versioning"):
-        if git(workspace, "branch", "--show-current") and _keep_out_of_the_inbox(workspace):
+        if git.run(workspace, "branch", "--show-current") and _keep_out_of_the_inbox(workspace):
             # at once: what is changed and not committed stands in the way of `git pull` and `git switch`
             paths = [workspace.root / name for name in _INBOX]
-            commit_paths(workspace, paths, "The inbox is nobody's but the uploaders'")
+            git.commit_paths(workspace, paths, "The inbox is nobody's but the uploaders'")
         with Repo(str(workspace.root)) as repo:
             yield repo
 
@@ -298,40 +232,6 @@ def translated(workspace: Workspace, action: Any) -> Any:
             ) from error
 
 
-def git(workspace: Workspace, *arguments: str) -> str:
-    """What a git command prints, without the space around it. Raises WorkspaceError, with git's reason, if it fails,
-    ServiceUnavailable if that is a lock file which another git command has kept for 10 s."""
-    return os.fsdecode(git_bytes(workspace, *arguments)).strip()
-
-
-def git_bytes(workspace: Workspace, *arguments: str, given: bytes = b"") -> bytes:
-    """The same as bytes: a file's name or content need be no UTF-8. `given` is what the command reads."""
-    command = ["git", *_SETTINGS, "-c", f"safe.directory={workspace.root}", "-C", str(workspace.root), *arguments]
-    # nor do those of the shell count: of one in which GIT_DIR is set, as in a hook, all would go into another repository
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")} | _ENVIRONMENT
-    deadline = time.monotonic() + _LOCK_PATIENCE_S
-    while (done := subprocess.run(command, input=given, env=environment, capture_output=True, check=False)).returncode:
-        said = f"git {arguments[0]} failed in {workspace.root}: {' '.join(os.fsdecode(done.stderr).split())}"
-        # that of a file of git's: another command, as of an editor that shows what has changed, took it a moment ago
-        if b".lock': File exists" not in done.stderr:
-            raise WorkspaceError(said)
-        if time.monotonic() > deadline:
-            raise ServiceUnavailable(said)
-        time.sleep(0.2)
-    return done.stdout
-
-
-def commit_paths(workspace: Workspace, paths: Iterable[Path], message: str, *, ignored: bool = False) -> None:
-    """Add and commit, with `ignored` also what git ignores; the caller holds the lock."""
-    versioning_index.wait_for(workspace)
-    names = [str(path.relative_to(workspace.root)) for path in paths if path.exists()]
-    if not names:
-        return
-    git(workspace, "add", *(["--force"] if ignored else []), "--", *names)
-    if changed := git(workspace, "diff", "--cached", "--name-only", "-z", "--", *names):
-        git(workspace, "commit", "--quiet", "-m", message, "--", *changed.strip("\0").split("\0"))
-
-
 def add_and_push(workspace: Workspace, path: Path, message: str, tag: str | None, *, moved: bool = False) -> str:
     """`dvc add`, git commit, push, and the tag; one that is there stays where it is unless it is to be `moved`.
 
@@ -339,40 +239,17 @@ def add_and_push(workspace: Workspace, path: Path, message: str, tag: str | None
     """
     pointer = path.with_name(f"{path.name}.dvc")
     with repository(workspace) as repo:
-        check_branch(workspace)
+        git.check_branch(workspace)
         translated(workspace, lambda: repo.add(str(path)))
-        commit_paths(workspace, [pointer], message)
-        commit = git(workspace, "rev-list", "--max-count=1", "HEAD", "--", str(pointer.relative_to(workspace.root)))
+        git.commit_paths(workspace, [pointer], message)
+        commit = git.run(workspace, "rev-list", "--max-count=1", "HEAD", "--", str(pointer.relative_to(workspace.root)))
     _push(workspace, str(pointer))
     # last: the tag says that all of it is done; others may have committed meanwhile
     if tag:
         with workspace.lock("versioning"):
             if moved or not is_tagged(workspace, tag):
-                git(workspace, "tag", "--force", tag, commit)
+                git.run(workspace, "tag", "--force", tag, commit)
     return commit
-
-
-def branches(workspace: Workspace) -> list[str]:
-    """The branches, the one that was committed to last before the others."""
-    return git(
-        workspace, "for-each-ref", "--sort=-committerdate", "--format=%(refname:lstrip=2)", "refs/heads"
-    ).splitlines()
-
-
-def standing(workspace: Workspace) -> str:
-    """Where git is, in words."""
-    branch = git(workspace, "branch", "--show-current")
-    return (
-        f"on branch {branch}"
-        if branch
-        else f"on no branch (HEAD is detached at {git(workspace, 'rev-parse', '--short', 'HEAD')})"
-    )
-
-
-def content_at(workspace: Workspace, commit: str, name: str) -> bytes:
-    """A tracked file as a commit has it, without white space around it; empty if the commit has none."""
-    held = git(workspace, "ls-tree", "--name-only", commit, "--", name)
-    return git_bytes(workspace, "show", f"{commit}:{name}").strip() if held else b""
 
 
 # the pieces

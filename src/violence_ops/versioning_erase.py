@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
-from violence_ops import versioning_index
+from violence_ops import git, git_index
 from violence_ops.errors import WorkspaceError
-from violence_ops.versioning import add_and_push, check_branch, git, git_bytes, repository, translated
+from violence_ops.versioning import add_and_push, repository, translated
 from violence_ops.workspace import Workspace
 
 _FOLDER: Final = re.compile(rb"\bmd5: ([0-9a-f]{32}\.dir)")
@@ -77,11 +77,11 @@ def remove(workspace: Workspace, folder: Path, message: str) -> None:
     pointer = folder.with_name(f"{folder.name}.dvc")
     name = str(pointer.relative_to(workspace.root))
     with workspace.lock("versioning"):
-        check_branch(workspace)
-        versioning_index.wait_for(workspace)
-        git(workspace, "rm", "--quiet", "--force", "--ignore-unmatch", "--", name)
-        if git(workspace, "diff", "--cached", "--name-only", "--", name):
-            git(workspace, "commit", "--quiet", "-m", message, "--", name)
+        git.check_branch(workspace)
+        git_index.wait_for(workspace)
+        git.run(workspace, "rm", "--quiet", "--force", "--ignore-unmatch", "--", name)
+        if git.run(workspace, "diff", "--cached", "--name-only", "--", name):
+            git.run(workspace, "commit", "--quiet", "-m", message, "--", name)
         # last: what is still there when it is killed is found by whoever removes it again
         shutil.rmtree(folder, ignore_errors=True)
 
@@ -149,12 +149,12 @@ def _pointers(workspace: Workspace) -> Iterator[tuple[str, bytes]]:
 
     Asked of git's objects: how `git log` shows a change is for the settings of a person and the attributes of files to say.
     """
-    commits = git_bytes(workspace, "rev-list", "--all")
+    commits = git.run_bytes(workspace, "rev-list", "--all")
     options = ("-r", "-m", "--root", "--raw", "-z", "--no-renames", "--no-commit-id")
-    changes = git_bytes(workspace, "diff-tree", "--stdin", *options, "--", "*.dvc", "dvc.lock", given=commits)
+    changes = git.run_bytes(workspace, "diff-tree", "--stdin", *options, "--", "*.dvc", "dvc.lock", given=commits)
     facts, names = changes.split(b"\0")[:-1:2], changes.split(b"\0")[1::2]
     blobs = [fact.split()[3] for fact in facts]
-    said = io.BytesIO(git_bytes(workspace, "cat-file", "--batch", given=b"".join(blob + b"\n" for blob in blobs)))
+    said = io.BytesIO(git.run_bytes(workspace, "cat-file", "--batch", given=b"".join(blob + b"\n" for blob in blobs)))
     for name in names:
         head = said.readline()
         if not head.endswith(b" missing\n"):  # as of one that a commit took away

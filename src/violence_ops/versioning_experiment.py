@@ -20,9 +20,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from violence_ops import git
 from violence_ops.errors import UsageError
 from violence_ops.processes import Service, end
-from violence_ops.versioning import AUTHOR, check_branch, git, git_bytes, repository, revision, translated
+from violence_ops.versioning import repository, translated
 from violence_ops.workspace import Workspace
 
 _SAID_OF_THE_COPY: Final = "have been applied to your workspace"
@@ -84,7 +85,7 @@ class Copy:
 
     def hand_over(self) -> None:
         """Give the workspace the experiments that were made here."""
-        _fetch(self.workspace, self.of, revision(self.workspace))
+        _fetch(self.workspace, self.of, git.revision(self.workspace))
 
 
 @contextmanager
@@ -112,7 +113,7 @@ def run_here(workspace: Workspace, arguments: Sequence[str], options: Namespace)
     one, because all that came after that commit would be taken back; WorkspaceError if git is on no branch.
     """
     with workspace.lock("versioning"):
-        check_branch(workspace)
+        git.check_branch(workspace)
         if options.cmd == "apply" and not _begins_here(workspace, options.experiment):
             raise UsageError(
                 f"{options.experiment} is not an experiment that began at the workspace's present commit, so applying it would undo what "
@@ -141,7 +142,7 @@ def _told_to_end() -> Iterator[None]:
 def _author(workspace: Workspace) -> dict[str, str]:
     """Who commits, for git's environment: a copy has not the workspace's own settings, and DVC commits for nobody unnamed."""
     found: dict[str, str] = {}
-    for what, default in AUTHOR.items():
+    for what, default in git.AUTHOR.items():
         command = ["git", "-C", str(workspace.root), "config", "--default", default, f"user.{what}"]
         name = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
         found |= {f"GIT_{role}_{what.upper()}": name for role in ("AUTHOR", "COMMITTER")}
@@ -152,17 +153,19 @@ def _clone(workspace: Workspace, copy: Workspace) -> None:
     with workspace.lock("versioning"):
         new = _listed(workspace, "ls-files", "--others", "--exclude-standard", "-z")
         _refuse_large(workspace, new)
-        git(workspace, "clone", "--quiet", "--shared", "--no-tags", _UPLOAD_PACK, str(workspace.root), str(copy.root))
+        git.run(
+            workspace, "clone", "--quiet", "--shared", "--no-tags", _UPLOAD_PACK, str(workspace.root), str(copy.root)
+        )
         for name in _listed(workspace, "diff", "--name-only", "--no-renames", "-z", "HEAD"):
             _bring(workspace, copy, name)
     for name in new:
         _bring(workspace, copy, name)
-    _fetch(workspace, copy, revision(copy))  # so that DVC refuses a name that is taken
+    _fetch(workspace, copy, git.revision(copy))  # so that DVC refuses a name that is taken
 
 
 def _listed(workspace: Workspace, *arguments: str) -> list[str]:
     """The files that a command of git's lists with `-z`; a name need be no UTF-8."""
-    return [os.fsdecode(name) for name in git_bytes(workspace, *arguments).split(b"\0") if name]
+    return [os.fsdecode(name) for name in git.run_bytes(workspace, *arguments).split(b"\0") if name]
 
 
 def _refuse_large(workspace: Workspace, new: Sequence[str]) -> None:
@@ -207,7 +210,9 @@ def _share(workspace: Workspace, copy: Workspace) -> None:
 
 def _begins_here(workspace: Workspace, experiment: str) -> bool:
     """Whether an experiment, by its name or its commit, began at the commit that the workspace stands on."""
-    begun = git(workspace, "for-each-ref", "--format=%(refname:lstrip=4) %(objectname)", _kept(revision(workspace)))
+    begun = git.run(
+        workspace, "for-each-ref", "--format=%(refname:lstrip=4) %(objectname)", _kept(git.revision(workspace))
+    )
     return any(
         experiment == name or commit.startswith(experiment) for name, commit in map(str.split, begun.splitlines())
     )
@@ -218,7 +223,7 @@ def _fetch(source: Workspace, into: Workspace, commit: str) -> None:
     kept = _kept(commit)
     with into.lock("versioning"):
         command = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", _UPLOAD_PACK]
-        git(into, *command, str(source.root), f"+{kept}/*:{kept}/*")
+        git.run(into, *command, str(source.root), f"+{kept}/*:{kept}/*")
 
 
 def _kept(commit: str) -> str:

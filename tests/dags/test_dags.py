@@ -195,9 +195,7 @@ def test_only_a_night_that_seals_no_batch_announces_labels_and_only_if_enough_ar
     task = dags["nightly_ingestion"].get_task("enough_labels")
     assert (task.upstream_task_ids, task.trigger_rule) == ({"seal"}, "all_done")
     enough_labels = task.python_callable
-    monkeypatch.setitem(
-        enough_labels.__globals__, "stage", lambda name: {"train.worth_while": {"yes": worth_while}}[name]
-    )
+    monkeypatch.setitem(enough_labels.__globals__, "stage", lambda name: {"worth_training": {"yes": worth_while}}[name])
     with nullcontext() if announced else pytest.raises(AirflowSkipException):
         enough_labels(sealed)
 

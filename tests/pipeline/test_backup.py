@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from mlflow.tracking import MlflowClient
 
-from violence_ops import versioning
+from violence_ops import git, versioning
 from violence_ops.files import write_json
 from violence_ops.registry import MODEL
 from violence_ops.stages import ingest, init, labels, releases, seal, status, validate
@@ -87,7 +87,7 @@ def test_a_workspace_that_was_lost_is_brought_back_by_the_commands_of_the_page(
         shell(commands("Every day"), root, backup)
     running.close()
     before = status.run(workspace).to_dict()
-    head, tags = versioning.revision(workspace), versioning.versioned_batches(workspace)
+    head, tags = git.revision(workspace), versioning.versioned_batches(workspace)
     files = {path.relative_to(root): path.read_bytes() for path in workspace.batches.rglob("*") if path.is_file()}
     shutil.rmtree(root)
 
@@ -96,7 +96,7 @@ def test_a_workspace_that_was_lost_is_brought_back_by_the_commands_of_the_page(
     shell(commands("Restore"), elsewhere, backup)  # the last commands are `ledger verify`, `check` and `status`
     restored = Workspace.open(elsewhere)
     assert {path: (elsewhere / path).read_bytes() for path in files} == files
-    assert (versioning.revision(restored), versioning.versioned_batches(restored)) == (head, tags)
+    assert (git.revision(restored), versioning.versioned_batches(restored)) == (head, tags)
     assert tags == {first, second}
     assert status.run(restored).to_dict() == before | {"workspace": str(elsewhere)}
     assert before["clips"]["quarantined"] == 1

@@ -14,7 +14,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
-from violence_ops import versioning
+from violence_ops import git, versioning
 from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
 from violence_ops.records import ClipRecord
 from violence_ops.stages import assemble, holdout, labels, tombstones
@@ -193,7 +193,7 @@ def test_whoever_clones_the_repository_pulls_the_dataset(
     for batch in {record.batch_id for record in seal_whole(workspace)}:
         versioning.add_batch(workspace, workspace.batch(batch))
     workspace.write_progress("seal", {})
-    versioning.git_commit(workspace, [workspace.root / ".dvc" / "config"], "Another remote")
+    git.commit(workspace, [workspace.root / ".dvc" / "config"], "Another remote")
     assemble.run(workspace, workspace.params())
     content = {path.name: path.read_bytes() for path in workspace.dataset.iterdir()}
     clone = tmp_path / "clone"

@@ -17,7 +17,7 @@ import pytest
 import yaml
 from mlflow.tracking import MlflowClient
 
-from violence_ops import versioning, versioning_experiment
+from violence_ops import git, versioning, versioning_experiment
 from violence_ops.records import ClipRecord
 from violence_ops.stages import approval, assemble, experiment, forget, gate, releases, rollback, status, tombstones
 from violence_ops.workspace import Workspace
@@ -56,18 +56,18 @@ def until(process: subprocess.Popen[str], said: str) -> None:
     assert any(said in line for line in process.stdout), process.stderr.read()
 
 
-def git(folder: Path, *arguments: str) -> str:
+def plain_git(folder: Path, *arguments: str) -> str:
     return subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, check=True).stdout
 
 
 def test_an_experiment_learns_while_others_decide_and_a_night_arrives(assembled: Workspace, clip_folder: Path) -> None:
-    before = git(assembled.root, "status", "--short")
+    before = plain_git(assembled.root, "status", "--short")
     running = dvc(assembled.root, "exp", "run", "-n", "seven", "-S", "train.seed=7", "-S", "train.epochs=2", "train")
     while running.poll() is None and not (assembled.experiment / ".cache" / "training").exists():
         time.sleep(0.1)
     with assembled.lock("train"):
         assert running.poll() is None, "a training beside it need not wait: " + "".join(running.communicate())
-    assert git(assembled.root, "branch", "--show-current") == "main\n"
+    assert plain_git(assembled.root, "branch", "--show-current") == "main\n"
     (assembled.inbox / "late.mp4").write_bytes((clip_folder / "clip0.mp4").read_bytes())
     for reason in ("worse at night", "worse in rain"):
         approval.refuse(assembled, assembled.params(), by="admin", reason=reason)
@@ -76,13 +76,13 @@ def test_an_experiment_learns_while_others_decide_and_a_night_arrives(assembled:
     assert "Ran experiment(s): seven" in said
     assert "applied to your workspace" not in said
 
-    assert git(assembled.root, "log", "--format=%s", "main").splitlines()[:2] == [
+    assert plain_git(assembled.root, "log", "--format=%s", "main").splitlines()[:2] == [
         "Ledger: refusal by admin, 1-vs-none worse in rain",
         "Ledger: refusal by admin, 1-vs-none worse at night",
     ]
     assert rollback.verify_ledger(assembled).champion is None
     assert (assembled.inbox / "late.mp4").is_file(), "an experiment takes no clips in"
-    assert git(assembled.root, "status", "--short") == before, (
+    assert plain_git(assembled.root, "status", "--short") == before, (
         "what was not committed stays so, and nothing comes to it"
     )
     assert not assembled.experiment.exists()
@@ -95,7 +95,7 @@ def test_an_experiment_learns_while_others_decide_and_a_night_arrives(assembled:
     asked = {"train.seed": "7", "train.epochs": "2", "train.dropout": "0.4"}
     assert found.data.params | asked == found.data.params
     assert found.data.tags["holdout"] == "v1"
-    assert found.data.tags["workspace_revision"] == git(assembled.root, "rev-parse", "main~2").strip()
+    assert found.data.tags["workspace_revision"] == plain_git(assembled.root, "rev-parse", "main~2").strip()
     assert (registry.download(version, assembled.model_package(version)) / "model.safetensors").is_file()
 
     said, _ = dvc(assembled.root, "exp", "show", "-A", "--csv").communicate(timeout=60)
@@ -143,8 +143,8 @@ def test_an_experiment_is_committed_in_the_name_that_the_workspace_has(
 ) -> None:
     """Whatever files lie beside it."""
     if name:
-        git(assembled.root, "config", "user.name", name)
-        git(assembled.root, "config", "user.email", "ada@example.org")
+        plain_git(assembled.root, "config", "user.name", name)
+        plain_git(assembled.root, "config", "user.email", "ada@example.org")
     (assembled.root / os.fsdecode(b"caf\xe9.txt")).write_text("a name that is no UTF-8")
     (assembled.root / "nights").symlink_to("data/batches")
     nobody = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "HOME": str(tmp_path)}
@@ -152,7 +152,7 @@ def test_an_experiment_is_committed_in_the_name_that_the_workspace_has(
     said, errors = ran.communicate(timeout=300)
     assert ran.returncode == 0, said + errors
     assert "--candidate" not in said
-    kept = git(assembled.root, "for-each-ref", "--format=%(authorname), %(committername)", "refs/exps/*/*/half")
+    kept = plain_git(assembled.root, "for-each-ref", "--format=%(authorname), %(committername)", "refs/exps/*/*/half")
     assert kept == "{0}, {0}\n".format(name or "violence-ops")
 
 
@@ -219,10 +219,10 @@ def test_a_workspace_of_another_user_is_copied_and_given_the_experiment(workspac
     for path in (workspace.root, *workspace.root.rglob("*")):
         os.lchown(path, 1000, 1000)
     with versioning_experiment.copied(workspace) as copy:
-        kept = f"{versioning_experiment._kept(versioning.revision(copy.workspace))}/mine"
-        versioning.git(copy.workspace, "update-ref", kept, "HEAD")
+        kept = f"{versioning_experiment._kept(git.revision(copy.workspace))}/mine"
+        git.run(copy.workspace, "update-ref", kept, "HEAD")
         copy.hand_over()
-    assert versioning.git(workspace, "rev-parse", kept) == versioning.revision(workspace)
+    assert git.run(workspace, "rev-parse", kept) == git.revision(workspace)
 
 
 def test_a_command_line_that_dvc_does_not_understand_is_refused_once(workspace: Workspace) -> None:
@@ -238,7 +238,7 @@ def test_an_experiment_that_began_here_can_be_applied(released: Workspace) -> No
         workspace.write_progress(stage, {})
     workspace.dataset.mkdir()
     workspace.write_progress("train", {"model_version": "1"})
-    versioning.git_commit(workspace, [workspace.progress], "Candidate 1")
+    git.commit(workspace, [workspace.progress], "Candidate 1")
     workspace.write_progress("train", {"model_version": "2"})
     text = workspace.params_file.read_text("utf-8")
     changed = text.replace("epochs: 4", "epochs: 5", 1)
@@ -250,17 +250,17 @@ def test_an_experiment_that_began_here_can_be_applied(released: Workspace) -> No
     assert dvc(workspace.root, "exp", "apply", "five").wait(60) == 0
     assert workspace.params_file.read_text("utf-8") == changed
     assert releases.open_registry(workspace).alias("candidate") == "2"
-    assert git(workspace.root, "branch", "--show-current") == "main\n"
+    assert plain_git(workspace.root, "branch", "--show-current") == "main\n"
 
 
 def test_a_dataset_of_then_is_had_in_a_folder_of_its_own(assembled: Workspace) -> None:
     """As README.md says it."""
-    then = git(assembled.root, "rev-parse", "HEAD").strip()
+    then = plain_git(assembled.root, "rev-parse", "HEAD").strip()
     revision = assembled.read_progress("assemble")["revision"]
     (assembled.dataset / "split.json").unlink()
     assembled.write_progress("seal", {"batches": 2})
     assemble.run(assembled, assembled.params({"dataset.validation_share": 0.5}))
-    git(assembled.root, "worktree", "add", "--quiet", "../then", then)
+    plain_git(assembled.root, "worktree", "add", "--quiet", "../then", then)
     folder = assembled.root.parent / "then"
     cache = os.path.relpath(assembled.root / ".dvc" / "cache", folder)
     assert dvc(folder, "cache", "dir", "--local", cache).wait(60) == 0
@@ -268,5 +268,5 @@ def test_a_dataset_of_then_is_had_in_a_folder_of_its_own(assembled: Workspace) -
     assert checked_out.wait(60) == 0, checked_out.communicate()
     assert revision in (folder / "data" / "dataset" / "split.json").read_text("utf-8")
     assert revision not in (assembled.dataset / "split.json").read_text("utf-8")
-    assert git(assembled.root, "branch", "--show-current") == "main\n"
+    assert plain_git(assembled.root, "branch", "--show-current") == "main\n"
     assert rollback.verify_ledger(assembled).champion is None

@@ -19,7 +19,7 @@ import pytest
 from moto.server import ThreadedMotoServer
 from s3fs import S3FileSystem
 
-from violence_ops import versioning, versioning_erase
+from violence_ops import git, versioning
 from violence_ops.catalog import Catalog
 from violence_ops.errors import ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.files import sha256_file, write_json, write_table, write_text
@@ -335,15 +335,15 @@ def test_killed_while_a_holdout_gives_way_it_is_finished_by_running_it_again(
     site: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clip_id = held_out(site)
-    git = versioning_erase.git
+    run = git.run
 
     def killed_at_rm(workspace: Workspace, *arguments: str) -> str:
         if arguments[0] == "rm":
             raise Killed
-        return git(workspace, *arguments)
+        return run(workspace, *arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(versioning_erase, "git", killed_at_rm)
+        patch.setattr(git, "run", killed_at_rm)
         with pytest.raises(Killed):
             forget.run(site, site.params(), clip_id, **WHO)
     forget.run(site, site.params(), clip_id)

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from violence_ops import versioning
+from violence_ops import git
 from violence_ops.catalog import Catalog
 from violence_ops.cli.program import app
 from violence_ops.errors import ServiceUnavailable
@@ -249,13 +249,13 @@ def test_a_duplicate_brings_a_label_to_a_clip_that_had_none(workspace: Workspace
     take_in(workspace)
     (workspace.inbox / "Fight").mkdir()
     (workspace.inbox / "Fight" / "a.mp4").write_bytes(b"same")
-    commits = versioning.git(workspace, "rev-list", "--count", "HEAD")
+    commits = git.run(workspace, "rev-list", "--count", "HEAD")
     assert take_in(workspace, date(2026, 1, 2)).notices == []
     ((label, source),) = labels.effective_labels(workspace).values()
     assert (label, source) == ("Fight", "inbox")
-    assert versioning.committed(workspace, workspace.labels_file) == workspace.labels_file.read_bytes().strip()
+    assert git.committed(workspace, workspace.labels_file) == workspace.labels_file.read_bytes().strip()
     take_in(workspace, date(2026, 1, 3))
-    assert versioning.git(workspace, "rev-list", "--count", "HEAD") == str(int(commits) + 1)
+    assert git.run(workspace, "rev-list", "--count", "HEAD") == str(int(commits) + 1)
 
 
 def test_a_label_that_a_duplicate_brings_while_git_is_on_no_branch_is_kept_and_committed_later(
@@ -264,13 +264,13 @@ def test_a_label_that_a_duplicate_brings_while_git_is_on_no_branch_is_kept_and_c
     for folder in ("", "Fight"):
         (workspace.inbox / folder).mkdir(exist_ok=True)
         (workspace.inbox / folder / "a.mp4").write_bytes(b"same")
-        versioning.git(workspace, "checkout", "--quiet", "--detach")
+        git.run(workspace, "checkout", "--quiet", "--detach")
         result = take_in(workspace)
     (notice,) = result.notices
     assert "is on no branch" in notice
-    versioning.git(workspace, "switch", "--quiet", "main")
+    git.run(workspace, "switch", "--quiet", "main")
     assert take_in(workspace).notices == []
-    assert b",Fight,ingest," in versioning.committed(workspace, workspace.labels_file)
+    assert b",Fight,ingest," in git.committed(workspace, workspace.labels_file)
 
 
 def test_a_duplicate_with_another_label_is_told_and_changes_nothing(workspace: Workspace) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
-from violence_ops import ledger, versioning
+from violence_ops import git, ledger, versioning
 from violence_ops.errors import RefusedByGate, ServiceUnavailable, UsageError, WorkspaceError
 from violence_ops.params import Params
 from violence_ops.registry import Registry
@@ -398,7 +398,7 @@ def test_a_line_that_somebody_added_with_a_right_hash_is_told_and_never_committe
             act()
     assert status.run(passed).problems == [str(said.value)]
     versioning.commit_stage(passed, [], "Any other stage")
-    assert b'"to":"3"' not in versioning.committed(passed, passed.ledger)
+    assert b'"to":"3"' not in git.committed(passed, passed.ledger)
     remedy = str(said.value).split("`")[1]
     subprocess.run(remedy.split(), cwd=passed.root, check=True)
     assert passed.ledger.read_bytes() == whole
@@ -409,13 +409,13 @@ def test_a_line_that_a_crash_kept_from_git_is_known_as_our_own_and_committed_wit
     passed: Workspace, params: Params, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr(versioning, "commit_paths", _die)
+        patch.setattr(git, "commit_paths", _die)
         with pytest.raises(KeyboardInterrupt):
             approval.refuse(passed, params, by="admin", reason="r")
     assert rollback.verify_ledger(passed).entries == 6
-    assert len(versioning.committed(passed, passed.ledger).splitlines()) == 5
+    assert len(git.committed(passed, passed.ledger).splitlines()) == 5
     assert promote.run(passed, params, approved_by="admin").moved
-    assert versioning.committed(passed, passed.ledger) == passed.ledger.read_bytes().strip()
+    assert git.committed(passed, passed.ledger) == passed.ledger.read_bytes().strip()
 
 
 def _die(*_: object) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 
-from violence_ops import versioning
+from violence_ops import git, versioning
 from violence_ops.errors import ExpectationsFailed, ServiceUnavailable, WorkspaceError
 from violence_ops.files import fingerprint, read_fingerprint, sha256_file, write_table
 from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA
@@ -268,7 +268,7 @@ def test_a_batch_that_is_sealed_beside_an_open_one_leaves_nothing_that_git_does_
     (stuck,) = ingest.run(workspace, workspace.params(), night=NIGHT).batch_ids
     seal.run(workspace, workspace.params(), batch_id=batch_id)
     assert batches.open_batch_ids(workspace) == [stuck]
-    assert versioning.git(workspace, "status", "--short") == ""
+    assert git.run(workspace, "status", "--short") == ""
 
 
 def test_shards_in_any_order_give_the_same_batch(

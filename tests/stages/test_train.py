@@ -19,7 +19,7 @@ from violence_ops.files import fingerprint, write_json
 from violence_ops.recognition import families
 from violence_ops.recognition import train as training
 from violence_ops.records import ClipRecord
-from violence_ops.stages import assemble, holdout, lineage, train
+from violence_ops.stages import assemble, holdout, lineage, train, worth_training
 from violence_ops.stages.dataset import Dataset
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
@@ -47,7 +47,7 @@ def test_training_is_not_worth_while_where_assembling_would_refuse(
     workspace: Workspace, seal_tracks: Seal, clips: int, per_group: int, label: Callable[[int], str], why: str | None
 ) -> None:
     seal_tracks(workspace, clips=clips, per_group=per_group, labels=label)
-    worth = train.worth_while(workspace, workspace.params())
+    worth = worth_training.run(workspace, workspace.params())
     assert bool(worth) == (why is None)
     assert (why or "Nothing was trained yet") in worth.reason
     if why:
@@ -65,7 +65,7 @@ def test_a_dataset_of_which_a_part_is_another_is_not_trained_on(workspace: Works
     ):
         train.run(workspace, workspace.params())
     workspace.write_progress("train", {"dataset_revision": "x"})
-    assert "run `violence-ops assemble` again" in train.worth_while(workspace, workspace.params()).reason
+    assert "run `violence-ops assemble` again" in worth_training.run(workspace, workspace.params()).reason
 
 
 @pytest.mark.parametrize(
@@ -155,16 +155,16 @@ def test_every_training_is_a_run_and_a_version_and_the_newest_is_the_candidate(
 ) -> None:
     workspace = small_workspace(**{"train.epochs": 2})
     params = workspace.params()
-    assert not train.worth_while(workspace, params)
+    assert not worth_training.run(workspace, params)
     seal_tracks(workspace)
-    assert train.worth_while(workspace, params).reason.startswith("Nothing was trained yet")
+    assert worth_training.run(workspace, params).reason.startswith("Nothing was trained yet")
     frozen = holdout.ensure(workspace, params)
     assert frozen is not None
     revision = assemble.run(workspace, params).revision
     epochs: list[tuple[int, int]] = []
     first = train.run(workspace, params, progress=lambda what, done, total: epochs.append((done, total)))
     assert epochs == [(1, 2), (2, 2)]
-    assert not train.worth_while(workspace, params)
+    assert not worth_training.run(workspace, params)
     second = train.run(workspace, params)
 
     assert (first.model_version, second.model_version) == ("1", "2")
@@ -188,10 +188,10 @@ def test_every_training_is_a_run_and_a_version_and_the_newest_is_the_candidate(
     _check_run(registry.uri, second.run_id)
 
     seal_tracks(workspace, seed=1)
-    worth = train.worth_while(workspace, params)
+    worth = worth_training.run(workspace, params)
     assert worth
     assert "24 labelled clips are new" in worth.reason
-    assert not train.worth_while(workspace, workspace.params({"train.min_new_clips": 25}))
+    assert not worth_training.run(workspace, workspace.params({"train.min_new_clips": 25}))
 
 
 @pytest.mark.slow
@@ -327,7 +327,7 @@ def test_dvc_is_not_told_that_a_model_came_from_a_dataset_that_was_assembled_dur
     made = train.run(workspace, workspace.params(), progress=assemble_more)
     assert made.dataset_revision == before
     assert "train" in versioning.status(workspace)
-    assert train.worth_while(workspace, workspace.params()).reason.endswith("was assembled and not trained on.")
+    assert worth_training.run(workspace, workspace.params()).reason.endswith("was assembled and not trained on.")
     train.run(workspace, workspace.params())
     assert "train" not in versioning.status(workspace)
 

@@ -165,7 +165,8 @@ def _nncf() -> Iterator[Any]:
     with redirect_stdout(sys.stderr):
         import nncf
 
-        nncf.set_log_level(logging.ERROR)
+        # of the logger alone: `nncf.set_log_level` sets what others have put on it too
+        logging.getLogger("nncf").setLevel(logging.ERROR)
         with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere):
             yield nncf
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from typing_extensions import TypedDict
 
-from violence_ops import versioning
+from violence_ops import git
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import read_json, write_json, write_text
 from violence_ops.folders import Batch
@@ -74,7 +74,7 @@ def run(workspace: Workspace, params: Params, *, batch_id: str | None = None) ->
         batch.batch_id, manifest.night, version, reference.dataset_revision, shifts, tuple(_notes(manifest, reference))
     )
     path = workspace.drift_report(batch.batch_id)
-    with versioning.writing(workspace) as commit:
+    with git.writing(workspace) as commit:
         write_json(path, report.to_dict())
         commit([path], f"Drift of batch {batch.batch_id}: {report.verdict}")
     return DriftResult(batch.batch_id, report, str(path), params.drift.trigger and report.verdict == "drift")

@@ -7,7 +7,7 @@ from argparse import Namespace
 from collections.abc import Collection, Sequence
 from typing import Final
 
-from violence_ops import versioning, versioning_experiment
+from violence_ops import git, versioning_experiment
 from violence_ops.errors import UsageError
 from violence_ops.stages import tombstones
 from violence_ops.stages.releases import CANDIDATE, open_registry
@@ -92,7 +92,7 @@ def _reopen(workspace: Workspace, clip_ids: Collection[str]) -> None:
     """Have clips forgotten once more, which the experiment may have brought back: it began with them."""
     for clip_id in sorted(clip_ids):
         tombstones.write(workspace, tombstones.read(workspace, clip_id) | {"done": False})
-        versioning.git_commit(workspace, [workspace.tombstone(clip_id)], f"Clip {clip_id} may be in an experiment")
+        git.commit(workspace, [workspace.tombstone(clip_id)], f"Clip {clip_id} may be in an experiment")
         print(
             f"Clip {clip_id} was forgotten while the experiment ran: `violence-ops forget {clip_id}` takes it out of that too."
         )

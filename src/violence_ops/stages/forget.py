@@ -17,7 +17,7 @@ from typing import IO, Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from violence_ops import drop_folder, versioning, versioning_erase
+from violence_ops import drop_folder, git, versioning_erase
 from violence_ops.catalog import CatalogClip
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.files import open_table
@@ -103,7 +103,7 @@ def run(
         stone = tombstones.find(workspace, check_clip_id(clip_id)) or _plan(workspace, clip_id)
         if dry_run:
             return _result(stone, _inventory(workspace, stone), (), (), dry_run=True)
-        versioning.check_branch(workspace)
+        git.check_branch(workspace)
         if "by" not in stone:
             by = named(by)
             reason = explained(reason, "Say why the clip is forgotten: pass --reason TEXT.")
@@ -184,14 +184,14 @@ class _Forgetting:
         if count := labels_file.forget(self.workspace, self.clip_id):
             self.removed["labels"] = count
         if self.workspace.labels_file.is_file():
-            versioning.git_commit(self.workspace, [self.workspace.labels_file], f"Labels without clip {self.clip_id}")
+            git.commit(self.workspace, [self.workspace.labels_file], f"Labels without clip {self.clip_id}")
 
     def reviews(self) -> None:
         """What was asked of people about it."""
         if found := review.forget(self.workspace, self.clip_id):
             self.removed["reviews"] = [path.stem for path in found]
         if self.workspace.reviews.is_dir():
-            versioning.git_commit(self.workspace, [self.workspace.reviews], f"Reviews without clip {self.clip_id}")
+            git.commit(self.workspace, [self.workspace.reviews], f"Reviews without clip {self.clip_id}")
 
     def _draw_again(self, files: ReportFolder) -> None:
         """Make the page of an evaluation without the clip's picture, and without it among shadow nights; none if that fails."""
@@ -245,7 +245,7 @@ class _Forgetting:
 
     def _write_stone(self, message: str) -> None:
         tombstones.write(self.workspace, self.stone)
-        versioning.git_commit(self.workspace, [self.workspace.tombstone(self.clip_id)], message)
+        git.commit(self.workspace, [self.workspace.tombstone(self.clip_id)], message)
 
 
 STEPS: Final = (

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from violence_ops import ledger, versioning
+from violence_ops import git, ledger, versioning
 from violence_ops.errors import UserError, WorkspaceError
 from violence_ops.evaluation.records import Evaluation, Outcome, Verdict
 from violence_ops.evaluation.report import headline
@@ -53,7 +53,7 @@ def run(workspace: Workspace, params: Params, *, report: Path | str | None = Non
     """
     chosen = reports.find(workspace, report)
     releases.entries(workspace)  # one that does not verify is told before anything is written
-    versioning.check_branch(workspace)
+    git.check_branch(workspace)
     _check_settings(chosen, params)
     reports.check_holdout(workspace, chosen, WorkspaceError)
     verdict = reports.write_page(workspace, chosen.files, chosen.evaluation, params)
@@ -70,7 +70,7 @@ def run(workspace: Workspace, params: Params, *, report: Path | str | None = Non
     message = f"Gate: {chosen.files.name} {verdict.verdict}"
     versioning.commit_stage(workspace, ["gate"], message, params)
     # inside `dvc repro` the line above leaves everything to DVC, which knows nothing of the reports
-    versioning.git_commit(workspace, [chosen.files.folder], message)
+    git.commit(workspace, [chosen.files.folder], message)
     evaluation = chosen.evaluation
     return GateResult(
         verdict=verdict.verdict,

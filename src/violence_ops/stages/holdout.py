@@ -13,7 +13,7 @@ from typing import Any, Final, NotRequired
 import pyarrow as pa
 from typing_extensions import TypedDict
 
-from violence_ops import versioning
+from violence_ops import git, versioning
 from violence_ops.errors import UsageError, UserError, WorkspaceError
 from violence_ops.evaluation.records import HoldoutFacts
 from violence_ops.files import (
@@ -76,7 +76,7 @@ def freeze(
     if not 0 < share < 1:
         raise UsageError(f"--share is {share:g} but must be between 0 and 1.")
     with workspace.lock("holdout"):
-        versioning.check_branch(workspace)
+        git.check_branch(workspace)
         name = version or next_version(workspace)
         folder = workspace.holdout(name)
         if folder.exists():
@@ -252,7 +252,7 @@ def publish(workspace: Workspace, version: str) -> HoldoutResult:
     folder, tag = workspace.holdout(version), f"holdout/{version}"
     record_versions(workspace)
     if not versioning.is_tagged(workspace, tag) and not versioning.inside_experiment(workspace):
-        versioning.git_commit(workspace, [workspace.progress / "holdout.json"], f"Holdout {version} is frozen")
+        git.commit(workspace, [workspace.progress / "holdout.json"], f"Holdout {version} is frozen")
         versioning.add_artifact(workspace, folder, f"Holdout {version}", tag)
     return read(workspace, version)
 

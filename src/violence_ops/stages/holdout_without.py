@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pyarrow.compute as pc
 
-from violence_ops import versioning, versioning_erase
+from violence_ops import git, versioning_erase
 from violence_ops.files import load_table
 from violence_ops.records import LABELS
 from violence_ops.stages import holdout, traces
@@ -37,7 +37,7 @@ def replace(workspace: Workspace, clip_id: str) -> Replaced | None:
     for name in old:
         versioning_erase.remove(workspace, workspace.holdout(name), f"Holdout {name} gives way to {version or 'none'}")
     holdout.record_versions(workspace)
-    versioning.git_commit(workspace, [workspace.progress / "holdout.json"], f"Holdout without clip {clip_id}")
+    git.commit(workspace, [workspace.progress / "holdout.json"], f"Holdout without clip {clip_id}")
     return Replaced(old, version, tuple(_notices(workspace, version)))
 
 

@@ -13,7 +13,7 @@ from datetime import date
 from itertools import islice
 from typing import Any
 
-from violence_ops import versioning
+from violence_ops import git, versioning
 from violence_ops.catalog import Catalog
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.files import sync_folder
@@ -101,10 +101,10 @@ def _commit_labels(workspace: Workspace, result: IngestResult) -> None:
     file = workspace.labels_file
     if versioning.inside_repro(workspace) or not file.is_file():
         return
-    if versioning.committed(workspace, file) == file.read_bytes().strip():
+    if git.committed(workspace, file) == file.read_bytes().strip():
         return
     try:
-        versioning.git_commit(workspace, [file], "Labels that came by the inbox")
+        git.commit(workspace, [file], "Labels that came by the inbox")
     except (WorkspaceError, ServiceUnavailable) as error:
         result.notices.append(f"New labels are in {file} and not in git yet: {error}")
 

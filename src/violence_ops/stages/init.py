@@ -16,7 +16,7 @@ from ruamel.yaml.comments import CommentedMap
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.representer import RoundTripRepresenter
 
-from violence_ops import versioning, versioning_remote
+from violence_ops import git, versioning, versioning_remote
 from violence_ops.deployment import Deployment
 from violence_ops.errors import ParamsError, ServiceUnavailable, UsageError
 from violence_ops.files import write_text
@@ -91,16 +91,16 @@ def run(
         added = _write_files(workspace, params_overrides or {})
         pipeline = (_TEMPLATE / "dvc.yaml").read_text("utf-8")
         other_stages = pipeline_file.bring_up_to_date(workspace.dvc_file, pipeline)
-        created = not versioning.has_commits(workspace)
+        created = not git.has_commits(workspace)
         if created:
-            versioning.git_commit(workspace, _first_commit(workspace), "New workspace", ignored=True)
+            git.commit(workspace, _first_commit(workspace), "New workspace", ignored=True)
         else:
             _commit_changes(workspace, added, remote, pipeline)
     has_moved = not created and before not in (None, remote)
     return InitResult(
         str(workspace.root),
         created,
-        versioning.revision(workspace),
+        git.revision(workspace),
         added,
         remote,
         before if has_moved else None,
@@ -125,10 +125,10 @@ def _commit_changes(workspace: Workspace, added: tuple[str, ...], remote: str, p
     if workspace.dvc_file.read_bytes() == pipeline.encode():
         written[workspace.dvc_file] = "The stages of this version"
     for path, message in written.items():
-        if versioning.committed(workspace, path) != path.read_bytes().strip():
+        if git.committed(workspace, path) != path.read_bytes().strip():
             changes[path] = message
     if changes:
-        versioning.git_commit(workspace, changes, "; ".join(changes.values()))
+        git.commit(workspace, changes, "; ".join(changes.values()))
 
 
 def _write_files(workspace: Workspace, overrides: dict[str, Any]) -> tuple[str, ...]:

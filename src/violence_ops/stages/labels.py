@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from violence_ops import versioning
+from violence_ops import git
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.files import load_table
 from violence_ops.folders import check_clip_id
@@ -182,14 +182,14 @@ def relabelled(workspace: Workspace, then: Mapping[str, Label | None]) -> tuple[
 def give(workspace: Workspace, wanted: Mapping[str, Label], by: str, source: LabelSource) -> int | None:
     """Write labels of known clips as a new version of data/labels.csv, and into the catalog; returns the version, None if all
     of it was said before. Can be repeated after a crash. Raises WorkspaceError, writing nothing, if git is on no branch."""
-    versioning.check_branch(workspace)
+    git.check_branch(workspace)
     version = record(workspace, wanted, by, source)
     with open_catalog(workspace) as catalog:
         catalog.set_labels(wanted)
     message = f"Labels of {counted(len(wanted), 'clip')} by {printable(by)}" + (
         f", version {version}" if version else ""
     )
-    versioning.git_commit(workspace, [workspace.labels_file], message)
+    git.commit(workspace, [workspace.labels_file], message)
     return version
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Final, Literal
 
-from violence_ops import ledger, versioning, versioning_history
+from violence_ops import git, git_history, ledger
 from violence_ops.errors import WorkspaceError
 from violence_ops.registry import Registry
 from violence_ops.stages.inbox import printable
@@ -49,14 +49,14 @@ def check_ledger(workspace: Workspace) -> list[ledger.Entry]:
     """
     entries = ledger.read(workspace)
     name = workspace.ledger.relative_to(workspace.root)
-    if commit := versioning_history.lost_content(workspace, workspace.ledger):
+    if commit := git_history.lost_content(workspace, workspace.ledger):
         raise ledger.LedgerBroken(
             f"{name} ends before lines that were committed, so some were cut off: put them back with `git checkout {commit} -- {name}`. If "
             "a merge left them out, go back to before it instead (`git reset --keep COMMIT`), because two ledgers cannot be joined."
         )
-    if elsewhere := versioning_history.goes_on_elsewhere(workspace, workspace.ledger):
+    if elsewhere := git_history.goes_on_elsewhere(workspace, workspace.ledger):
         raise ledger.LedgerBroken(f"The ledger is not whole: {elsewhere}")
-    known = len(versioning.committed(workspace, workspace.ledger).splitlines())
+    known = len(git.committed(workspace, workspace.ledger).splitlines())
     for entry in entries[known:]:
         if not ledger.was_last_written(workspace, entry):
             raise ledger.LedgerBroken(
@@ -77,7 +77,7 @@ def record(workspace: Workspace, *, actor: str, event: ledger.Event, payload: di
 
     Raises WorkspaceError, writing nothing, if git is on no branch.
     """
-    with versioning.writing(workspace) as commit:
+    with git.writing(workspace) as commit:
         entry = ledger.append(workspace, actor=actor, event=event, payload=payload)
         commit([workspace.ledger], f"Ledger: {event} by {printable(actor)}, {described(entry)}")
     return entry
@@ -179,7 +179,7 @@ def recover(workspace: Workspace, registry: Registry) -> ledger.Entry | None:
 
     Returns the line it wrote, or None if nothing was open. A line that a crash kept from git is committed.
     """
-    versioning.git_commit(workspace, [workspace.ledger], "Ledger: a line that was not committed")
+    git.commit(workspace, [workspace.ledger], "Ledger: a line that was not committed")
     found = last_movement(ledger.read(workspace))
     if found is None or found.payload["phase"] != "intent":
         return None

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import pyarrow.parquet as pq
 
-from violence_ops import versioning, versioning_erase
+from violence_ops import git, versioning_erase
 from violence_ops.catalog import Catalog, CatalogClip
 from violence_ops.errors import UnknownBatch, WorkspaceError
 from violence_ops.files import sync_folder, write_text
@@ -147,7 +147,7 @@ def _known(batch: Batch, clip_id: str, indexed: CatalogClip | None) -> dict[str,
 
 def _without_repeated(workspace: Workspace, batch: Batch) -> tuple[str, ...]:
     """Take out the clips that an earlier batch has too, and let that one have the label that it lacked."""
-    versioning.check_branch(workspace)
+    git.check_branch(workspace)
     accepted = {clip.clip_id: clip for clip in batches.accepted_clips(batch)}
     homes = _homes(workspace, batch, accepted)
     said = labels_file.in_force(workspace)

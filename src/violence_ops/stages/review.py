@@ -13,7 +13,7 @@ from urllib.parse import quote
 
 from typing_extensions import TypedDict
 
-from violence_ops import versioning
+from violence_ops import git
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.exchange import cvat, label_studio
 from violence_ops.exchange.task import Task, Vote
@@ -92,7 +92,7 @@ def run(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UsageError(f"{out} is there already: name a folder that is new or empty.")
-    versioning.check_branch(workspace)
+    git.check_branch(workspace)
     choice = choose(workspace, params, confidence=confidence, limit=limit, again=again, progress=progress)
     chosen = choice.clips
     if not chosen:
@@ -120,9 +120,7 @@ def run(
         sync_folder(out.absolute().parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-    versioning.git_commit(
-        workspace, [workspace.review(review)], f"Review {review} asks about {counted(len(chosen), 'clip')}"
-    )
+    git.commit(workspace, [workspace.review(review)], f"Review {review} asks about {counted(len(chosen), 'clip')}")
     reasons = Counter(reason for one in chosen for reason in one.reasons)
     return ReviewResult(review, str(out), format, len(chosen), dict(sorted(reasons.items())), choice.not_annotated)
 
@@ -171,7 +169,7 @@ def remember_taken(workspace: Workspace, votes: Mapping[tuple[str, str], list[Vo
         ]  # fmt: skip
         write_json(workspace.review(review), content | {"clips": clips})
     if by_review:
-        versioning.git_commit(
+        git.commit(
             workspace, [workspace.reviews], f"Answers to {counted(len(by_review), 'review is', 'reviews are')} taken"
         )
 

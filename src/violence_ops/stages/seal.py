@@ -13,7 +13,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from violence_ops import expectations, versioning
+from violence_ops import expectations, git, versioning
 from violence_ops.code_revision import code_revision
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import (
@@ -83,7 +83,7 @@ def run(
         clips += facts["accepted"]
     if not chosen:
         _record_night(workspace, params, None)
-    revision = versioning.batch_revision(workspace, chosen[-1].batch_id) if chosen else versioning.revision(workspace)
+    revision = versioning.batch_revision(workspace, chosen[-1].batch_id) if chosen else git.revision(workspace)
     return SealResult([batch.batch_id for batch in chosen], clips, dict(rows), revision)
 
 

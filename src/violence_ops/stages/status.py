@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
-from violence_ops import ledger, services, versioning
+from violence_ops import git, ledger, services
 from violence_ops.catalog import Catalog
 from violence_ops.deployment import without_password
 from violence_ops.errors import ServiceUnavailable, UnknownBatch, UsageError, UserError, WorkspaceError
@@ -255,7 +255,7 @@ def _awaiting(workspace: Workspace) -> list[dict[str, str]]:
 def _branch(workspace: Workspace) -> list[str]:
     """Why nothing can be released or sealed even where the champion is known: git is on no branch."""
     try:
-        versioning.check_branch(workspace)
+        git.check_branch(workspace)
     except WorkspaceError as error:
         return [str(error)]
     return []

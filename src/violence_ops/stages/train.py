@@ -18,17 +18,15 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 
-from violence_ops import versioning
+from violence_ops import git, versioning
 from violence_ops.code_revision import code_revision
 from violence_ops.deployment import compute_device
-from violence_ops.errors import WorkspaceError
 from violence_ops.files import fingerprint, read_json, write_json
 from violence_ops.params import Params
 from violence_ops.registry import MODEL, Registry, Run
 from violence_ops.stages import assemble, batches, holdout, live_run, pictures, training_tables
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.dataset import Dataset
-from violence_ops.stages.labelled import labelled_clips
 from violence_ops.stages.releases import CANDIDATE, open_registry
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
@@ -82,20 +80,6 @@ class TrainResult:
         return f"this version, before it {before}" if self.candidate == self.model_version else f"{before}, as before"
 
 
-@dataclass(frozen=True, slots=True)
-class Worth:
-    """Whether training again makes sense, and why (not). True or false as a condition."""
-
-    yes: bool
-    reason: str
-
-    def __bool__(self) -> bool:
-        return self.yes
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-
 def run(
     workspace: Workspace, params: Params, *, family: str | None = None, progress: Progress | None = None
 ) -> TrainResult:
@@ -135,33 +119,6 @@ def run(
     )  # fmt: skip
 
 
-def worth_while(workspace: Workspace, params: Params, *, drifted: bool = False) -> Worth:
-    """Whether a dataset can be made and `train.min_new_clips` labelled clips are new, or changed their label, since the last training.
-
-    After drift one is enough."""
-    clips = labelled_clips(workspace)
-    if missing := assemble.obstacle(workspace, params, clips):
-        return Worth(False, missing)
-    now = {one.clip.clip_id: one.label for one in assemble.trainable(workspace, params, clips)}
-    last = workspace.read_progress("train").get("dataset_revision")
-    if last is None:
-        return Worth(
-            True, f"Nothing was trained yet; {counted(len(now), 'labelled clip is', 'labelled clips are')} there."
-        )
-    try:
-        dataset = Dataset.read(workspace)
-    except WorkspaceError as error:
-        return Worth(True, str(error))
-    if dataset.revision != last:
-        return Worth(True, f"Dataset {dataset.revision[:12]} was assembled and not trained on.")
-    new = len(now.items() - dataset.labels.items())
-    least = 1 if drifted else max(1, params.train.min_new_clips)
-    return Worth(
-        new >= least,
-        f"{counted(new, 'labelled clip is', 'labelled clips are')} new since the last training; {counted(least, 'makes', 'make')} it worth while.",
-    )
-
-
 def _facts(workspace: Workspace, params: Params, dataset: Dataset) -> dict[str, str]:
     """What every model version is tagged with."""
     from violence_ops.recognition import families
@@ -174,7 +131,7 @@ def _facts(workspace: Workspace, params: Params, dataset: Dataset) -> dict[str, 
         # the newest version of data/labels.csv that a clip of the dataset has its label from
         "labels_version": str(dataset.split.get("labels_version", 0)),
         "code_revision": code_revision(),
-        "workspace_revision": versioning.revision(workspace),
+        "workspace_revision": git.revision(workspace),
         **({"pose_weights": weights} if weights else {}),
         "params_digest": fingerprint(params.train.model_dump(), params.windows.model_dump()),
         "holdout": versions[-1] if versions else "none",

@@ -6,7 +6,7 @@ import hashlib
 from itertools import accumulate
 from pathlib import Path
 
-from violence_ops.versioning import branches, content_at, git, has_commits, standing
+from violence_ops import git
 from violence_ops.workspace import Workspace
 
 
@@ -16,7 +16,7 @@ def lost_content(workspace: Workspace, path: Path) -> str | None:
 
     Looks at all that led to the last commit, on both sides of a merge.
     """
-    return _lost(workspace, path, "HEAD") if has_commits(workspace) else None
+    return _lost(workspace, path, "HEAD") if git.has_commits(workspace) else None
 
 
 def goes_on_elsewhere(workspace: Workspace, path: Path) -> str | None:
@@ -25,11 +25,11 @@ def goes_on_elsewhere(workspace: Workspace, path: Path) -> str | None:
     Looks at every other branch: an earlier commit that was checked out lacks what came after it, and so may a branch.
     """
     name = path.relative_to(workspace.root)
-    here = git(workspace, "branch", "--show-current")
-    for branch in branches(workspace):
+    here = git.run(workspace, "branch", "--show-current")
+    for branch in git.branches(workspace):
         if branch != here and _lost(workspace, path, f"refs/heads/{branch}", "^HEAD"):
             return (
-                f"branch {branch} holds lines of {name} that are not here, because {workspace.root} is {standing(workspace)}: "
+                f"branch {branch} holds lines of {name} that are not here, because {workspace.root} is {git.standing(workspace)}: "
                 f"`git switch {branch} && violence-ops dvc checkout` goes back to it."
             )
     return None
@@ -40,13 +40,13 @@ def _lost(workspace: Workspace, path: Path, *revisions: str) -> str | None:
     name, present = str(path.relative_to(workspace.root)), path.read_bytes() if path.is_file() else b""
     log = ("log", "--full-history", "-m", "--format=%x00%H", "--raw", "--no-abbrev")
     known: set[str] = set()
-    for found in git(workspace, *log, *revisions, "--", name).split("\0")[1:]:
+    for found in git.run(workspace, *log, *revisions, "--", name).split("\0")[1:]:
         commit, *changes = found.split("\n")
         for blob in (change.split()[3] for change in changes if change.startswith(":")):
             if not known:
                 known = _beginnings(present, len(blob))
-            if blob not in known and not present.startswith(content_at(workspace, commit, name)):
-                return git(workspace, "rev-parse", "--short", commit)
+            if blob not in known and not present.startswith(git.content_at(workspace, commit, name)):
+                return git.run(workspace, "rev-parse", "--short", commit)
     return None
 
 

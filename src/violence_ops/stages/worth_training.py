@@ -1,0 +1,55 @@
+"""Is a training worth while: can a dataset be made, and is there enough in it that the last training had not seen?"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from violence_ops.errors import WorkspaceError
+from violence_ops.params import Params
+from violence_ops.stages import assemble
+from violence_ops.stages.dataset import Dataset
+from violence_ops.stages.labelled import labelled_clips
+from violence_ops.wording import counted
+from violence_ops.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class Worth:
+    """Whether training again makes sense, and why (not). True or false as a condition."""
+
+    yes: bool
+    reason: str
+
+    def __bool__(self) -> bool:
+        return self.yes
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def run(workspace: Workspace, params: Params, *, drifted: bool = False) -> Worth:
+    """Whether a dataset can be made and `train.min_new_clips` labelled clips are new, or changed their label, since the last training.
+
+    After drift one is enough."""
+    clips = labelled_clips(workspace)
+    if missing := assemble.obstacle(workspace, params, clips):
+        return Worth(False, missing)
+    now = {one.clip.clip_id: one.label for one in assemble.trainable(workspace, params, clips)}
+    last = workspace.read_progress("train").get("dataset_revision")
+    if last is None:
+        return Worth(
+            True, f"Nothing was trained yet; {counted(len(now), 'labelled clip is', 'labelled clips are')} there."
+        )
+    try:
+        dataset = Dataset.read(workspace)
+    except WorkspaceError as error:
+        return Worth(True, str(error))
+    if dataset.revision != last:
+        return Worth(True, f"Dataset {dataset.revision[:12]} was assembled and not trained on.")
+    new = len(now.items() - dataset.labels.items())
+    least = 1 if drifted else max(1, params.train.min_new_clips)
+    return Worth(
+        new >= least,
+        f"{counted(new, 'labelled clip is', 'labelled clips are')} new since the last training; {counted(least, 'makes', 'make')} it worth while.",
+    )
