@@ -8,7 +8,9 @@ os.environ.update(MLFLOW_DISABLE_TELEMETRY="true", DVC_NO_ANALYTICS="1", GX_ANAL
 
 import hashlib
 import json
+import pwd
 import shutil
+import socket
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -232,3 +234,55 @@ def write_annotations() -> Callable[[Workspace, str], None]:
             write_table(batch.part("predictions", clip.clip_id), PREDICTIONS_SCHEMA.empty_table(), mark)
 
     return write
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a PostgreSQL cluster of our own on loopback."""
+    servers = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))
+    if not servers:
+        pytest.skip("no PostgreSQL server binaries in /usr/lib/postgresql")
+    if os.getuid() == 0 and not _has_user("postgres"):
+        pytest.skip("initdb refuses root and there is no user postgres to run it as")
+    binaries, folder = (
+        servers[-1].parent,
+        Path(subprocess.check_output(["mktemp", "-d", "/tmp/pg-XXXXXX"], text=True).strip()),
+    )
+    user = ["runuser", "-u", "postgres", "--"] if os.getuid() == 0 else []
+    if user:
+        shutil.chown(folder, "postgres")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    data = folder / "data"
+    subprocess.run(
+        [*user, binaries / "initdb", "-D", data, "-U", "catalog", "-A", "trust", "--no-sync"],
+        check=True,
+        capture_output=True,
+        cwd="/",
+    )
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={folder} -c fsync=off"
+    subprocess.run(
+        [*user, binaries / "pg_ctl", "-D", data, "-o", options, "-l", folder / "log", "-w", "start"],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        cwd="/",
+    )
+    try:
+        yield f"postgresql+psycopg2://catalog@127.0.0.1:{port}/postgres"
+    finally:
+        subprocess.run(
+            [*user, binaries / "pg_ctl", "-D", data, "-m", "immediate", "stop"],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            cwd="/",
+        )
+        shutil.rmtree(folder)
+
+
+def _has_user(name: str) -> bool:
+    try:
+        pwd.getpwnam(name)
+    except KeyError:
+        return False
+    return True
