@@ -663,6 +663,21 @@ def test_answers_to_clips_that_were_forgotten_meanwhile_are_left_out(
     assert labels.effective_labels(workspace)[clips[0].clip_id][1] == "inbox"
 
 
+def test_contradicting_answers_about_a_clip_that_is_gone_keep_no_other_ones_out(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "out")
+    with open_catalog(workspace) as catalog:
+        catalog.forget(clips[0].clip_id)
+    tasks = [
+        annotated(task, (1, "Fight"), *([(2, "NonFight")] if task["data"]["clip_id"] == clips[0].clip_id else []))
+        for task in exported_tasks(tmp_path / "out")
+    ]
+    for answered in (2, 0):
+        result = review_import.run(workspace, write_export(tmp_path / "a.json", tasks), by="ann")
+        assert (result.answered, result.gone) == (answered, 1)
+
+
 def test_the_command_line_exports_imports_and_lists(
     workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
 ) -> None:

@@ -107,20 +107,21 @@ def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportR
     pools, echoes = _pools(workspace, _read(source))
     if not pools:
         raise UsageError(_no_answer(source, echoes))
+    asked = {clip_id for _, clip_id in pools}
+    with open_catalog(workspace) as catalog:
+        # a forgotten one that came again is known, and refused
+        here = catalog.find(asked).keys() - set(tombstones.all_of(workspace))
+    pools = {key: pool for key, pool in pools.items() if key[1] in here}
     fresh = {key: pool for key, pool in pools.items() if pool.new}
     before = effective_labels(workspace)
-    said = _decided(fresh, {clip_id: label for clip_id, (label, _) in before.items()})
-    with open_catalog(workspace) as catalog:
-        known = catalog.find(said)
-    forgotten = set(tombstones.all_of(workspace))  # one that came again is known, and refused
-    labels = {clip_id: label for clip_id, label in said.items() if clip_id in known and clip_id not in forgotten}
+    labels = _decided(fresh, {clip_id: label for clip_id, (label, _) in before.items()})
     changed = {clip_id for clip_id, label in labels.items() if before.get(clip_id, (None,))[0] != label}
     version = give(workspace, labels, by, "review")
     remember_taken(workspace, {key: pool.votes for key, pool in fresh.items()})
     frozen = {clip.clip_id for clip in holdout.held_out(workspace)}
     return ImportResult(
         version, printable(by), answered=len(labels), corrected=len(changed), confirmed=len(labels) - len(changed),
-        in_holdout=len(changed & frozen), gone=len(said) - len(labels), echoes=echoes,
+        in_holdout=len(changed & frozen), gone=len(asked - here), echoes=echoes,
         taken_before=sum(len(pool.votes) for pool in pools.values() if not pool.new),
     )  # fmt: skip
 
