@@ -607,6 +607,23 @@ def test_of_a_clip_that_is_twice_in_an_export_everybody_votes_once(
         assert labels.effective_labels(workspace)[task["data"]["clip_id"]][0] == "Fight"
 
 
+@pytest.mark.parametrize("at_once", [True, False])
+def test_of_a_persons_answers_to_two_exports_the_last_counts(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path, at_once: bool
+) -> None:
+    export(workspace, tmp_path / "one")
+    export(workspace, tmp_path / "two", limit=2)
+    old, new = (exported_tasks(tmp_path / name)[0] for name in ("one", "two"))
+    (tmp_path / "both").mkdir()
+    later = annotated(new, (1, "NonFight"), updated_at="2026-11-22T09:00:00Z")
+    write_export(tmp_path / "both" / "b.json", [later])
+    if not at_once:
+        review_import.run(workspace, tmp_path / "both", by="ann")
+    write_export(tmp_path / "both" / "a.json", [annotated(old, (1, "Fight"))])
+    review_import.run(workspace, tmp_path / "both" if at_once else tmp_path / "both" / "a.json", by="ann")
+    assert labels.effective_labels(workspace)[old["data"]["clip_id"]] == ("NonFight", "review")
+
+
 def taken_by_an_earlier_version(workspace: Workspace, out: Path, taken: list[str]) -> tuple[str, dict[str, Any]]:
     """An export's review, and its first task, of which an earlier version has taken these labels."""
     asked = export(workspace, out)

@@ -18,8 +18,8 @@ from violence_ops.stages import holdout, labels_file, tombstones
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels import effective_labels, give
-from violence_ops.stages.review import MANIFEST, is_prefilled, read_manifest, remember_taken
-from violence_ops.stages.review_votes import pooled, taken, unseen
+from violence_ops.stages.review import MANIFEST, is_prefilled, known_votes, read_manifest, remember_taken
+from violence_ops.stages.review_votes import Ballot, ballot
 from violence_ops.stages.who import named
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
@@ -104,25 +104,25 @@ def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportR
     asked again.
     """
     by = named(by)
-    pools, echoes = _pools(workspace, _read(source))
-    if not pools:
+    given, echoes = _given(workspace, _read(source))
+    if not given:
         raise UsageError(_no_answer(source, echoes))
-    asked = {clip_id for _, clip_id in pools}
     with open_catalog(workspace) as catalog:
         # a forgotten one that came again is known, and refused
-        here = catalog.find(asked).keys() - set(tombstones.all_of(workspace))
-    pools = {key: pool for key, pool in pools.items() if key[1] in here}
-    fresh = {key: pool for key, pool in pools.items() if pool.new}
+        here = sorted(catalog.find(given).keys() - set(tombstones.all_of(workspace)))
+    known = known_votes(workspace)
+    ballots = {clip_id: ballot(given[clip_id], known.get(clip_id, {})) for clip_id in here}
+    fresh = {clip_id: one for clip_id, one in ballots.items() if one.new}
     before = effective_labels(workspace)
     labels = _decided(fresh, {clip_id: label for clip_id, (label, _) in before.items()})
     changed = {clip_id for clip_id, label in labels.items() if before.get(clip_id, (None,))[0] != label}
     version = give(workspace, labels, by, "review")
-    remember_taken(workspace, {key: pool.votes for key, pool in fresh.items()})
+    remember_taken(workspace, {clip_id: given[clip_id] for clip_id in fresh})
     frozen = {clip.clip_id for clip in holdout.held_out(workspace)}
     return ImportResult(
         version, printable(by), answered=len(labels), corrected=len(changed), confirmed=len(labels) - len(changed),
-        in_holdout=len(changed & frozen), gone=len(asked - here), echoes=echoes,
-        taken_before=sum(len(pool.votes) for pool in pools.values() if not pool.new),
+        in_holdout=len(changed & frozen), gone=len(given) - len(here), echoes=echoes,
+        taken_before=sum(len(one.votes) for one in ballots.values() if not one.new),
     )  # fmt: skip
 
 
@@ -142,24 +142,15 @@ def log(workspace: Workspace) -> LabelLog:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Pool:
-    """What an import says of a clip that a review asked about: everybody's votes, and those of them that no import has taken yet."""
-
-    votes: list[Vote]
-    new: list[Vote]
-
-
-def _pools(workspace: Workspace, answers: Iterable[Answer]) -> tuple[dict[tuple[str, str], _Pool], int]:
-    """The votes that count, by review and clip_id, each answer held against what was asked; and how many answers do not count,
+def _given(workspace: Workspace, answers: Iterable[Answer]) -> tuple[dict[str, dict[str, list[Vote]]], int]:
+    """The votes that count, by clip_id and review, each answer held against what was asked; and how many answers do not count,
     because they may be nobody's.
 
     What was asked about a clip is forgotten with it, so that nothing is left to hold its answers against.
     """
     forgotten = set(tombstones.all_of(workspace))
     reviews: dict[str, tuple[bool, dict[str, dict[str, Any]]]] = {}
-    votes: dict[tuple[str, str], list[Vote]] = {}
-    known: dict[tuple[str, str], list[Vote]] = {}
+    votes: dict[str, dict[str, list[Vote]]] = {}
     echoes = 0
     for one in answers:
         if one.review not in reviews:
@@ -176,11 +167,8 @@ def _pools(workspace: Workspace, answers: Iterable[Answer]) -> tuple[dict[tuple[
         if clip and prefilled and {vote.label for vote in one.votes} == {clip["verdict"]}:
             echoes += 1
             continue
-        key = one.review, one.clip_id
-        votes.setdefault(key, []).extend(one.votes)
-        known[key] = taken(clip) if clip else []
-    everybody = {key: pooled(given) for key, given in votes.items()}
-    return {key: _Pool(given, unseen(given, known[key])) for key, given in everybody.items()}, echoes
+        votes.setdefault(one.clip_id, {}).setdefault(one.review, []).extend(one.votes)
+    return votes, echoes
 
 
 def _no_answer(source: Path, echoes: int) -> str:
@@ -189,21 +177,17 @@ def _no_answer(source: Path, echoes: int) -> str:
     return f"{source} holds no answer: annotate and submit tasks first, then export them."
 
 
-def _decided(pools: Mapping[tuple[str, str], _Pool], labels: Mapping[str, Label]) -> dict[str, Label]:
+def _decided(ballots: Mapping[str, Ballot], labels: Mapping[str, Label]) -> dict[str, Label]:
     """What most people said of each clip, by clip_id; `labels` are the present ones.
 
     New answers that agree with the label stand alone; otherwise all vote. So nothing but a new answer changes a label. Raises
     UsageError if a vote is tied.
     """
-    votes: dict[str, Counter[Label]] = {}
-    new: dict[str, Counter[Label]] = {}
-    for (_, clip_id), pool in pools.items():
-        votes.setdefault(clip_id, Counter()).update(vote.label for vote in pool.votes)
-        new.setdefault(clip_id, Counter()).update(vote.label for vote in pool.new)
     found: dict[str, Label | None] = {}
-    for clip_id in sorted(votes):
-        said = majority(new[clip_id])
-        found[clip_id] = said if said and said == labels.get(clip_id) else majority(votes[clip_id])
+    for clip_id, one in sorted(ballots.items()):
+        said = majority(Counter(vote.label for vote in one.new))
+        all_say = majority(Counter(vote.label for vote in one.votes))
+        found[clip_id] = said if said and said == labels.get(clip_id) else all_say
     tied = [clip_id for clip_id, label in found.items() if label is None]
     if tied:
         shown = ", ".join(tied[:20]) + (f" and {len(tied) - 20} more" if len(tied) > 20 else "")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -19,6 +20,26 @@ class Taken(TypedDict):
     label: Label
     by: str
     at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """What an import says of a clip: everybody's vote, and those of them that no import has taken yet."""
+
+    votes: list[Vote]
+    new: list[Vote]
+
+
+def ballot(given: Mapping[str, Sequence[Vote]], known: Mapping[str, Sequence[Vote]]) -> Ballot:
+    """The votes on a clip, of those that files have `given` and those `known` from earlier imports, each by review. A person has
+    one, the last, in whichever review it was given."""
+    brought = [*chain.from_iterable(given.values())]
+    last = {vote.by: vote for vote in pooled([*chain.from_iterable(known.values()), *brought]) if vote.by}
+    fresh = [vote for review, some in given.items() for vote in unseen(pooled(some), known.get(review, ()))]
+    return Ballot(
+        votes=[last.get(vote.by, vote) for vote in pooled(brought)],
+        new=[vote for vote in fresh if last.get(vote.by, vote) == vote],
+    )
 
 
 def pooled(votes: Iterable[Vote]) -> list[Vote]:
