@@ -359,6 +359,7 @@ def test_label_studio_round_trip_corrected_labels_win_and_reach_the_dataset(
         "gone": 0,
         "echoes": 0,
         "taken_before": 0,
+        "older": 0,
     }
     assert labels.effective_labels(workspace)[corrected.clip_id] == (other(str(corrected.label)), "review")
     (version,) = review_import.log(workspace).versions
@@ -585,6 +586,8 @@ def test_old_answers_that_come_with_a_new_one_do_not_undo_a_correction_that_it_c
 
     def given(*answers: str) -> str:
         found = annotated(task, *enumerate(answers))
+        for number, one in enumerate(found["annotations"]):
+            one["updated_at"] = f"{2020 if number < 3 else 2100}-11-21T10:00:{number:02d}Z"
         review_import.run(workspace, write_export(tmp_path / "a.json", [found]), by="ann")
         return labels.effective_labels(workspace)[clip_id][0]
 
@@ -593,6 +596,32 @@ def test_old_answers_that_come_with_a_new_one_do_not_undo_a_correction_that_it_c
     assert given("Fight", "Fight", "Fight", "NonFight") == "NonFight"
     assert given("Fight", "Fight", "Fight", "NonFight", "Fight") == "Fight"
     assert given("Fight", "Fight", "Fight", "NonFight", "Fight", "NonFight") == "Fight"  # four of six
+
+
+def test_an_answer_of_before_somebody_labelled_the_clip_does_not_change_that_label(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "out")
+    task = exported_tasks(tmp_path / "out")[0]
+    clip_id = task["data"]["clip_id"]
+    for label in ("Fight", "NonFight"):
+        labels.run(workspace, clip_id, label, by="lead")
+    old = write_export(
+        tmp_path / "a.json", [annotated(task, (1, "Fight"), (2, "Fight"), updated_at="2020-01-01T09:00:00Z")]
+    )
+    for _ in range(2):
+        result = review_import.run(workspace, old, by="ann")
+        assert (result.version, result.answered, result.taken_before, result.older) == (None, 0, 0, 2)
+        assert (
+            "2 answers were left out, older than the label that `violence-ops label` gave the clip since."
+            in result.lines()
+        )
+        assert labels.effective_labels(workspace)[clip_id] == ("NonFight", "label")
+    # what is newer counts, and then everybody has a vote
+    new = annotated(task, (3, "Fight"), updated_at="2100-01-01T09:00:00Z")
+    result = review_import.run(workspace, write_export(tmp_path / "b.json", [new]), by="ann")
+    assert (result.corrected, result.older) == (1, 0)
+    assert labels.effective_labels(workspace)[clip_id] == ("Fight", "review")
 
 
 def test_of_a_clip_that_is_twice_in_an_export_everybody_votes_once(
@@ -647,9 +676,10 @@ def test_what_an_earlier_version_took_is_still_known(
     result = review_import.run(workspace, write_export(tmp_path / "a.json", [old]), by="ann")
     assert (result.version, result.taken_before) == (None, 2)
     new = annotated(task, (1, "Fight"), (2, "NonFight"), (3, "Fight"))
+    new["annotations"][2]["updated_at"] = "2100-01-01T00:00:00Z"
     review_import.run(workspace, write_export(tmp_path / "b.json", [new]), by="ann")
     assert labels.effective_labels(workspace)[clip_id][0] == "Fight"
-    changed = annotated(task, (2, "Fight"), updated_at="2026-11-23T00:00:00Z")
+    changed = annotated(task, (2, "Fight"), updated_at="2100-01-02T00:00:00Z")
     assert review_import.run(workspace, write_export(tmp_path / "c.json", [changed]), by="ann").answered == 1
     assert review_import.run(workspace, tmp_path / "a.json", by="ann").answered == 0
     assert "example.org" not in workspace.review(review).read_text()

@@ -12,7 +12,7 @@ from typing import IO, Any, Final
 
 from violence_ops.errors import UsageError
 from violence_ops.exchange import cvat, label_studio
-from violence_ops.exchange.task import Answer, Vote, majority
+from violence_ops.exchange.task import Answer, Vote, majority, moment
 from violence_ops.records import Label
 from violence_ops.stages import holdout, labels_file, tombstones
 from violence_ops.stages.inbox import printable
@@ -39,8 +39,9 @@ class ImportResult:
     """The labels' new version (None if everything was known), how many clips were answered, how many of them got another label
     than they had, how many were confirmed, how many are in a frozen holdout, which keeps the label it was frozen with, how many
     clips were left out because the workspace holds them no longer (`violence-ops forget`), how many answers because they say no
-    more than the model's verdict that the export had filled in, and how many people's because imports have taken all that the
-    files say of their clips: what was said of these since is newer."""
+    more than the model's verdict that the export had filled in, how many people's because imports have taken all that the files
+    say of their clips (what was said of these since is newer), and how many because they are older than a label that
+    `violence-ops label` gave."""
 
     version: int | None
     by: str
@@ -51,6 +52,7 @@ class ImportResult:
     gone: int
     echoes: int
     taken_before: int
+    older: int
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,6 +76,9 @@ class ImportResult:
         if self.taken_before:
             left_out = counted(self.taken_before, "answer was", "answers were")
             lines.append(f"{left_out} left out, unchanged since an earlier import.")
+        if self.older:
+            left_out = counted(self.older, "answer was", "answers were")
+            lines.append(f"{left_out} left out, older than the label that `violence-ops label` gave the clip since.")
         return lines
 
 
@@ -100,7 +105,8 @@ def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportR
     All of it or, if anything is wrong or nobody is named, nothing: UsageError says what. Every answer must belong to an export of this workspace,
     to a clip that it asked about, and to that clip's bytes. Several people's answers to one clip are votes. Of an export that had
     the model's verdict filled in, only answers that contradict it count. Answers that were imported before change no label: they
-    vote again only where a new one contradicts the label. Confirmed labels are written too: they are then a person's, and not
+    vote again only where a new one contradicts the label; and so do those given before somebody decided with `violence-ops label`.
+    Confirmed labels are written too: they are then a person's, and not
     asked again.
     """
     by = named(by)
@@ -111,7 +117,8 @@ def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportR
         # a forgotten one that came again is known, and refused
         here = sorted(catalog.find(given).keys() - set(tombstones.all_of(workspace)))
     known = known_votes(workspace)
-    ballots = {clip_id: ballot(given[clip_id], known.get(clip_id, {})) for clip_id in here}
+    decided = {row.clip_id: moment(row.at) for row in labels_file.read(workspace) if row.source == "label"}
+    ballots = {clip_id: ballot(given[clip_id], known.get(clip_id, {}), decided.get(clip_id, "")) for clip_id in here}
     fresh = {clip_id: one for clip_id, one in ballots.items() if one.new}
     before = effective_labels(workspace)
     labels = _decided(fresh, {clip_id: label for clip_id, (label, _) in before.items()})
@@ -122,7 +129,8 @@ def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportR
     return ImportResult(
         version, printable(by), answered=len(labels), corrected=len(changed), confirmed=len(labels) - len(changed),
         in_holdout=len(changed & frozen), gone=len(given) - len(here), echoes=echoes,
-        taken_before=sum(len(one.votes) for one in ballots.values() if not one.new),
+        taken_before=sum(len(one.votes) - one.older for one in ballots.values() if not one.new),
+        older=sum(one.older for one in ballots.values() if not one.new),
     )  # fmt: skip
 
 

@@ -24,22 +24,26 @@ class Taken(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class Ballot:
-    """What an import says of a clip: everybody's vote, and those of them that no import has taken yet."""
+    """What an import says of a clip: everybody's vote; those of them that no import has taken yet; and of how many others nothing
+    was known, but that they are older than what a person has decided since."""
 
     votes: list[Vote]
     new: list[Vote]
+    older: int
 
 
-def ballot(given: Mapping[str, Sequence[Vote]], known: Mapping[str, Sequence[Vote]]) -> Ballot:
+def ballot(given: Mapping[str, Sequence[Vote]], known: Mapping[str, Sequence[Vote]], decided: str = "") -> Ballot:
     """The votes on a clip, of those that files have `given` and those `known` from earlier imports, each by review. A person has
-    one, the last, in whichever review it was given."""
+    one, the last, in whichever review it was given.
+
+    `decided` is the `moment` at which somebody gave the clip its label otherwise than by a vote: votes of before are not new.
+    """
     brought = [*chain.from_iterable(given.values())]
     last = {vote.by: vote for vote in pooled([*chain.from_iterable(known.values()), *brought]) if vote.by}
     fresh = [vote for review, some in given.items() for vote in unseen(pooled(some), known.get(review, ()))]
-    return Ballot(
-        votes=[last.get(vote.by, vote) for vote in pooled(brought)],
-        new=[vote for vote in fresh if last.get(vote.by, vote) == vote],
-    )
+    untaken = [vote for vote in fresh if last.get(vote.by, vote) == vote]
+    new = [vote for vote in untaken if not vote.at or vote.at > decided]
+    return Ballot([last.get(vote.by, vote) for vote in pooled(brought)], new, len(untaken) - len(new))
 
 
 def pooled(votes: Iterable[Vote]) -> list[Vote]:
