@@ -360,6 +360,7 @@ def test_label_studio_round_trip_corrected_labels_win_and_reach_the_dataset(
         "echoes": 0,
         "taken_before": 0,
         "older": 0,
+        "outdated": 0,
     }
     assert labels.effective_labels(workspace)[corrected.clip_id] == (other(str(corrected.label)), "review")
     (version,) = review_import.log(workspace).versions
@@ -478,7 +479,9 @@ def test_the_same_answers_exported_again_do_not_undo_what_was_said_of_a_clip_sin
     found = labels.effective_labels(workspace)
     assert (found[clip_id][0], found[other_id][0]) == ("NonFight", "NonFight")
 
-    assert review_import.run(workspace, tmp_path / "a.json", by="ann").taken_before == 2  # the first export again
+    result = review_import.run(workspace, tmp_path / "a.json", by="ann")  # the first export again
+    assert (result.taken_before, result.outdated) == (1, 1)
+    assert any(line.startswith("1 answer was left out, as the same person") for line in result.lines())
     assert labels.effective_labels(workspace)[other_id][0] == "NonFight"
     back = [annotated(second, (1, "Fight"), updated_at="2026-11-22T09:00:01Z")]
     assert review_import.run(workspace, write_export(tmp_path / "c.json", back), by="ann").taken_before == 0
@@ -651,6 +654,74 @@ def test_of_a_persons_answers_to_two_exports_the_last_counts(
     write_export(tmp_path / "both" / "a.json", [annotated(old, (1, "Fight"))])
     review_import.run(workspace, tmp_path / "both" if at_once else tmp_path / "both" / "a.json", by="ann")
     assert labels.effective_labels(workspace)[old["data"]["clip_id"]] == ("NonFight", "review")
+
+
+def colleague(name: str) -> dict[str, Any]:
+    """Somebody who has a Label Studio of his own, where he is number 1."""
+    return {"id": 1, "email": f"{name}@example.org"}
+
+
+def test_two_people_with_the_same_number_in_installations_of_their_own_are_two(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    asked = export(workspace, tmp_path / "out")
+    task = exported_tasks(tmp_path / "out")[0]
+    ann = annotated(task, (colleague("Ann"), "Fight"), updated_at="2026-11-21T12:00:00Z")
+    bob = annotated(task, (colleague("bob"), "NonFight"))
+    with pytest.raises(UsageError, match="As many people say Fight as NonFight"):
+        review_import.run(workspace, write_export(tmp_path / "a.json", [ann, bob]), by="ann")
+    review_import.run(workspace, write_export(tmp_path / "a.json", [ann]), by="ann")
+    result = review_import.run(workspace, write_export(tmp_path / "b.json", [bob]), by="ann")
+    assert (result.answered, result.taken_before, result.outdated) == (1, 0, 0)
+    assert "example.org" not in workspace.review(asked.review).read_text()
+
+
+def test_a_dissent_that_is_taken_for_an_old_answer_of_the_same_number_is_said(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "out")
+    task = exported_tasks(tmp_path / "out")[0]
+    both = [annotated(task, (1, "Fight"), updated_at="2026-11-21T12:00:00Z"), annotated(task, (1, "NonFight"))]
+    for unchanged in (0, 1):
+        result = review_import.run(workspace, write_export(tmp_path / "a.json", both), by="ann")
+        assert (result.taken_before, result.outdated) == (unchanged, 1)
+        assert labels.effective_labels(workspace)[task["data"]["clip_id"]][0] == "Fight"
+
+
+@pytest.mark.parametrize("first", [1, colleague("ann")], ids=["without addresses", "with addresses"])
+def test_who_is_known_with_an_address_in_one_export_and_without_in_another_votes_once(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path, first: Any
+) -> None:
+    export(workspace, tmp_path / "out")
+    task = exported_tasks(tmp_path / "out")[0]
+    second = 1 if isinstance(first, dict) else colleague("ann")
+
+    def given(*answers: tuple[Any, str], **facts: str) -> review_import.ImportResult:
+        path = write_export(tmp_path / "a.json", [annotated(task, *answers, **facts)])
+        return review_import.run(workspace, path, by="ann")
+
+    given((first, "Fight"))
+    assert given((second, "Fight")).taken_before == 1
+    labels.run(workspace, task["data"]["clip_id"], "NonFight", by="lead")
+    assert given((second, "Fight")).taken_before == 1
+    assert given((second, "NonFight"), updated_at="2100-01-01T00:00:00Z").answered == 1
+    assert given((first, "Fight"), updated_at="2100-01-02T00:00:00Z").corrected == 1
+    assert given((second, "NonFight"), updated_at="2100-01-01T00:00:00Z").outdated == 1
+
+
+@pytest.mark.parametrize("known", ["ann", "bob", "carl"])  # whosever hash comes first
+def test_of_people_with_the_same_number_an_earlier_version_knew_the_one_who_said_it_then(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path, known: str
+) -> None:
+    export(workspace, tmp_path / "out")
+    task = exported_tasks(tmp_path / "out")[0]
+    review_import.run(workspace, write_export(tmp_path / "a.json", [annotated(task, (1, "Fight"))]), by="ann")
+    now = [
+        annotated(task, (colleague(name), "Fight" if name == known else "NonFight")) for name in ("ann", "bob", "carl")
+    ]
+    result = review_import.run(workspace, write_export(tmp_path / "b.json", now), by="ann")
+    assert (result.corrected, result.outdated) == (1, 0)
+    assert labels.effective_labels(workspace)[task["data"]["clip_id"]][0] == "NonFight"
 
 
 def taken_by_an_earlier_version(workspace: Workspace, out: Path, taken: list[str]) -> tuple[str, dict[str, Any]]:

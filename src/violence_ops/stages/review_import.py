@@ -32,6 +32,10 @@ _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _OURS: Final = (MANIFEST, "tasks.json", "labels.json", "label_config.xml")
 """Files of an export that hold no answers."""
 _ECHO: Final = "no more than what the model says, which that older export had filled in before anybody looked; export the review again"
+_OUTDATED: Final = (
+    "as the same person has answered otherwise since; people who have the same number in several Label Studio installations "
+    "are told apart only by exports that give e-mail addresses"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +44,8 @@ class ImportResult:
     than they had, how many were confirmed, how many are in a frozen holdout, which keeps the label it was frozen with, how many
     clips were left out because the workspace holds them no longer (`violence-ops forget`), how many answers because they say no
     more than the model's verdict that the export had filled in, how many people's because imports have taken all that the files
-    say of their clips (what was said of these since is newer), and how many because they are older than a label that
-    `violence-ops label` gave."""
+    say of their clips (what was said of these since is newer), how many because they are older than a label that
+    `violence-ops label` gave, and how many because the same person has answered otherwise since."""
 
     version: int | None
     by: str
@@ -53,6 +57,7 @@ class ImportResult:
     echoes: int
     taken_before: int
     older: int
+    outdated: int
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -79,6 +84,8 @@ class ImportResult:
         if self.older:
             left_out = counted(self.older, "answer was", "answers were")
             lines.append(f"{left_out} left out, older than the label that `violence-ops label` gave the clip since.")
+        if self.outdated:
+            lines.append(f"{counted(self.outdated, 'answer was', 'answers were')} left out, {_OUTDATED}.")
         return lines
 
 
@@ -129,8 +136,9 @@ def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportR
     return ImportResult(
         version, printable(by), answered=len(labels), corrected=len(changed), confirmed=len(labels) - len(changed),
         in_holdout=len(changed & frozen), gone=len(given) - len(here), echoes=echoes,
-        taken_before=sum(len(one.votes) - one.older for one in ballots.values() if not one.new),
+        taken_before=sum(one.unchanged for one in ballots.values() if not one.new),
         older=sum(one.older for one in ballots.values() if not one.new),
+        outdated=sum(one.outdated for one in ballots.values()),
     )  # fmt: skip
 
 
