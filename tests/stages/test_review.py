@@ -656,6 +656,23 @@ def test_of_a_persons_answers_to_two_exports_the_last_counts(
     assert labels.effective_labels(workspace)[old["data"]["clip_id"]] == ("NonFight", "review")
 
 
+def test_an_export_that_asks_the_same_again_does_not_make_old_answers_new(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    labels.give(workspace, {clip.clip_id: "Fight" for clip in clips}, "ann", "review")
+    export(workspace, tmp_path / "one", again=True)
+    task = exported_tasks(tmp_path / "one")[0]
+    old = write_export(tmp_path / "a.json", [annotated(task, (1, "NonFight"))])
+    review_import.run(workspace, old, by="ann")
+    labels.give(workspace, {task["data"]["clip_id"]: "Fight"}, "ann", "review")  # as when it was asked about
+    export(workspace, tmp_path / "two", again=True)
+    assert review_import.run(workspace, old, by="ann").taken_before == 1
+    assert labels.effective_labels(workspace)[task["data"]["clip_id"]][0] == "Fight"
+    (anew,) = [one for one in exported_tasks(tmp_path / "two") if one["data"]["clip_id"] == task["data"]["clip_id"]]
+    later = annotated(anew, (1, "NonFight"), updated_at="2100-01-01T00:00:00Z")
+    assert review_import.run(workspace, write_export(tmp_path / "b.json", [later]), by="ann").corrected == 1
+
+
 def colleague(name: str) -> dict[str, Any]:
     """Somebody who has a Label Studio of his own, where he is number 1."""
     return {"id": 1, "email": f"{name}@example.org"}

@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, NotRequired
 from urllib.parse import quote
@@ -99,6 +100,8 @@ def run(
         raise WorkspaceError(f"There is nothing to review: {_why_nothing(choice, confidence)}")
     evaluation = newest_evaluation(workspace)
     content = {
+        # an export that asks the same again is another one: what was answered to the first is still known
+        "at": datetime.now(UTC).isoformat(timespec="microseconds"),
         "format": format, "prefilled": False, "confidence": confidence, "limit": limit, "report": evaluation and evaluation.name,
         "clips": [_entry(one) for one in chosen],
     }  # fmt: skip
