@@ -147,6 +147,45 @@ def test_limit_and_confidence_narrow_and_widen_the_choice(
         export(workspace, tmp_path / "none", confidence=0.2)
 
 
+@pytest.mark.parametrize(
+    ("threshold", "probability", "sure"), [(0.3, 0.29, 0.05), (0.3, 0.31, 0.9), (0.7, 0.72, 0.95), (0.7, 0.66, 0.1)]
+)
+def test_a_probability_near_the_threshold_is_doubtful_on_either_side(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path, threshold: float, probability: float, sure: float
+) -> None:
+    table = predictions(clips, dict.fromkeys(range(24), sure) | {5: probability})
+    rows = [
+        row | {"threshold": threshold, "verdict": "Fight" if row["clip_probability"] > threshold else "NonFight"}
+        for row in table.to_pylist()
+    ]
+    write_table(workspace.batch(clips[0].batch_id).table("predictions"), pa.Table.from_pylist(rows, PREDICTIONS_SCHEMA))
+    assert export(workspace, tmp_path / "out").reasons["low_confidence"] == 1
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    (doubtful,) = [one for one in manifest["clips"] if "low_confidence" in one["reasons"]]
+    assert doubtful["clip_id"] == clips[5].clip_id
+
+
+def test_clips_that_show_nobody_are_asked_about_after_the_others(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    harmless = next(number for number in range(3, 24) if clips[number].label == "NonFight")
+    missed = next(number for number in range(3, 24) if clips[number].label == "Fight")
+    empty = {clips[number].clip_id for number in (harmless, missed)}
+    doubt = 0.55 if clips[0].label == "Fight" else 0.45
+    rows = [
+        row | ({"weight": 0.0} if row["clip_id"] in empty else {})
+        for row in predictions(clips, {0: doubt, harmless: 0.0, missed: 0.0}).to_pylist()
+    ]
+    write_table(workspace.batch(clips[0].batch_id).table("predictions"), pa.Table.from_pylist(rows, PREDICTIONS_SCHEMA))
+    export(workspace, tmp_path / "out")
+    chosen = json.loads((tmp_path / "out" / "manifest.json").read_text())["clips"]
+    assert [(one["clip_id"], one["reasons"], one["confidence"]) for one in chosen] == [
+        (clips[missed].clip_id, ["nobody_seen", "label_disagrees"], 0.5),
+        (clips[0].clip_id, ["low_confidence"], pytest.approx(0.55)),
+        (clips[harmless].clip_id, ["nobody_seen"], 0.5),
+    ]
+
+
 def test_clips_that_divide_candidate_and_champion_in_the_newest_report_are_asked(
     released: Workspace, clips: list[ClipRecord], write_evaluation: Callable[..., str], tmp_path: Path
 ) -> None:

@@ -196,7 +196,7 @@ def _why_nothing(choice: Choice, confidence: float) -> str:
             else ""
         )
         return (
-            f"no judged clip is below a confidence of {confidence:g}, contradicts its label, or divides candidate and champion; raise "
+            f"no judged clip is below a confidence of {confidence:g}, shows nobody, contradicts its label, or divides candidate and champion; raise "
             f"--confidence, or pass --again for clips that people have labelled already.{others}"
         )
     if choice.not_judged:
