@@ -712,6 +712,19 @@ def test_an_export_that_asks_the_same_again_does_not_make_old_answers_new(
     assert review_import.run(workspace, write_export(tmp_path / "b.json", [later]), by="ann").corrected == 1
 
 
+def test_who_answers_two_exports_at_the_same_moment_is_counted_once(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "one")
+    export(workspace, tmp_path / "two", limit=2)
+    tasks = [exported_tasks(tmp_path / name)[0] for name in ("one", "two")]
+    for label in ("Fight", "NonFight"):
+        labels.run(workspace, tasks[0]["data"]["clip_id"], label, by="lead")
+    both = [annotated(task, (1, "Fight"), updated_at="2020-01-01T00:00:00Z") for task in tasks]
+    result = review_import.run(workspace, write_export(tmp_path / "a.json", both), by="ann")
+    assert (result.older, result.taken_before) == (1, 0)
+
+
 def colleague(name: str) -> dict[str, Any]:
     """Somebody who has a Label Studio of his own, where he is number 1."""
     return {"id": 1, "email": f"{name}@example.org"}

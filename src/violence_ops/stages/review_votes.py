@@ -47,7 +47,7 @@ def ballot(given: Mapping[str, Sequence[Vote]], known: Mapping[str, Sequence[Vot
     brought = [*chain.from_iterable(given.values())]
     last = {vote.by: vote for vote in pooled([*chain.from_iterable(known.values()), *brought]) if vote.by}
     fresh = [vote for review, some in given.items() for vote in unseen(pooled(some), known.get(review, ()))]
-    untaken = [vote for vote in fresh if last.get(vote.by, vote) == vote]
+    untaken = pooled(vote for vote in fresh if last.get(vote.by, vote) == vote)
     new = [vote for vote in untaken if not vote.at or vote.at > decided]
     people = pooled(brought)
     said_still = [vote for vote in people if last.get(vote.by, vote).label == vote.label]
