@@ -197,12 +197,12 @@ class Catalog:
         ending = _clips.c.source_path.endswith(f"/{path}", autoescape=True)
         return self._select(_clips.c.source_path == path, limit=limit) or self._select(ending, limit=limit)
 
-    def find_paths(self, source_paths: Iterable[str]) -> dict[str, str]:
-        """The newest clip that came from each of these paths: source_path to clip_id."""
-        found: dict[str, str] = {}
+    def find_paths(self, source_paths: Iterable[str]) -> dict[str, list[CatalogClip]]:
+        """The clips that came from each of these paths, the newest last; recorders use the same names again."""
+        found: dict[str, list[CatalogClip]] = {}
         for chunk in _chunks(source_paths):
-            clips = sorted(self._select(_clips.c.source_path.in_(chunk)), key=lambda clip: clip.batch_id or "")
-            found |= {clip.source_path: clip.clip_id for clip in clips if clip.source_path}
+            for clip in sorted(self._select(_clips.c.source_path.in_(chunk)), key=lambda clip: clip.batch_id or ""):
+                found.setdefault(str(clip.source_path), []).append(clip)
         return found
 
     def unlabelled(self) -> list[CatalogClip]:

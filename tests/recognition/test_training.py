@@ -239,6 +239,7 @@ def test_a_clip_without_persons_is_no_fight_and_says_that_it_saw_nothing(loaded:
                      keypoint_scores=one.keypoint_scores * 0)  # fmt: skip
     found = predict_skeleton(loaded, empty)
     assert (found.verdict, found.probability, found.weights.tolist()) == ("NonFight", 0.0, [0.0])
+    assert (found.shows_nobody, found.confidence) == (True, 0.5)
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors", "thresholds.json"])

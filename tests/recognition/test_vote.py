@@ -29,6 +29,15 @@ def test_a_sure_window_counts_more_than_an_unsure_one_and_an_empty_one_not_at_al
     assert vote.clip_probability(p, vote.confidences(p, np.array([0.0, 1.0]))) == pytest.approx(0.4)
 
 
+@given(shares, shares)
+def test_confidence_is_a_half_at_the_threshold_and_whole_at_the_ends(probability: float, threshold: float) -> None:
+    found = vote.confidence(probability, threshold)
+    assert 0.5 <= found <= 1
+    assert vote.confidence(threshold, threshold) == 0.5
+    assert threshold in (0, 1) or vote.confidence(0, threshold) == vote.confidence(1, threshold) == 1
+    assert vote.confidence(probability, 0.5) == pytest.approx(max(probability, 1 - probability))
+
+
 def test_f1_precision_and_recall_by_hand() -> None:
     found = vote.scores_at(0.5, np.array([0.9, 0.6, 0.5, 0.1]), np.array([True, False, True, True]))
     assert (found.precision, found.recall) == (0.5, pytest.approx(1 / 3))

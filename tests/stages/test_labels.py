@@ -88,6 +88,36 @@ def test_a_mistake_in_a_file_is_told_with_its_line(
     assert workspace.labels_file.read_bytes() == before
 
 
+def recurring(workspace: Workspace, clips: list[str]) -> str:
+    """A second clip that came as a.mp4, a night later."""
+    (workspace.inbox / "a.mp4").write_bytes(b"another night")
+    (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 1, 2)).batch_ids
+    (clip,) = batches.read_manifest(workspace.batch(batch_id)).clips
+    return clip.clip_id
+
+
+def test_a_line_whose_path_came_twice_is_refused_with_both_clips(
+    workspace: Workspace, clips: list[str], tmp_path: Path
+) -> None:
+    newer = recurring(workspace, clips)
+    (tmp_path / "review.csv").write_text("path,label\nb.mp4,Fight\na.mp4,NonFight\n")
+    with pytest.raises(
+        UsageError, match=rf"review.csv line 3: 'a.mp4' may be clip {clips[0]} .*; clip {newer} .*a.mp4"
+    ):
+        labels.import_file(workspace, tmp_path / "review.csv", by="reviewer")
+    assert labels.effective_labels(workspace) == {clips[0]: ("Fight", "inbox")}
+    (tmp_path / "review.csv").write_text(f"clip_id,path,label\n{clips[0]},a.mp4,NonFight\n")
+    labels.import_file(workspace, tmp_path / "review.csv", by="reviewer")
+    assert labels_file.later_labels(workspace) == {clips[0]: "NonFight"}
+
+
+def test_a_late_row_of_the_inbox_is_about_the_newest_clip_of_its_path(workspace: Workspace, clips: list[str]) -> None:
+    newer = recurring(workspace, clips)
+    (workspace.inbox / "labels.csv").write_text("path,label\na.mp4,NonFight\n")
+    labels.import_file(workspace, workspace.inbox / "labels.csv", by="reviewer")
+    assert labels_file.later_labels(workspace) == {newer: "NonFight"}
+
+
 def test_a_file_may_name_clips_by_their_first_digits_and_say_the_same_twice(
     workspace: Workspace, clips: list[str], tmp_path: Path
 ) -> None:

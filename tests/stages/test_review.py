@@ -147,6 +147,45 @@ def test_limit_and_confidence_narrow_and_widen_the_choice(
         export(workspace, tmp_path / "none", confidence=0.2)
 
 
+@pytest.mark.parametrize(
+    ("threshold", "probability", "sure"), [(0.3, 0.29, 0.05), (0.3, 0.31, 0.9), (0.7, 0.72, 0.95), (0.7, 0.66, 0.1)]
+)
+def test_a_probability_near_the_threshold_is_doubtful_on_either_side(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path, threshold: float, probability: float, sure: float
+) -> None:
+    table = predictions(clips, dict.fromkeys(range(24), sure) | {5: probability})
+    rows = [
+        row | {"threshold": threshold, "verdict": "Fight" if row["clip_probability"] > threshold else "NonFight"}
+        for row in table.to_pylist()
+    ]
+    write_table(workspace.batch(clips[0].batch_id).table("predictions"), pa.Table.from_pylist(rows, PREDICTIONS_SCHEMA))
+    assert export(workspace, tmp_path / "out").reasons["low_confidence"] == 1
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text())
+    (doubtful,) = [one for one in manifest["clips"] if "low_confidence" in one["reasons"]]
+    assert doubtful["clip_id"] == clips[5].clip_id
+
+
+def test_clips_that_show_nobody_are_asked_about_after_the_others(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    harmless = next(number for number in range(3, 24) if clips[number].label == "NonFight")
+    missed = next(number for number in range(3, 24) if clips[number].label == "Fight")
+    empty = {clips[number].clip_id for number in (harmless, missed)}
+    doubt = 0.55 if clips[0].label == "Fight" else 0.45
+    rows = [
+        row | ({"weight": 0.0} if row["clip_id"] in empty else {})
+        for row in predictions(clips, {0: doubt, harmless: 0.0, missed: 0.0}).to_pylist()
+    ]
+    write_table(workspace.batch(clips[0].batch_id).table("predictions"), pa.Table.from_pylist(rows, PREDICTIONS_SCHEMA))
+    export(workspace, tmp_path / "out")
+    chosen = json.loads((tmp_path / "out" / "manifest.json").read_text())["clips"]
+    assert [(one["clip_id"], one["reasons"], one["confidence"]) for one in chosen] == [
+        (clips[missed].clip_id, ["nobody_seen", "label_disagrees"], 0.5),
+        (clips[0].clip_id, ["low_confidence"], pytest.approx(0.55)),
+        (clips[harmless].clip_id, ["nobody_seen"], 0.5),
+    ]
+
+
 def test_clips_that_divide_candidate_and_champion_in_the_newest_report_are_asked(
     released: Workspace, clips: list[ClipRecord], write_evaluation: Callable[..., str], tmp_path: Path
 ) -> None:
@@ -359,6 +398,8 @@ def test_label_studio_round_trip_corrected_labels_win_and_reach_the_dataset(
         "gone": 0,
         "echoes": 0,
         "taken_before": 0,
+        "older": 0,
+        "outdated": 0,
     }
     assert labels.effective_labels(workspace)[corrected.clip_id] == (other(str(corrected.label)), "review")
     (version,) = review_import.log(workspace).versions
@@ -477,7 +518,9 @@ def test_the_same_answers_exported_again_do_not_undo_what_was_said_of_a_clip_sin
     found = labels.effective_labels(workspace)
     assert (found[clip_id][0], found[other_id][0]) == ("NonFight", "NonFight")
 
-    assert review_import.run(workspace, tmp_path / "a.json", by="ann").taken_before == 2  # the first export again
+    result = review_import.run(workspace, tmp_path / "a.json", by="ann")  # the first export again
+    assert (result.taken_before, result.outdated) == (1, 1)
+    assert any(line.startswith("1 answer was left out, as the same person") for line in result.lines())
     assert labels.effective_labels(workspace)[other_id][0] == "NonFight"
     back = [annotated(second, (1, "Fight"), updated_at="2026-11-22T09:00:01Z")]
     assert review_import.run(workspace, write_export(tmp_path / "c.json", back), by="ann").taken_before == 0
@@ -585,6 +628,8 @@ def test_old_answers_that_come_with_a_new_one_do_not_undo_a_correction_that_it_c
 
     def given(*answers: str) -> str:
         found = annotated(task, *enumerate(answers))
+        for number, one in enumerate(found["annotations"]):
+            one["updated_at"] = f"{2020 if number < 3 else 2100}-11-21T10:00:{number:02d}Z"
         review_import.run(workspace, write_export(tmp_path / "a.json", [found]), by="ann")
         return labels.effective_labels(workspace)[clip_id][0]
 
@@ -593,6 +638,32 @@ def test_old_answers_that_come_with_a_new_one_do_not_undo_a_correction_that_it_c
     assert given("Fight", "Fight", "Fight", "NonFight") == "NonFight"
     assert given("Fight", "Fight", "Fight", "NonFight", "Fight") == "Fight"
     assert given("Fight", "Fight", "Fight", "NonFight", "Fight", "NonFight") == "Fight"  # four of six
+
+
+def test_an_answer_of_before_somebody_labelled_the_clip_does_not_change_that_label(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "out")
+    task = exported_tasks(tmp_path / "out")[0]
+    clip_id = task["data"]["clip_id"]
+    for label in ("Fight", "NonFight"):
+        labels.run(workspace, clip_id, label, by="lead")
+    old = write_export(
+        tmp_path / "a.json", [annotated(task, (1, "Fight"), (2, "Fight"), updated_at="2020-01-01T09:00:00Z")]
+    )
+    for _ in range(2):
+        result = review_import.run(workspace, old, by="ann")
+        assert (result.version, result.answered, result.taken_before, result.older) == (None, 0, 0, 2)
+        assert (
+            "2 answers were left out, older than the label that `violence-ops label` gave the clip since."
+            in result.lines()
+        )
+        assert labels.effective_labels(workspace)[clip_id] == ("NonFight", "label")
+    # what is newer counts, and then everybody has a vote
+    new = annotated(task, (3, "Fight"), updated_at="2100-01-01T09:00:00Z")
+    result = review_import.run(workspace, write_export(tmp_path / "b.json", [new]), by="ann")
+    assert (result.corrected, result.older) == (1, 0)
+    assert labels.effective_labels(workspace)[clip_id] == ("Fight", "review")
 
 
 def test_of_a_clip_that_is_twice_in_an_export_everybody_votes_once(
@@ -605,6 +676,121 @@ def test_of_a_clip_that_is_twice_in_an_export_everybody_votes_once(
     for taken in (0, 3):
         assert review_import.run(workspace, path, by="ann").taken_before == taken
         assert labels.effective_labels(workspace)[task["data"]["clip_id"]][0] == "Fight"
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_of_a_persons_answers_to_two_exports_the_last_counts(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path, at_once: bool
+) -> None:
+    export(workspace, tmp_path / "one")
+    export(workspace, tmp_path / "two", limit=2)
+    old, new = (exported_tasks(tmp_path / name)[0] for name in ("one", "two"))
+    (tmp_path / "both").mkdir()
+    later = annotated(new, (1, "NonFight"), updated_at="2026-11-22T09:00:00Z")
+    write_export(tmp_path / "both" / "b.json", [later])
+    if not at_once:
+        review_import.run(workspace, tmp_path / "both", by="ann")
+    write_export(tmp_path / "both" / "a.json", [annotated(old, (1, "Fight"))])
+    review_import.run(workspace, tmp_path / "both" if at_once else tmp_path / "both" / "a.json", by="ann")
+    assert labels.effective_labels(workspace)[old["data"]["clip_id"]] == ("NonFight", "review")
+
+
+def test_an_export_that_asks_the_same_again_does_not_make_old_answers_new(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    labels.give(workspace, {clip.clip_id: "Fight" for clip in clips}, "ann", "review")
+    export(workspace, tmp_path / "one", again=True)
+    task = exported_tasks(tmp_path / "one")[0]
+    old = write_export(tmp_path / "a.json", [annotated(task, (1, "NonFight"))])
+    review_import.run(workspace, old, by="ann")
+    labels.give(workspace, {task["data"]["clip_id"]: "Fight"}, "ann", "review")  # as when it was asked about
+    export(workspace, tmp_path / "two", again=True)
+    assert review_import.run(workspace, old, by="ann").taken_before == 1
+    assert labels.effective_labels(workspace)[task["data"]["clip_id"]][0] == "Fight"
+    (anew,) = [one for one in exported_tasks(tmp_path / "two") if one["data"]["clip_id"] == task["data"]["clip_id"]]
+    later = annotated(anew, (1, "NonFight"), updated_at="2100-01-01T00:00:00Z")
+    assert review_import.run(workspace, write_export(tmp_path / "b.json", [later]), by="ann").corrected == 1
+
+
+def test_who_answers_two_exports_at_the_same_moment_is_counted_once(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "one")
+    export(workspace, tmp_path / "two", limit=2)
+    tasks = [exported_tasks(tmp_path / name)[0] for name in ("one", "two")]
+    for label in ("Fight", "NonFight"):
+        labels.run(workspace, tasks[0]["data"]["clip_id"], label, by="lead")
+    both = [annotated(task, (1, "Fight"), updated_at="2020-01-01T00:00:00Z") for task in tasks]
+    result = review_import.run(workspace, write_export(tmp_path / "a.json", both), by="ann")
+    assert (result.older, result.taken_before) == (1, 0)
+
+
+def colleague(name: str) -> dict[str, Any]:
+    """Somebody who has a Label Studio of his own, where he is number 1."""
+    return {"id": 1, "email": f"{name}@example.org"}
+
+
+def test_two_people_with_the_same_number_in_installations_of_their_own_are_two(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    asked = export(workspace, tmp_path / "out")
+    task = exported_tasks(tmp_path / "out")[0]
+    ann = annotated(task, (colleague("Ann"), "Fight"), updated_at="2026-11-21T12:00:00Z")
+    bob = annotated(task, (colleague("bob"), "NonFight"))
+    with pytest.raises(UsageError, match="As many people say Fight as NonFight"):
+        review_import.run(workspace, write_export(tmp_path / "a.json", [ann, bob]), by="ann")
+    review_import.run(workspace, write_export(tmp_path / "a.json", [ann]), by="ann")
+    result = review_import.run(workspace, write_export(tmp_path / "b.json", [bob]), by="ann")
+    assert (result.answered, result.taken_before, result.outdated) == (1, 0, 0)
+    assert "example.org" not in workspace.review(asked.review).read_text()
+
+
+def test_a_dissent_that_is_taken_for_an_old_answer_of_the_same_number_is_said(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "out")
+    task = exported_tasks(tmp_path / "out")[0]
+    both = [annotated(task, (1, "Fight"), updated_at="2026-11-21T12:00:00Z"), annotated(task, (1, "NonFight"))]
+    for unchanged in (0, 1):
+        result = review_import.run(workspace, write_export(tmp_path / "a.json", both), by="ann")
+        assert (result.taken_before, result.outdated) == (unchanged, 1)
+        assert labels.effective_labels(workspace)[task["data"]["clip_id"]][0] == "Fight"
+
+
+@pytest.mark.parametrize("first", [1, colleague("ann")], ids=["without addresses", "with addresses"])
+def test_who_is_known_with_an_address_in_one_export_and_without_in_another_votes_once(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path, first: Any
+) -> None:
+    export(workspace, tmp_path / "out")
+    task = exported_tasks(tmp_path / "out")[0]
+    second = 1 if isinstance(first, dict) else colleague("ann")
+
+    def given(*answers: tuple[Any, str], **facts: str) -> review_import.ImportResult:
+        path = write_export(tmp_path / "a.json", [annotated(task, *answers, **facts)])
+        return review_import.run(workspace, path, by="ann")
+
+    given((first, "Fight"))
+    assert given((second, "Fight")).taken_before == 1
+    labels.run(workspace, task["data"]["clip_id"], "NonFight", by="lead")
+    assert given((second, "Fight")).taken_before == 1
+    assert given((second, "NonFight"), updated_at="2100-01-01T00:00:00Z").answered == 1
+    assert given((first, "Fight"), updated_at="2100-01-02T00:00:00Z").corrected == 1
+    assert given((second, "NonFight"), updated_at="2100-01-01T00:00:00Z").outdated == 1
+
+
+@pytest.mark.parametrize("known", ["ann", "bob", "carl"])  # whosever hash comes first
+def test_of_people_with_the_same_number_an_earlier_version_knew_the_one_who_said_it_then(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path, known: str
+) -> None:
+    export(workspace, tmp_path / "out")
+    task = exported_tasks(tmp_path / "out")[0]
+    review_import.run(workspace, write_export(tmp_path / "a.json", [annotated(task, (1, "Fight"))]), by="ann")
+    now = [
+        annotated(task, (colleague(name), "Fight" if name == known else "NonFight")) for name in ("ann", "bob", "carl")
+    ]
+    result = review_import.run(workspace, write_export(tmp_path / "b.json", now), by="ann")
+    assert (result.corrected, result.outdated) == (1, 0)
+    assert labels.effective_labels(workspace)[task["data"]["clip_id"]][0] == "NonFight"
 
 
 def taken_by_an_earlier_version(workspace: Workspace, out: Path, taken: list[str]) -> tuple[str, dict[str, Any]]:
@@ -630,9 +816,10 @@ def test_what_an_earlier_version_took_is_still_known(
     result = review_import.run(workspace, write_export(tmp_path / "a.json", [old]), by="ann")
     assert (result.version, result.taken_before) == (None, 2)
     new = annotated(task, (1, "Fight"), (2, "NonFight"), (3, "Fight"))
+    new["annotations"][2]["updated_at"] = "2100-01-01T00:00:00Z"
     review_import.run(workspace, write_export(tmp_path / "b.json", [new]), by="ann")
     assert labels.effective_labels(workspace)[clip_id][0] == "Fight"
-    changed = annotated(task, (2, "Fight"), updated_at="2026-11-23T00:00:00Z")
+    changed = annotated(task, (2, "Fight"), updated_at="2100-01-02T00:00:00Z")
     assert review_import.run(workspace, write_export(tmp_path / "c.json", [changed]), by="ann").answered == 1
     assert review_import.run(workspace, tmp_path / "a.json", by="ann").answered == 0
     assert "example.org" not in workspace.review(review).read_text()
@@ -661,6 +848,21 @@ def test_answers_to_clips_that_were_forgotten_meanwhile_are_left_out(
     result = review_import.run(workspace, write_export(tmp_path / "a.json", tasks), by="ann")
     assert (result.answered, result.gone) == (2, 1)
     assert labels.effective_labels(workspace)[clips[0].clip_id][1] == "inbox"
+
+
+def test_contradicting_answers_about_a_clip_that_is_gone_keep_no_other_ones_out(
+    workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
+) -> None:
+    export(workspace, tmp_path / "out")
+    with open_catalog(workspace) as catalog:
+        catalog.forget(clips[0].clip_id)
+    tasks = [
+        annotated(task, (1, "Fight"), *([(2, "NonFight")] if task["data"]["clip_id"] == clips[0].clip_id else []))
+        for task in exported_tasks(tmp_path / "out")
+    ]
+    for answered in (2, 0):
+        result = review_import.run(workspace, write_export(tmp_path / "a.json", tasks), by="ann")
+        assert (result.answered, result.gone) == (answered, 1)
 
 
 def test_the_command_line_exports_imports_and_lists(

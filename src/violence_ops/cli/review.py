@@ -43,7 +43,7 @@ def review_export(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write a folder of clips to be looked at: the model is unsure, contradicts the label, or candidate and champion disagree."""
+    """Write a folder of clips to be looked at: the model is unsure, sees nobody, contradicts the label, or candidate and champion disagree."""
     from violence_ops.stages import review as stage
 
     opened, params = open_workspace(workspace)

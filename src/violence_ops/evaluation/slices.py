@@ -16,7 +16,9 @@ from violence_ops.records import ClipRecord, ClipTracks
 
 DIMENSIONS: Final = ("camera", "resolution", "crowd", "darkness")
 _HEIGHTS: Final = ((288, 480, 720), ("under 288 lines", "288 to 479 lines", "480 to 719 lines", "720 lines and more"))
-_CROWDS: Final = ((1, 2, 3, 6), ("nobody found", "1 person", "2 persons", "3 to 5 persons", "6 persons and more"))
+NOBODY: Final = "nobody found"
+"""The value of `crowd` for clips without a person."""
+_CROWDS: Final = ((1, 2, 3, 6), (NOBODY, "1 person", "2 persons", "3 to 5 persons", "6 persons and more"))
 _LUMAS: Final = ((50.0, 100.0), ("dark", "dim", "bright"))
 """Mean luma of the clip's frames, 0 to 255."""
 

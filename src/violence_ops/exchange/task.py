@@ -41,8 +41,9 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class Vote:
-    """What one person said of a clip. `by` tells the tool's users (or CVAT's tasks) apart without naming them, `at` is the
-    `moment` at which it was last said; both are empty if the file does not say both."""
+    """What one person said of a clip. `by` tells the tool's users (or CVAT's tasks) apart without naming them; what is before its
+    dot, if it has one, may be all that another file of the tool knows of the same person. `at` is the `moment` at which it was
+    last said. Both are empty if the file does not say both."""
 
     label: Label
     by: str = ""

@@ -41,9 +41,14 @@ class ClipPrediction:
         return "Fight" if self.probability > self.threshold else "NonFight"
 
     @property
+    def shows_nobody(self) -> bool:
+        """Whether no window has any weight: NonFight is then said for want of anything to judge."""
+        return not self.weights.any()
+
+    @property
     def confidence(self) -> float:
-        """Probability of what the verdict says, in [0, 1]."""
-        return self.probability if self.verdict == "Fight" else 1 - self.probability
+        """How sure the verdict is, in [0.5, 1], by the distance to the threshold (`vote.confidence`); 0.5 if nobody was found."""
+        return 0.5 if self.shows_nobody else vote.confidence(self.probability, self.threshold)
 
     def to_dict(self) -> dict[str, Any]:
         """The clip's verdict and its windows as plain values."""

@@ -33,6 +33,13 @@ def clip_probability(probabilities: Floats, weights: Floats) -> float:
     return float(np.sum(probabilities * weights) / total) if total != 0 else 0.0
 
 
+def confidence(probability: float, threshold: float) -> float:
+    """How sure the verdict `probability > threshold` is, in [0.5, 1]: 0.5 at the threshold, 1 where the probability is 0 or 1, and
+    linear between; at a threshold of 0.5 the probability of what the verdict says."""
+    room = 1 - threshold if probability > threshold else threshold
+    return 0.5 + 0.5 * abs(probability - threshold) / room if room else 0.5
+
+
 @dataclass(frozen=True, slots=True)
 class Piece:
     """The vote of the windows of one piece of a long clip, whose frames are `[start_frame, end_frame)` of the video."""

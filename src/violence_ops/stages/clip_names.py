@@ -27,7 +27,7 @@ def find(workspace: Workspace, name: str) -> CatalogClip:
     if not found:
         raise UsageError(f"No clip of this workspace is called {name[:200]!r}: {WAYS}.")
     if len(found) > 1:
-        raise UsageError(f"{name!r} may be {listed([described(clip) for clip in found])}: write more of it, or one id.")
+        raise UsageError(f"{ambiguous(name, found)}: write more of it, or one id.")
     return found[0]
 
 
@@ -54,6 +54,11 @@ def called(workspace: Workspace, name: str) -> list[CatalogClip]:
 def is_beginning(name: str) -> bool:
     """Whether the name may be the beginning of an id."""
     return _ID.fullmatch(name) is not None
+
+
+def ambiguous(name: str, found: list[CatalogClip]) -> str:
+    """What is to be said of a name that several clips have."""
+    return f"{name!r} may be {listed([described(clip) for clip in found])}"
 
 
 def described(clip: CatalogClip) -> str:

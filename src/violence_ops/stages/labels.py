@@ -71,7 +71,7 @@ def import_file(workspace: Workspace, path: Path, by: str | None = None) -> Labe
 
     All of it, but for clips that were refused for their bytes, or, if a line is wrong, two contradict each other or nobody is named
     (UsageError), nothing. Of a labels.csv in the inbox, only the lines that came too late count: those with a label, of a clip that was
-    taken before.
+    taken before, of several the newest under that path. In any other file, a path that several clips came from is a wrong line.
     """
     by = named(by)
     lines = _read(path)
@@ -117,7 +117,7 @@ def _late(workspace: Workspace, path: Path, lines: list[_Line]) -> list[_Line]:
     with open_catalog(workspace) as catalog:
         taken = catalog.find_paths(shown for *_, shown in named)
     late: list[_Line] = [
-        (number, {"path": shown, "label": row["label"]})
+        (number, {"clip_id": taken[shown][-1].clip_id, "label": row["label"]})
         for number, row, shown in named
         if shown in taken and (row["label"] or "").strip()
     ]
@@ -143,8 +143,12 @@ def _clip_ids(workspace: Workspace, path: Path, lines: list[_Line]) -> list[str]
                 found.append(clip_names.clip_id(workspace, name))
             except UsageError as error:
                 raise UsageError(f"{path} line {number}: {error}") from None
-        elif clip_id := by_path.get(row.get("path") or ""):
-            found.append(clip_id)
+        elif clips := by_path.get(row.get("path") or ""):
+            if len(clips) > 1:
+                raise UsageError(
+                    f"{path} line {number}: {clip_names.ambiguous(row['path'] or '', clips)}: write the clip's id."
+                )
+            found.append(clips[0].clip_id)
         else:
             said = f"no clip came from {row['path']!r}" if row.get("path") else "it names no clip"
             raise UsageError(

@@ -13,11 +13,11 @@ from violence_ops.wording import counted
 
 def notices(inbox: Path, unmet: dict[str, Row], catalog: Catalog) -> Iterator[str]:
     """What is to be said of such rows: of those whose clip was taken before them, what can still be done. A clip's source group is
-    fixed at its arrival, so that none of it is done without a person; and another file of that name may still come."""
+    fixed at its arrival, so that none of it is done without a person; and another file of that name may still come. Of several clips
+    that came under the name, a row of the inbox is about the newest."""
     shown = {path: printable(path) for path in unmet}
     by_path = catalog.find_paths(shown.values())
-    clips = catalog.find(by_path.values())
-    taken = {path: clip for path, name in shown.items() if name in by_path and (clip := clips[by_path[name]]).batch_id}
+    taken = {path: clip for path, name in shown.items() if name in by_path and (clip := by_path[name][-1]).batch_id}
     if waiting := [shown[path][:MAX_PATH] for path in unmet if path not in taken]:
         yield f"These {LABELS_FILE} rows match no file yet: {some(waiting)}; paths are relative to the folder of their {LABELS_FILE}."
     for table in dict.fromkeys(unmet[path].table for path in taken):

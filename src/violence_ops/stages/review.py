@@ -7,6 +7,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, NotRequired
 from urllib.parse import quote
@@ -99,6 +100,8 @@ def run(
         raise WorkspaceError(f"There is nothing to review: {_why_nothing(choice, confidence)}")
     evaluation = newest_evaluation(workspace)
     content = {
+        # an export that asks the same again is another one: what was answered to the first is still known
+        "at": datetime.now(UTC).isoformat(timespec="microseconds"),
         "format": format, "prefilled": False, "confidence": confidence, "limit": limit, "report": evaluation and evaluation.name,
         "clips": [_entry(one) for one in chosen],
     }  # fmt: skip
@@ -138,6 +141,16 @@ def that_asked_about(workspace: Workspace, clip_id: str) -> list[Path]:
     return [path for path in sorted(workspace.reviews.glob("*.json")) if clip_id.encode() in path.read_bytes()]
 
 
+def known_votes(workspace: Workspace) -> dict[str, dict[str, list[Vote]]]:
+    """The votes that imports have taken, by clip_id and review."""
+    found: dict[str, dict[str, list[Vote]]] = {}
+    for path in sorted(workspace.reviews.glob("*.json")):
+        for clip in read_manifest(workspace, path.stem)["clips"]:
+            if votes := taken(clip):
+                found.setdefault(clip["clip_id"], {})[path.stem] = votes
+    return found
+
+
 def forget(workspace: Workspace, clip_id: str) -> list[Path]:
     """Take a clip out of what is remembered of exports; returns the files that named it. Can be repeated."""
     found = that_asked_about(workspace, clip_id)
@@ -155,12 +168,13 @@ def is_prefilled(manifest: Mapping[str, Any]) -> bool:
     return bool(manifest.get("prefilled", manifest["format"] == "cvat"))
 
 
-def remember_taken(workspace: Workspace, votes: Mapping[tuple[str, str], list[Vote]]) -> None:
-    """Note what was answered, by review and clip, so that a later export of the same project does not undo what was said of the
+def remember_taken(workspace: Workspace, votes: Mapping[str, Mapping[str, list[Vote]]]) -> None:
+    """Note what was answered, by clip_id and review, so that a later export of the same project does not undo what was said of the
     clips since."""
     by_review: dict[str, dict[str, list[Vote]]] = {}
-    for (review, clip_id), given in votes.items():
-        by_review.setdefault(review, {})[clip_id] = given
+    for clip_id, by in votes.items():
+        for review, given in by.items():
+            by_review.setdefault(review, {})[clip_id] = given
     for review, answered in by_review.items():
         content = read_manifest(workspace, review)
         clips = [
@@ -182,7 +196,7 @@ def _why_nothing(choice: Choice, confidence: float) -> str:
             else ""
         )
         return (
-            f"no judged clip is below a confidence of {confidence:g}, contradicts its label, or divides candidate and champion; raise "
+            f"no judged clip is below a confidence of {confidence:g}, shows nobody, contradicts its label, or divides candidate and champion; raise "
             f"--confidence, or pass --again for clips that people have labelled already.{others}"
         )
     if choice.not_judged:

@@ -12,9 +12,11 @@ import pyarrow as pa
 
 from violence_ops.errors import UsageError
 from violence_ops.evaluation.records import Evaluation
+from violence_ops.evaluation.slices import NOBODY
 from violence_ops.files import load_table
 from violence_ops.folders import Batch
 from violence_ops.params import Params
+from violence_ops.recognition.vote import confidence as confidence_of
 from violence_ops.records import ClipRecord, Label
 from violence_ops.stages import batches, pictures, releases, reports
 from violence_ops.stages.batches import Progress
@@ -22,17 +24,22 @@ from violence_ops.stages.labels import effective_labels
 from violence_ops.stages.score import load_version
 from violence_ops.workspace import Workspace
 
-RULES: Final = ("low_confidence", "label_disagrees", "models_disagree")
-"""The model is less sure than asked for; it contradicts the label; candidate and champion contradict each other in the newest report."""
+RULES: Final = ("low_confidence", "nobody_seen", "label_disagrees", "models_disagree")
+"""The model is less sure than asked for; nobody was found, so that it had nothing to judge; it contradicts the label; candidate and
+champion contradict each other in the newest report."""
+
+_VERDICT: Final = ["clip_id", "model_version", "window", "weight", "clip_probability", "threshold", "verdict"]
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the model `model` (a version) says of a clip; confidence in [0, 1] is the probability of what the verdict says."""
+    """What the model `model` (a version) says of a clip; confidence in [0.5, 1] says how sure it is by the distance to its threshold
+    (`vote.confidence`), 0.5 for a clip that `shows_nobody`."""
 
     model: str
     verdict: Label
     confidence: float
+    shows_nobody: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +75,8 @@ def choose(
     again: bool = False,
     progress: Progress | None = None,
 ) -> Choice:
-    """At most `limit` accepted clips, those first that most rules choose, then those the model is least sure of.
+    """At most `limit` accepted clips, those first that most rules choose, then those the model is least sure of. Clips about which nothing
+    else is to be said than that they show nobody come last: most of them are what they seem.
 
     A clip of the newest report is judged by that report's champion (or, before there is one, its candidate), any other as the
     champion of its night did, and one that nobody has judged by the present champion, now. Clips that a person has labelled are
@@ -92,10 +100,13 @@ def choose(
         if (said := known or now.get(clip.clip_id)) is None:
             continue
         label, source = labels.get(clip.clip_id, (None, None))
-        applies = (said.confidence < confidence, label not in (None, said.verdict), clip.clip_id in disputed)
+        doubtful = said.confidence < confidence and not said.shows_nobody
+        applies = (doubtful, said.shows_nobody, label not in (None, said.verdict), clip.clip_id in disputed)
         if reasons := tuple(rule for rule, true in zip(RULES, applies, strict=True) if true):
             found.append(Chosen(clip, batch, label, source, said, reasons))
-    found.sort(key=lambda one: (-len(one.reasons), one.said.confidence, one.clip.clip_id))
+    found.sort(
+        key=lambda one: (-len(one.reasons), one.reasons == ("nobody_seen",), one.said.confidence, one.clip.clip_id)
+    )
     judged = len(clips) - len(unjudged) + len(now)
     left_out = len(accepted) - len(clips)
     return Choice(found[:limit], judged, len(annotated) - len(now), len(unjudged) - len(annotated), left_out)
@@ -121,7 +132,7 @@ def _judge(
         for batch, clips in itertools.groupby(unjudged, key=itemgetter(0)):
             for clip, tracks in batches.tracks_by_clip(batch, [clip for _, clip in clips]):
                 said = predict_clip(package, tracks, pictures.of_clip(batch, clip, sandbox))
-                found[clip.clip_id] = Verdict(champion, said.verdict, said.confidence)
+                found[clip.clip_id] = Verdict(champion, said.verdict, said.confidence, said.shows_nobody)
                 if progress:
                     progress("judge", len(found), len(unjudged))
     return found
@@ -140,7 +151,8 @@ def _reported(evaluation: Evaluation | None) -> tuple[dict[str, Verdict], set[st
     verdicts, disputed = {}, set()
     for clip in evaluation.clips:
         one = clip.champion or clip.candidate
-        verdicts[clip.clip_id] = Verdict(judge.version, one.verdict, one.confidence)
+        nobody = clip.slices.get("crowd") == NOBODY
+        verdicts[clip.clip_id] = _verdict(judge.version, one.verdict, one.probability, judge.threshold, nobody)
         if clip.champion and clip.champion.verdict != clip.candidate.verdict:
             disputed.add(clip.clip_id)
     return verdicts, disputed
@@ -156,14 +168,17 @@ def _judged(workspace: Workspace) -> Iterator[tuple[Batch, ClipRecord, Verdict |
 
 def _verdicts(batch: Batch, clips: list[ClipRecord]) -> dict[str, Verdict]:
     parts = [batch.table("predictions")] if batch.is_sealed else [batch.part("predictions", c.clip_id) for c in clips]
-    first_window = [("window", "=", 0)]
-    tables = [load_table(part, filters=first_window) for part in parts if part.is_file()]
+    tables = [load_table(part, columns=_VERDICT) for part in parts if part.is_file()]
     rows = pa.concat_tables(tables).to_pylist() if tables else []
+    seen = {row["clip_id"] for row in rows if row["weight"] > 0}
     return {
-        row["clip_id"]: Verdict(
-            row["model_version"],
-            row["verdict"],
-            row["clip_probability"] if row["verdict"] == "Fight" else 1 - row["clip_probability"],
+        (clip := row["clip_id"]): _verdict(
+            row["model_version"], row["verdict"], row["clip_probability"], row["threshold"], clip not in seen
         )
         for row in rows
+        if row["window"] == 0
     }
+
+
+def _verdict(model: str, verdict: Label, probability: float, threshold: float, nobody: bool) -> Verdict:
+    return Verdict(model, verdict, 0.5 if nobody else confidence_of(probability, threshold), nobody)

@@ -12,14 +12,14 @@ from typing import IO, Any, Final
 
 from violence_ops.errors import UsageError
 from violence_ops.exchange import cvat, label_studio
-from violence_ops.exchange.task import Answer, Vote, majority
+from violence_ops.exchange.task import Answer, Vote, majority, moment
 from violence_ops.records import Label
 from violence_ops.stages import holdout, labels_file, tombstones
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels import effective_labels, give
-from violence_ops.stages.review import MANIFEST, is_prefilled, read_manifest, remember_taken
-from violence_ops.stages.review_votes import pooled, taken, unseen
+from violence_ops.stages.review import MANIFEST, is_prefilled, known_votes, read_manifest, remember_taken
+from violence_ops.stages.review_votes import Ballot, ballot
 from violence_ops.stages.who import named
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
@@ -32,6 +32,10 @@ _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 _OURS: Final = (MANIFEST, "tasks.json", "labels.json", "label_config.xml")
 """Files of an export that hold no answers."""
 _ECHO: Final = "no more than what the model says, which that older export had filled in before anybody looked; export the review again"
+_OUTDATED: Final = (
+    "as the same person has answered otherwise since; people who have the same number in several Label Studio installations "
+    "are told apart only by exports that give e-mail addresses"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,8 +43,9 @@ class ImportResult:
     """The labels' new version (None if everything was known), how many clips were answered, how many of them got another label
     than they had, how many were confirmed, how many are in a frozen holdout, which keeps the label it was frozen with, how many
     clips were left out because the workspace holds them no longer (`violence-ops forget`), how many answers because they say no
-    more than the model's verdict that the export had filled in, and how many people's because imports have taken all that the
-    files say of their clips: what was said of these since is newer."""
+    more than the model's verdict that the export had filled in, how many people's because imports have taken all that the files
+    say of their clips (what was said of these since is newer), how many because they are older than a label that
+    `violence-ops label` gave, and how many because the same person has answered otherwise since."""
 
     version: int | None
     by: str
@@ -51,6 +56,8 @@ class ImportResult:
     gone: int
     echoes: int
     taken_before: int
+    older: int
+    outdated: int
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -74,6 +81,11 @@ class ImportResult:
         if self.taken_before:
             left_out = counted(self.taken_before, "answer was", "answers were")
             lines.append(f"{left_out} left out, unchanged since an earlier import.")
+        if self.older:
+            left_out = counted(self.older, "answer was", "answers were")
+            lines.append(f"{left_out} left out, older than the label that `violence-ops label` gave the clip since.")
+        if self.outdated:
+            lines.append(f"{counted(self.outdated, 'answer was', 'answers were')} left out, {_OUTDATED}.")
         return lines
 
 
@@ -100,28 +112,33 @@ def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportR
     All of it or, if anything is wrong or nobody is named, nothing: UsageError says what. Every answer must belong to an export of this workspace,
     to a clip that it asked about, and to that clip's bytes. Several people's answers to one clip are votes. Of an export that had
     the model's verdict filled in, only answers that contradict it count. Answers that were imported before change no label: they
-    vote again only where a new one contradicts the label. Confirmed labels are written too: they are then a person's, and not
+    vote again only where a new one contradicts the label; and so do those given before somebody decided with `violence-ops label`.
+    Confirmed labels are written too: they are then a person's, and not
     asked again.
     """
     by = named(by)
-    pools, echoes = _pools(workspace, _read(source))
-    if not pools:
+    given, echoes = _given(workspace, _read(source))
+    if not given:
         raise UsageError(_no_answer(source, echoes))
-    fresh = {key: pool for key, pool in pools.items() if pool.new}
-    before = effective_labels(workspace)
-    said = _decided(fresh, {clip_id: label for clip_id, (label, _) in before.items()})
     with open_catalog(workspace) as catalog:
-        known = catalog.find(said)
-    forgotten = set(tombstones.all_of(workspace))  # one that came again is known, and refused
-    labels = {clip_id: label for clip_id, label in said.items() if clip_id in known and clip_id not in forgotten}
+        # a forgotten one that came again is known, and refused
+        here = sorted(catalog.find(given).keys() - set(tombstones.all_of(workspace)))
+    known = known_votes(workspace)
+    decided = {row.clip_id: moment(row.at) for row in labels_file.read(workspace) if row.source == "label"}
+    ballots = {clip_id: ballot(given[clip_id], known.get(clip_id, {}), decided.get(clip_id, "")) for clip_id in here}
+    fresh = {clip_id: one for clip_id, one in ballots.items() if one.new}
+    before = effective_labels(workspace)
+    labels = _decided(fresh, {clip_id: label for clip_id, (label, _) in before.items()})
     changed = {clip_id for clip_id, label in labels.items() if before.get(clip_id, (None,))[0] != label}
     version = give(workspace, labels, by, "review")
-    remember_taken(workspace, {key: pool.votes for key, pool in fresh.items()})
+    remember_taken(workspace, {clip_id: given[clip_id] for clip_id in fresh})
     frozen = {clip.clip_id for clip in holdout.held_out(workspace)}
     return ImportResult(
         version, printable(by), answered=len(labels), corrected=len(changed), confirmed=len(labels) - len(changed),
-        in_holdout=len(changed & frozen), gone=len(said) - len(labels), echoes=echoes,
-        taken_before=sum(len(pool.votes) for pool in pools.values() if not pool.new),
+        in_holdout=len(changed & frozen), gone=len(given) - len(here), echoes=echoes,
+        taken_before=sum(one.unchanged for one in ballots.values() if not one.new),
+        older=sum(one.older for one in ballots.values() if not one.new),
+        outdated=sum(one.outdated for one in ballots.values()),
     )  # fmt: skip
 
 
@@ -141,24 +158,15 @@ def log(workspace: Workspace) -> LabelLog:
     )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
-class _Pool:
-    """What an import says of a clip that a review asked about: everybody's votes, and those of them that no import has taken yet."""
-
-    votes: list[Vote]
-    new: list[Vote]
-
-
-def _pools(workspace: Workspace, answers: Iterable[Answer]) -> tuple[dict[tuple[str, str], _Pool], int]:
-    """The votes that count, by review and clip_id, each answer held against what was asked; and how many answers do not count,
+def _given(workspace: Workspace, answers: Iterable[Answer]) -> tuple[dict[str, dict[str, list[Vote]]], int]:
+    """The votes that count, by clip_id and review, each answer held against what was asked; and how many answers do not count,
     because they may be nobody's.
 
     What was asked about a clip is forgotten with it, so that nothing is left to hold its answers against.
     """
     forgotten = set(tombstones.all_of(workspace))
     reviews: dict[str, tuple[bool, dict[str, dict[str, Any]]]] = {}
-    votes: dict[tuple[str, str], list[Vote]] = {}
-    known: dict[tuple[str, str], list[Vote]] = {}
+    votes: dict[str, dict[str, list[Vote]]] = {}
     echoes = 0
     for one in answers:
         if one.review not in reviews:
@@ -175,11 +183,8 @@ def _pools(workspace: Workspace, answers: Iterable[Answer]) -> tuple[dict[tuple[
         if clip and prefilled and {vote.label for vote in one.votes} == {clip["verdict"]}:
             echoes += 1
             continue
-        key = one.review, one.clip_id
-        votes.setdefault(key, []).extend(one.votes)
-        known[key] = taken(clip) if clip else []
-    everybody = {key: pooled(given) for key, given in votes.items()}
-    return {key: _Pool(given, unseen(given, known[key])) for key, given in everybody.items()}, echoes
+        votes.setdefault(one.clip_id, {}).setdefault(one.review, []).extend(one.votes)
+    return votes, echoes
 
 
 def _no_answer(source: Path, echoes: int) -> str:
@@ -188,21 +193,17 @@ def _no_answer(source: Path, echoes: int) -> str:
     return f"{source} holds no answer: annotate and submit tasks first, then export them."
 
 
-def _decided(pools: Mapping[tuple[str, str], _Pool], labels: Mapping[str, Label]) -> dict[str, Label]:
+def _decided(ballots: Mapping[str, Ballot], labels: Mapping[str, Label]) -> dict[str, Label]:
     """What most people said of each clip, by clip_id; `labels` are the present ones.
 
     New answers that agree with the label stand alone; otherwise all vote. So nothing but a new answer changes a label. Raises
     UsageError if a vote is tied.
     """
-    votes: dict[str, Counter[Label]] = {}
-    new: dict[str, Counter[Label]] = {}
-    for (_, clip_id), pool in pools.items():
-        votes.setdefault(clip_id, Counter()).update(vote.label for vote in pool.votes)
-        new.setdefault(clip_id, Counter()).update(vote.label for vote in pool.new)
     found: dict[str, Label | None] = {}
-    for clip_id in sorted(votes):
-        said = majority(new[clip_id])
-        found[clip_id] = said if said and said == labels.get(clip_id) else majority(votes[clip_id])
+    for clip_id, one in sorted(ballots.items()):
+        said = majority(Counter(vote.label for vote in one.new))
+        all_say = majority(Counter(vote.label for vote in one.votes))
+        found[clip_id] = said if said and said == labels.get(clip_id) else all_say
     tied = [clip_id for clip_id, label in found.items() if label is None]
     if tied:
         shown = ", ".join(tied[:20]) + (f" and {len(tied) - 20} more" if len(tied) > 20 else "")

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import Any
 
 from typing_extensions import TypedDict
@@ -19,6 +20,62 @@ class Taken(TypedDict):
     label: Label
     by: str
     at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """What an import says of a clip: everybody's vote, and those of them that no import has taken yet. Of the other answers, how
+    many an import has taken, how many are older than what somebody has decided since, and to how many `outdated` ones the same
+    person has given another answer since."""
+
+    votes: list[Vote]
+    new: list[Vote]
+    unchanged: int
+    older: int
+    outdated: int
+
+
+def ballot(given: Mapping[str, Sequence[Vote]], known: Mapping[str, Sequence[Vote]], decided: str = "") -> Ballot:
+    """The votes on a clip, of those that files have `given` and those `known` from earlier imports, each by review. A person has
+    one, the last, in whichever review it was given.
+
+    `decided` is the `moment` at which somebody gave the clip its label otherwise than by a vote: votes of before are not new.
+    """
+    everything = [*chain.from_iterable([*known.values(), *given.values()])]
+    known = {review: identified(some, everything) for review, some in known.items()}
+    given = {review: identified(some, everything) for review, some in given.items()}
+    brought = [*chain.from_iterable(given.values())]
+    last = {vote.by: vote for vote in pooled([*chain.from_iterable(known.values()), *brought]) if vote.by}
+    fresh = [vote for review, some in given.items() for vote in unseen(pooled(some), known.get(review, ()))]
+    untaken = pooled(vote for vote in fresh if last.get(vote.by, vote) == vote)
+    new = [vote for vote in untaken if not vote.at or vote.at > decided]
+    people = pooled(brought)
+    said_still = [vote for vote in people if last.get(vote.by, vote).label == vote.label]
+    return Ballot(
+        votes=[last.get(vote.by, vote) for vote in people],
+        new=new,
+        unchanged=len(said_still) - len(untaken),
+        older=len(untaken) - len(new),
+        outdated=sum(last.get(vote.by, vote).label != vote.label for vote in set(brought)),
+    )
+
+
+def identified(votes: Iterable[Vote], among: Iterable[Vote]) -> list[Vote]:
+    """These votes with all that `among` says of whose they are: who is known by a number alone in one file, or was in an earlier
+    version, is the person of that number who said the same at the same time, or else the first that there is."""
+    whole: dict[str, list[Vote]] = {}
+    for vote in among:
+        number, dot, _ = vote.by.partition(".")
+        if dot:
+            whole.setdefault(number, []).append(vote)
+
+    def person(vote: Vote) -> Vote:
+        same = whole.get(vote.by)
+        if not same:
+            return vote
+        return replace(vote, by=min(same, key=lambda one: ((one.label, one.at) != (vote.label, vote.at), one.by)).by)
+
+    return [person(vote) for vote in votes]
 
 
 def pooled(votes: Iterable[Vote]) -> list[Vote]:
@@ -63,7 +120,8 @@ def unseen(votes: Iterable[Vote], known: Iterable[Vote]) -> list[Vote]:
 
 def together(known: Iterable[Vote], votes: Iterable[Vote]) -> list[Vote]:
     """What is known after an import of `votes`."""
-    known, votes = list(known), list(votes)
+    everything = [*(known := list(known)), *(votes := list(votes))]
+    known, votes = identified(known, everything), identified(votes, everything)
     before, brought = (Counter(vote.label for vote in some if not vote.by) for some in (known, votes))
     for vote in pooled(votes):
         if vote.by and vote.by not in {one.by for one in known}:  # one of those who had no name has one now
