@@ -208,6 +208,18 @@ def test_the_workspace_can_lie_in_a_folder_of_the_host_as_it_does_with_further_m
     assert yaml.safe_load(_file("folder.yaml")) == {"volumes": MACHINES["volumes"]}
 
 
+def test_pulled_weights_and_int8_networks_are_seen_by_every_worker_and_outlast_its_container() -> None:
+    from violence_ops.versioning import DVCIGNORE, GITIGNORE
+
+    for name, service in SERVICES.items():
+        given = _environment(service)
+        if "VIOLENCE_OPS_WORKSPACE" in given:
+            folder = Path(given.get("VIOLENCE_OPS_WEIGHTS", "")).relative_to(given["VIOLENCE_OPS_WORKSPACE"])
+            assert f"/{folder.parts[0]}/" in GITIGNORE.splitlines(), name
+            assert f"/{folder.parts[0]}" in DVCIGNORE.splitlines(), name
+    assert "VIOLENCE_OPS_WEIGHTS" not in _environment(MACHINES["services"]["worker-gpu"])
+
+
 def test_further_machines_reach_every_service_at_the_address_that_was_named() -> None:
     changed = MACHINES["services"]
     assert set(changed) <= set(SERVICES)
