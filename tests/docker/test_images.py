@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+
+from violence_ops import versioning
+from violence_ops.stages import init
+from violence_ops.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -338,6 +343,28 @@ def test_what_the_build_copies_is_in_its_context() -> None:
             for source in (word for word in text.split()[:-1] if not word.startswith("--")):
                 assert source in allowed, source
                 assert (ROOT / source).exists()
+
+
+def test_a_new_workspace_is_sent_to_minio_and_a_remote_that_a_site_chose_outlasts_every_start(tmp_path: Path) -> None:
+    workspace, own, programs = tmp_path / "workspace", tmp_path / "offsite", tmp_path / "programs"
+    programs.mkdir()
+    (programs / "airflow").write_text("#!/bin/sh\n")  # its database and pools are not what is asked about
+    (programs / "airflow").chmod(0o755)
+    environment = os.environ | {
+        "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "AIRFLOW_ADMIN_PASSWORD": "a", "AIRFLOW_RELEASE_MANAGER_PASSWORD": "b", "GPU_SLOTS": "1",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(tmp_path / "passwords.json"),
+        "VIOLENCE_OPS_WORKSPACE": str(workspace), "AWS_ENDPOINT_URL": "http://minio:9000",
+    }  # fmt: skip
+
+    def start() -> str | None:
+        subprocess.run([str(DOCKER / "init.sh")], env=environment, check=True, capture_output=True)
+        return versioning.default_remote(Workspace(workspace))
+
+    assert start() == "s3://dvc/violence-ops at http://minio:9000"
+    own.mkdir()
+    init.run(workspace, remote_url=str(own))
+    assert start() == str(own)
 
 
 def test_versions_are_said_in_the_lock_only() -> None:
