@@ -18,9 +18,10 @@ import pytest
 
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.files import folder_sha256
-from violence_ops.params import WindowParams
+from violence_ops.params import WindowParams, load_params
 from violence_ops.recognition import package, vote
 from violence_ops.recognition.model import Recogniser, Settings
+from violence_ops.recognition.request import to_tracks
 from violence_ops.recognition.train import Epoch, Trained
 from violence_ops.registry import MODEL, Registry
 from violence_ops.registry_request import request
@@ -234,6 +235,18 @@ def test_a_clip_that_would_last_for_days_is_refused(registry: Registry, version:
     model = mlflow.pyfunc.load_model(f"models:/{MODEL}/{version}")
     with pytest.raises(mlflow.MlflowException, match=r"`frame_count` is 40 at 1e-06 frames/s: cut it"):
         model.predict(table(fps=1e-6))
+
+
+def test_a_clip_may_be_as_long_as_a_new_workspace_takes_it() -> None:
+    validation = load_params(Path(__file__).parents[1] / "params.yaml").validation
+    frames, seconds = validation.max_frames, validation.max_duration_s
+    (row,) = table()[:1].to_dict(orient="records")
+    longest = row | {"frame_count": frames, "fps": frames / seconds}
+    columns = {name: pd.Series([value]).to_numpy() for name, value in longest.items()}
+    assert to_tracks("a", columns).frame_count == frames
+    for beyond in ({"frame_count": np.array([frames + 1])}, {"fps": np.array([0.99 * frames / seconds])}):
+        with pytest.raises(UserError, match=f"at most {frames:,} frames and {seconds:g} s"):
+            to_tracks("a", columns | beyond)
 
 
 def test_a_row_without_a_clip_is_refused_and_not_left_out(registry: Registry, version: str) -> None:
