@@ -15,4 +15,7 @@ umask 022
 airflow db migrate
 airflow pools set gpu "$GPU_SLOTS" "one model on a device at a time"
 airflow pools set versioning 1 "one task that moves data with DVC at a time"
-violence-ops init "$VIOLENCE_OPS_WORKSPACE" --remote s3://dvc/violence-ops --endpoint "$AWS_ENDPOINT_URL"
+remote=(--remote s3://dvc/violence-ops --endpoint "$AWS_ENDPOINT_URL")
+# of a workspace that was there already, the remote is the site's own choice
+if grep --quiet --no-messages --fixed-strings 'remote "default"' "$VIOLENCE_OPS_WORKSPACE/.dvc/config"; then remote=(); fi
+violence-ops init "$VIOLENCE_OPS_WORKSPACE" "${remote[@]}"

@@ -8,7 +8,7 @@ import shutil
 import socket
 import threading
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
@@ -18,9 +18,10 @@ import pytest
 
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.files import folder_sha256
-from violence_ops.params import WindowParams
+from violence_ops.params import WindowParams, load_params
 from violence_ops.recognition import package, vote
 from violence_ops.recognition.model import Recogniser, Settings
+from violence_ops.recognition.request import to_tracks
 from violence_ops.recognition.train import Epoch, Trained
 from violence_ops.registry import MODEL, Registry
 from violence_ops.registry_request import request
@@ -192,6 +193,72 @@ def test_a_clip_for_which_the_model_gives_no_number_is_refused(registry: Registr
     model = mlflow.pyfunc.load_model(f"models:/{MODEL}/{version}")
     with pytest.raises(mlflow.MlflowException, match="gives no number for clip"):
         model.predict(table().assign(keypoints=[[3e38, -3e38] * 17] * len(table())))
+
+
+@pytest.mark.parametrize(
+    ("column", "change", "said"),
+    [
+        ("frame", lambda rows: rows["frame"] + 1000, "is 1000 in a clip of 40 frames"),
+        ("frame", lambda rows: rows["frame"] - 1, "is -1 in a clip"),
+        ("frame", lambda rows: rows["frame"] + 3_000_000_000, "is 3000000000 in a clip"),
+        ("rank", lambda rows: rows["rank"] - 1, "takes 2 values from 0 to 1"),
+        ("rank", lambda rows: rows["rank"] + 50, "takes 2 values from 51 to 52"),
+        ("rank", lambda rows: rows["rank"].replace(2, 7), "takes 2 values from 1 to 7"),
+        ("rank", lambda rows: 1, "comes twice in one frame"),
+        ("width", lambda rows: 0, "is 0"),
+        ("height", lambda rows: rows["frame"] + 360, "differs from row to row"),
+        ("frame_count", lambda rows: -5, "is -5"),
+        ("frame_count", lambda rows: 50_000_000, "is 50,000,000"),
+        ("fps", lambda rows: -25.0, "is -25"),
+        ("movement", lambda rows: float("nan"), "is nan"),
+        ("keypoints", lambda rows: [one[:33] for one in rows["keypoints"]], "holds 33 numbers"),
+        ("keypoint_scores", lambda rows: [one[:16] for one in rows["keypoint_scores"]], "holds 16 numbers"),
+    ],
+)
+def test_a_request_that_no_clip_can_be_is_refused_by_clip_and_column(
+    registry: Registry, version: str, column: str, change: Callable[[pd.DataFrame], object], said: str
+) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(registry.uri)
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}/{version}")
+    rows = table(fps=15.0)
+    with pytest.raises(mlflow.MlflowException, match=rf"^Clip a{{20}} cannot be judged, `{column}` {said}") as refusal:
+        model.predict(rows.assign(**{column: change(rows)}))
+    assert refusal.value.error_code == "INVALID_PARAMETER_VALUE"
+
+
+def test_a_clip_that_would_last_for_days_is_refused(registry: Registry, version: str) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(registry.uri)
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}/{version}")
+    with pytest.raises(mlflow.MlflowException, match=r"`frame_count` is 40 at 1e-06 frames/s: cut it"):
+        model.predict(table(fps=1e-6))
+
+
+def test_a_clip_may_be_as_long_as_a_new_workspace_takes_it() -> None:
+    validation = load_params(Path(__file__).parents[1] / "params.yaml").validation
+    frames, seconds = validation.max_frames, validation.max_duration_s
+    (row,) = table()[:1].to_dict(orient="records")
+    longest = row | {"frame_count": frames, "fps": frames / seconds}
+    columns = {name: pd.Series([value]).to_numpy() for name, value in longest.items()}
+    assert to_tracks("a", columns).frame_count == frames
+    for beyond in ({"frame_count": np.array([frames + 1])}, {"fps": np.array([0.99 * frames / seconds])}):
+        with pytest.raises(UserError, match=f"at most {frames:,} frames and {seconds:g} s"):
+            to_tracks("a", columns | beyond)
+
+
+def test_a_row_without_a_clip_is_refused_and_not_left_out(registry: Registry, version: str) -> None:
+    import mlflow
+
+    mlflow.set_tracking_uri(registry.uri)
+    model = mlflow.pyfunc.load_model(f"models:/{MODEL}/{version}")
+    rows = table()
+    for lacking in (rows.index[:1], rows.index):
+        rows.loc[lacking, "clip_id"] = None
+        with pytest.raises(mlflow.MlflowException, match="has no `clip_id`"):
+            model.predict(rows)
 
 
 def test_a_model_that_brings_clips_to_one_rate_is_served_with_theirs_and_says_so_without(

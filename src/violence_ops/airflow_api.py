@@ -36,7 +36,10 @@ class AirflowApi:
 
     def health(self) -> dict[str, str | None]:
         """The state of each component: `healthy`, `unhealthy`, or None if it has never run."""
-        components = self._send("GET", "monitor/health", signed=False)
+        response = self._asked("GET", "api/v2/monitor/health")
+        components = self._said(response)
+        if not components or not all(isinstance(facts, dict) and "status" in facts for facts in components.values()):
+            raise self._other_program(response)
         return {name: facts["status"] for name, facts in components.items()}
 
     def dag_ids(self) -> list[str]:
@@ -144,33 +147,53 @@ class AirflowApi:
             if not page[key] or offset >= page["total_entries"]:
                 return
 
-    def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None, *, signed: bool = True) -> Any:
-        try:
-            if signed and "authorization" not in self._http.headers:
-                self._sign_in()
-            response = self._http.request(method, f"{self.address}/api/v2/{path}", json=body)
-        except httpx.TransportError as error:
-            raise ServiceUnavailable(
-                f"Airflow at {self.address} does not answer ({error}): see that it runs; `violence-ops up` starts a workspace's own."
-            ) from None
-        if response.status_code == httpx.codes.UNAUTHORIZED and signed:
+    def _send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        if "authorization" not in self._http.headers:
+            self._sign_in()
+        response = self._asked(method, f"api/v2/{path}", body)
+        if response.status_code == httpx.codes.UNAUTHORIZED:
             # the token has expired
             self._sign_in()
-            response = self._http.request(method, f"{self.address}/api/v2/{path}", json=body)
-        self._check(response, f"{method} {path}")
-        return response.json() if response.content else None
+            response = self._asked(method, f"api/v2/{path}", body)
+        return self._said(response)
 
     def _sign_in(self) -> None:
-        response = self._http.post(f"{self.address}/auth/token", json=self._credentials)
+        response = self._asked("POST", "auth/token", self._credentials)
         if response.status_code in (httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN):
             raise UserError(f"Airflow at {self.address} refuses the password of {self._credentials['username']}.")
-        self._check(response, "POST /auth/token")
-        self._http.headers["authorization"] = f"Bearer {response.json()['access_token']}"
+        answer = self._said(response)
+        if "access_token" not in answer:
+            raise self._other_program(response)
+        self._http.headers["authorization"] = f"Bearer {answer['access_token']}"
 
-    def _check(self, response: httpx.Response, what: str) -> None:
+    def _asked(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
+        try:
+            return self._http.request(method, f"{self.address}/{path}", json=body)
+        except (httpx.RequestError, httpx.InvalidURL) as error:
+            raise ServiceUnavailable(
+                f"Airflow at {self.address} does not answer ({error}): see that it runs there; `violence-ops up` starts a workspace's own."
+            ) from None
+
+    def _said(self, response: httpx.Response) -> dict[str, Any]:
+        """The object in an answer, as there is one in each of Airflow's."""
+        what = f"{response.request.method} {response.request.url.path}"
         if response.is_server_error:
             raise ServiceUnavailable(
                 f"Airflow at {self.address} failed on {what} ({response.status_code}): see its api-server log."
             )
         if response.is_error:
             raise UserError(f"Airflow at {self.address} refused {what} ({response.status_code}): {response.text[:300]}")
+        try:
+            answer = response.json()
+        except ValueError:
+            answer = None
+        if not (response.is_success and isinstance(answer, dict)):
+            raise self._other_program(response)
+        return answer
+
+    def _other_program(self, response: httpx.Response) -> ServiceUnavailable:
+        kind = response.headers.get("content-type", "of no type")
+        return ServiceUnavailable(
+            f"What answers at {self.address} is not Airflow (to {response.request.url.path}: {response.status_code}, {kind}): see that "
+            "Airflow runs there, and that VIOLENCE_OPS_AIRFLOW_URL, if it is set, names it."
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -11,6 +12,10 @@ from typing import Any
 
 import pytest
 import yaml
+
+from violence_ops import versioning
+from violence_ops.stages import init
+from violence_ops.workspace import Workspace
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -208,6 +213,18 @@ def test_the_workspace_can_lie_in_a_folder_of_the_host_as_it_does_with_further_m
     assert yaml.safe_load(_file("folder.yaml")) == {"volumes": MACHINES["volumes"]}
 
 
+def test_pulled_weights_and_int8_networks_are_seen_by_every_worker_and_outlast_its_container() -> None:
+    from violence_ops.versioning import DVCIGNORE, GITIGNORE
+
+    for name, service in SERVICES.items():
+        given = _environment(service)
+        if "VIOLENCE_OPS_WORKSPACE" in given:
+            folder = Path(given.get("VIOLENCE_OPS_WEIGHTS", "")).relative_to(given["VIOLENCE_OPS_WORKSPACE"])
+            assert f"/{folder.parts[0]}/" in GITIGNORE.splitlines(), name
+            assert f"/{folder.parts[0]}" in DVCIGNORE.splitlines(), name
+    assert "VIOLENCE_OPS_WEIGHTS" not in _environment(MACHINES["services"]["worker-gpu"])
+
+
 def test_further_machines_reach_every_service_at_the_address_that_was_named() -> None:
     changed = MACHINES["services"]
     assert set(changed) <= set(SERVICES)
@@ -326,6 +343,28 @@ def test_what_the_build_copies_is_in_its_context() -> None:
             for source in (word for word in text.split()[:-1] if not word.startswith("--")):
                 assert source in allowed, source
                 assert (ROOT / source).exists()
+
+
+def test_a_new_workspace_is_sent_to_minio_and_a_remote_that_a_site_chose_outlasts_every_start(tmp_path: Path) -> None:
+    workspace, own, programs = tmp_path / "workspace", tmp_path / "offsite", tmp_path / "programs"
+    programs.mkdir()
+    (programs / "airflow").write_text("#!/bin/sh\n")  # its database and pools are not what is asked about
+    (programs / "airflow").chmod(0o755)
+    environment = os.environ | {
+        "PATH": os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "AIRFLOW_ADMIN_PASSWORD": "a", "AIRFLOW_RELEASE_MANAGER_PASSWORD": "b", "GPU_SLOTS": "1",
+        "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_PASSWORDS_FILE": str(tmp_path / "passwords.json"),
+        "VIOLENCE_OPS_WORKSPACE": str(workspace), "AWS_ENDPOINT_URL": "http://minio:9000",
+    }  # fmt: skip
+
+    def start() -> str | None:
+        subprocess.run([str(DOCKER / "init.sh")], env=environment, check=True, capture_output=True)
+        return versioning.default_remote(Workspace(workspace))
+
+    assert start() == "s3://dvc/violence-ops at http://minio:9000"
+    own.mkdir()
+    init.run(workspace, remote_url=str(own))
+    assert start() == str(own)
 
 
 def test_versions_are_said_in_the_lock_only() -> None:

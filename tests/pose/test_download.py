@@ -85,6 +85,24 @@ def test_a_part_that_is_longer_than_the_file_is_thrown_away(file_server: Any, ad
     assert part.read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ALL_PROXY", "socks5://127.0.0.1:1"),
+        ("HTTPS_PROXY", "http://u:hunter2@h:abc"),
+        ("HTTPS_PROXY", "ftp://u:hunter2@h"),
+        ("SSL_CERT_FILE", "/nowhere.pem"),
+    ],
+)
+def test_a_proxy_or_certificates_that_cannot_be_used_are_said_in_a_sentence(
+    address: str, part: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str
+) -> None:
+    monkeypatch.setenv(name, value)
+    with pytest.raises(DownloadError, match=rf"environment's proxy or certificates \(\w+\): .*{name}") as refusal:
+        get(address, part)
+    assert "hunter2" not in str(refusal.value)
+
+
 def test_a_part_that_is_whole_costs_one_question(file_server: Any, address: str, part: Path) -> None:
     part.write_bytes(CONTENT)
     get(address, part)

@@ -130,6 +130,26 @@ def test_without_a_calibration_int8_is_refused_in_a_sentence(tmp_path: Path, mon
         estimator("int8")
 
 
+def test_int8_networks_lie_with_the_weights_that_machines_share(
+    calibrated: Calibration, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = calibrated.network(*SIZE).parents[2]
+    monkeypatch.setenv("VIOLENCE_OPS_WEIGHTS", str(shared))
+    monkeypatch.setenv("XDG_CACHE_HOME", "/nobody/is/here")
+    assert quantise.calibration(calibrated.weights) == calibrated
+
+
+def test_a_place_for_int8_networks_that_cannot_be_written_is_said_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("VIOLENCE_OPS_WEIGHTS", str(tmp_path / "file"))
+    with pytest.raises(
+        WeightsError, match=r"cannot be kept in .*/file/.* \(Not a directory\): .* VIOLENCE_OPS_WEIGHTS"
+    ):
+        quantise.calibrate(weights.find("rtmo_small"), {SIZE: pictures(100, 1)})
+
+
 @pytest.mark.slow
 def test_a_second_calibration_replaces_the_first_and_leaves_nothing_behind(calibrated: Calibration) -> None:
     """The same pictures give the same networks, others give others."""

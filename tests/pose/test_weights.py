@@ -10,7 +10,8 @@ from safetensors.torch import load_file, save_file
 
 from violence_ops.files import sha256_file
 from violence_ops.letterbox import Letterbox
-from violence_ops.pose import config, loss, weights
+from violence_ops.pose import config, export, loss, weights
+from violence_ops.pose.weights import WeightsError
 
 
 @pytest.fixture
@@ -126,3 +127,22 @@ def test_a_pulled_name_is_found_with_a_hyphen_too(tmp_path: Path, monkeypatch: p
     model = weights.load(config.build(saved.network), saved)
     with torch.inference_mode():
         assert loss.predictions_of(model, model.extract_feat(torch.zeros(1, 3, 64, 64))).scores.shape == (1, 20)
+
+
+def test_networks_are_made_in_the_users_cache_and_not_beside_weights_that_others_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared = tmp_path / "mounted" / "weights"
+    shared.mkdir(parents=True)
+    monkeypatch.setenv("VIOLENCE_OPS_WEIGHTS", str(shared))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    made = export.exported(weights.find("rtmo_small"), 64, 64)
+    assert made.dense.is_relative_to(tmp_path / "cache")
+    assert list((tmp_path / "mounted").rglob("*")) == [shared]
+
+
+def test_a_cache_that_cannot_be_written_is_said_in_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    with pytest.raises(WeightsError, match=r"cannot be kept in .*/file/.* \(Not a directory\): .* XDG_CACHE_HOME"):
+        export.exported(weights.find("rtmo_small"), 64, 64)

@@ -92,12 +92,16 @@ def test_a_run_shows_all_of_a_training_and_its_model_answers_requests(
             answer = _answer(server, address, tmp_path / "serve.log")
             unpaced = registry_request.request().drop(columns="fps").to_dict(orient="split")
             refusal = httpx.post(address, json={"dataframe_split": unpaced}, timeout=60)
+            beyond = registry_request.request().assign(frame=[1000, 1000, 1001, 1001]).to_dict(orient="split")
+            impossible = httpx.post(address, json={"dataframe_split": beyond}, timeout=60)
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(server.pid, signal.SIGTERM)
             server.wait(60)
     assert refusal.status_code == 400
     assert "has no frame rate" in refusal.json()["message"]
+    assert impossible.status_code == 400
+    assert "`frame` is 1000 in a clip of 2 frames" in impossible.json()["message"]
     (row,) = answer["predictions"]
     assert set(row) == {"clip_id", "probability", "threshold", "verdict"}
     assert row["verdict"] == ("Fight" if row["probability"] > row["threshold"] else "NonFight")

@@ -53,14 +53,13 @@ def fetch(
     them begins at `pause_s` and doubles; one that brought a MiB does not count. `timeout_s`: longest silence of the server.
 
     Raises:
-        DownloadError: the address or what it leads to is refused; what was fetched before stays for another try.
+        DownloadError: the address or what it leads to is refused, or the environment's proxy or certificates cannot be used; what
+            was fetched before stays for another try.
         ServiceUnavailable: the server was not reached, or cut the connection, `attempts` times in a row.
         OSError: `part` cannot be written; it has been removed.
     """
     failures = 0
-    timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0))
-    headers = {"Accept-Encoding": "identity"}
-    with httpx.Client(timeout=timeout, headers=headers, follow_redirects=False) as client:
+    with _client(timeout_s) as client:
         while True:
             before = _size(part)
             try:
@@ -73,6 +72,19 @@ def fetch(
             else:
                 _version_file(part).unlink(missing_ok=True)
                 return
+
+
+def _client(timeout_s: float) -> httpx.Client:
+    """Asks as the environment says: through its proxy, with its certificates."""
+    timeout = httpx.Timeout(timeout_s, connect=min(timeout_s, 10.0))
+    try:
+        return httpx.Client(timeout=timeout, headers={"Accept-Encoding": "identity"}, follow_redirects=False)
+    except (ImportError, OSError, ValueError, httpx.InvalidURL) as error:
+        # its text may hold the proxy's password
+        raise DownloadError(
+            f"Nothing can be fetched with this environment's proxy or certificates ({type(error).__name__}): mend or unset HTTP_PROXY, "
+            "HTTPS_PROXY, ALL_PROXY (SOCKS is not supported), NO_PROXY, SSL_CERT_FILE and SSL_CERT_DIR."
+        ) from None
 
 
 def discard(part: Path) -> None:

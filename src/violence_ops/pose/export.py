@@ -19,7 +19,7 @@ from violence_ops.pose.network import (
     Joints,
     Refined,
 )  # fmt: skip
-from violence_ops.pose.weights import Weights, cache_folder, has_refiner, load
+from violence_ops.pose.weights import Weights, WeightsError, has_refiner, load, user_cache
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,24 +38,28 @@ class Exported:
     refined: Path | None
 
 
-def engine_folder() -> Path:
-    """Where exported and compiled networks are kept; it can be deleted at any time."""
-    return cache_folder().parent / "engines"
-
-
-def folder_of(weights: Weights) -> Path:
-    """Where what is made of these weights is kept."""
+def name_of(weights: Weights) -> str:
+    """What the folders of what is made of these weights are called."""
     text = f"{_VERSION} {_OPSET} {weights.network} {weights.sha256}"
-    return engine_folder() / hashlib.sha256(text.encode()).hexdigest()[:20]
+    return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def exported(weights: Weights, width: int, height: int) -> Exported:
-    """The ONNX files of these weights for pictures of this size (px, multiples of 32), made if they are not there yet."""
-    folder = folder_of(weights)
+    """The ONNX files of these weights for pictures of this size (px, multiples of 32), made if they are not there yet.
+
+    Raises WeightsError if they cannot be written.
+    """
+    folder = user_cache() / "engines" / name_of(weights)
     refined = folder / "refined.onnx" if has_refiner(weights) else None
     found = Exported(folder / f"dense_{width}x{height}.onnx", folder / "joints.onnx", refined)
-    if not all(path is None or path.is_file() for path in (found.dense, found.joints, found.refined)):
-        _export(weights, width, height, found)
+    try:
+        if not all(path is None or path.is_file() for path in (found.dense, found.joints, found.refined)):
+            _export(weights, width, height, found)
+    except OSError as error:
+        raise WeightsError(
+            f"The networks made of {weights.path.name} cannot be kept in {folder} ({error.strerror or error}): let this user write "
+            "there, make room, or name another folder for caches in XDG_CACHE_HOME."
+        ) from error
     return found
 
 

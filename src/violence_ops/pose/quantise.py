@@ -1,6 +1,6 @@
 """INT8 networks: RTMO after training, quantised by NNCF with pictures like those that it will see.
 
-Kept in the engine cache beside the full-precision files. `calibration.json` names the networks that count; a new
+Kept beside the weights that were pulled, because they cannot be made anew without the site's clips. `calibration.json` names the networks that count; a new
 calibration writes its own files first and then replaces that one file.
 """
 
@@ -22,7 +22,7 @@ import numpy as np
 
 from violence_ops.files import read_json, sha256_file, write_json
 from violence_ops.pose.openvino import computes_bf16, core
-from violence_ops.pose.weights import Weights, WeightsError
+from violence_ops.pose.weights import Weights, WeightsError, cache_folder
 
 _CARD = "calibration.json"
 _PARTS = (".xml", ".bin")  # of an OpenVINO network
@@ -98,13 +98,19 @@ def calibration(weights: Weights) -> Calibration:
 def calibrate(weights: Weights, pictures: Mapping[Size, Sequence[np.ndarray]], **facts: Any) -> Calibration:
     """Quantise the network of each input size with pictures (H, W, 3) uint8 BGR of that size; replaces what was before.
 
-    `facts` are kept with it. More pictures than some hundreds bring nothing.
+    `facts` are kept with it. More pictures than some hundreds bring nothing. Raises WeightsError if they cannot be written.
     """
     folder = _folder(weights)
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "calibration.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)  # another one would remove what this one has not named yet
-        _calibrate(weights, pictures, folder, facts)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with (folder / "calibration.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # another one would remove what this one has not named yet
+            _calibrate(weights, pictures, folder, facts)
+    except OSError as error:
+        raise WeightsError(
+            f"The INT8 networks cannot be kept in {folder} ({error.strerror or error}): let this user write there, make room, or "
+            "name another folder in VIOLENCE_OPS_WEIGHTS."
+        ) from error
     return calibration(weights)
 
 
@@ -129,9 +135,9 @@ def _calibrate(
 
 
 def _folder(weights: Weights) -> Path:
-    from violence_ops.pose.export import folder_of
+    from violence_ops.pose.export import name_of
 
-    return folder_of(weights)
+    return cache_folder() / "int8" / name_of(weights)
 
 
 def _quantise(weights: Weights, size: Size, pictures: Sequence[np.ndarray], into: Path) -> Path:

@@ -33,11 +33,15 @@ class Weights:
     network: str
 
 
+def user_cache() -> Path:
+    """What is this user's on this machine and can be made anew at any time."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "violence-ops"
+
+
 def cache_folder() -> Path:
-    """Where `weights pull` puts what it fetched: $VIOLENCE_OPS_WEIGHTS, or a folder of the user's cache."""
-    if own := os.environ.get("VIOLENCE_OPS_WEIGHTS"):
-        return Path(own)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "violence-ops" / "weights"
+    """Where `weights pull` puts what it fetched, and `weights calibrate` INT8 networks: $VIOLENCE_OPS_WEIGHTS, which machines may
+    share and workers need not be able to write, or a folder of the user's cache."""
+    return Path(os.environ.get("VIOLENCE_OPS_WEIGHTS") or user_cache() / "weights")
 
 
 def find(name: str | Path) -> Weights:
