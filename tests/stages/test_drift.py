@@ -78,6 +78,31 @@ def test_too_few_clips_are_not_judged_however_different(champion: Workspace, sea
     assert verdicts(champion, few)["box_height"] == "too few clips"
 
 
+def test_clips_that_nobody_has_given_a_group_or_camera_are_counted_in_a_note(
+    champion: Workspace, seal_whole: Seal
+) -> None:
+    def notes(seed: int, **options: bool) -> tuple[str, ...]:
+        batch_id = seal_whole(champion, clips=20, seed=seed, night="2026-02-01", **options)[0].batch_id
+        report = drift.run(champion, champion.params(), batch_id=batch_id).report
+        assert report is not None
+        return report.notes
+
+    assert notes(2) == ()
+    (note,) = notes(3, is_named=False)
+    assert note.startswith("20 of 20 clips of the night name no source group or camera and were counted as independent")
+
+
+def test_a_reference_of_before_cameras_counted_is_measured_again(champion: Workspace, seal_whole: Seal) -> None:
+    night = seal_whole(champion, clips=20, seed=2, night="2026-02-01")[0].batch_id
+    drift.run(champion, champion.params(), batch_id=night)
+    kept = champion.drift_reference("1")
+    whole = json.loads(kept.read_text())
+    clips = [{"group": one["group"], "values": one["values"]} for one in whole["clips"]]
+    write_json(kept, whole | {"clips": clips})
+    drift.run(champion, champion.params(), batch_id=night)
+    assert json.loads(kept.read_text()) == whole
+
+
 def test_the_newest_of_a_night_is_the_one_sealed_last(champion: Workspace, seal_whole: Seal) -> None:
     both = [champion.batch(seal_whole(champion, clips=6, seed=seed, night="2026-02-01")[0].batch_id) for seed in (2, 3)]
     for last in both:
