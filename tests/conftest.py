@@ -155,12 +155,13 @@ def broken_folder(clip_folder: Path, tmp_path_factory: pytest.TempPathFactory) -
 def seal_tracks() -> Callable[..., list[ClipRecord]]:
     """Put a sealed batch of tracked clips into a workspace without going through videos.
 
-    Fighters jerk their limbs, others walk calmly: a classifier learns it in a few epochs. `labels` gives the label of clip i.
+    Fighters jerk their limbs, others walk calmly: a classifier learns it in a few epochs. `labels` gives the label of clip i;
+    unless `is_named`, nobody has given it a source group.
     """
 
     def seal(workspace: Workspace, *, clips: int = 24, per_group: int = 3, night: str = "2026-01-31", seed: int = 0,
              labels: Callable[[int], str | None] = lambda i: LABELS[i % 2], group_of: str | None = None,
-             perceptual_hash_of: str | None = None) -> list[ClipRecord]:  # fmt: skip
+             perceptual_hash_of: str | None = None, is_named: bool = True) -> list[ClipRecord]:  # fmt: skip
         rng = np.random.default_rng(seed)
         batch = workspace.batch(f"{night}-{seed:08x}")
         records, tables = [], []
@@ -168,7 +169,7 @@ def seal_tracks() -> Callable[..., list[ClipRecord]]:
             digest = hashlib.sha256(f"{seed}/{i}".encode()).hexdigest()
             record = ClipRecord(
                 clip_id=digest[:20], sha256=digest, batch_id=batch.batch_id, source_path=f"{i}.mp4", label=labels(i),  # type: ignore[arg-type]
-                source_group=group_of or f"s{seed}g{i // per_group:02d}", width=640, height=360, fps=15.0, frame_count=36, duration_s=2.4,
+                source_group=group_of or (f"s{seed}g{i // per_group:02d}" if is_named else digest[:20]), width=640, height=360, fps=15.0, frame_count=36, duration_s=2.4,
                 size_bytes=1000, perceptual_hash=perceptual_hash_of or digest[20:36], status="accepted",
             )  # fmt: skip
             records.append(record)

@@ -388,6 +388,10 @@ class Workspace:
         write_json(path, content)
         return path
 
+    def write_metrics(self, stage: str, figures: Mapping[str, float | str]) -> Path:
+        """Record the figures of a stage that `dvc metrics` and `dvc exp show` compare; the same rule holds."""
+        return self.write_progress(f"{stage}-metrics", figures)
+
     def read_progress(self, stage: str) -> dict[str, Any]:
         """What `write_progress` recorded; empty if the stage never ran."""
         path = self.progress / f"{stage}.json"

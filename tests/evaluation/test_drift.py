@@ -26,7 +26,7 @@ def clips(
         common = random.normal(size=len(QUANTITIES)) * math.sqrt(likeness)
         for _ in range(of_group):
             own = random.normal(size=len(QUANTITIES)) * math.sqrt(1 - likeness)
-            found.append(ClipValues(str(group), dict(zip(QUANTITIES, common + own + shift, strict=True))))
+            found.append(ClipValues(str(group), None, dict(zip(QUANTITIES, common + own + shift, strict=True))))
     return found
 
 
@@ -112,6 +112,35 @@ def test_nights_of_other_scenes_of_the_same_world_are_hardly_ever_drift_and_of_a
 def test_one_scene_is_no_world_however_many_clips_show_it() -> None:
     random = np.random.default_rng(2)
     assert verdict(clips(random, 30, 4, 0.9), clips(random, 1, 50, 0.9, 3.0)) == "too few clips"
+
+
+def test_nights_of_the_same_cameras_are_hardly_ever_drift_if_every_clip_is_a_group_of_its_own() -> None:
+    random = np.random.default_rng(4)
+
+    def named(clips: list[ClipValues]) -> list[ClipValues]:
+        return [ClipValues(f"incident {i}", clip.group, clip.values) for i, clip in enumerate(clips)]
+
+    found = [
+        verdict(named(clips(random, 20, 10, 0.8)), named(clips(random, groups, of_group, 0.8)))
+        for groups, of_group in [(6, 30), (15, 12)] * 15
+    ]
+    assert found.count("drift") <= 1
+
+
+def test_a_camera_and_an_incident_that_share_a_clip_are_one_cluster() -> None:
+    named = [
+        ("fall", "door"),
+        ("fall", "yard"),
+        (None, "yard"),
+        ("brawl", None),
+        (None, None),
+        (None, None),
+        ("door", None),
+    ]
+    found = drift.clusters([ClipValues(group, camera, {}) for group, camera in named])
+    together = [found == number for number in found]
+    assert [int(same.sum()) for same in together] == [3, 3, 3, 1, 1, 1, 1]
+    assert len(drift.clusters([])) == 0
 
 
 def test_what_cannot_be_told_is_left_out() -> None:

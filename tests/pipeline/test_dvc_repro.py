@@ -56,6 +56,11 @@ def test_a_refused_candidate_is_a_result_and_no_failed_pipeline(
     workspace.write_progress("seal", {"batches": 1})
     run(workspace, "dvc", "repro", "--single-item", *LEARNING)
     assert workspace.read_progress("gate")["verdict"] != "pass"
+    shown = json.loads(run(workspace, "dvc", "metrics", "show", "--json"))[""]["data"]
+    trained, judged = (shown[f"data/progress/{name}-metrics.json"]["data"] for name in ("train", "evaluate"))
+    assert {"val_f1", "val_loss", "threshold", "best_epoch"} <= trained.keys()
+    assert judged["candidate"] == "1"
+    assert judged["holdout_f1"] == workspace.read_progress("evaluate")["f1"]
     assert not set(LEARNING) & json.loads(run(workspace, "dvc", "status", "--json")).keys()
     assert run(workspace, "dvc", "repro", "--single-item", *LEARNING).count("didn't change, skipping") == len(LEARNING)
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -78,6 +79,35 @@ def test_too_few_clips_are_not_judged_however_different(champion: Workspace, sea
     assert verdicts(champion, few)["box_height"] == "too few clips"
 
 
+def test_clips_that_nobody_has_given_a_group_or_camera_are_counted_in_a_note(
+    champion: Workspace, seal_whole: Seal
+) -> None:
+    def notes(seed: int, **options: bool) -> tuple[str, ...]:
+        batch_id = seal_whole(champion, clips=20, seed=seed, night="2026-02-01", **options)[0].batch_id
+        report = drift.run(champion, champion.params(), batch_id=batch_id).report
+        assert report is not None
+        return report.notes
+
+    assert notes(2) == ()
+    (note,) = notes(3, is_named=False)
+    assert note.startswith("20 of 20 clips of the night name no source group or camera and were counted as independent")
+
+
+def test_a_reference_of_before_cameras_and_settings_counted_is_measured_again(
+    champion: Workspace, seal_whole: Seal
+) -> None:
+    night = seal_whole(champion, clips=20, seed=2, night="2026-02-01")[0].batch_id
+    drift.run(champion, champion.params(), batch_id=night)
+    kept = champion.drift_reference("1")
+    whole = json.loads(kept.read_text())
+    clips = [{"group": one["group"], "values": one["values"]} for one in whole["clips"]]
+    earlier = {"dataset_revision": whole["dataset_revision"], "pose_weights": ["ab" * 32], "clips": clips}
+    for kept_then in (earlier, whole | {"clips": clips}):
+        write_json(kept, kept_then)
+        drift.run(champion, champion.params(), batch_id=night)
+        assert json.loads(kept.read_text()) == whole
+
+
 def test_the_newest_of_a_night_is_the_one_sealed_last(champion: Workspace, seal_whole: Seal) -> None:
     both = [champion.batch(seal_whole(champion, clips=6, seed=seed, night="2026-02-01")[0].batch_id) for seed in (2, 3)]
     for last in both:
@@ -95,6 +125,37 @@ def test_only_drift_with_the_trigger_on_asks_for_retraining(champion: Workspace,
     assert not drift.run(champion, champion.params(), batch_id=small).retrain
     like = champion.sealed_batches()[0].batch_id
     assert not drift.run(champion, params, batch_id=like).retrain
+
+
+def test_settings_that_differ_are_named_and_what_they_may_explain_starts_no_training(
+    champion: Workspace, seal_whole: Seal, trained: Trained, release: Release
+) -> None:
+    triggered = champion.params({"drift.trigger": True})
+
+    def night(seed: int, section: str, key: str, value: Any) -> tuple[list[ClipRecord], drift.DriftResult]:
+        clips = seal_whole(champion, clips=60, seed=seed, night=f"2026-02-0{seed}", scale=0.4)
+        path = champion.batch(clips[0].batch_id).manifest
+        facts = json.loads(path.read_text())
+        facts["params"][section][key] = value
+        path.write_text(json.dumps(facts))
+        return clips, drift.run(champion, triggered, batch_id=clips[0].batch_id)
+
+    _, same = night(2, "pose", "mini_batch", 7)  # it changes no pose
+    assert (same.report.notes, same.retrain) == ((), True)
+    _, tracked = night(3, "tracking", "min_hits", 9)
+    assert "tracking.min_hits" in tracked.report.notes[0]
+    assert "length of a track, s" in tracked.report.notes[0]
+    assert tracked.retrain  # small people are no matter of tracking
+    clips, posed = night(4, "pose", "score_threshold", 0.9)
+    assert "pose.score_threshold" in posed.report.notes[0]
+    assert "every quantity, so it starts no training" in posed.report.notes[0]
+    assert (posed.report.verdict, posed.retrain) == ("drift", False)
+
+    first = next(batch for batch in champion.sealed_batches() if batch.batch_id.startswith("2026-01-31"))
+    trained(champion, "2", [*batches.read_clips(first), *clips[:9]])
+    release(champion, "2")
+    again = drift.run(champion, triggered, batch_id=clips[0].batch_id)
+    assert "no training" not in again.report.notes[0]  # clips of the training were annotated so too
 
 
 def test_a_page_shows_all_nights_with_the_champion_and_other_weights_are_named(

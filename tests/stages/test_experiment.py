@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import os
 import shutil
 import signal
@@ -99,7 +100,10 @@ def test_an_experiment_learns_while_others_decide_and_a_night_arrives(assembled:
     assert (registry.download(version, assembled.model_package(version)) / "model.safetensors").is_file()
 
     said, _ = dvc(assembled.root, "exp", "show", "-A", "--csv").communicate(timeout=60)
-    assert "seven" in said
+    (seven,) = [row for row in csv.DictReader(said.splitlines()) if row["Experiment"] == "seven"]
+    figures = {name.rpartition(":")[2]: value for name, value in seven.items()}
+    assert float(figures["val_f1"]) == pytest.approx(found.data.metrics["best_f1"], abs=1e-3)
+    assert not figures.get("holdout_f1"), "it was not judged"
     applied = dvc(assembled.root, "exp", "apply", "seven")
     said, errors = applied.communicate(timeout=60)
     assert applied.returncode == 2
@@ -236,6 +240,8 @@ def test_an_experiment_that_began_here_can_be_applied(released: Workspace) -> No
     workspace = released
     for stage in yaml.safe_load(workspace.dvc_file.read_text("utf-8"))["stages"]:
         workspace.write_progress(stage, {})
+    for stage in ("train", "evaluate"):
+        workspace.write_metrics(stage, {})
     workspace.dataset.mkdir()
     workspace.write_progress("train", {"model_version": "1"})
     git.commit(workspace, [workspace.progress], "Candidate 1")

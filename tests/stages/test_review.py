@@ -24,8 +24,9 @@ from violence_ops import versioning
 from violence_ops.cli.program import app
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.exchange import label_studio
+from violence_ops.exchange.task import Task
 from violence_ops.files import sha256_file, write_table
-from violence_ops.records import CLIPS_SCHEMA, PREDICTIONS_SCHEMA, ClipRecord
+from violence_ops.records import CLIPS_SCHEMA, COMPONENTS, PREDICTIONS_SCHEMA, ClipRecord, ClipTracks
 from violence_ops.stages import assemble, batches, forget, holdout, ingest, labels, review, review_import
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
@@ -273,7 +274,13 @@ def test_tasks_for_label_studio_have_the_documented_form(
         value = region["value"]
         assert (value["framesCount"], value["duration"]) == (36, 2.4)
         assert set(value["labels"]) <= {label.get("value") for label in controls["person"]}
-        assert [frame["frame"] for frame in value["sequence"]] == list(range(1, 37))
+        numbers = [frame["frame"] for frame in value["sequence"]]
+        assert (numbers[0], numbers[-1]) == (1, 36)
+        shown = tracks.bboxes[tracks.track_id == int(region["id"].removeprefix("track-"))]
+        for place, name in enumerate(("x", "y")):
+            drawn = np.interp(range(1, 37), numbers, [frame[name] for frame in value["sequence"]])
+            size = (640, 360)[place]
+            assert np.allclose(drawn, 100 * np.clip(shown[:, place], 0, size) / size, atol=0.21)
         for frame in value["sequence"]:
             assert set(frame) == {"frame", "time", "enabled", "rotation", "x", "y", "width", "height"}
             assert 0 <= frame["x"] <= frame["x"] + frame["width"] <= 100.01
@@ -968,8 +975,31 @@ def test_of_json_no_more_than_the_longest_task_is_parsed_at_once(monkeypatch: py
     monkeypatch.setattr(label_studio, "_WINDOW", 1 << 10)
     monkeypatch.setattr(label_studio, "_MAX_TASK", 1 << 20)
     content = b'[{"data": [' + b"{}, " * (1 << 19) + b"{}]}]"
-    with pytest.raises(UsageError, match=r"x is not Label Studio's JSON export \(a task of more than 1 MB\)"):
+    with pytest.raises(UsageError, match=r"x has a task of more than 1 MB, .*: delete its boxes in Label Studio"):
         list(label_studio.read(content, "x"))
+
+
+def test_a_long_clips_task_has_coarser_boxes_and_stays_small_enough_to_come_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(label_studio, "_MAX_KEYFRAMES", 200)
+    frames, rng = 3000, np.random.default_rng(0)
+    corners = np.clip(300 + np.cumsum(rng.normal(0, 3, (frames, 2)), axis=0), 0, 500)
+    tracks = ClipTracks(
+        clip_id="a", frame_count=frames, width=640, height=640, fps=15.0, frame=np.arange(frames, dtype=np.int32),
+        bboxes=np.hstack([corners, corners + 100]).astype(np.float32), scores=np.ones(frames, np.float32),
+        keypoints=np.zeros((frames, 17, 2), np.float32), keypoint_scores=np.zeros((frames, 17), np.float32),
+        track_id=np.ones(frames, np.int32), rank=np.ones(frames, np.int32), involvement=np.ones(frames, np.float32),
+        components=np.ones((frames, len(COMPONENTS)), np.float32),
+    )  # fmt: skip
+    asked = Task(
+        review="r", clip_id="a", sha256="s", video="a.mp4", overlay=None, label=None, verdict="Fight", confidence=0.5, model="1",
+        reasons=("doubtful",), tracks=tracks,
+    )  # fmt: skip
+    sequence = label_studio.task(asked, "")["predictions"][0]["result"][1]["value"]["sequence"]
+    assert 20 < len(sequence) <= 200
+    drawn = np.interp(range(1, frames + 1), [one["frame"] for one in sequence], [one["x"] for one in sequence])
+    assert np.abs(drawn - tracks.bboxes[:, 0] / 6.4).max() < 10
 
 
 def test_json_is_read_a_task_at_a_time_wherever_it_is_broken_into_lines() -> None:

@@ -127,7 +127,8 @@ def test_every_trial_of_a_sweep_is_a_nested_run_and_nothing_is_registered(
 ) -> None:
     from mlflow.tracking import MlflowClient
 
-    workspace = small_workspace(**{"train.epochs": 1})
+    present = {"train.weight_decay": 0.0, "train.mixup": 2.5}  # both beyond what is searched
+    workspace = small_workspace(**{"train.epochs": 1, **present})
     params = workspace.params()
     seal_tracks(workspace)
     revision = assemble.run(workspace, params).revision
@@ -140,5 +141,11 @@ def test_every_trial_of_a_sweep_is_a_nested_run_and_nothing_is_registered(
     assert sorted(run.info.run_name for run in nested) == ["trial 0", "trial 1"]
     assert len({run.data.params["train.learning_rate"] for run in nested}) == 2
     assert all(run.inputs.dataset_inputs[0].dataset.digest == revision[:32] for run in nested)
+    first = next(run for run in nested if run.info.run_name == "trial 0").data
+    assert {name: float(first.params[name]) for name in present} == present
+    assert first.params["train.learning_rate"] == str(params.train.learning_rate)
+    assert found.present_f1 == pytest.approx(first.metrics["best_f1"], abs=1e-4)
+    assert found.val_f1 >= found.present_f1
+    assert "the present settings" in found.lines()[0]
     assert parent.data.metrics["best_f1"] == max(run.data.metrics["best_f1"] for run in nested)
     assert open_registry(workspace).versions() == []

@@ -1,7 +1,7 @@
 """Drift: do the clips of a night look like those that a model was trained on? Every clip counts once, with one value per quantity.
 
-Frames of a clip, and clips of a source group, resemble one another, and tests that take them for independent see drift
-everywhere. So a clip is one value, and the number of clips is reduced by Kish's design effect (Survey Sampling, 1965).
+Frames of a clip, and clips of a camera or a source group, resemble one another, and tests that take them for independent see
+drift everywhere. So a clip is one value, and the number of clips is reduced by Kish's design effect (Survey Sampling, 1965).
 """
 
 from __future__ import annotations
@@ -34,9 +34,11 @@ Verdict = Literal["drift", "stable", "too few clips"]
 
 @dataclass(frozen=True, slots=True)
 class ClipValues:
-    """One clip's values by quantity; one that cannot be told (nobody was seen) is left out."""
+    """One clip's values by quantity; one that cannot be told (nobody was seen) is left out. Group and camera are None where nobody
+    has named them."""
 
-    group: str
+    group: str | None
+    camera: str | None
     values: Mapping[str, float]
 
 
@@ -119,7 +121,32 @@ def compare(reference: Sequence[ClipValues], night: Sequence[ClipValues], params
     A quantity drifted if Kolmogorov-Smirnov's p is below `significance` over the number of quantities (Bonferroni) and the
     population stability index is above `psi`, and above what chance alone gives so few clips.
     """
-    return tuple(_shift(name, _sample(name, reference), _sample(name, night), params) for name in QUANTITIES)
+    before, now = clusters(reference), clusters(night)
+    return tuple(
+        _shift(name, _sample(name, reference, before), _sample(name, night, now), params) for name in QUANTITIES
+    )
+
+
+def clusters(clips: Sequence[ClipValues]) -> IntArray:
+    """The number of each clip's cluster, `(N,)`: clips of one camera or one source group are together, and all that these join.
+
+    A clip that names neither is a cluster of its own.
+    """
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    keys: dict[tuple[str, str | int], int] = {}
+    edges: list[tuple[int, int]] = []
+    for number, clip in enumerate(clips):
+        group = ("group", clip.group) if clip.group is not None else None
+        camera = ("camera", clip.camera) if clip.camera is not None else None
+        ends = (group or camera or ("clip", number), camera or group or ("clip", number))
+        edges.append((keys.setdefault(ends[0], len(keys)), keys.setdefault(ends[1], len(keys))))
+    if not edges:
+        return np.zeros(0, np.int32)
+    one, other = np.array(edges).T
+    links = coo_array((np.ones(len(edges)), (one, other)), shape=(len(keys), len(keys)))
+    return np.asarray(connected_components(links, directed=False)[1][one], np.int32)
 
 
 def stability_index(reference: Values, night: Values, bins: int) -> tuple[float, int]:
@@ -144,7 +171,7 @@ def stability_by_chance(bins: int, clips: tuple[float, float], chance: float) ->
     return float(chi2.ppf(1 - chance, max(bins - 1, 1)) * (1 / clips[0] + 1 / clips[1]))
 
 
-def likeness_in_groups(samples: Sequence[tuple[Values, Sequence[str]]]) -> float:
+def likeness_in_groups(samples: Sequence[tuple[Values, Sequence[str] | IntArray]]) -> float:
     """Intraclass correlation in [0, 1] of values `(N,)` within their groups, from a one-way analysis of variance pooled over samples.
 
     1 if every sample is one group, so that nothing can be told; 0 if every clip is its own.
@@ -169,20 +196,18 @@ def likeness_in_groups(samples: Sequence[tuple[Values, Sequence[str]]]) -> float
     return float(np.clip((variance - noise) / whole, 0, 1)) if whole > 0 else 0.0
 
 
-def effective_count(names: Sequence[str], likeness: float) -> float:
+def effective_count(names: Sequence[str] | IntArray, likeness: float) -> float:
     """How many independent clips are worth as much: N / (1 + (sum of squared group sizes / N - 1) likeness)."""
     sizes = np.unique(np.asarray(names), return_counts=True)[1]
     return float(len(names) / (1 + ((sizes**2).sum() / len(names) - 1) * likeness))
 
 
-def _sample(name: str, clips: Sequence[ClipValues]) -> tuple[Values, list[str]]:
-    known = [clip for clip in clips if name in clip.values]
-    return np.array([clip.values[name] for clip in known], np.float64), [clip.group for clip in known]
+def _sample(name: str, clips: Sequence[ClipValues], cluster: IntArray) -> tuple[Values, IntArray]:
+    known = [number for number, clip in enumerate(clips) if name in clip.values]
+    return np.array([clips[number].values[name] for number in known], np.float64), cluster[known]
 
 
-def _shift(
-    name: str, reference: tuple[Values, list[str]], night: tuple[Values, list[str]], params: DriftParams
-) -> Shift:
+def _shift(name: str, reference: tuple[Values, IntArray], night: tuple[Values, IntArray], params: DriftParams) -> Shift:
     from scipy.stats import ks_2samp, kstwo
 
     samples = (reference, night)

@@ -14,6 +14,8 @@ from violence_ops.evaluation.records import JudgedClip, Slice
 from violence_ops.evaluation.scene import persons_at_once
 from violence_ops.records import ClipRecord, ClipTracks
 
+UNKNOWN: Final = "unknown"
+"""The slice of clips of which nobody has said what the dimension asks."""
 DIMENSIONS: Final = ("camera", "resolution", "crowd", "darkness")
 _HEIGHTS: Final = ((288, 480, 720), ("under 288 lines", "288 to 479 lines", "480 to 719 lines", "720 lines and more"))
 NOBODY: Final = "nobody found"
@@ -26,7 +28,7 @@ _LUMAS: Final = ((50.0, 100.0), ("dark", "dim", "bright"))
 def slices_of(clip: ClipRecord, tracks: ClipTracks) -> dict[str, str]:
     """Which slice of each dimension a clip belongs to."""
     return {
-        "camera": clip.camera_id or "unknown",
+        "camera": clip.camera_id or UNKNOWN,
         "resolution": _bin(clip.height, *_HEIGHTS),
         "crowd": _bin(persons_at_once(tracks.frame), *_CROWDS),
         "darkness": _bin(clip.brightness, *_LUMAS),
@@ -71,4 +73,4 @@ def _order(key: tuple[str, str]) -> tuple[int, int, str]:
 
 
 def _bin(value: float | None, edges: tuple[float, ...], names: tuple[str, ...]) -> str:
-    return "unknown" if value is None else names[bisect_right(edges, value)]
+    return UNKNOWN if value is None else names[bisect_right(edges, value)]

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from typing import Annotated, Any, Final
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Annotated, Any, Final, TextIO
 from xml.sax.saxutils import quoteattr
 
 import numpy as np
@@ -16,14 +16,19 @@ from pydantic import BaseModel, Field, ValidationError
 from typing_extensions import TypedDict
 
 from violence_ops.errors import UsageError
+from violence_ops.exchange.keyframes import needed
 from violence_ops.exchange.task import Answer, Task, Vote, boxes, moment, runs
 from violence_ops.files import fingerprint
-from violence_ops.records import LABELS, ClipTracks, FloatArray, Label
+from violence_ops.records import LABELS, ClipTracks, FloatArray, IntArray, Label
 
 PERSONS: Final = ("involved", "bystander")
 """Labels of boxes: the two most involved persons, and the others."""
 
 _VERDICT: Final = "verdict"
+_MISSED: Final = 0.2
+"""How far a drawn box may be off between its keyframes, % of the picture, in a task of no more than `_MAX_KEYFRAMES`."""
+_MAX_KEYFRAMES: Final = 40_000
+"""Of a task, at most: 6 MB here, and an export has them once more for every annotation that took the boxes over."""
 _MAX_TASKS: Final = 100_000
 _MAX_TASK: Final = 32 << 20  # characters
 _WINDOW: Final = 1 << 20  # characters
@@ -42,6 +47,15 @@ def config(overlays: bool) -> str:
         f'  <Choices name="{_VERDICT}" toName="video" choice="single" required="true" showInline="true">{choices}</Choices>\n'
         f"{overlay}</View>\n"
     )
+
+
+def write(out: TextIO, asked: Iterable[Task], address: str) -> None:
+    """Write tasks as the JSON list that Label Studio imports, a task a line; one of them at a time is in memory."""
+    before = "[\n"
+    for one in asked:
+        out.write(before + json.dumps(task(one, address), sort_keys=True, ensure_ascii=False))
+        before = ",\n"
+    out.write("\n]\n" if before == ",\n" else "[]\n")
 
 
 def task(asked: Task, address: str) -> dict[str, Any]:
@@ -63,13 +77,16 @@ def task(asked: Task, address: str) -> dict[str, Any]:
 
 
 def _regions(asked: Task) -> list[dict[str, Any]]:
-    tracks, found = asked.tracks, boxes(asked.tracks)
+    tracks = asked.tracks
+    found = 100 * boxes(tracks) / np.array([tracks.width, tracks.height] * 2)  # % of the picture
     fps = tracks.fps or 1.0
-    regions = []
-    for track_id, rank, pieces in runs(tracks):
+    regions, followed = [], list(runs(tracks))
+    missed = _tolerance(tracks, found, [piece for *_, pieces in followed for piece in pieces])
+    for track_id, rank, pieces in followed:
         sequence = []
         for piece in pieces:
-            sequence += [_keyframe(tracks, found[row], int(tracks.frame[row])) for row in piece]
+            kept = piece[needed(tracks.frame[piece], found[piece], missed)]
+            sequence += [_keyframe(tracks, found[row], int(tracks.frame[row])) for row in kept]
             gone = int(tracks.frame[piece[-1]]) + 1
             if gone < tracks.frame_count:
                 sequence.append(_keyframe(tracks, found[piece[-1]], gone, enabled=False))
@@ -84,9 +101,19 @@ def _regions(asked: Task) -> list[dict[str, Any]]:
     return regions
 
 
+def _tolerance(tracks: ClipTracks, found: FloatArray, pieces: Sequence[IntArray]) -> float:
+    """How far boxes may be off between keyframes, % of the picture: of a long clip as much more as makes its task small enough to
+    come back."""
+    missed = _MISSED
+    while missed < 100 and sum(len(needed(tracks.frame[one], found[one], missed)) for one in pieces) > _MAX_KEYFRAMES:
+        missed *= 2
+    return missed
+
+
 def _keyframe(tracks: ClipTracks, box: FloatArray, frame: int, enabled: bool = True) -> dict[str, Any]:
-    """A box from frame `frame` (counted from 0) on; one that is not enabled is hidden until the next."""
-    x1, y1, x2, y2 = (100 * box / np.array([tracks.width, tracks.height] * 2)).tolist()
+    """A box (% of the picture) from frame `frame` (counted from 0) on, moving to the next in a straight line; one that is not
+    enabled is hidden until the next."""
+    x1, y1, x2, y2 = box.tolist()
     return {
         "frame": frame + 1, "time": round((frame + 1) / (tracks.fps or 1.0), 4), "enabled": enabled, "rotation": 0,
         "x": round(x1, 3), "y": round(y1, 3), "width": round(x2 - x1, 3), "height": round(y2 - y1, 3),
@@ -134,12 +161,21 @@ def read(content: bytes, where: str) -> Iterator[Answer]:
             one = _Task.model_validate(found)
             if votes := _votes(one, where):
                 yield Answer(one.data.review, one.data.clip_id, one.data.sha256, votes, where)
+    except _TooLargeError:
+        raise UsageError(
+            f"{where} has a task of more than {_MAX_TASK >> 20} MB, as one of a long clip with many boxes may be: delete its boxes in "
+            "Label Studio and export again, or take the task out and give the label with `violence-ops label CLIP LABEL --by NAME`."
+        ) from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         key = ".".join(str(part) for part in (number, *first["loc"]))
         raise _no_export(where, f"{key}: {first['msg']}") from None
     except (ValueError, RecursionError) as error:
         raise _no_export(where, str(error)) from None
+
+
+class _TooLargeError(Exception):
+    """A task is longer than `_MAX_TASK`."""
 
 
 def _no_export(where: str, why: str) -> UsageError:
@@ -177,7 +213,7 @@ def _member(text: str, start: int) -> tuple[Any, int]:
             if start + window >= len(text):
                 raise
             if window >= _MAX_TASK:
-                raise ValueError(f"a task of more than {_MAX_TASK >> 20} MB") from None
+                raise _TooLargeError from None
             window *= 2
 
 

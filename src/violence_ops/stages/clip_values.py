@@ -38,7 +38,15 @@ def clip_values(batch: Batch, wanted: set[str] | None = None, judged_by: str | N
     if judged_by is not None:
         for clip_id, probability in _judged(batch, judged_by):
             values[clip_id]["probability"] = probability
-    return (ClipValues(clips[clip_id].source_group, found) for clip_id, found in values.items())
+    return (
+        ClipValues(named_group(clip_id, clips[clip_id].source_group), clips[clip_id].camera_id, found)
+        for clip_id, found in values.items()
+    )
+
+
+def named_group(clip_id: str, source_group: str) -> str | None:
+    """The source group that somebody has named; None of a clip that is a group of its own because nobody has."""
+    return source_group if source_group != clip_id else None
 
 
 def _judged(batch: Batch, version: str) -> Iterator[tuple[str, float]]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NotRequired
 
 from typing_extensions import TypedDict
 
@@ -14,11 +14,13 @@ from violence_ops.errors import WorkspaceError
 from violence_ops.files import read_json, write_json, write_text
 from violence_ops.folders import Batch
 from violence_ops.params import Params
-from violence_ops.stages import batches, clip_names, releases, reports, tombstones, trained_on
+from violence_ops.stages import batches, clip_names, drift_settings, releases, reports, tombstones, trained_on
 from violence_ops.stages.batches import Manifest
-from violence_ops.stages.clip_values import clip_values
+from violence_ops.stages.clip_values import clip_values, named_group
+from violence_ops.stages.drift_settings import Settings
 from violence_ops.stages.drift_summary import drift_summary
 from violence_ops.stages.index import open_catalog
+from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -26,19 +28,21 @@ if TYPE_CHECKING:
 
 
 class _Clip(TypedDict):
-    group: str
+    group: str | None
+    camera: NotRequired[str | None]
     values: dict[str, float]
 
 
 class _Measured(TypedDict):
     dataset_revision: str
-    pose_weights: list[str]
+    settings: NotRequired[list[Settings]]
     clips: list[_Clip]
 
 
 @dataclass(frozen=True, slots=True)
 class DriftResult:
-    """The comparison, None without a champion; `retrain` says that it asks for a retraining (`drift.trigger`)."""
+    """The comparison, None without a champion; `retrain` says that it asks for a retraining (`drift.trigger`), which drift does not
+    where other settings may explain it."""
 
     batch_id: str | None
     report: DriftReport | None
@@ -68,16 +72,24 @@ def run(workspace: Workspace, params: Params, *, batch_id: str | None = None) ->
     if version is None:
         return DriftResult(batch.batch_id, None, None, False)
     reference = _reference(workspace, version)
-    shifts = compare(reference.clips, list(clip_values(batch, judged_by=version)), params.drift)
+    clips = list(clip_values(batch, judged_by=version))
+    shifts = compare(reference.clips, clips, params.drift)
     manifest = batches.read_manifest(batch)
     report = DriftReport(
-        batch.batch_id, manifest.night, version, reference.dataset_revision, shifts, tuple(_notes(manifest, reference))
+        batch.batch_id,
+        manifest.night,
+        version,
+        reference.dataset_revision,
+        shifts,
+        tuple(_notes(manifest, clips, reference)),
     )
     path = workspace.drift_report(batch.batch_id)
     with git.writing(workspace) as commit:
         write_json(path, report.to_dict())
         commit([path], f"Drift of batch {batch.batch_id}: {report.verdict}")
-    return DriftResult(batch.batch_id, report, str(path), params.drift.trigger and report.verdict == "drift")
+    untold = drift_settings.confounded(drift_settings.measured_with(manifest), reference.settings)
+    drifted = {shift.quantity for shift in shifts if shift.verdict == "drift"}
+    return DriftResult(batch.batch_id, report, str(path), params.drift.trigger and not drifted <= untold)
 
 
 def write_page(workspace: Workspace, path: Path) -> Path:
@@ -96,7 +108,7 @@ def write_page(workspace: Workspace, path: Path) -> Path:
 class _Reference:
     dataset_revision: str
     clips: list[ClipValues]
-    pose_weights: list[str]
+    settings: list[Settings]
 
 
 def _sealed(workspace: Workspace, batch_id: str | None) -> Batch:
@@ -125,14 +137,18 @@ def _reference(workspace: Workspace, version: str) -> _Reference:
     content: dict[str, Any] | None = None
     if path.is_file():
         content = read_json(path, "remove it, and it is made again", _Measured)
-    # one of before November 2026 may lack clips that were not here then
-    if content is None or len(content["clips"]) != len(trained):
+    if content is None or not _is_whole(content, len(trained)):
         content = {"dataset_revision": record["dataset_revision"]} | _measured_reference(workspace, version, trained)
         write_json(path, content)
-    clips = [ClipValues(one["group"], one["values"]) for one in content["clips"]]
+    clips = [ClipValues(one["group"], one["camera"], one["values"]) for one in content["clips"]]
     # last, and never kept: which evaluation is the newest may change
     clips += _probabilities(workspace, version)
-    return _Reference(content["dataset_revision"], clips, content["pose_weights"])
+    return _Reference(content["dataset_revision"], clips, content["settings"])
+
+
+def _is_whole(content: dict[str, Any], clips: int) -> bool:
+    """Whether it is kept as now: an earlier one may lack clips that were not here then, cameras and settings."""
+    return len(content["clips"]) == clips and "settings" in content and all("camera" in one for one in content["clips"])
 
 
 def _measured_reference(workspace: Workspace, version: str, trained: list[dict[str, Any]]) -> dict[str, Any]:
@@ -144,15 +160,16 @@ def _measured_reference(workspace: Workspace, version: str, trained: list[dict[s
             "then this again."
         )
     found: list[ClipValues] = []
-    weights: set[str] = set()
+    settings: list[Settings] = []
     for batch_id, wanted in homes.items():
         batch = workspace.batch(batch_id)
         _check_whole(workspace, version, batch, wanted)
         found += clip_values(batch, wanted)
-        weights.add(_pose_weights(batches.read_manifest(batch)))
+        if (one := drift_settings.measured_with(batches.read_manifest(batch))) not in settings:
+            settings.append(one)
     return {
-        "pose_weights": sorted(weights),
-        "clips": [{"group": clip.group, "values": dict(clip.values)} for clip in found],
+        "settings": settings,
+        "clips": [{"group": clip.group, "camera": clip.camera, "values": dict(clip.values)} for clip in found],
     }
 
 
@@ -190,22 +207,33 @@ def _probabilities(workspace: Workspace, version: str) -> list[ClipValues]:
     Those of the training clips themselves are surer than any of a night.
     """
     from violence_ops.evaluation.drift import ClipValues
+    from violence_ops.evaluation.slices import UNKNOWN
 
     name = releases.open_registry(workspace).tags(version).get(releases.REPORT_TAG)
     if name is None or not workspace.report(name).evaluation.is_file():
         return []
     judged = reports.read(workspace.report(name)).evaluation.clips
-    return [ClipValues(clip.source_group, {"probability": clip.candidate.probability}) for clip in judged]
+    cameras = {clip.clip_id: clip.slices.get("camera", UNKNOWN) for clip in judged}
+    return [
+        ClipValues(
+            group=named_group(clip.clip_id, clip.source_group),
+            camera=cameras[clip.clip_id] if cameras[clip.clip_id] != UNKNOWN else None,
+            values={"probability": clip.candidate.probability},
+        )
+        for clip in judged
+    ]
 
 
-def _pose_weights(manifest: Manifest) -> str:
-    return str(manifest.facts["pose_weights"]["sha256"])
-
-
-def _notes(manifest: Manifest, reference: _Reference) -> Iterator[str]:
-    if reference.pose_weights != [_pose_weights(manifest)]:
-        name = manifest.facts["pose_weights"]["name"]
-        yield f"The night's poses were found by {name}, those of the training by other weights: the weights may explain the differences."
+def _notes(manifest: Manifest, clips: Sequence[ClipValues], reference: _Reference) -> Iterator[str]:
+    for whose, side in (("night", clips), ("reference", reference.clips)):
+        if unnamed := sum(clip.group is None and clip.camera is None for clip in side):
+            yield (
+                f"{unnamed} of {counted(len(side), 'clip')} of the {whose} name no source group or camera and were counted as "
+                "independent: if cameras repeat among them, this finds drift too easily."
+            )
+    yield from drift_settings.notes(
+        drift_settings.measured_with(manifest), reference.settings, manifest.facts["pose_weights"]["name"]
+    )
 
 
 def _lines(report: DriftReport) -> Iterator[str]:

@@ -263,8 +263,7 @@ def _is_for(found: Evaluation, own: _Contestant, rival: _Contestant | None, hold
 
 def _logged(evaluation: Evaluation) -> dict[str, float]:
     """The figures that the candidate's MLflow run carries."""
-    figures = evaluation.candidate.metrics.to_dict()
-    numbers = {f"holdout_{key}": value for key, value in figures.items() if isinstance(value, float)}
+    numbers = _figures(evaluation)
     if evaluation.difference:
         numbers |= {
             "f1_difference": evaluation.difference.f1,
@@ -274,10 +273,17 @@ def _logged(evaluation: Evaluation) -> dict[str, float]:
     return numbers | {"latency_p95_ms": evaluation.timings.candidate.p95_ms}
 
 
+def _figures(evaluation: Evaluation) -> dict[str, float]:
+    """The candidate's figures on the holdout that can be told."""
+    figures = evaluation.candidate.metrics.to_dict()
+    return {f"holdout_{key}": value for key, value in figures.items() if isinstance(value, float)}
+
+
 def _record(workspace: Workspace, params: Params, evaluation: Evaluation) -> None:
     content = {
         "report": evaluation.name, "holdout": evaluation.holdout.to_dict(), "candidate": evaluation.candidate.version,
         "champion": evaluation.champion_version, "f1": evaluation.candidate.metrics.f1,
     }  # fmt: skip
     workspace.write_progress("evaluate", content)
+    workspace.write_metrics("evaluate", {"candidate": evaluation.candidate.version, **_figures(evaluation)})
     versioning.commit_stage(workspace, ["evaluate"], f"Evaluation {evaluation.name}", params)

@@ -38,7 +38,7 @@ class Video(NamedTuple):
     known: tuple[int, int] | None = None
 
 
-_NO_MATTER: Final = {"weights", "detector", "keypoints", "mini_batch", "max_mini_batch", "device", "backend"}
+NO_MATTER: Final = {"weights", "detector", "keypoints", "mini_batch", "max_mini_batch", "device", "backend"}
 """Parameters that do not change what is found (the weights and models count by their hash)."""
 _FRAMES_AT_ONCE: Final = 1024  # of a clip whose rows are written together
 
@@ -232,7 +232,7 @@ def expected(clip: ClipRecord, weights_sha256: str, params: PoseParams) -> str:
     """
     from violence_ops.pose.backends import may_be_bf16
 
-    settings = params.model_dump(exclude=_NO_MATTER)
+    settings = params.model_dump(exclude=NO_MATTER)
     if params.precision == "auto" and not may_be_bf16(params.backend, params.device):
         settings["precision"] = "fp32"
     return fingerprint("poses", clip.sha256, weights_sha256, settings)

@@ -18,6 +18,7 @@ EARLIER: Final = frozenset({
     "c7a11d2377c537bc6bd7c61b44ebf1833ee380225a92521795bb565311eb99cf",
     "f4348f94c6ecf1f5638fb06284c11326d33a678dd2ea348e7086b5c23345a7f8",
     "cc8a49ac5838411717784d3ca25ae9b053840066eeb9fd419a63ffe4b3215a14",
+    "f57a54d6fc60b9603c8a1f30c13e308e86dfe486d1454c3a8f6e745f9db7b4a2",
 })  # fmt: skip
 """The SHA-256 of every dvc.yaml that was shipped before the present one, oldest first: whoever changes it adds the last one here."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -109,11 +109,7 @@ def run(
     temporary = temporary_beside(out.absolute())
     temporary.mkdir(parents=True)
     try:
-        asked = []
-        for done, one in enumerate(chosen, start=1):
-            asked.append(_ask(workspace, params, temporary, review, one, format, overlays))
-            if progress:
-                progress("export", done, len(chosen))
+        asked = _tasks(workspace, params, temporary, review, chosen, format, overlays, progress)
         served = f"/data/local-files/?d={quote(os.fsencode(out.absolute().name))}/"
         _write(temporary, asked, format, overlays, address or served)
         manifest = {"review": review, **content, "files": _hashes(temporary)}
@@ -218,6 +214,23 @@ def _entry(one: Chosen) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _tasks(
+    workspace: Workspace,
+    params: Params,
+    folder: Path,
+    review: str,
+    chosen: Sequence[Chosen],
+    format: Format,
+    overlays: bool,
+    progress: Progress | None,
+) -> Iterator[Task]:
+    """One task at a time: the tracks of long clips are large."""
+    for done, one in enumerate(chosen, start=1):
+        yield _ask(workspace, params, folder, review, one, format, overlays)
+        if progress:
+            progress("export", done, len(chosen))
+
+
 def _ask(
     workspace: Workspace, params: Params, folder: Path, review: str, one: Chosen, format: Format, overlays: bool
 ) -> Task:
@@ -268,9 +281,10 @@ def _copy(params: Params, source: Path, folder: Path, one: Chosen, *, as_h264: b
     return target.name
 
 
-def _write(folder: Path, asked: list[Task], format: Format, overlays: bool, address: str) -> None:
+def _write(folder: Path, asked: Iterable[Task], format: Format, overlays: bool, address: str) -> None:
     if format == "label-studio":
-        write_json(folder / "tasks.json", [label_studio.task(one, address) for one in asked])
+        with (folder / "tasks.json").open("w", encoding="utf-8") as out:
+            label_studio.write(out, asked, address)
         write_text(folder / "label_config.xml", label_studio.config(overlays))
         return
     write_json(folder / "labels.json", cvat.LABEL_SET)

@@ -107,6 +107,9 @@ def run(
         record = read_json(trained / "record.json", _remedy(trained))
         progress_of = {"dataset_revision": dataset.revision, "params": facts["params_digest"], "model_version": version}
         workspace.write_progress("train", progress_of)
+        workspace.write_metrics("train", record["metrics"])
+        # those are of another model, and `dvc exp show` would take them for this one's
+        workspace.write_metrics("evaluate", {})
         with assemble.locked(workspace):
             # DVC would record the dataset that is there now as the one that was trained on
             known = ["train"] if dataset.is_there_still() else []
