@@ -131,5 +131,7 @@ def _dataset(workspace: Workspace, wanted: set[str]) -> str | None:
 
 
 def _found(table: Path, clip_ids: Collection[str]) -> set[str]:
+    if not clip_ids:  # pyarrow takes an empty list for one of another type than the column
+        return set()
     rows = load_table(table, columns=["clip_id"], filters=[("clip_id", "in", list(clip_ids))])
     return set(rows.column("clip_id").to_pylist())
