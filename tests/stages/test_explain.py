@@ -164,7 +164,17 @@ def test_of_a_clip_that_is_not_validated_yet_it_says_what_it_came_with(workspace
     ]
     labels.run(workspace, clip.clip_id, "NonFight", by="ada")
     told = explain.run(workspace, params, clip.clip_id)
-    assert (told.label, told.label_from) == ("NonFight", "label")
+    assert (told.label, told.label_from, told.label_by) == ("NonFight", "label", "ada")
+
+
+def test_it_says_who_gave_a_label_and_when(workspace, params, annotated):
+    clip = annotated[0]
+    assert clip.label == "NonFight"
+    labels.run(workspace, clip.clip_id, "Fight", by="ann")
+    told = explain.run(workspace, params, clip.clip_id)
+    at = told.label_at[:16].replace("T", " ")
+    assert f"  label    Fight (from label, by ann, {at} UTC)" in told.lines()
+    assert (told.to_dict()["label_by"], told.to_dict()["label"]) == ("ann", "Fight")
 
 
 @pytest.mark.parametrize("unknown", ["0" * 20, "../../etc/passwd"], ids=["never seen", "no id"])

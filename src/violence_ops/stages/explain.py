@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,83 +10,18 @@ from violence_ops.files import atomic_path
 from violence_ops.folders import Batch
 from violence_ops.params import InvolvementParams, Params
 from violence_ops.records import COMPONENTS, TRANSIENT, ClipRecord, piece_starts
-from violence_ops.stages import batches, labels, labels_file, overlay, quarantine, retry, tombstones
+from violence_ops.stages import batches, labels_file, overlay, quarantine, retry, tombstones
 from violence_ops.stages.annotation_summary import scene_of
+from violence_ops.stages.explain_records import ExplainResult
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.lineage_records import ForgottenLineage
 from violence_ops.stages.parts import STAGES, batch_of
-from violence_ops.wording import clock
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
+    from violence_ops.catalog import CatalogClip
     from violence_ops.involvement.sightings import Sightings
     from violence_ops.records import ClipTracks
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainResult:
-    """All that is known of one clip. `tracks` are by rank, those not ranked (rank 0) last; `refusal` is its reason.json;
-    `copies` are the nights and paths under which a clip that was not refused arrived again; `next_step` is the command that an open
-    batch needs next for this clip, `waits_as` the file, seen from the workspace, as which `retry` has put a refused one into the inbox."""
-
-    clip_id: str
-    status: str
-    batch_id: str | None = None
-    sealed: bool = False
-    source_path: str | None = None
-    source_group: str | None = None
-    copies: list[dict[str, Any]] = field(default_factory=list)
-    label: str | None = None
-    label_from: str | None = None
-    video: dict[str, Any] = field(default_factory=dict)
-    scene: str | None = None
-    refusal: dict[str, Any] | None = None
-    tracks: list[dict[str, Any]] | None = None
-    verdict: dict[str, Any] | None = None
-    image: str | None = None
-    next_step: str | None = None
-    waits_as: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def lines(self) -> list[str]:
-        """For people."""
-        batch = f"{self.batch_id} ({'sealed' if self.sealed else 'open'})" if self.batch_id else "none"
-        lines = [
-            f"Clip {self.clip_id}: {self.status}",
-            f"  from     {self.source_path}, source group {self.source_group}",
-            *(f"  also arrived as {copy['source_path']} on {copy['night']}" for copy in self.copies),
-            f"  batch    {batch}",
-            f"  label    {f'{self.label} (from {self.label_from})' if self.label else 'none yet'}",
-        ]
-        if self.video:
-            lines.append(
-                "  video    {width}x{height}, {fps:g} frames/s, {frame_count} frames, {duration_s:.1f} s".format(
-                    **self.video
-                )
-            )
-        if self.refusal:
-            return [*lines, *_refusal_lines(self.refusal, self.label, self.waits_as)]
-        if self.scene:
-            lines.append(f"  people   {self.scene}")
-        if self.status == "accepted":
-            lines += [*_track_lines(self.tracks), *_verdict_lines(self.verdict)]
-        if self.next_step:
-            lines.append(
-                f"Next: `violence-ops {self.next_step}`, or `violence-ops night`, which does all that is still to be done."
-            )
-        return lines + ([f"Picture: {self.image}"] if self.image else [])
-
-
-def _refusal_lines(refusal: dict[str, Any], label: str | None, waits_as: str | None) -> Iterator[str]:
-    reason = refusal["reason"]
-    yield f"  refused  {reason}: {refusal['message']}"
-    if waits_as:
-        yield f"  again    it waits as {waits_as} for the next night, which judges it anew"
-    # without a label the message says all that can be done
-    elif reason in TRANSIENT and refusal.get("original") and (reason != "unlabelled" or label):
-        yield f"  again    `violence-ops retry --reason {reason}` takes it out of quarantine, to be judged anew"
 
 
 def run(
@@ -116,7 +49,6 @@ def _known(workspace: Workspace, params: Params, clip_id: str, image: Path | Non
     if not found and (batch or refusal is None or refusal["reason"] == "duplicate"):
         return _claimed(workspace, clip_id, (refusal or {}).get("occurrences", []))
     clip = found[0] if found else quarantine.as_clip(refusal or {})
-    label, label_from = _label(workspace, clip_id, clip.label)
     return ExplainResult(
         clip_id=clip_id,
         status="quarantined",
@@ -124,8 +56,7 @@ def _known(workspace: Workspace, params: Params, clip_id: str, image: Path | Non
         sealed=bool(clip.batch_id) and workspace.batch(clip.batch_id).is_sealed,
         source_path=clip.source_path,
         source_group=clip.source_group,
-        label=label,
-        label_from=label_from,
+        **_label(workspace, clip),
         refusal=refusal or {"reason": clip.reason, "message": "its quarantine folder is gone"},
         waits_as=_waits_as(workspace, refusal),
     )
@@ -144,7 +75,6 @@ def _claimed(workspace: Workspace, clip_id: str, copies: list[dict[str, Any]]) -
     goes on, or was killed."""
     with open_catalog(workspace) as catalog:
         clip = catalog.find([clip_id])[clip_id]
-    label, label_from = _label(workspace, clip_id, clip.label)
     return ExplainResult(
         clip_id=clip_id,
         status="claimed, not validated yet",
@@ -152,16 +82,22 @@ def _claimed(workspace: Workspace, clip_id: str, copies: list[dict[str, Any]]) -
         source_path=clip.source_path,
         source_group=clip.source_group,
         copies=copies,
-        label=label,
-        label_from=label_from,
+        **_label(workspace, clip),
         next_step=f"validate --batch {clip.batch_id}" if clip.batch_id else "ingest",
     )
 
 
-def _label(workspace: Workspace, clip_id: str, came_with: str | None) -> tuple[str | None, str | None]:
-    """The label that counts for a clip that is not accepted, and where it came from."""
-    given = labels_file.in_force(workspace).get(clip_id)
-    return (given.label, given.source) if given else (came_with, "inbox" if came_with else None)
+def _label(workspace: Workspace, clip: ClipRecord | CatalogClip) -> dict[str, Any]:
+    """The label that counts for a clip, where it came from, and of one that was given later by whom and when."""
+    given = labels_file.in_force(workspace).get(clip.clip_id)
+    if given is None:
+        return {"label": clip.label, "label_from": "inbox" if clip.label else None}
+    return {
+        "label": given.label,
+        "label_from": given.source,
+        "label_by": given.by or None,
+        "label_at": given.at or None,
+    }
 
 
 def _accepted(
@@ -172,7 +108,6 @@ def _accepted(
     copies: list[dict[str, Any]],
     image: Path | None,
 ) -> ExplainResult:
-    label, source = labels.effective_labels(workspace).get(clip.clip_id, (None, None))
     tracks, used = _tracks(batch, clip), _made_with(batch, params)
     described = None if tracks is None else _described(tracks, clip, used)
     if image is not None:
@@ -185,8 +120,7 @@ def _accepted(
         source_path=clip.source_path,
         source_group=clip.source_group,
         copies=copies,
-        label=label,
-        label_from=source,
+        **_label(workspace, clip),
         video={name: getattr(clip, name) for name in ("width", "height", "fps", "frame_count", "duration_s")},
         scene=None if tracks is None else scene_of(tracks.frame, params.annotation.crowd),
         tracks=described,
@@ -338,37 +272,3 @@ def _write_image(path: Path, params: Params, batch: Batch, clip: ClipRecord, des
     ]
     with atomic_path(path) as temporary:
         explanation.write(temporary, picture, bars, f"Clip {clip.clip_id}, frame {index}")
-
-
-def _track_lines(tracks: list[dict[str, Any]] | None) -> Iterator[str]:
-    if tracks is None:
-        yield "Not annotated yet."
-        return
-    if not tracks:
-        yield "Nobody was found in it."
-        return
-    if not any(track["rank"] for track in tracks):
-        yield "Nobody is seen for long enough, surely enough or steadily enough to be ranked."
-    yield "  rank  track  frames  filled  involvement  " + "  ".join(f"{name:>11}" for name in COMPONENTS)
-    for track in tracks:
-        values = "  ".join(f"{track[name]:11.2f}" for name in COMPONENTS)
-        adds = "  ".join(f"{track['adds'][name]:+11.2f}" if name in track["adds"] else " " * 11 for name in COMPONENTS)
-        counts = f"{track['rank'] or '-':>4}  {track['track_id']:>5}  {track['frames']:>6}  {track['filled']:>6}"
-        yield f"  {counts}  {track['involvement']:11.2f}  {values}"
-        yield f"  {'':>4}  {'':>5}  {'':>6}  {'':>6}  {'adds':>11}  {adds.rstrip()}"
-        if track["not_ranked"]:
-            yield f"  {'':>4}  not ranked, {track['not_ranked']}"
-
-
-def _verdict_lines(verdict: dict[str, Any] | None) -> Iterator[str]:
-    if verdict is None:
-        yield "No model has judged it."
-        return
-    yield (
-        f"Model version {verdict['model_version']}: {verdict['verdict']}, probability {verdict['probability']:.3f} "
-        f"(Fight above {verdict['threshold']:.3f})"
-    )
-    for part in verdict["pieces"] or verdict["windows"]:
-        bar = "#" * round(20 * part["probability"])
-        time = f"  {clock(part['start_s']):>7} to {clock(part['end_s']):>7}" if verdict["pieces"] else ""
-        yield f"  frames {part['start_frame']:>5} to {part['end_frame'] - 1:>5}{time}  {part['probability']:.2f}  {bar}"
