@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -133,7 +134,7 @@ def test_it_says_what_is_still_to_come(workspace, params, open_batch):
     (clip,) = open_batch(workspace, clips=1)
     text = "\n".join(explain.run(workspace, params, clip.clip_id).lines())
     assert "Not annotated yet" in text
-    assert "No model has judged it." in text
+    assert "No champion has judged it yet." in text
     assert f"Next: `violence-ops extract-poses --batch {clip.batch_id}`, or `violence-ops night`" in text
 
 
@@ -175,6 +176,32 @@ def test_it_says_who_gave_a_label_and_when(workspace, params, annotated):
     at = told.label_at[:16].replace("T", " ")
     assert f"  label    Fight (from label, by ann, {at} UTC)" in told.lines()
     assert (told.to_dict()["label_by"], told.to_dict()["label"]) == ("ann", "Fight")
+
+
+def test_of_a_clip_that_came_before_the_first_champion_it_says_what_the_newest_evaluation_made_of_it(
+    workspace, params, seal_whole, write_evaluation
+):
+    clip = seal_whole(workspace, clips=2)[0]
+    assert "No champion judged it in its night." in explain.run(workspace, params, clip.clip_id).lines()
+    for candidate, champion in (("2", None), ("3", None), ("3", "1")):
+        path = workspace.report(write_evaluation(candidate, champion, wrong=1)).evaluation
+        path.write_text(path.read_text().replace(f"{0:020x}", clip.clip_id))
+    told = explain.run(workspace, params, clip.clip_id)
+    assert told.to_dict()["evaluation"]["candidate"] == {
+        "model_version": "3", "verdict": "NonFight", "probability": 0.1, "threshold": 0.5,
+    }  # fmt: skip
+    assert told.lines()[-4:] == [
+        "No champion judged it in its night.",
+        "Evaluation 3-vs-1, where its label is Fight:",
+        "  candidate 3: NonFight, probability 0.100 (Fight above 0.500)",
+        "  champion 1: Fight, probability 0.900 (Fight above 0.500)",
+    ]
+    path = workspace.report("3-vs-1").evaluation
+    content = json.loads(path.read_text().replace(clip.clip_id, "f" * 20))
+    content["checks"]["candidate"]["near_duplicates"] = [["f" * 20, clip.clip_id]]
+    path.write_text(json.dumps(content))
+    told = explain.run(workspace, params, clip.clip_id)
+    assert (told.evaluation["name"], told.evaluation["champion"]) == ("3-vs-none", None)
 
 
 @pytest.mark.parametrize("unknown", ["0" * 20, "../../etc/passwd"], ids=["never seen", "no id"])

@@ -10,7 +10,7 @@ from violence_ops.files import atomic_path
 from violence_ops.folders import Batch
 from violence_ops.params import InvolvementParams, Params
 from violence_ops.records import COMPONENTS, TRANSIENT, ClipRecord, piece_starts
-from violence_ops.stages import batches, labels_file, overlay, quarantine, retry, tombstones
+from violence_ops.stages import batches, labels_file, overlay, quarantine, retry, tombstones, traces
 from violence_ops.stages.annotation_summary import scene_of
 from violence_ops.stages.explain_records import ExplainResult
 from violence_ops.stages.index import open_catalog
@@ -20,6 +20,7 @@ from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.catalog import CatalogClip
+    from violence_ops.evaluation.records import ModelFacts, Prediction
     from violence_ops.involvement.sightings import Sightings
     from violence_ops.records import ClipTracks
 
@@ -125,6 +126,7 @@ def _accepted(
         scene=None if tracks is None else scene_of(tracks.frame, params.annotation.crowd),
         tracks=described,
         verdict=_verdict(batch, clip),
+        evaluation=_evaluation(workspace, clip.clip_id),
         image=str(image) if image else None,
         next_step=_next_step(batch, clip),
     )
@@ -227,6 +229,30 @@ def _verdict(batch: Batch, clip: ClipRecord) -> dict[str, Any] | None:
         ],
         "pieces": _pieces(clip, rows),
     }  # fmt: skip
+
+
+def _evaluation(workspace: Workspace, clip_id: str) -> dict[str, Any] | None:
+    """What the models of the newest evaluation with this clip in it made of it; None if there is none."""
+    newest = traces.newest_evaluation(workspace, clip_id)
+    if newest is None:
+        return None
+    found, judged = newest
+
+    def said(model: ModelFacts, prediction: Prediction) -> dict[str, Any]:
+        return {
+            "model_version": model.version,
+            "verdict": prediction.verdict,
+            "probability": round(prediction.probability, 4),
+            "threshold": round(model.threshold, 4),
+        }
+
+    champion = said(found.champion, judged.champion) if found.champion and judged.champion else None
+    return {
+        "name": found.name,
+        "label": judged.label,
+        "candidate": said(found.candidate, judged.candidate),
+        "champion": champion,
+    }
 
 
 def _pieces(clip: ClipRecord, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -13,7 +13,8 @@ from violence_ops.wording import clock
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ExplainResult:
     """All that is known of one clip. `tracks` are by rank, those not ranked (rank 0) last; `refusal` is its reason.json;
-    `label_by` and `label_at` say who gave a label after the clip had arrived, and when (UTC);
+    `label_by` and `label_at` say who gave a label after the clip had arrived, and when (UTC); `verdict` is what the champion of its
+    night said, `evaluation` what the models of the newest evaluation on it did;
     `copies` are the nights and paths under which a clip that was not refused arrived again; `next_step` is the command that an open
     batch needs next for this clip, `waits_as` the file, seen from the workspace, as which `retry` has put a refused one into the inbox."""
 
@@ -33,6 +34,7 @@ class ExplainResult:
     refusal: dict[str, Any] | None = None
     tracks: list[dict[str, Any]] | None = None
     verdict: dict[str, Any] | None = None
+    evaluation: dict[str, Any] | None = None
     image: str | None = None
     next_step: str | None = None
     waits_as: str | None = None
@@ -61,7 +63,11 @@ class ExplainResult:
         if self.scene:
             lines.append(f"  people   {self.scene}")
         if self.status == "accepted":
-            lines += [*_track_lines(self.tracks), *_verdict_lines(self.verdict)]
+            lines += [
+                *_track_lines(self.tracks),
+                *_verdict_lines(self.verdict, self.sealed),
+                *_evaluation_lines(self.evaluation),
+            ]
         if self.next_step:
             lines.append(
                 f"Next: `violence-ops {self.next_step}`, or `violence-ops night`, which does all that is still to be done."
@@ -106,15 +112,28 @@ def _track_lines(tracks: list[dict[str, Any]] | None) -> Iterator[str]:
             yield f"  {'':>4}  not ranked, {track['not_ranked']}"
 
 
-def _verdict_lines(verdict: dict[str, Any] | None) -> Iterator[str]:
+def _verdict_lines(verdict: dict[str, Any] | None, sealed: bool) -> Iterator[str]:
     if verdict is None:
-        yield "No model has judged it."
+        yield "No champion judged it in its night." if sealed else "No champion has judged it yet."
         return
-    yield (
-        f"Model version {verdict['model_version']}: {verdict['verdict']}, probability {verdict['probability']:.3f} "
-        f"(Fight above {verdict['threshold']:.3f})"
-    )
+    yield f"Model version {_said(verdict)}"
     for part in verdict["pieces"] or verdict["windows"]:
         bar = "#" * round(20 * part["probability"])
         time = f"  {clock(part['start_s']):>7} to {clock(part['end_s']):>7}" if verdict["pieces"] else ""
         yield f"  frames {part['start_frame']:>5} to {part['end_frame'] - 1:>5}{time}  {part['probability']:.2f}  {bar}"
+
+
+def _evaluation_lines(evaluation: dict[str, Any] | None) -> Iterator[str]:
+    if evaluation is None:
+        return
+    yield f"Evaluation {evaluation['name']}, where its label is {evaluation['label']}:"
+    for model in ("candidate", "champion"):
+        if said := evaluation[model]:
+            yield f"  {model} {_said(said)}"
+
+
+def _said(model: dict[str, Any]) -> str:
+    return (
+        f"{model['model_version']}: {model['verdict']}, probability {model['probability']:.3f} "
+        f"(Fight above {model['threshold']:.3f})"
+    )
