@@ -12,10 +12,11 @@ from violence_ops.params import InvolvementParams, Params
 from violence_ops.records import COMPONENTS, TRANSIENT, ClipRecord, piece_starts
 from violence_ops.stages import batches, labels_file, overlay, quarantine, retry, tombstones, traces
 from violence_ops.stages.annotation_summary import scene_of
-from violence_ops.stages.explain_records import ExplainResult
+from violence_ops.stages.explain_records import TOP, ExplainResult
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.lineage_records import ForgottenLineage
 from violence_ops.stages.parts import STAGES, batch_of
+from violence_ops.wording import clock
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -110,9 +111,9 @@ def _accepted(
     image: Path | None,
 ) -> ExplainResult:
     tracks, used = _tracks(batch, clip), _made_with(batch, params)
-    described = None if tracks is None else _described(tracks, clip, used)
+    verdict = _verdict(batch, clip, tracks)
     if image is not None:
-        _write_image(image, params, batch, clip, described or [])
+        _write_image(image, params, used, batch, clip, (verdict or {}).get("pieces", []))
     return ExplainResult(
         clip_id=clip.clip_id,
         status="accepted",
@@ -124,8 +125,8 @@ def _accepted(
         **_label(workspace, clip),
         video={name: getattr(clip, name) for name in ("width", "height", "fps", "frame_count", "duration_s")},
         scene=None if tracks is None else scene_of(tracks.frame, params.annotation.crowd),
-        tracks=described,
-        verdict=_verdict(batch, clip),
+        tracks=None if tracks is None else _described(tracks, clip, used),
+        verdict=verdict,
         evaluation=_evaluation(workspace, clip.clip_id),
         image=str(image) if image else None,
         next_step=_next_step(batch, clip),
@@ -156,8 +157,12 @@ def _made_with(batch: Batch, params: Params) -> Params:
     return Params.model_validate(content)
 
 
-def _described(tracks: ClipTracks, clip: ClipRecord, params: Params) -> list[dict[str, Any]]:
-    """One entry per track, by its best rank in a piece of the clip, of which its components are; `adds` is what each component that counts adds to the involvement, `not_ranked` why not."""
+def _described(
+    tracks: ClipTracks, clip: ClipRecord, params: Params, within: tuple[int, int] | None = None
+) -> list[dict[str, Any]]:
+    """One entry per track, by its best rank in a piece of the clip, of which its components are; of the tracks seen `within` frames
+    alone, by their rank there. `adds` is what each component that counts adds to the involvement, `not_ranked` why not, `start_s`
+    and `end_s` the seconds of that piece."""
     import numpy as np
 
     from violence_ops.involvement.sightings import OBSTACLES, Sightings
@@ -167,10 +172,15 @@ def _described(tracks: ClipTracks, clip: ClipRecord, params: Params) -> list[dic
     seen = Sightings.of(tracks, sampled_frames(clip, params.pose.max_frames_per_second))
     obstacles = seen.obstacles(params.involvement)
     found = []
-    best = dict(zip(*(each.tolist() for each in tracks.at_their_best()), strict=True))
+    start, end = within or (0, clip.frame_count or 0)
+    inside = (tracks.frame >= start) & (tracks.frame < end) & ~tracks.interpolated
+    best = dict(zip(*(each.tolist() for each in tracks.at_their_best(inside)), strict=True))
     for place, track_id in enumerate(seen.ids.tolist()):
+        if track_id not in best:
+            continue
         rows = np.flatnonzero(tracks.track_id == track_id)
         first = best[track_id]
+        piece = _piece_at(clip, int(tracks.frame[first]))
         components = dict(zip(COMPONENTS, (round(float(value), 4) for value in tracks.components[first]), strict=True))
         found.append(
             {
@@ -180,6 +190,7 @@ def _described(tracks: ClipTracks, clip: ClipRecord, params: Params) -> list[dic
                 "filled": int(tracks.interpolated[rows].sum()),
                 "first_frame": int(tracks.frame[rows].min()),
                 "last_frame": int(tracks.frame[rows].max()),
+                **_seconds(clip, piece),
                 "seconds": round(float(seen.seconds[place]), 3),
                 "mean_score": round(float(seen.strength[place]), 4),
                 "flicker": round(float(seen.flicker[place]), 4),
@@ -197,6 +208,20 @@ def _described(tracks: ClipTracks, clip: ClipRecord, params: Params) -> list[dic
     return sorted(found, key=lambda track: (not track["rank"], track["rank"], track["track_id"]))
 
 
+def _piece_at(clip: ClipRecord, frame: int) -> tuple[int, int]:
+    """The frames `[start, end)` of the piece of a clip in which a frame lies: all of them if it is short."""
+    import numpy as np
+
+    starts = piece_starts(clip.frame_count or 0, clip.fps or 0.0)
+    number = int(np.searchsorted(starts, frame, side="right"))
+    return int(starts[number - 1]), int([*starts, clip.frame_count or 0][number])
+
+
+def _seconds(clip: ClipRecord, frames: tuple[int, int]) -> dict[str, float]:
+    fps = clip.fps or 1.0
+    return {"start_s": round(frames[0] / fps, 2), "end_s": round(frames[1] / fps, 2)}
+
+
 def _obstacle(seen: Sightings, place: int, which: str | None, params: InvolvementParams) -> str:
     """Why a track is not ranked: which of `OBSTACLES`, with the figure and the limit."""
     if which is None:
@@ -209,7 +234,7 @@ def _obstacle(seen: Sightings, place: int, which: str | None, params: Involvemen
     return f"{which}: {figures[which]}"
 
 
-def _verdict(batch: Batch, clip: ClipRecord) -> dict[str, Any] | None:
+def _verdict(batch: Batch, clip: ClipRecord, tracks: ClipTracks | None) -> dict[str, Any] | None:
     """What the champion said: version, verdict, probability, threshold, the windows, and the votes of a long clip's pieces; None if
     nothing was judged."""
     if not batch.is_sealed and not batch.part("predictions", clip.clip_id).is_file():
@@ -227,7 +252,7 @@ def _verdict(batch: Batch, clip: ClipRecord) -> dict[str, Any] | None:
              "probability": round(row["probability"], 4), "weight": round(row["weight"], 4)}
             for row in rows
         ],
-        "pieces": _pieces(clip, rows),
+        "pieces": _pieces(clip, rows, tracks),
     }  # fmt: skip
 
 
@@ -255,38 +280,50 @@ def _evaluation(workspace: Workspace, clip_id: str) -> dict[str, Any] | None:
     }
 
 
-def _pieces(clip: ClipRecord, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The vote of each piece of a long clip, with its seconds."""
+def _pieces(clip: ClipRecord, rows: list[dict[str, Any]], tracks: ClipTracks | None) -> list[dict[str, Any]]:
+    """The vote of each piece of a long clip, with its seconds, and the `tracks` that are ranked first in it."""
     import numpy as np
 
     from violence_ops.recognition import vote
 
     windows = np.array([(row["start_frame"], row["end_frame"]) for row in rows])
     probabilities, weights = (np.array([row[name] for row in rows]) for name in ("probability", "weight"))
-    fps = clip.fps or 0.0
-    found = vote.pieces(piece_starts(clip.frame_count or 0, fps), windows, probabilities, weights)
+    found = vote.pieces(piece_starts(clip.frame_count or 0, clip.fps or 0.0), windows, probabilities, weights)
     return [
         {
             "start_frame": piece.start_frame,
             "end_frame": piece.end_frame,
-            "start_s": round(piece.start_frame / fps, 2),
-            "end_s": round(piece.end_frame / fps, 2),
+            **_seconds(clip, (piece.start_frame, piece.end_frame)),
             "probability": round(piece.probability, 4),
+            "tracks": [] if tracks is None else _top(tracks, piece.start_frame, piece.end_frame),
         }
         for piece in found
     ]
 
 
-def _write_image(path: Path, params: Params, batch: Batch, clip: ClipRecord, described: list[dict[str, Any]]) -> None:
+def _top(tracks: ClipTracks, start: int, end: int) -> list[int]:
+    """The tracks that are ranked first in these frames, in order."""
+    rows = (tracks.frame >= start) & (tracks.frame < end) & (tracks.rank >= 1) & (tracks.rank <= TOP)
+    found = dict(zip(tracks.rank[rows].tolist(), tracks.track_id[rows].tolist(), strict=True))
+    return [found[rank] for rank in sorted(found)]
+
+
+def _write_image(
+    path: Path, params: Params, used: Params, batch: Batch, clip: ClipRecord, pieces: list[dict[str, Any]]
+) -> None:
+    """Draw the best frame, of a long clip that of its highest piece, and the tracks of that frame's piece; `used` made the tracks."""
     from violence_ops.video import explanation
     from violence_ops.video.overlay import frame_image
     from violence_ops.video.sandbox import Sandbox
 
     tracks, judged = batches.read_tracks(batch, clip), overlay.judgement(batch, clip)
-    index = explanation.best_frame(tracks, judged)
+    highest = max(pieces, key=lambda piece: piece["probability"], default=None)
+    within = (highest["start_frame"], highest["end_frame"]) if highest else None
+    index = explanation.best_frame(tracks, judged, within)
     with Sandbox(params.validation) as sandbox:
         ((frame, _),) = sandbox.pictures(batches.video_of(batch, clip), [index], None, known=clip.size)
     picture = frame_image(frame, index, tracks, judged, overlay.five_regions())
+    piece = _piece_at(clip, index)
     bars = [
         explanation.Bar(
             f"#{track['rank']}  ID {track['track_id']}"
@@ -294,7 +331,9 @@ def _write_image(path: Path, params: Params, batch: Batch, clip: ClipRecord, des
             else f"{track['not_ranked'].partition(':')[0]}  ID {track['track_id']}",
             track["adds"],
         )
-        for track in described
+        for track in _described(tracks, clip, used, piece)
     ]
+    start_s, end_s = _seconds(clip, piece).values()
+    part = "" if piece == (0, clip.frame_count) else f"; tracks of {clock(start_s)} to {clock(end_s)}"
     with atomic_path(path) as temporary:
-        explanation.write(temporary, picture, bars, f"Clip {clip.clip_id}, frame {index}")
+        explanation.write(temporary, picture, bars, f"Clip {clip.clip_id}, frame {index}{part}")

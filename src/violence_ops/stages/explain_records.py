@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
-from violence_ops.records import COMPONENTS, TRANSIENT
-from violence_ops.wording import clock
+from violence_ops.records import COMPONENTS, TRANSIENT, piece_starts
+from violence_ops.wording import clock, counted
+
+TOP: Final = 2
+"""Of each piece of a long clip so many tracks are named, the first by rank."""
+_NOBODY: Final = "Nobody is seen for long enough, surely enough or steadily enough to be ranked."
+_FEW: Final = 12
+"""So many tracks of a long clip are all written out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,16 +69,19 @@ class ExplainResult:
         if self.scene:
             lines.append(f"  people   {self.scene}")
         if self.status == "accepted":
-            lines += [
-                *_track_lines(self.tracks),
-                *_verdict_lines(self.verdict, self.sealed),
-                *_evaluation_lines(self.evaluation),
-            ]
+            said = [*_verdict_lines(self.verdict, self.sealed), *_evaluation_lines(self.evaluation)]
+            # of a long clip what matters first is where to look
+            lines += [*said, *_tracks_over_time(self.tracks)] if self._is_long else [*_track_lines(self.tracks), *said]
         if self.next_step:
             lines.append(
                 f"Next: `violence-ops {self.next_step}`, or `violence-ops night`, which does all that is still to be done."
             )
         return lines + ([f"Picture: {self.image}"] if self.image else [])
+
+    @property
+    def _is_long(self) -> bool:
+        """Whether people are ranked and judged in several pieces of the clip."""
+        return bool(self.video) and len(piece_starts(self.video["frame_count"], self.video["fps"])) > 1
 
     def _label(self) -> str:
         if self.label is None:
@@ -92,7 +101,23 @@ def _refusal_lines(refusal: dict[str, Any], label: str | None, waits_as: str | N
         yield f"  again    `violence-ops retry --reason {reason}` takes it out of quarantine, to be judged anew"
 
 
-def _track_lines(tracks: list[dict[str, Any]] | None) -> Iterator[str]:
+def _tracks_over_time(tracks: list[dict[str, Any]] | None) -> Iterator[str]:
+    """The tracks of a long clip by the piece in which each ranks best; of many those alone that are first there."""
+    found = sorted(tracks or (), key=lambda track: (track["start_s"], not track["rank"], track["rank"]))
+    shown = found if len(found) <= _FEW else [track for track in found if 1 <= track["rank"] <= TOP]
+    if not found:
+        yield from _track_lines(tracks)
+    elif not shown:
+        yield _NOBODY
+    else:
+        yield "Each track in the piece where it ranks best:"
+        yield from _track_lines(shown, timed=True)
+    if left := len(found) - len(shown):
+        yield f"Not shown: {counted(left, 'track')}, first or second in no piece; `--json` has all."
+
+
+def _track_lines(tracks: list[dict[str, Any]] | None, *, timed: bool = False) -> Iterator[str]:
+    """A table of tracks, two lines each; `timed` with the time of the piece in which it ranks so."""
     if tracks is None:
         yield "Not annotated yet."
         return
@@ -100,16 +125,18 @@ def _track_lines(tracks: list[dict[str, Any]] | None) -> Iterator[str]:
         yield "Nobody was found in it."
         return
     if not any(track["rank"] for track in tracks):
-        yield "Nobody is seen for long enough, surely enough or steadily enough to be ranked."
-    yield "  rank  track  frames  filled  involvement  " + "  ".join(f"{name:>11}" for name in COMPONENTS)
+        yield _NOBODY
+    head = "piece".center(18) + "  " if timed else ""
+    yield f"  {head}rank  track  frames  filled  involvement  " + "  ".join(f"{name:>11}" for name in COMPONENTS)
     for track in tracks:
         values = "  ".join(f"{track[name]:11.2f}" for name in COMPONENTS)
         adds = "  ".join(f"{track['adds'][name]:+11.2f}" if name in track["adds"] else " " * 11 for name in COMPONENTS)
-        counts = f"{track['rank'] or '-':>4}  {track['track_id']:>5}  {track['frames']:>6}  {track['filled']:>6}"
+        piece = f"{clock(track['start_s']):>7} to {clock(track['end_s']):>7}  " if timed else ""
+        counts = f"{piece}{track['rank'] or '-':>4}  {track['track_id']:>5}  {track['frames']:>6}  {track['filled']:>6}"
         yield f"  {counts}  {track['involvement']:11.2f}  {values}"
-        yield f"  {'':>4}  {'':>5}  {'':>6}  {'':>6}  {'adds':>11}  {adds.rstrip()}"
+        yield f"  {'':>{len(counts)}}  {'adds':>11}  {adds.rstrip()}"
         if track["not_ranked"]:
-            yield f"  {'':>4}  not ranked, {track['not_ranked']}"
+            yield f"  {'':>{len(piece) + 4}}  not ranked, {track['not_ranked']}"
 
 
 def _verdict_lines(verdict: dict[str, Any] | None, sealed: bool) -> Iterator[str]:
@@ -120,7 +147,10 @@ def _verdict_lines(verdict: dict[str, Any] | None, sealed: bool) -> Iterator[str
     for part in verdict["pieces"] or verdict["windows"]:
         bar = "#" * round(20 * part["probability"])
         time = f"  {clock(part['start_s']):>7} to {clock(part['end_s']):>7}" if verdict["pieces"] else ""
-        yield f"  frames {part['start_frame']:>5} to {part['end_frame'] - 1:>5}{time}  {part['probability']:.2f}  {bar}"
+        first = part.get("tracks", ())
+        named = f"{'tracks' if len(first) > 1 else 'track'} {', '.join(map(str, first))}"
+        who = f"{'':{20 - len(bar)}}  first: {named}" if first else ""
+        yield f"  frames {part['start_frame']:>5} to {part['end_frame'] - 1:>5}{time}  {part['probability']:.2f}  {bar}{who}"
 
 
 def _evaluation_lines(evaluation: dict[str, Any] | None) -> Iterator[str]:
