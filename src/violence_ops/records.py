@@ -271,9 +271,10 @@ class ClipTracks(ClipPoses):
             interpolated=np.zeros(len(rows), bool),
         )
 
-    def at_their_best(self) -> tuple[IntArray, IntArray]:
-        """The tracks' ids, in order, and of each the row where its rank is the best; of equals the first."""
+    def at_their_best(self, among: BoolArray | None = None) -> tuple[IntArray, IntArray]:
+        """The tracks' ids, in order, and of each the row (`among` some `(R,)`) where its rank is the best; of equals the first."""
         order = np.lexsort((self.frame, np.where(self.rank > 0, self.rank, len(self) + 1), self.track_id))
+        order = order if among is None else order[among[order]]
         ids, first = np.unique(self.track_id[order], return_index=True)
         return ids, order[first]
 

@@ -79,6 +79,7 @@ def test_the_page_stands_alone_and_holds_every_section(make_evaluation: Make, ga
     assert "http://" not in page
     assert "https://" not in page
     assert evaluation.clips[0].clip_id in page
+    assert f"violence-ops overlay --failures --report {evaluation.name}\n" in page.replace("</pre>", "\n")
     assert "To release it" not in page  # it is refused
 
 

@@ -1,3 +1,4 @@
+import json
 import os
 import shutil
 from dataclasses import replace
@@ -11,6 +12,8 @@ from violence_ops.files import write_table
 from violence_ops.records import PREDICTIONS_SCHEMA
 from violence_ops.stages import annotate, batches, explain, ingest, labels, overlay, quarantine
 from violence_ops.stages.parts import withdraw
+from violence_ops.synthetic import encode
+from violence_ops.video import explanation
 
 
 @pytest.fixture
@@ -51,23 +54,76 @@ def test_it_says_who_is_ranked_first_and_what_the_model_made_of_it(workspace, pa
     assert "adds" in text
 
 
-def test_of_a_long_recording_it_says_when_the_fight_may_be(workspace, params, open_batch):
-    (clip,) = open_batch(workspace, clips=1, people=lambda number: 1, frame_count=1350)
+@pytest.fixture
+def long_recording(workspace, params, open_batch):
+    """An annotated and judged clip of 90 s in 9 pieces: in each three other people, and in the fifth something that may be a fight."""
+    (clip,) = open_batch(workspace, clips=1, people=lambda number: 27, frame_count=1350)
+    batch = workspace.batch(clip.batch_id)
+    poses = batches.read_poses(batch, clip)
+    person = np.arange(len(poses)) % 27
+    kept = person // 3 == poses.frame // 150
+    rows = {name: getattr(poses, name)[kept] for name in ("frame", "bboxes", "scores", "keypoints", "keypoint_scores")}
+    write_table(batch.part("poses", clip.clip_id), replace(poses, **rows).to_table(), "others in every piece")
     common = {"root": str(workspace.root), "batch_id": clip.batch_id, "params": params.model_dump(mode="json")}
     annotate.annotate_clip(common, clip.clip_id)
     rows = [
         {"clip_id": clip.clip_id, "model_version": "4", "window": n, "start_frame": 75 * n, "end_frame": 75 * (n + 1),
-         "probability": 0.9 if n in (8, 9) else 0.1, "weight": 0.9, "clip_probability": 0.189, "threshold": 0.5,
+         "probability": 0.95 if n == 1 else 0.9 if n in (8, 9) else 0.1, "weight": 0.9, "clip_probability": 0.236, "threshold": 0.5,
          "verdict": "NonFight"}
         for n in range(18)
     ]  # fmt: skip
     write_predictions(workspace, clip, rows)
-    result = explain.run(workspace, params, clip.clip_id)
+    return clip
+
+
+def test_of_a_long_recording_it_says_when_the_fight_may_be_and_who_is_in_it(workspace, params, long_recording):
+    result = explain.run(workspace, params, long_recording.clip_id)
     assert result.verdict["verdict"] == "NonFight"
-    assert [round(piece["probability"], 2) for piece in result.verdict["pieces"]] == [0.1] * 4 + [0.9] + [0.1] * 4
+    pieces = result.verdict["pieces"]
+    assert [round(piece["probability"], 2) for piece in pieces] == [0.53, *[0.1] * 3, 0.9, *[0.1] * 4]
+    first = [track["track_id"] for track in result.tracks if track["start_s"] == 40 and track["rank"] in (1, 2)]
+    assert pieces[4]["tracks"] == first
+    assert len(first) == 2
     (line,) = (line for line in result.lines() if "0.90" in line)
-    assert line.split() == ["frames", "600", "to", "749", "0:40", "to", "0:50", "0.90", "#" * 18]
+    who = f"first: tracks {first[0]}, {first[1]}"
+    assert line.split() == ["frames", "600", "to", "749", "0:40", "to", "0:50", "0.90", "#" * 18, *who.split()]
     assert len(result.verdict["windows"]) == 18
+
+
+def test_the_tracks_of_a_long_recording_come_by_time_and_only_those_that_are_first_somewhere(
+    workspace, params, long_recording
+):
+    result = explain.run(workspace, params, long_recording.clip_id)
+    assert len(result.tracks) == 27
+    *lines, _next = result.lines()
+    assert lines[-1] == "Not shown: 9 tracks, first or second in no piece; `--json` has all."
+    table = lines[lines.index("Each track in the piece where it ranks best:") + 2 : -1 : 2]
+    shown = [(line.split()[0], line.split()[2], line.split()[3]) for line in table]
+    assert shown == [
+        (f"{s // 60}:{s % 60:02d}", f"{(s + 10) // 60}:{(s + 10) % 60:02d}", rank) for s in range(0, 90, 10) for rank in "12"
+    ]  # fmt: skip
+    assert lines.index("Each track in the piece where it ranks best:") > lines.index(
+        "Model version 4: NonFight, probability 0.236 (Fight above 0.500)"
+    )
+
+
+def test_the_picture_of_a_long_recording_is_of_its_highest_piece(
+    workspace, params, long_recording, tmp_path, monkeypatch
+):
+    video = batches.video_of(workspace.batch(long_recording.batch_id), long_recording)
+    encode.write_frames((np.full((120, 160, 3), 90, np.uint8) for _ in range(1350)), video, 15, "mpeg4", 100_000)
+    drawn, real = {}, explanation.write
+
+    def write(path, picture, bars, title):
+        drawn.update(bars=[bar.name for bar in bars], title=title)
+        real(path, picture, bars, title)
+
+    monkeypatch.setattr(explanation, "write", write)
+    result = explain.run(workspace, params, long_recording.clip_id, image=tmp_path / "why.png")
+    there = [track for track in result.tracks if track["start_s"] == 40]
+    assert drawn["bars"] == [f"#{track['rank']}  ID {track['track_id']}" for track in there]
+    assert drawn["title"].endswith("; tracks of 0:40 to 0:50")
+    assert (tmp_path / "why.png").is_file()
 
 
 def test_what_the_components_add_makes_up_the_involvement(workspace, params, annotated):
@@ -133,7 +189,7 @@ def test_it_says_what_is_still_to_come(workspace, params, open_batch):
     (clip,) = open_batch(workspace, clips=1)
     text = "\n".join(explain.run(workspace, params, clip.clip_id).lines())
     assert "Not annotated yet" in text
-    assert "No model has judged it." in text
+    assert "No champion has judged it yet." in text
     assert f"Next: `violence-ops extract-poses --batch {clip.batch_id}`, or `violence-ops night`" in text
 
 
@@ -164,7 +220,43 @@ def test_of_a_clip_that_is_not_validated_yet_it_says_what_it_came_with(workspace
     ]
     labels.run(workspace, clip.clip_id, "NonFight", by="ada")
     told = explain.run(workspace, params, clip.clip_id)
-    assert (told.label, told.label_from) == ("NonFight", "label")
+    assert (told.label, told.label_from, told.label_by) == ("NonFight", "label", "ada")
+
+
+def test_it_says_who_gave_a_label_and_when(workspace, params, annotated):
+    clip = annotated[0]
+    assert clip.label == "NonFight"
+    labels.run(workspace, clip.clip_id, "Fight", by="ann")
+    told = explain.run(workspace, params, clip.clip_id)
+    at = told.label_at[:16].replace("T", " ")
+    assert f"  label    Fight (from label, by ann, {at} UTC)" in told.lines()
+    assert (told.to_dict()["label_by"], told.to_dict()["label"]) == ("ann", "Fight")
+
+
+def test_of_a_clip_that_came_before_the_first_champion_it_says_what_the_newest_evaluation_made_of_it(
+    workspace, params, seal_whole, write_evaluation
+):
+    clip = seal_whole(workspace, clips=2)[0]
+    assert "No champion judged it in its night." in explain.run(workspace, params, clip.clip_id).lines()
+    for candidate, champion in (("2", None), ("3", None), ("3", "1")):
+        path = workspace.report(write_evaluation(candidate, champion, wrong=1)).evaluation
+        path.write_text(path.read_text().replace(f"{0:020x}", clip.clip_id))
+    told = explain.run(workspace, params, clip.clip_id)
+    assert told.to_dict()["evaluation"]["candidate"] == {
+        "model_version": "3", "verdict": "NonFight", "probability": 0.1, "threshold": 0.5,
+    }  # fmt: skip
+    assert told.lines()[-4:] == [
+        "No champion judged it in its night.",
+        "Evaluation 3-vs-1, where its label is Fight:",
+        "  candidate 3: NonFight, probability 0.100 (Fight above 0.500)",
+        "  champion 1: Fight, probability 0.900 (Fight above 0.500)",
+    ]
+    path = workspace.report("3-vs-1").evaluation
+    content = json.loads(path.read_text().replace(clip.clip_id, "f" * 20))
+    content["checks"]["candidate"]["near_duplicates"] = [["f" * 20, clip.clip_id]]
+    path.write_text(json.dumps(content))
+    told = explain.run(workspace, params, clip.clip_id)
+    assert (told.evaluation["name"], told.evaluation["champion"]) == ("3-vs-none", None)
 
 
 @pytest.mark.parametrize("unknown", ["0" * 20, "../../etc/passwd"], ids=["never seen", "no id"])

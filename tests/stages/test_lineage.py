@@ -5,13 +5,15 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 
+import pyarrow as pa
 import pytest
 
 from violence_ops.errors import UsageError, WorkspaceError
-from violence_ops.records import ClipRecord
+from violence_ops.files import write_table
+from violence_ops.records import CLIPS_SCHEMA, ClipRecord
 from violence_ops.registry import Registry
 from violence_ops.stages import assemble as assembling
-from violence_ops.stages import evaluate, holdout, labels, lineage, tombstones
+from violence_ops.stages import batches, evaluate, holdout, labels, lineage, tombstones
 from violence_ops.stages import train as training
 from violence_ops.workspace import Workspace
 
@@ -106,6 +108,16 @@ def test_a_batch_names_its_models_and_how_many_of_its_clips_each_saw(history: Wo
     both = lineage.run(history, first)
     assert [use["version"] for use in both.trained] == ["1", "2"]
     assert both.redo.holdouts == ("v1",)
+
+
+def test_of_a_batch_without_an_accepted_clip_it_says_that_nothing_saw_it(history: Workspace) -> None:
+    batch = history.sealed_batches()[1]
+    rows = [clip.to_dict() | {"status": "quarantined", "reason": "too_dark"} for clip in batches.read_clips(batch)]
+    write_table(batch.table("clips"), pa.Table.from_pylist(rows, CLIPS_SCHEMA))
+    found = lineage.run(history, batch.batch_id)
+    assert isinstance(found, lineage.BatchLineage)
+    assert (found.statuses, found.trained, found.judged) == ({"quarantined": 12}, (), ())
+    assert (found.redo.models, found.redo.holdouts, found.redo.dataset_revisions) == ((), (), ())
 
 
 def test_a_batch_whose_data_is_not_pulled_is_not_said_to_have_trained_nothing(history: Workspace) -> None:

@@ -20,11 +20,27 @@ from violence_ops.stages import assemble, predict, synth, train
 from violence_ops.workspace import Workspace
 
 
+def window(start: int, end: int, probability: float) -> dict[str, Any]:
+    """A window of a video of 10 frames per second, as `run` gives it."""
+    return {
+        "start_frame": start, "end_frame": end, "start_s": start / 10, "end_s": end / 10, "probability": probability, "weight": 0.5,
+    }  # fmt: skip
+
+
+def test_a_table_of_a_long_recording_says_when_each_window_is_and_what_its_piece_says() -> None:
+    pieces = [{"start_frame": 100 * i, "end_frame": 100 * i + 100, "probability": 0.2 + 0.6 * i} for i in range(2)]
+    windows = [window(50 * i, 50 * i + 50, 0.5) for i in range(4)]
+    rows = list(predict.by_window({"path": "a.mp4", "windows": windows, "pieces": pieces}))
+    assert [(row["start_s"], row["end_s"], row["piece"], row["piece_probability"]) for row in rows] == [
+        (0, 5, 0, 0.2), (5, 10, 0, 0.2), (10, 15, 1, 0.8), (15, 20, 1, 0.8),
+    ]  # fmt: skip
+
+
 def test_a_table_has_a_row_per_window_and_one_for_a_video_that_cannot_be_used() -> None:
     judged = {
         "path": "a.mp4", "model_version": "3", "clip_id": "c", "verdict": "Fight", "probability": 0.7, "confidence": 0.7,
         "threshold": 0.5,
-        "windows": [{"start_frame": 10 * i, "end_frame": 10 * i + 30, "probability": 0.6, "weight": 0.5} for i in range(2)],
+        "fps": 10.0, "windows": [window(10 * i, 10 * i + 30, 0.6) for i in range(2)], "pieces": [],
     }  # fmt: skip
     rows = [
         *predict.by_window(judged),
@@ -34,7 +50,7 @@ def test_a_table_has_a_row_per_window_and_one_for_a_video_that_cannot_be_used() 
     assert [(row["path"], row["window"], row["end_frame"], row["reason"]) for row in rows] == [
         ("a.mp4", 0, 30, ""), ("a.mp4", 1, 40, ""), ("b.mp4", "", "", "unreadable"),
     ]  # fmt: skip
-    assert rows[1]["window_probability"] == 0.6
+    assert (rows[1]["start_s"], rows[1]["window_probability"], rows[1]["piece"]) == (1.0, 0.6, "")
     (row,) = predict.by_window({"path": "=1+1.mp4", "reason": "unreadable", "message": "No video.", "confidence": -0.5})
     assert (row["path"], row["confidence"]) == ("'=1+1.mp4", -0.5)
 
@@ -63,6 +79,8 @@ def test_every_video_gets_a_row_and_one_that_is_broken_or_gone_its_reason(
         assert row["verdict"] == ("Fight" if row["probability"] > row["threshold"] else "NonFight")
         assert row["windows"]
         assert row["pieces"] == []
+        for one in row["windows"]:
+            assert one["end_s"] == pytest.approx(one["end_frame"] / row["fps"], abs=0.01)
     with pytest.raises(UsageError, match="does not exist"):
         list(predict.run(workspace, params, [tmp_path / "nowhere"]))
 

@@ -297,7 +297,7 @@ def test_of_the_clips_refused_for_want_of_a_label_only_those_come_back_that_have
     said = call(workspace, "label", labelled, "Fight", "--by", "ada")
     assert "1 in quarantine: `violence-ops retry --reason unlabelled` brings it back" in said
     said = call(workspace, "explain", labelled)
-    assert "label    Fight (from label)" in said
+    assert "label    Fight (from label, by ada, " in said
     assert "again    `violence-ops retry --reason unlabelled`" in said
 
     found = retry.run(workspace, reason="unlabelled")

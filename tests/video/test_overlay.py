@@ -183,3 +183,11 @@ def test_the_best_frame_lies_in_the_surest_window_and_shows_the_top_two():
     assert best_frame(people) >= 8
     assert 0 <= best_frame(people, judgement([0.9, 0.1])) < 6
     assert best_frame(tracks(people=0)) == 0
+
+
+def test_the_best_frame_of_a_piece_is_nowhere_else():
+    people = tracks(frames=range(FRAMES))
+    people.scores[people.frame < 6] = 1.0
+    assert 6 <= best_frame(people, within=(6, 12)) < 12
+    assert 6 <= best_frame(people, judgement([0.9, 0.1]), (6, 12)) < 12
+    assert best_frame(tracks(frames=range(4)), judgement([0.9, 0.1]), (6, 12)) < 4

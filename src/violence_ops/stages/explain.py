@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +10,9 @@ from violence_ops.files import atomic_path
 from violence_ops.folders import Batch
 from violence_ops.params import InvolvementParams, Params
 from violence_ops.records import COMPONENTS, TRANSIENT, ClipRecord, piece_starts
-from violence_ops.stages import batches, labels, labels_file, overlay, quarantine, retry, tombstones
+from violence_ops.stages import batches, labels_file, overlay, quarantine, retry, tombstones, traces
 from violence_ops.stages.annotation_summary import scene_of
+from violence_ops.stages.explain_records import TOP, ExplainResult
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.lineage_records import ForgottenLineage
 from violence_ops.stages.parts import STAGES, batch_of
@@ -21,74 +20,10 @@ from violence_ops.wording import clock
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
+    from violence_ops.catalog import CatalogClip
+    from violence_ops.evaluation.records import ModelFacts, Prediction
     from violence_ops.involvement.sightings import Sightings
     from violence_ops.records import ClipTracks
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainResult:
-    """All that is known of one clip. `tracks` are by rank, those not ranked (rank 0) last; `refusal` is its reason.json;
-    `copies` are the nights and paths under which a clip that was not refused arrived again; `next_step` is the command that an open
-    batch needs next for this clip, `waits_as` the file, seen from the workspace, as which `retry` has put a refused one into the inbox."""
-
-    clip_id: str
-    status: str
-    batch_id: str | None = None
-    sealed: bool = False
-    source_path: str | None = None
-    source_group: str | None = None
-    copies: list[dict[str, Any]] = field(default_factory=list)
-    label: str | None = None
-    label_from: str | None = None
-    video: dict[str, Any] = field(default_factory=dict)
-    scene: str | None = None
-    refusal: dict[str, Any] | None = None
-    tracks: list[dict[str, Any]] | None = None
-    verdict: dict[str, Any] | None = None
-    image: str | None = None
-    next_step: str | None = None
-    waits_as: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def lines(self) -> list[str]:
-        """For people."""
-        batch = f"{self.batch_id} ({'sealed' if self.sealed else 'open'})" if self.batch_id else "none"
-        lines = [
-            f"Clip {self.clip_id}: {self.status}",
-            f"  from     {self.source_path}, source group {self.source_group}",
-            *(f"  also arrived as {copy['source_path']} on {copy['night']}" for copy in self.copies),
-            f"  batch    {batch}",
-            f"  label    {f'{self.label} (from {self.label_from})' if self.label else 'none yet'}",
-        ]
-        if self.video:
-            lines.append(
-                "  video    {width}x{height}, {fps:g} frames/s, {frame_count} frames, {duration_s:.1f} s".format(
-                    **self.video
-                )
-            )
-        if self.refusal:
-            return [*lines, *_refusal_lines(self.refusal, self.label, self.waits_as)]
-        if self.scene:
-            lines.append(f"  people   {self.scene}")
-        if self.status == "accepted":
-            lines += [*_track_lines(self.tracks), *_verdict_lines(self.verdict)]
-        if self.next_step:
-            lines.append(
-                f"Next: `violence-ops {self.next_step}`, or `violence-ops night`, which does all that is still to be done."
-            )
-        return lines + ([f"Picture: {self.image}"] if self.image else [])
-
-
-def _refusal_lines(refusal: dict[str, Any], label: str | None, waits_as: str | None) -> Iterator[str]:
-    reason = refusal["reason"]
-    yield f"  refused  {reason}: {refusal['message']}"
-    if waits_as:
-        yield f"  again    it waits as {waits_as} for the next night, which judges it anew"
-    # without a label the message says all that can be done
-    elif reason in TRANSIENT and refusal.get("original") and (reason != "unlabelled" or label):
-        yield f"  again    `violence-ops retry --reason {reason}` takes it out of quarantine, to be judged anew"
 
 
 def run(
@@ -116,7 +51,6 @@ def _known(workspace: Workspace, params: Params, clip_id: str, image: Path | Non
     if not found and (batch or refusal is None or refusal["reason"] == "duplicate"):
         return _claimed(workspace, clip_id, (refusal or {}).get("occurrences", []))
     clip = found[0] if found else quarantine.as_clip(refusal or {})
-    label, label_from = _label(workspace, clip_id, clip.label)
     return ExplainResult(
         clip_id=clip_id,
         status="quarantined",
@@ -124,8 +58,7 @@ def _known(workspace: Workspace, params: Params, clip_id: str, image: Path | Non
         sealed=bool(clip.batch_id) and workspace.batch(clip.batch_id).is_sealed,
         source_path=clip.source_path,
         source_group=clip.source_group,
-        label=label,
-        label_from=label_from,
+        **_label(workspace, clip),
         refusal=refusal or {"reason": clip.reason, "message": "its quarantine folder is gone"},
         waits_as=_waits_as(workspace, refusal),
     )
@@ -144,7 +77,6 @@ def _claimed(workspace: Workspace, clip_id: str, copies: list[dict[str, Any]]) -
     goes on, or was killed."""
     with open_catalog(workspace) as catalog:
         clip = catalog.find([clip_id])[clip_id]
-    label, label_from = _label(workspace, clip_id, clip.label)
     return ExplainResult(
         clip_id=clip_id,
         status="claimed, not validated yet",
@@ -152,16 +84,22 @@ def _claimed(workspace: Workspace, clip_id: str, copies: list[dict[str, Any]]) -
         source_path=clip.source_path,
         source_group=clip.source_group,
         copies=copies,
-        label=label,
-        label_from=label_from,
+        **_label(workspace, clip),
         next_step=f"validate --batch {clip.batch_id}" if clip.batch_id else "ingest",
     )
 
 
-def _label(workspace: Workspace, clip_id: str, came_with: str | None) -> tuple[str | None, str | None]:
-    """The label that counts for a clip that is not accepted, and where it came from."""
-    given = labels_file.in_force(workspace).get(clip_id)
-    return (given.label, given.source) if given else (came_with, "inbox" if came_with else None)
+def _label(workspace: Workspace, clip: ClipRecord | CatalogClip) -> dict[str, Any]:
+    """The label that counts for a clip, where it came from, and of one that was given later by whom and when."""
+    given = labels_file.in_force(workspace).get(clip.clip_id)
+    if given is None:
+        return {"label": clip.label, "label_from": "inbox" if clip.label else None}
+    return {
+        "label": given.label,
+        "label_from": given.source,
+        "label_by": given.by or None,
+        "label_at": given.at or None,
+    }
 
 
 def _accepted(
@@ -172,11 +110,10 @@ def _accepted(
     copies: list[dict[str, Any]],
     image: Path | None,
 ) -> ExplainResult:
-    label, source = labels.effective_labels(workspace).get(clip.clip_id, (None, None))
     tracks, used = _tracks(batch, clip), _made_with(batch, params)
-    described = None if tracks is None else _described(tracks, clip, used)
+    verdict = _verdict(batch, clip, tracks)
     if image is not None:
-        _write_image(image, params, batch, clip, described or [])
+        _write_image(image, params, used, batch, clip, (verdict or {}).get("pieces", []))
     return ExplainResult(
         clip_id=clip.clip_id,
         status="accepted",
@@ -185,12 +122,12 @@ def _accepted(
         source_path=clip.source_path,
         source_group=clip.source_group,
         copies=copies,
-        label=label,
-        label_from=source,
+        **_label(workspace, clip),
         video={name: getattr(clip, name) for name in ("width", "height", "fps", "frame_count", "duration_s")},
         scene=None if tracks is None else scene_of(tracks.frame, params.annotation.crowd),
-        tracks=described,
-        verdict=_verdict(batch, clip),
+        tracks=None if tracks is None else _described(tracks, clip, used),
+        verdict=verdict,
+        evaluation=_evaluation(workspace, clip.clip_id),
         image=str(image) if image else None,
         next_step=_next_step(batch, clip),
     )
@@ -220,8 +157,12 @@ def _made_with(batch: Batch, params: Params) -> Params:
     return Params.model_validate(content)
 
 
-def _described(tracks: ClipTracks, clip: ClipRecord, params: Params) -> list[dict[str, Any]]:
-    """One entry per track, by its best rank in a piece of the clip, of which its components are; `adds` is what each component that counts adds to the involvement, `not_ranked` why not."""
+def _described(
+    tracks: ClipTracks, clip: ClipRecord, params: Params, within: tuple[int, int] | None = None
+) -> list[dict[str, Any]]:
+    """One entry per track, by its best rank in a piece of the clip, of which its components are; of the tracks seen `within` frames
+    alone, by their rank there. `adds` is what each component that counts adds to the involvement, `not_ranked` why not, `start_s`
+    and `end_s` the seconds of that piece."""
     import numpy as np
 
     from violence_ops.involvement.sightings import OBSTACLES, Sightings
@@ -231,10 +172,15 @@ def _described(tracks: ClipTracks, clip: ClipRecord, params: Params) -> list[dic
     seen = Sightings.of(tracks, sampled_frames(clip, params.pose.max_frames_per_second))
     obstacles = seen.obstacles(params.involvement)
     found = []
-    best = dict(zip(*(each.tolist() for each in tracks.at_their_best()), strict=True))
+    start, end = within or (0, clip.frame_count or 0)
+    inside = (tracks.frame >= start) & (tracks.frame < end) & ~tracks.interpolated
+    best = dict(zip(*(each.tolist() for each in tracks.at_their_best(inside)), strict=True))
     for place, track_id in enumerate(seen.ids.tolist()):
+        if track_id not in best:
+            continue
         rows = np.flatnonzero(tracks.track_id == track_id)
         first = best[track_id]
+        piece = _piece_at(clip, int(tracks.frame[first]))
         components = dict(zip(COMPONENTS, (round(float(value), 4) for value in tracks.components[first]), strict=True))
         found.append(
             {
@@ -244,6 +190,7 @@ def _described(tracks: ClipTracks, clip: ClipRecord, params: Params) -> list[dic
                 "filled": int(tracks.interpolated[rows].sum()),
                 "first_frame": int(tracks.frame[rows].min()),
                 "last_frame": int(tracks.frame[rows].max()),
+                **_seconds(clip, piece),
                 "seconds": round(float(seen.seconds[place]), 3),
                 "mean_score": round(float(seen.strength[place]), 4),
                 "flicker": round(float(seen.flicker[place]), 4),
@@ -261,6 +208,20 @@ def _described(tracks: ClipTracks, clip: ClipRecord, params: Params) -> list[dic
     return sorted(found, key=lambda track: (not track["rank"], track["rank"], track["track_id"]))
 
 
+def _piece_at(clip: ClipRecord, frame: int) -> tuple[int, int]:
+    """The frames `[start, end)` of the piece of a clip in which a frame lies: all of them if it is short."""
+    import numpy as np
+
+    starts = piece_starts(clip.frame_count or 0, clip.fps or 0.0)
+    number = int(np.searchsorted(starts, frame, side="right"))
+    return int(starts[number - 1]), int([*starts, clip.frame_count or 0][number])
+
+
+def _seconds(clip: ClipRecord, frames: tuple[int, int]) -> dict[str, float]:
+    fps = clip.fps or 1.0
+    return {"start_s": round(frames[0] / fps, 2), "end_s": round(frames[1] / fps, 2)}
+
+
 def _obstacle(seen: Sightings, place: int, which: str | None, params: InvolvementParams) -> str:
     """Why a track is not ranked: which of `OBSTACLES`, with the figure and the limit."""
     if which is None:
@@ -273,7 +234,7 @@ def _obstacle(seen: Sightings, place: int, which: str | None, params: Involvemen
     return f"{which}: {figures[which]}"
 
 
-def _verdict(batch: Batch, clip: ClipRecord) -> dict[str, Any] | None:
+def _verdict(batch: Batch, clip: ClipRecord, tracks: ClipTracks | None) -> dict[str, Any] | None:
     """What the champion said: version, verdict, probability, threshold, the windows, and the votes of a long clip's pieces; None if
     nothing was judged."""
     if not batch.is_sealed and not batch.part("predictions", clip.clip_id).is_file():
@@ -291,42 +252,78 @@ def _verdict(batch: Batch, clip: ClipRecord) -> dict[str, Any] | None:
              "probability": round(row["probability"], 4), "weight": round(row["weight"], 4)}
             for row in rows
         ],
-        "pieces": _pieces(clip, rows),
+        "pieces": _pieces(clip, rows, tracks),
     }  # fmt: skip
 
 
-def _pieces(clip: ClipRecord, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The vote of each piece of a long clip, with its seconds."""
+def _evaluation(workspace: Workspace, clip_id: str) -> dict[str, Any] | None:
+    """What the models of the newest evaluation with this clip in it made of it; None if there is none."""
+    newest = traces.newest_evaluation(workspace, clip_id)
+    if newest is None:
+        return None
+    found, judged = newest
+
+    def said(model: ModelFacts, prediction: Prediction) -> dict[str, Any]:
+        return {
+            "model_version": model.version,
+            "verdict": prediction.verdict,
+            "probability": round(prediction.probability, 4),
+            "threshold": round(model.threshold, 4),
+        }
+
+    champion = said(found.champion, judged.champion) if found.champion and judged.champion else None
+    return {
+        "name": found.name,
+        "label": judged.label,
+        "candidate": said(found.candidate, judged.candidate),
+        "champion": champion,
+    }
+
+
+def _pieces(clip: ClipRecord, rows: list[dict[str, Any]], tracks: ClipTracks | None) -> list[dict[str, Any]]:
+    """The vote of each piece of a long clip, with its seconds, and the `tracks` that are ranked first in it."""
     import numpy as np
 
     from violence_ops.recognition import vote
 
     windows = np.array([(row["start_frame"], row["end_frame"]) for row in rows])
     probabilities, weights = (np.array([row[name] for row in rows]) for name in ("probability", "weight"))
-    fps = clip.fps or 0.0
-    found = vote.pieces(piece_starts(clip.frame_count or 0, fps), windows, probabilities, weights)
+    found = vote.pieces(piece_starts(clip.frame_count or 0, clip.fps or 0.0), windows, probabilities, weights)
     return [
         {
             "start_frame": piece.start_frame,
             "end_frame": piece.end_frame,
-            "start_s": round(piece.start_frame / fps, 2),
-            "end_s": round(piece.end_frame / fps, 2),
+            **_seconds(clip, (piece.start_frame, piece.end_frame)),
             "probability": round(piece.probability, 4),
+            "tracks": [] if tracks is None else _top(tracks, piece.start_frame, piece.end_frame),
         }
         for piece in found
     ]
 
 
-def _write_image(path: Path, params: Params, batch: Batch, clip: ClipRecord, described: list[dict[str, Any]]) -> None:
+def _top(tracks: ClipTracks, start: int, end: int) -> list[int]:
+    """The tracks that are ranked first in these frames, in order."""
+    rows = (tracks.frame >= start) & (tracks.frame < end) & (tracks.rank >= 1) & (tracks.rank <= TOP)
+    found = dict(zip(tracks.rank[rows].tolist(), tracks.track_id[rows].tolist(), strict=True))
+    return [found[rank] for rank in sorted(found)]
+
+
+def _write_image(
+    path: Path, params: Params, used: Params, batch: Batch, clip: ClipRecord, pieces: list[dict[str, Any]]
+) -> None:
+    """Draw the best frame, of a long clip that of its highest piece, and the tracks of that frame's piece; `used` made the tracks."""
     from violence_ops.video import explanation
     from violence_ops.video.overlay import frame_image
     from violence_ops.video.sandbox import Sandbox
 
     tracks, judged = batches.read_tracks(batch, clip), overlay.judgement(batch, clip)
-    index = explanation.best_frame(tracks, judged)
+    highest = max(pieces, key=lambda piece: piece["probability"], default=None)
+    within = (highest["start_frame"], highest["end_frame"]) if highest else None
+    index = explanation.best_frame(tracks, judged, within)
     with Sandbox(params.validation) as sandbox:
         ((frame, _),) = sandbox.pictures(batches.video_of(batch, clip), [index], None, known=clip.size)
     picture = frame_image(frame, index, tracks, judged, overlay.five_regions())
+    piece = _piece_at(clip, index)
     bars = [
         explanation.Bar(
             f"#{track['rank']}  ID {track['track_id']}"
@@ -334,41 +331,9 @@ def _write_image(path: Path, params: Params, batch: Batch, clip: ClipRecord, des
             else f"{track['not_ranked'].partition(':')[0]}  ID {track['track_id']}",
             track["adds"],
         )
-        for track in described
+        for track in _described(tracks, clip, used, piece)
     ]
+    start_s, end_s = _seconds(clip, piece).values()
+    part = "" if piece == (0, clip.frame_count) else f"; tracks of {clock(start_s)} to {clock(end_s)}"
     with atomic_path(path) as temporary:
-        explanation.write(temporary, picture, bars, f"Clip {clip.clip_id}, frame {index}")
-
-
-def _track_lines(tracks: list[dict[str, Any]] | None) -> Iterator[str]:
-    if tracks is None:
-        yield "Not annotated yet."
-        return
-    if not tracks:
-        yield "Nobody was found in it."
-        return
-    if not any(track["rank"] for track in tracks):
-        yield "Nobody is seen for long enough, surely enough or steadily enough to be ranked."
-    yield "  rank  track  frames  filled  involvement  " + "  ".join(f"{name:>11}" for name in COMPONENTS)
-    for track in tracks:
-        values = "  ".join(f"{track[name]:11.2f}" for name in COMPONENTS)
-        adds = "  ".join(f"{track['adds'][name]:+11.2f}" if name in track["adds"] else " " * 11 for name in COMPONENTS)
-        counts = f"{track['rank'] or '-':>4}  {track['track_id']:>5}  {track['frames']:>6}  {track['filled']:>6}"
-        yield f"  {counts}  {track['involvement']:11.2f}  {values}"
-        yield f"  {'':>4}  {'':>5}  {'':>6}  {'':>6}  {'adds':>11}  {adds.rstrip()}"
-        if track["not_ranked"]:
-            yield f"  {'':>4}  not ranked, {track['not_ranked']}"
-
-
-def _verdict_lines(verdict: dict[str, Any] | None) -> Iterator[str]:
-    if verdict is None:
-        yield "No model has judged it."
-        return
-    yield (
-        f"Model version {verdict['model_version']}: {verdict['verdict']}, probability {verdict['probability']:.3f} "
-        f"(Fight above {verdict['threshold']:.3f})"
-    )
-    for part in verdict["pieces"] or verdict["windows"]:
-        bar = "#" * round(20 * part["probability"])
-        time = f"  {clock(part['start_s']):>7} to {clock(part['end_s']):>7}" if verdict["pieces"] else ""
-        yield f"  frames {part['start_frame']:>5} to {part['end_frame'] - 1:>5}{time}  {part['probability']:.2f}  {bar}"
+        explanation.write(temporary, picture, bars, f"Clip {clip.clip_id}, frame {index}{part}")

@@ -19,13 +19,12 @@ from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.recognition.package import Package
-    from violence_ops.recognition.predict import ClipPrediction
     from violence_ops.stages.extract_poses import Source
     from violence_ops.video.sandbox import Sandbox
 
 COLUMNS = (
     "path", "clip_id", "model_version", "verdict", "probability", "confidence", "threshold", "window", "start_frame", "end_frame",
-    "window_probability", "window_weight", "reason", "message",
+    "start_s", "end_s", "window_probability", "window_weight", "piece", "piece_probability", "reason", "message",
 )  # fmt: skip
 """Of a table with a row per window; a video that cannot be used has one row, with its reason and message."""
 _NO_VIDEOS = {".csv", ".json", ".md", ".txt"}
@@ -65,7 +64,7 @@ def run(
                 yield row | {"reason": refusal.reason, "message": str(refusal)}
             else:
                 judged += 1
-                yield row | {"model_version": champion} | said.to_dict()
+                yield row | {"model_version": champion} | said
             if progress:
                 progress("predict", done, len(files))
     if not judged:
@@ -79,8 +78,16 @@ def by_window(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
         yield video
     for number, window in enumerate(row.get("windows", ())):
         own = {"window_probability": window["probability"], "window_weight": window["weight"]}
-        frames = {name: window[name] for name in ("start_frame", "end_frame")}
-        yield video | {"window": number} | frames | own
+        place = {name: window[name] for name in ("start_frame", "end_frame", "start_s", "end_s")}
+        yield video | {"window": number} | place | own | _piece_of(window, row["pieces"])
+
+
+def _piece_of(window: dict[str, Any], pieces: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """The cells about the piece that holds a window; none of a video that is one piece."""
+    for number, piece in enumerate(pieces):
+        if piece["start_frame"] <= window["start_frame"] < piece["end_frame"]:
+            return {"piece": number, "piece_probability": piece["probability"]}
+    return {}
 
 
 def _files(sources: Sequence[Path], listed: Sequence[Path]) -> list[Path]:
@@ -101,16 +108,23 @@ def _inside(folder: Path) -> list[Path]:
     return sorted(path for path in files if not path.name.startswith(".") and path.suffix.lower() not in _NO_VIDEOS)
 
 
-def _judge(path: Path, params: Params, package: Package, source: Source, sandbox: Sandbox) -> ClipPrediction:
-    """The verdict on a video. Raises Rejected, also if the file goes meanwhile."""
+def _judge(path: Path, params: Params, package: Package, source: Source, sandbox: Sandbox) -> dict[str, Any]:
+    """The verdict on a video, and when its windows and pieces are. Raises Rejected, also if the file goes meanwhile."""
     from violence_ops.recognition.predict import predict_clip
 
     try:
-        return predict_clip(package, _tracks(path, params, source, sandbox), pictures.of_file(path, sandbox))
+        tracks = _tracks(path, params, source, sandbox)
+        said = predict_clip(package, tracks, pictures.of_file(path, sandbox)).to_dict()
     except (OSError, WorkspaceError):
         if path.is_file():
             raise
         raise Rejected("unreadable", f"{path} has gone while it was looked at.") from None
+    timed = {name: [part | _seconds(part, tracks.fps) for part in said[name]] for name in ("windows", "pieces")}
+    return {"fps": tracks.fps} | said | timed
+
+
+def _seconds(part: dict[str, Any], fps: float) -> dict[str, float]:
+    return {"start_s": round(part["start_frame"] / fps, 2), "end_s": round(part["end_frame"] / fps, 2)}
 
 
 def _tracks(path: Path, params: Params, source: Source, sandbox: Sandbox) -> ClipTracks:

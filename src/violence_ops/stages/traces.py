@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import load_table
@@ -13,7 +13,10 @@ from violence_ops.folders import ReportFolder
 from violence_ops.stages import trained_on
 from violence_ops.stages.assemble import TABLES
 from violence_ops.stages.releases import CANDIDATE, CHAMPION, open_registry
-from violence_ops.workspace import Workspace
+from violence_ops.workspace import Workspace, version_order
+
+if TYPE_CHECKING:
+    from violence_ops.evaluation.records import Evaluation, JudgedClip
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +106,23 @@ def _evaluations(workspace: Workspace, wanted: set[str]) -> tuple[str, ...]:
     return tuple(one.name for one in _reports(workspace) if names_one_of(one.evaluation, wanted))
 
 
+def newest_evaluation(workspace: Workspace, clip_id: str) -> tuple[Evaluation, JudgedClip] | None:
+    """The evaluation of the newest candidate that was judged on a clip, with what was made of it; None if no candidate was.
+
+    Raises WorkspaceError if an evaluation that names the clip is not readable.
+    """
+    from violence_ops.stages import reports
+
+    names = _evaluations(workspace, {clip_id})
+    for name in sorted(names, key=lambda name: version_order(name.replace("none", "0")), reverse=True):
+        evaluation = reports.read(workspace.report(name)).evaluation
+        # its data checks may name a clip that it was not judged on
+        for judged in evaluation.clips:
+            if judged.clip_id == clip_id:
+                return evaluation, judged
+    return None
+
+
 def pages_with(workspace: Workspace, clip_id: str) -> tuple[str, ...]:
     """The evaluations whose page names a clip: one that was judged on it, or lists it among its shadow nights."""
     return tuple(one.name for one in _reports(workspace) if names_one_of(one.page, [clip_id]))
@@ -131,5 +151,7 @@ def _dataset(workspace: Workspace, wanted: set[str]) -> str | None:
 
 
 def _found(table: Path, clip_ids: Collection[str]) -> set[str]:
+    if not clip_ids:  # pyarrow takes an empty list for one of another type than the column
+        return set()
     rows = load_table(table, columns=["clip_id"], filters=[("clip_id", "in", list(clip_ids))])
     return set(rows.column("clip_id").to_pylist())

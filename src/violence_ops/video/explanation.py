@@ -28,18 +28,21 @@ class Bar:
     parts: Mapping[str, float]
 
 
-def best_frame(tracks: ClipTracks, judgement: Judgement | None = None) -> int:
+def best_frame(tracks: ClipTracks, judgement: Judgement | None = None, within: tuple[int, int] | None = None) -> int:
     """The frame that shows the two top-ranked tracks most surely, inside the window of the highest probability if there is one.
 
-    0 for a clip without tracks.
+    Of the frames and windows `within` these frames, the end exclusive, as far as somebody is there. 0 for a clip without tracks.
     """
     if not len(tracks):
         return 0
     frames, place = np.unique(tracks.frame, return_inverse=True)
     top = (tracks.rank >= 1) & (tracks.rank <= 2)
     worth = np.bincount(place, tracks.scores * np.where(top, 1.0, 0.01), len(frames))
+    first, end = within or (0, tracks.frame_count)
+    worth = worth + 100.0 * ((frames >= first) & (frames < end))
     if judgement is not None and len(judgement.probability):
-        window = int(judgement.probability.argmax())
+        inside = (judgement.start >= first) & (judgement.start < end)
+        window = int(np.where(inside, judgement.probability, -1.0).argmax())
         worth += 10.0 * ((frames >= judgement.start[window]) & (frames < judgement.end[window]))
     return int(frames[worth.argmax()])
 
