@@ -77,7 +77,8 @@ def weights_train(
     The network learns together with the refiner that its weights have, if any. Weights without one, such as the pulled ones, get it
     with `--refiner`, at half the cost of a step: with one, joints are found much more precisely.
 
-    `OUT.run/` holds the checkpoint, from which an interrupted training goes on, `log.jsonl` with the losses, and `pictures/`.
+    `OUT.run/` holds the checkpoint, from which an interrupted training goes on, `log.jsonl` with the losses, and `pictures/`. A finished
+    one goes on with more `--steps`; with another start, seed, clips or anything else that it depends on it is refused.
     """
     from violence_ops.stages import weights as stage
 
