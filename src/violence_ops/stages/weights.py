@@ -74,8 +74,8 @@ def train(
     over held-out scenes; a training that goes on stays the same run there.
 
     Raises:
-        UsageError: `out` is no .safetensors path, a refiner has no weights to start from, real clips have no teachers, or
-            `<out>.run/` holds another training. Nothing is written then.
+        UsageError: `out` is no .safetensors path, `start` holds another network, a refiner has no weights to start from, real
+            clips have no teachers, or `<out>.run/` holds another training. Nothing is written then.
     """
     from violence_ops.pose import training, weights
 
@@ -131,7 +131,14 @@ def _begun(out: Path, start: str | None, refiner: bool) -> Weights | None:
         raise UsageError(f"{out} does not end in .safetensors, or is a folder: name the file to write.")
     if refiner and start is None:
         raise UsageError("A refiner learns on top of a network: name its weights with --start.")
-    return weights.find(start) if start is not None else None
+    if start is None:
+        return None
+    begun = weights.find(start)
+    if begun.network != OWN:
+        raise UsageError(
+            f"{begun.path} holds weights of {begun.network}, and only {OWN} is trained here: start from weights of that, or from none."
+        )
+    return begun
 
 
 def _check_real(clips: Path, teachers: Path | None) -> None:
