@@ -1,6 +1,7 @@
 """`weights`: shipped weights are found, judged, and trained further."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,15 @@ def test_weights_are_judged_as_the_night_finds_people_with_them(workspace: Works
     )
     assert found.items() <= weights.evaluate("rtmo_small", clips=6).items()
     assert found != strict
+
+
+def test_weights_may_be_judged_by_a_path_from_where_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shipped = find("rtmo_small").path
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(shipped.with_suffix(suffix), tmp_path / f"mine{suffix}")
+    monkeypatch.chdir(tmp_path)
+    figures = weights.evaluate("mine.safetensors", clips=1)
+    assert figures == weights.evaluate("rtmo_small", clips=1) | {"weights": "mine.safetensors"}
 
 
 def test_real_clips_without_teachers_are_refused_before_anything_is_trained(tmp_path: Path) -> None:

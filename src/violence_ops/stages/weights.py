@@ -118,7 +118,7 @@ def train(
         if run.is_tracked:
             run.finish(written.sha256, _numbers(evaluate(str(out), _JUDGED)))
     return {
-        "path": str(written.path), "sha256": written.sha256, "steps": steps, "log": str(folder / "log.jsonl"),
+        "path": str(written.path.absolute()), "sha256": written.sha256, "steps": steps, "log": str(folder / "log.jsonl"),
         "refiner": refiner, "mlflow": run.outcome(),
     }  # fmt: skip
 
@@ -284,10 +284,11 @@ def evaluate(
 
 
 def as_shipped(name: str, **changes: Any) -> PoseSource:
-    """These weights with the parameters of `pose` that a workspace starts with, but for `changes`."""
+    """These weights with the parameters of `pose` that a workspace starts with, but for `changes`; a path may begin here."""
+    whole = str(Path(name).absolute()) if name.endswith(".safetensors") else name
     with resources.as_file(resources.files("violence_ops") / "template" / "params.yaml") as shipped:
         pose = load_params(shipped).pose
-    return open_source(pose.model_copy(update={"weights": name} | changes))
+    return open_source(pose.model_copy(update={"weights": whole} | changes))
 
 
 def evaluate_source(source: Source, clips: int, seed: int = 0, score_threshold: float = 0.3) -> dict[str, Any]:
