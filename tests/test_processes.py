@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -178,3 +179,37 @@ def test_nothing_that_a_program_started_outlives_it(wait: str, status: int | Non
     assert ended.status == status
     pid = int(ended.output)
     assert not [each for each in psutil.process_iter() if each.pid == pid and processes.is_alive(each)]
+
+
+_LEAVE = """
+import os, time
+read, write = os.pipe()
+if os.fork():
+    os.read(read, 1)
+else:
+    os.setsid()
+    print(os.getpid(), flush=True)
+    os.write(write, b"1")
+    time.sleep(600)
+"""
+_DAEMON = f"import subprocess, sys, time; subprocess.run([sys.executable, '-c', {_LEAVE!r}])"
+
+
+@pytest.mark.parametrize("code", [_LEAVE, _DAEMON], ids=["a session of its own", "a daemon"])
+@pytest.mark.parametrize(
+    ("wait", "status", "timeout_s"), [("", 0, 60.0), ("time.sleep(600)", None, 5.0)], ids=["ends", "hangs"]
+)
+def test_what_left_the_session_of_a_program_does_not_outlive_it_either(
+    code: str, wait: str, status: int | None, timeout_s: float
+) -> None:
+    ended = _run(f"{code}\n{wait}", timeout_s=timeout_s)
+    assert ended.status == status
+    pid = int(ended.output)
+    assert not [each for each in psutil.process_iter() if each.pid == pid and processes.is_alive(each)]
+
+
+def test_the_end_of_a_program_leaves_all_other_processes_alone(other: subprocess.Popen[bytes]) -> None:
+    with ThreadPoolExecutor() as threads:
+        beside = threads.submit(_run, "import time; time.sleep(3); print('done', end='')")
+        assert _run(_LEAVE).status == 0
+        assert beside.result() == processes.Ended(0, b"done")

@@ -76,6 +76,11 @@ class AirflowApi:
         """The run's task instances; each has `task_id`, `map_index`, `state`, `try_number`, `duration`, `pid`."""
         return list(self._pages(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances"))
 
+    def tasks_in(self, *states: str) -> list[dict[str, Any]]:
+        """The task instances of all DAGs in one of these states; each has also `queue` and `queued_when`."""
+        wanted = "&".join(f"state={state}" for state in states)
+        return list(self._pages(f"dags/~/dagRuns/~/taskInstances?{wanted}", "task_instances"))
+
     def started_by(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
         """The assets whose updates started a run, each with the extra of its event."""
         events = self._send("GET", f"dags/{dag_id}/dagRuns/{run_id}/upstreamAssetEvents")["asset_events"]

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from threading import Thread
 from typing import IO, Any, Final, Self
+from uuid import uuid4
 
 import psutil
 
@@ -23,6 +24,8 @@ _PIECE: Final = 65536
 _STARTED: Final = 19
 """The place of its start in /proc/PID/stat, counted from the process's state."""
 _NEVER: Final = -1
+_MARK: Final = "VIOLENCE_OPS_PROGRAM"
+"""The variable by which what a program started is known for its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,16 +214,17 @@ def run(
 ) -> Ended:
     """Run a program with `given` on its standard input, at most `timeout_s` long; nothing that it started outlives it.
 
-    Of stdout and stderr together the last `keep` bytes are returned, the rest is read and dropped. Raises OSError if it cannot
+    That takes in what left its session, as daemons do: it is known by a mark in the environment that all it starts inherits,
+    unless it is given another. What another program starts for it, like cron, is not its own. Of stdout and stderr together the last `keep` bytes are returned, the rest is read and dropped. Raises OSError if it cannot
     be started.
     """
-    kept = bytearray()
+    kept, mark = bytearray(), uuid4().hex
     with tempfile.TemporaryFile() as file:  # no pipe: a program that does not read must not block
         file.write(given)
         file.seek(0)
         program = subprocess.Popen(
-            command, cwd="/", env=dict(environment), stdin=file, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-            start_new_session=True, bufsize=0,
+            command, cwd="/", env={**environment, _MARK: mark}, stdin=file, stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT, start_new_session=True, bufsize=0,
         )  # fmt: skip
     service = Service.of(Path(command[0]).name, program.pid)
     assert program.stdout
@@ -232,9 +236,26 @@ def run(
         status = None
     finally:
         end([service], within=Path("/"), patience_s=patience_s)
+        _kill_marked(mark, patience_s)
         program.wait()
         reader.join(patience_s)
     return Ended(status, bytes(kept))
+
+
+def _kill_marked(mark: str, patience_s: float) -> None:
+    limit = time.monotonic() + patience_s
+    while (left := [each for each in psutil.process_iter() if _is_marked(each, mark)]) and time.monotonic() < limit:
+        for process in left:
+            with suppress(psutil.Error):  # it has just ended, or it is somebody else's by now
+                process.kill()
+        psutil.wait_procs(left, timeout=1.0)
+
+
+def _is_marked(process: psutil.Process, mark: str) -> bool:
+    try:
+        return process.environ().get(_MARK) == mark
+    except (psutil.Error, OSError):  # it has just ended, or it is somebody else's
+        return False
 
 
 def _keep_end(pipe: IO[bytes], keep: int, kept: bytearray) -> None:

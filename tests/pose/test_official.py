@@ -21,6 +21,7 @@ from violence_ops.files import sha256_file
 from violence_ops.pose import checkpoint as untrusted
 from violence_ops.pose import config, loss, official, weights
 from violence_ops.pose.official import Checkpoint
+from violence_ops.stages import pull
 
 Publish = Callable[[Any], Checkpoint]
 
@@ -121,6 +122,16 @@ def test_pulled_weights_are_the_published_ones_in_half_precision(
     assert official.pull(checkpoint, folder, source=source) == official.Pulled(found, pulled.checkpoint_sha256, False)
     assert len(file_server.requests) == asked
     assert sorted(file.name for file in folder.iterdir()) == [".rtmo_t.lock", "rtmo_t.json", "rtmo_t.safetensors"]
+
+
+def test_what_is_to_be_used_is_named_by_its_whole_path(
+    published: Any, publish: Publish, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    checkpoint = publish(published)
+    said = pull.fetch(checkpoint, source=str(tmp_path / "mirror"), to=Path("mine"), sha256=None)
+    whole = str(tmp_path / "mine" / "rtmo_t.safetensors")
+    assert (said["path"], said["use"]) == (whole, f"pose.weights: {whole}")
 
 
 def test_wrong_bytes_are_refused_and_removed(publish: Publish, served: Any, file_server: Any, folder: Path) -> None:

@@ -167,3 +167,11 @@ def test_a_refiner_of_before_it_grew_moves_joints_as_it_did(tmp_path: Path) -> N
 def test_a_refiner_without_a_network_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="name its weights with --start"):
         stage.train(tmp_path / "x.safetensors", steps=1, start=None, refiner=True)
+
+
+@pytest.mark.parametrize("refiner", [True, False], ids=["the refiner", "the network"])
+def test_weights_of_another_network_are_no_start_of_a_training(refiner: bool, tmp_path: Path) -> None:
+    saved = weights.save(config.build("rtmo_t"), tmp_path / "rtmo_t.safetensors", network="rtmo_t")
+    with pytest.raises(UsageError, match=r"holds weights of rtmo_t, and only rtmo_small is trained here: "):
+        stage.train(tmp_path / "x.safetensors", steps=1, start=str(saved.path), refiner=refiner)
+    assert not (tmp_path / "x.run").exists()

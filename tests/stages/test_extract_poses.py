@@ -1,6 +1,10 @@
+import shutil
+
 import pytest
 
+from violence_ops.errors import ParamsError
 from violence_ops.files import read_fingerprint, read_json
+from violence_ops.pose import weights
 from violence_ops.stages import batches, extract_poses, quarantine
 
 
@@ -55,3 +59,23 @@ def test_poses_are_looked_for_again_where_a_setting_asks_for_another_precision(w
     assert extract_poses.run(workspace, workspace.params(few | changes)).extracted == again
     cost = read_json(workspace.batch(clip.batch_id).cost(clip.clip_id), "")
     assert cost["engine"] == extract_poses.open_source(workspace.params(few | changes).pose).engine
+
+
+@pytest.mark.parametrize("name", ["weights", "detector", "keypoints"])
+def test_a_path_that_airflow_would_not_find_is_refused_at_the_prompt_too(workspace, tmp_path, monkeypatch, name):
+    """Its tasks work in another folder."""
+    (tmp_path / "mine").mkdir()
+    shipped = weights.find("rtmo_small").path
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(shipped.with_suffix(suffix), tmp_path / "mine" / f"x{suffix}")
+    monkeypatch.chdir(tmp_path)
+    whole = str(tmp_path / "mine" / "x.safetensors")
+    changes = {f"pose.{key}": whole for key in ("weights", "detector", "keypoints")}
+    changes |= {"pose.source": "rtmo" if name == "weights" else "topdown", f"pose.{name}": "mine/x.safetensors"}
+    params = workspace.params(changes).pose
+    for find in (extract_poses.open_source, extract_poses.source_sha256):
+        with pytest.raises(
+            ParamsError, match=rf"pose\.{name} is 'mine/x\.safetensors'.*: write {whole}, if you mean that"
+        ):
+            find(params)
+    assert extract_poses.source_sha256(workspace.params({"pose.weights": whole}).pose) == weights.find(whole).sha256

@@ -11,9 +11,10 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import date
+from datetime import UTC, date, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from typer.testing import CliRunner
@@ -395,6 +396,8 @@ def test_asking_airflow_that_is_not_up_says_how_to_start_it(workspace: Workspace
 class _Airflow(BaseHTTPRequestHandler):
     """What Airflow's REST API would say of one run of `nightly_ingestion`, to whoever has the password."""
 
+    tasks: ClassVar[list[dict[str, str]]] = []
+
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         known = asked == {"username": "admin", "password": "hunter2"}
@@ -403,6 +406,8 @@ class _Airflow(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         runs = [{"state": "failed", "run_after": "2026-11-23T02:00:00Z"}] if "nightly_ingestion" in self.path else []
         said = {"dag_runs": runs, "import_errors": [], "total_entries": len(runs)}
+        if "/dags/~/dagRuns/~/taskInstances?state=queued&state=running&" in self.path:
+            said = {"task_instances": self.tasks, "total_entries": len(self.tasks)}
         self._answer({"scheduler": {"status": "healthy"}} if self.path.endswith("monitor/health") else said, 200)
 
     def _answer(self, content: object, code: int) -> None:
@@ -445,6 +450,28 @@ def test_status_and_doctor_see_the_airflow_of_another_container(deployed: Worksp
         assert any(said in one.remedy for one in doctor.run(deployed.root).findings if not one.ok)
     with pytest.raises(ServiceUnavailable, match="violence-ops up"):
         services.api(deployed)  # what `up` starts is never another Airflow
+
+
+def test_doctor_finds_tasks_that_no_worker_takes_and_not_those_that_wait_for_a_busy_one(
+    deployed: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def task(state: str, queue: str, hours: float) -> dict[str, str]:
+        when = datetime.now(UTC) - timedelta(hours=hours)
+        return {"state": state, "queue": queue, "queued_when": when.isoformat().replace("+00:00", "Z")}
+
+    def queues(*tasks: dict[str, str]) -> tuple[bool, str]:
+        monkeypatch.setattr(_Airflow, "tasks", list(tasks))
+        (one,) = [one for one in doctor.run(deployed.root).findings if one.what == "queues"]
+        return one.ok, one.found if one.ok else one.remedy
+
+    assert queues() == (True, "0 tasks running, 0 waiting")
+    new, old, lost = task("queued", "cpu", 0.9), task("queued", "cpu", 5.0), task("queued", "gpu", 2.0)
+    assert queues(new, old, task("running", "cpu", 3.0)) == (True, "1 task running, 2 waiting")
+    ok, said = queues(new, old, lost, lost, task("running", "cpu", 3.0))
+    assert not ok
+    assert "more than 1 h, tasks have waited in queues of which none runs: gpu (2 tasks); start a worker" in said
+    assert f"clear these tasks at {deployed.deployment.airflow_url}" in said
+    assert "cpu (1 task), gpu (1 task);" in queues(new, old, lost)[1]
 
 
 def test_a_port_that_is_taken_is_replaced() -> None:

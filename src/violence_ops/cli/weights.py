@@ -49,7 +49,7 @@ def weights_pull(
 def weights_train(
     out: Annotated[Path, typer.Argument(help="The .safetensors to write; an interrupted training goes on.")],
     steps: Annotated[int, typer.Option(min=1, help="Training iterations in all.")] = 20_000,
-    start: Annotated[str, typer.Option(help="Weights to start from, or `none`.")] = OWN,
+    start: Annotated[str, typer.Option(help="Weights of rtmo_small to start from, or `none`.")] = OWN,
     clips: Annotated[
         Path | None,
         typer.Option(help="A folder of real clips; half of the pictures are then frames of them. Needs --teachers."),
@@ -74,10 +74,12 @@ def weights_train(
 ) -> None:
     """Train the small RTMO on synthetic images and, with teachers, on real ones.
 
-    The network learns together with the refiner that its weights have, if any. Weights without one, such as the pulled ones, get it
-    with `--refiner`, at half the cost of a step: with one, joints are found much more precisely.
+    The network learns together with the refiner that its weights have, if any. Weights without one get it with `--refiner`, at half
+    the cost of a step: with one, joints are found much more precisely. The pulled weights are of other networks, which are not
+    trained here.
 
-    `OUT.run/` holds the checkpoint, from which an interrupted training goes on, `log.jsonl` with the losses, and `pictures/`.
+    `OUT.run/` holds the checkpoint, from which an interrupted training goes on, `log.jsonl` with the losses, and `pictures/`. A finished
+    one goes on with more `--steps`; with another start, seed, clips or anything else that it depends on it is refused.
     """
     from violence_ops.stages import weights as stage
 

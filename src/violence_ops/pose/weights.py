@@ -148,7 +148,8 @@ def load(model: Any, weights: Weights) -> Any:
     try:
         missing, unknown = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise WeightsError(f"{unfit}: {error}") from error
+        one = str(error).splitlines()[-1].strip()  # of a heading and a line for each tensor
+        raise WeightsError(f"{unfit}: {one.removesuffix('.')}.") from error
     absent = set(missing) - counters
     if unknown or absent:
         raise WeightsError(f"{unfit}: {len(absent)} tensors are missing, {len(unknown)} are unknown.")

@@ -7,8 +7,10 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
 from typing import Any, Final
@@ -16,13 +18,14 @@ from typing import Any, Final
 from violence_ops import services, started_with, versioning_remote
 from violence_ops.catalog import Catalog, is_unborn
 from violence_ops.deployment import FAILURE, RELEASE, Occasion, is_gpu_work_elsewhere
-from violence_ops.errors import NoGpu, UserError, WorkspaceError
+from violence_ops.errors import NoGpu, ServiceUnavailable, UserError, WorkspaceError
 from violence_ops.stages import alert, extract_poses, notify, releases
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 _LEAST_DISK_GIB: Final = 5.0
 _LEAST_MEMORY_GIB: Final = 4.0
+_LONGEST_WAIT_H: Final = 1
 _UNFORESEEN: Final = (
     "fix what it names; if that is memory, free some (`nvidia-smi` lists what uses a GPU's), then check again"
 )
@@ -236,6 +239,7 @@ def _champion(workspace: Workspace) -> Finding:
 def _services(workspace: Workspace) -> Iterator[Finding]:
     if workspace.deployment.airflow_url:
         yield _finding("Airflow", lambda: _airflow(workspace, "its services"))
+        yield _finding("queues", lambda: _queues(workspace))
         return
     try:
         state = services.inspect(workspace)
@@ -250,6 +254,7 @@ def _services(workspace: Workspace) -> Iterator[Finding]:
         yield Finding(name, "running" if name in state.alive else "dead", name in state.alive, remedy)
     if state.is_up:
         yield _finding("Airflow", lambda: _airflow(workspace, str(workspace.services)))
+        yield _finding("queues", lambda: _queues(workspace))
 
 
 def _airflow(workspace: Workspace, logs: str) -> str:
@@ -259,6 +264,30 @@ def _airflow(workspace: Workspace, logs: str) -> str:
     if sick or broken:
         raise UserError(f"not healthy: {', '.join(sick + broken)}; see the logs of {logs}.")
     return f"healthy at {api.address}"
+
+
+def _queues(workspace: Workspace) -> str:
+    """How many tasks run and wait. Raises ServiceUnavailable for a queue from which nobody takes any.
+
+    That tasks wait for hours is no fault while others of their queue run: its workers are busy.
+    """
+    with services.watched_api(workspace) as api:
+        tasks = api.tasks_in("queued", "running")
+    waiting = [task for task in tasks if task["state"] == "queued"]
+    busy = {task["queue"] for task in tasks if task["state"] == "running"}
+    latest = datetime.now(UTC) - timedelta(hours=_LONGEST_WAIT_H)
+    stuck = Counter(
+        task["queue"]
+        for task in waiting
+        if task["queue"] not in busy and datetime.fromisoformat(task["queued_when"]) < latest
+    )
+    if stuck:
+        queues = ", ".join(f"{queue} ({counted(count, 'task')})" for queue, count in sorted(stuck.items()))
+        raise ServiceUnavailable(
+            f"for more than {_LONGEST_WAIT_H} h, tasks have waited in queues of which none runs: {queues}; start a worker for each, or if "
+            f"one is there, clear these tasks at {api.address}, as they were lost on their way to it."
+        )
+    return f"{counted(len(tasks) - len(waiting), 'task')} running, {len(waiting)} waiting"
 
 
 def _finding(what: str, look: Callable[[], str]) -> Finding:

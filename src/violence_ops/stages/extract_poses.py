@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from violence_ops.deployment import compute_device
-from violence_ops.errors import Rejected, UsageError
+from violence_ops.errors import ParamsError, Rejected, UsageError
 from violence_ops.files import fingerprint, read_fingerprint, table_writer, write_json
 from violence_ops.folders import Batch
 from violence_ops.params import Params, PoseParams
@@ -167,8 +167,9 @@ def open_source(params: PoseParams) -> Source:
     """What finds people with these parameters: RTMO on a backend, or two models given as files.
 
     `auto` takes the GPU if there is one. Raises WeightsError for files that are missing or damaged, UsageError for settings
-    that do not go together.
+    that do not go together, ParamsError for a path that is not whole.
     """
+    _check_paths(params)
     if params.source == "topdown":
         from violence_ops.pose.topdown import TopDown
 
@@ -189,6 +190,20 @@ def open_source(params: PoseParams) -> Source:
         duplicate_distance=params.duplicate_distance,
         mini_batch=params.mini_batch, max_mini_batch=params.max_mini_batch,
     )  # fmt: skip
+
+
+def _check_paths(params: PoseParams) -> None:
+    """Raise ParamsError for a path that depends on the folder one is in: Airflow's tasks are in another than the prompt."""
+    if params.source == "topdown":
+        paths = {"detector": params.detector, "keypoints": params.keypoints}
+    else:
+        paths = {"weights": params.weights if params.weights.endswith(".safetensors") else None}
+    for name, path in paths.items():
+        if path and not Path(path).is_absolute():
+            raise ParamsError(
+                f"pose.{name} is {path!r}, which a task of Airflow's would look for in another folder: write {Path(path).absolute()}, if "
+                "you mean that."
+            )
 
 
 def _device(params: PoseParams) -> str:
@@ -212,7 +227,11 @@ def pose_stream(source: Source, params: Params) -> PoseStream[Video]:
 
 
 def source_sha256(params: PoseParams) -> str:
-    """The SHA-256 of the weights (and their INT8 calibration) or model files that these parameters name; poses carry it."""
+    """The SHA-256 of the weights (and their INT8 calibration) or model files that these parameters name; poses carry it.
+
+    Raises as `open_source`.
+    """
+    _check_paths(params)
     if params.source == "topdown":
         return open_source(params).sha256
     from violence_ops.pose import quantise, weights

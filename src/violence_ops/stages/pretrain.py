@@ -85,7 +85,7 @@ def run(
     for path in world.folder.glob(f"{checkpoint.stem}*.pt"):
         path.unlink()
     return PretrainResult(
-        str(start.path), start.sha256, len(train), held, best.epoch, round(best.val.f1, 4), round(best.val_loss, 4)
+        str(start.path.absolute()), start.sha256, len(train), held, best.epoch, round(best.val.f1, 4), round(best.val_loss, 4)
     )  # fmt: skip
 
 

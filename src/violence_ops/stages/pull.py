@@ -83,7 +83,7 @@ def fetch(
     from violence_ops.pose import official, weights
 
     pulled = official.pull(checkpoint, to or weights.cache_folder(), source=source, sha256=sha256, progress=progress)
-    path = pulled.weights.path
+    path = pulled.weights.path.absolute()
     return {
         "name": checkpoint.network,
         "path": str(path),

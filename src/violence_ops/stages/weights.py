@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from importlib import resources
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from violence_ops.code_revision import code_revision
 from violence_ops.errors import UsageError
+from violence_ops.files import fingerprint, read_json, sha256_file, write_json
 from violence_ops.params import load_params
 from violence_ops.pose.config import OWN
 from violence_ops.stages.batches import Progress, is_video
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from violence_ops.pose.backends import BackendName, Precision
     from violence_ops.pose.lessons import Lessons
     from violence_ops.pose.samples import Sample
+    from violence_ops.pose.training import TrainingSettings
     from violence_ops.pose.weights import Weights
     from violence_ops.stages.extract_poses import Source as PoseSource
     from violence_ops.video.decode import Frame
@@ -33,6 +35,8 @@ _RATES = {"scratch": 1e-3, "whole": 4e-4, "refiner": 2.5e-3}  # peak learning ra
 _SHOWN_EVERY = 1000  # steps between pictures of what the weights find
 _JUDGED = 75  # held-out scenes, for the figures of a training
 _LABELLED_EVERY, _LABELLED_AT_MOST = 5, 40  # frames of a real clip
+_ABOUT, _REAL = "training.json", "real.npz"  # in a training's folder: what it is of, and its labelled frames
+_MAY_CHANGE = {"steps", "report_every", "save_every"}  # settings that a training may go on with
 
 
 def path(name: str = OWN) -> dict[str, str]:
@@ -60,8 +64,9 @@ def train(
 ) -> dict[str, Any]:
     """Train the small RTMO on synthetic clips and write `out` (.safetensors, with its JSON beside it).
 
-    Continues the run whose checkpoint lies in `<out>.run/` if there is one; otherwise starts from the weights `start`
-    (None: from scratch, which needs ten times as long). `learning_rate` is the peak; None takes the usual one.
+    Continues the run whose checkpoint lies in `<out>.run/` if there is one, with as many steps or more and all else as before;
+    otherwise starts from the weights `start` (None: from scratch, which needs ten times as long). `learning_rate` is the peak;
+    None takes the usual one.
     The network learns together with the refiner (`pose.refiner`) that its weights bring; from scratch with a new one.
     `refiner` leaves the network as it is and trains the refiner alone, a new one if it has none.
     `clips` is a folder of real clips: half of the pictures are then frames of them, labelled by the models in the
@@ -69,7 +74,8 @@ def train(
     over held-out scenes; a training that goes on stays the same run there.
 
     Raises:
-        UsageError: `out` is no .safetensors path, or a refiner has no weights to start from. Nothing is written then.
+        UsageError: `out` is no .safetensors path, `start` holds another network, a refiner has no weights to start from, real
+            clips have no teachers, or `<out>.run/` holds another training. Nothing is written then.
     """
     from violence_ops.pose import training, weights
 
@@ -82,7 +88,10 @@ def train(
         refiner=refiner,
     )
     folder = out.with_suffix(".run")
+    if clips is not None and not (folder / _REAL).exists():
+        _check_real(clips, teachers)
     run = TrainingRun(folder, tracking)
+    _same_training(folder, settings, begun, clips, teachers)
     lessons = _lessons(folder, clips, teachers, begun, seed)
 
     def on_save(step: int, average: nn.Module) -> None:
@@ -109,7 +118,7 @@ def train(
         if run.is_tracked:
             run.finish(written.sha256, _numbers(evaluate(str(out), _JUDGED)))
     return {
-        "path": str(written.path), "sha256": written.sha256, "steps": steps, "log": str(folder / "log.jsonl"),
+        "path": str(written.path.absolute()), "sha256": written.sha256, "steps": steps, "log": str(folder / "log.jsonl"),
         "refiner": refiner, "mlflow": run.outcome(),
     }  # fmt: skip
 
@@ -122,7 +131,59 @@ def _begun(out: Path, start: str | None, refiner: bool) -> Weights | None:
         raise UsageError(f"{out} does not end in .safetensors, or is a folder: name the file to write.")
     if refiner and start is None:
         raise UsageError("A refiner learns on top of a network: name its weights with --start.")
-    return weights.find(start) if start is not None else None
+    if start is None:
+        return None
+    begun = weights.find(start)
+    if begun.network != OWN:
+        raise UsageError(
+            f"{begun.path} holds weights of {begun.network}, and only {OWN} is trained here: start from weights of that, or from none."
+        )
+    return begun
+
+
+def _check_real(clips: Path, teachers: Path | None) -> None:
+    """Raise UsageError unless there are real clips, and teachers to label them."""
+    if teachers is None:
+        raise UsageError("Real clips need teachers: pass --teachers with the folder of yolox_nano.onnx and MoveNet.")
+    teacher_files(teachers)
+    if not _videos(clips):
+        raise UsageError(f"{clips} holds no videos: pass --clips with the folder of real clips, or leave it out.")
+
+
+def _same_training(
+    folder: Path, settings: TrainingSettings, start: Weights | None, clips: Path | None, teachers: Path | None
+) -> None:
+    """Note in `folder` what a training is of, or see that the one that it holds goes on. Raises UsageError if it is another."""
+    from violence_ops.pose import training
+
+    about = {name: value for name, value in asdict(settings).items() if name not in _MAY_CHANGE}
+    about |= {"start_sha256": start and start.sha256, "clips_digest": clips and _digest(_videos(clips))}
+    if clips and teachers:  # who goes on need not name them again
+        about["teachers_digest"] = _digest(teacher_files(teachers))
+    file, done = folder / _ABOUT, training.steps_done(folder)
+    remedy = "name another file to write, or remove that folder to begin anew"
+    if file.exists():
+        kept = read_json(file, remedy)
+        for name, value in about.items():
+            if kept.get(name) != value:
+                raise UsageError(
+                    f"{folder} holds a training with {name} {kept.get(name)}, not {value}: go on with what it had, {remedy}."
+                )
+        if done > settings.steps:
+            raise UsageError(f"{folder} holds a training of {done} steps already: ask for as many or more, {remedy}.")
+    elif done or (folder / _REAL).exists():
+        raise UsageError(f"{folder} holds a training of which {_ABOUT} does not say what it is of: {remedy}.")
+    else:
+        write_json(file, about)
+
+
+def _digest(files: Iterable[Path]) -> str:
+    """Of the bytes of these files, in their order."""
+    return fingerprint([sha256_file(file) for file in files])
+
+
+def _videos(clips: Path) -> list[Path]:
+    return sorted(filter(is_video, clips.rglob("*")))
 
 
 def _model(start: Weights | None, refiner: bool) -> nn.Module:
@@ -160,13 +221,9 @@ def _lessons(folder: Path, clips: Path | None, teachers: Path | None, start: Wei
 
     if clips is None:
         return Lessons(_drawn, seed=seed)
-    kept = folder / "real.npz"
+    kept = folder / _REAL
     if not kept.exists():
-        if teachers is None:
-            raise UsageError(
-                "Real clips need teachers: pass --teachers with the folder of yolox_nano.onnx and MoveNet."
-            )
-        folder.mkdir(parents=True, exist_ok=True)
+        assert teachers is not None
         album.save(map(album.Print.of, _real_samples(clips, teachers, start)), kept)
     return Lessons(_drawn, album.load(kept), seed=seed)
 
@@ -186,7 +243,7 @@ def _real_samples(clips: Path, teachers: Path, start: Weights | None) -> Iterato
 
     guide = teacher.guide(*teacher_files(teachers))
     student = teacher.student(start) if start else None
-    for file in sorted(filter(is_video, clips.rglob("*"))):
+    for file in _videos(clips):
         frames = decode.frames(file)
         yield from teacher.labelled(guide, student, teacher.pairs(frames, _LABELLED_EVERY, _LABELLED_AT_MOST))
 
@@ -227,10 +284,11 @@ def evaluate(
 
 
 def as_shipped(name: str, **changes: Any) -> PoseSource:
-    """These weights with the parameters of `pose` that a workspace starts with, but for `changes`."""
+    """These weights with the parameters of `pose` that a workspace starts with, but for `changes`; a path may begin here."""
+    whole = str(Path(name).absolute()) if name.endswith(".safetensors") else name
     with resources.as_file(resources.files("violence_ops") / "template" / "params.yaml") as shipped:
         pose = load_params(shipped).pose
-    return open_source(pose.model_copy(update={"weights": name} | changes))
+    return open_source(pose.model_copy(update={"weights": whole} | changes))
 
 
 def evaluate_source(source: Source, clips: int, seed: int = 0, score_threshold: float = 0.3) -> dict[str, Any]:
