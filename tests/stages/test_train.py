@@ -194,6 +194,7 @@ def test_every_training_is_a_run_and_a_version_and_the_newest_is_the_candidate(
     assert not worth_training.run(workspace, workspace.params({"train.min_new_clips": 25}))
 
 
+@pytest.mark.slow
 def test_a_training_says_how_many_clips_were_labelled_since_its_dataset_was_assembled(
     small_workspace: Callable[..., Workspace], seal_tracks: Seal
 ) -> None:
