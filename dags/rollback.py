@@ -2,8 +2,8 @@
 ### Rollback: put the previous champion, or an earlier one, back
 
 A form for the release manager: say why, confirm, trigger. The alias *champion* moves back to the version before, or to the earlier
-champion that *to* names and to no other, and the ledger records who did it, when and why. A run rolls back once: cleared, it does
-nothing, and to go further back trigger another.
+champion that *to* names and to no other; *none* leaves no champion. The ledger records who did it, when and why. A run rolls back
+once: cleared, it does nothing, and to go further back trigger another.
 """
 
 from airflow.sdk import Param, dag, task
@@ -24,9 +24,9 @@ from violence_ops.orchestration import VERSIONING, alert_of_run, default_args, s
         "to": Param(
             None,
             type=["null", "string"],
-            pattern="^[0-9]+$",
+            pattern="^([0-9]+|none)$",
             title="To version",
-            description="An earlier champion to go back to; default: the latest that is still in MLflow.",
+            description="An earlier champion to go back to, or `none`; default: the latest that is still in MLflow.",
         ),
         "confirm": Param(False, type="boolean", const=True, description="Yes, roll back."),
     },

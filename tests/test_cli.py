@@ -44,7 +44,7 @@ def test_stderr_is_empty_where_it_is_no_terminal_and_nothing_went_wrong(workspac
 
 def test_outside_a_workspace_one_sentence_says_what_to_do(tmp_path: Path) -> None:
     done = run("status", cwd=tmp_path)
-    assert done.returncode == 1
+    assert done.returncode == 2
     assert "violence-ops init" in done.stderr
     assert "Traceback" not in done.stderr
 
@@ -52,7 +52,7 @@ def test_outside_a_workspace_one_sentence_says_what_to_do(tmp_path: Path) -> Non
 def test_errors_are_json_when_json_was_asked_for(tmp_path: Path) -> None:
     done = run("status", "--json", cwd=tmp_path)
     error = json.loads(done.stdout)
-    assert error["exit_code"] == done.returncode == 1
+    assert error["exit_code"] == done.returncode == 2
     assert "is not a workspace" in error["error"]
 
 

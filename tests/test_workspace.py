@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from violence_ops import services
-from violence_ops.errors import ParamsError, UsageError, WorkspaceError
+from violence_ops.errors import ParamsError, UsageError
 from violence_ops.files import atomic_path, read_fingerprint, write_json, write_table
 from violence_ops.stages import init
 from violence_ops.workspace import Workspace
@@ -122,7 +122,7 @@ def test_open_finds_the_workspace_above_and_says_what_to_do_if_there_is_none(
 ) -> None:
     monkeypatch.chdir(workspace.batches)
     assert Workspace.open() == workspace
-    with pytest.raises(WorkspaceError, match="violence-ops init"):
+    with pytest.raises(UsageError, match="violence-ops init"):
         Workspace.open(tmp_path)
     monkeypatch.setenv("VIOLENCE_OPS_WORKSPACE", str(workspace.root))
     monkeypatch.chdir(tmp_path)

@@ -43,7 +43,7 @@ class ParamsError(UserError):
 
 
 class WorkspaceError(UserError):
-    """The folder is no workspace, or is not in the state that the step needs: it has no champion yet, for example."""
+    """The workspace is not in the state that the step needs: it has no champion yet, for example."""
 
 
 class NoGpu(UserError):

@@ -6,6 +6,7 @@ Unknown keys, wrong types and values out of range are refused with the key's pat
 from __future__ import annotations
 
 import math
+import runpy
 from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
@@ -358,6 +359,13 @@ def family_fault(name: str) -> str | None:
     """Why no family of that name can be trained; None if there is one."""
     known = families()
     return None if name in known else f"train.family is {name!r} but must be one of {', '.join(known)}"
+
+
+def export_fault(name: str) -> str | None:
+    """Why MMAction2's own tools cannot train that family on skeletons; None if they can. Costs no import of a network's library."""
+    if runpy.run_path(str(FAMILIES / f"{name}.py")).get("_base_") == "_skeletons.py":
+        return None
+    return f"train.family {name} is no network of MMAction2 on skeletons: choose one that is, such as -S train.family=stgcnpp"
 
 
 def shipped_starts() -> list[str]:

@@ -50,7 +50,7 @@ class Workspace:
     def open(cls, root: Path | None = None) -> Workspace:
         """The workspace at `root`, else `$VIOLENCE_OPS_WORKSPACE`, else the nearest one at or above the current folder.
 
-        Raises WorkspaceError if there is none.
+        Raises UsageError if there is none.
         """
         chosen = root or (
             Path(os.environ["VIOLENCE_OPS_WORKSPACE"]) if os.environ.get("VIOLENCE_OPS_WORKSPACE") else None
@@ -59,7 +59,7 @@ class Workspace:
         for folder in candidates:
             if (folder / "params.yaml").is_file() and (folder / ".dvc").is_dir():
                 return cls(folder)
-        raise WorkspaceError(
+        raise UsageError(
             f"{candidates[0]} is not a workspace: run `violence-ops init DIR` to make one, then pass --workspace DIR or work inside it."
         )
 

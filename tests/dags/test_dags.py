@@ -347,6 +347,7 @@ WHY = "it misses every fall"
         ({"reason": WHY, "confirm": False}, False),
         ({"reason": None, "confirm": True}, False),
         ({"reason": WHY, "confirm": True, "to": "1"}, True),
+        ({"reason": WHY, "confirm": True, "to": "none"}, True),
         ({"reason": WHY, "confirm": True, "to": "the first"}, False),
     ],
 )

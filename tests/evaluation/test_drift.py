@@ -156,6 +156,22 @@ def test_what_cannot_be_told_is_left_out() -> None:
     assert seen == {"track_s": pytest.approx((1.0 + 0.1) / 2), "involvement": pytest.approx(0.7)}
 
 
+def test_a_verdict_that_does_not_stand_on_all_quantities_says_on_how_many() -> None:
+    def report(*of: int) -> DriftReport:
+        random = np.random.default_rng(3)
+        night = clips(random, 60, 1, 0.0)
+        for number, quantity in zip(of, QUANTITIES, strict=False):
+            night = [ClipValues(c.group, c.values if i < number else {k: v for k, v in c.values.items() if k != quantity}) for i, c in enumerate(night)]  # fmt: skip
+        shifts = compare(clips(random, 60, 1, 0.0), night, PARAMS)
+        return DriftReport("2026-01-31-00000000", "2026-01-31", "1", "x", shifts)
+
+    whole, some, none = report(), report(2, 2, 0), report(*[1] * len(QUANTITIES))
+    assert (whole.headline, none.headline) == ("stable", "too few clips")
+    assert some.headline == "stable (4 of 7 quantities judged; too few clips for the others)"
+    assert [some.to_dict()[key] for key in ("verdict", "judged", "quantities")] == ["stable", 4, 7]
+    assert DriftReport.from_dict(some.to_dict()) == some
+
+
 def test_a_report_is_read_back_as_it_was_written() -> None:
     random = np.random.default_rng(3)
     shifts = compare(clips(random, 20, 2, 0.1), clips(random, 20, 2, 0.1), PARAMS)

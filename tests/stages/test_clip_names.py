@@ -109,6 +109,7 @@ def test_every_command_takes_every_name(workspace: Workspace, open_batch: Callab
         "unchanged": 1,
         "unusable": [],
         "waiting": {},
+        "in_holdout": 0,
     }
     failed = call(workspace, "overlay", "no such clip", "clip1.mp4")["failed"]
     assert list(failed) == ["no such clip", clip_id]  # it has no tracks yet

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from violence_ops.errors import ParamsError, UsageError, WorkspaceError
+from violence_ops.params import export_fault, families
 from violence_ops.records import LABELS, ClipRecord
 from violence_ops.stages import assemble, dataset_export
 from violence_ops.workspace import Workspace
@@ -116,6 +117,27 @@ def test_mmaction2s_runner_begins_with_the_start_that_our_training_begins_with(
     found = runner.model.state_dict()
     assert begun.keys() == found.keys()
     assert all(torch.equal(value, found[name]) for name, value in begun.items())
+
+
+def test_a_family_that_cannot_be_exported_is_refused_before_anything_is_read(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        ParamsError, match=r"stgcnpp_two_streams is no network of MMAction2 .* -S train\.family=stgcnpp\."
+    ):
+        dataset_export.run(workspace, workspace.params({"train.family": "stgcnpp_two_streams"}), tmp_path / "out")
+
+
+@pytest.mark.parametrize("family", families())
+def test_a_family_can_be_exported_if_its_configuration_is_a_networks_on_skeletons(
+    workspace: Workspace, family: str
+) -> None:
+    from violence_ops.recognition.model import Settings, load_config
+
+    params = workspace.params({"train.family": family, "train.start": None})
+    assert (export_fault(family) is None) == (
+        "train_pipeline" in load_config(Settings.of(params.train, params.windows))
+    )
 
 
 def test_what_cannot_be_exported_is_said_in_a_sentence(assembled: Workspace, tmp_path: Path) -> None:

@@ -368,6 +368,19 @@ def test_who_and_why_must_be_said_and_an_unknown_clip_is_named(workspace: Worksp
     assert tombstones.all_of(workspace) == []
 
 
+def test_who_and_why_are_asked_for_before_any_model_is_looked_at(
+    workspace: Workspace, seal_whole: Seal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clip_id = seal_whole(workspace, clips=2)[0].clip_id
+    monkeypatch.setenv("VIOLENCE_OPS_MLFLOW_URI", "http://127.0.0.1:9")
+    unreachable = Workspace(workspace.root)
+    with pytest.raises(UsageError, match="Say why the clip is forgotten"):
+        forget.run(unreachable, workspace.params(), clip_id, by="ann")
+    with pytest.raises(ServiceUnavailable):
+        forget.run(unreachable, workspace.params(), clip_id, **WHO)
+    assert tombstones.all_of(workspace) == []
+
+
 def test_a_clip_of_an_open_batch_and_one_in_quarantine_are_forgotten_too(
     workspace: Workspace, open_batch: Callable[..., list[ClipRecord]], broken_folder: Path
 ) -> None:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from datetime import date
 from pathlib import Path
 
 import pytest
 
 from violence_ops.errors import UsageError
-from violence_ops.stages import batches, ingest, labels, labels_file, review_import
+from violence_ops.records import ClipRecord
+from violence_ops.stages import batches, frozen, holdout, ingest, labels, labels_file, review_import, status
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
@@ -35,10 +37,25 @@ def test_the_last_label_counts_and_wins_over_that_of_the_inbox(workspace: Worksp
         "unchanged": 1,
         "unusable": (),
         "waiting": {},
+        "in_holdout": 0,
     }
     assert labels.effective_labels(workspace) == {a: ("NonFight", "label"), b: ("NonFight", "label")}
     with open_catalog(workspace) as catalog:
         assert catalog.find([b])[b].label == "NonFight"
+
+
+def test_a_label_that_makes_a_frozen_holdout_stale_says_so_and_what_to_do(
+    workspace: Workspace, seal_tracks: Callable[..., list[ClipRecord]]
+) -> None:
+    seal_tracks(workspace)
+    status.rebuild_catalog(workspace)
+    holdout.freeze(workspace, workspace.params())
+    held = next(clip for clip in frozen.held_out(workspace) if clip.label == "Fight")
+    result = labels.run(workspace, held.clip_id, "NonFight", by="reviewer")
+    assert (result.labelled, result.to_dict()["in_holdout"]) == (1, 1)
+    assert re.search(r"frozen holdout.*: 1; .*`violence-ops holdout freeze`", "\n".join(result.lines()))
+    again = labels.run(workspace, held.clip_id, "NonFight", by="reviewer")
+    assert (again.in_holdout, "\n".join(again.lines()).count("holdout")) == (0, 0)
 
 
 @pytest.mark.parametrize("column", ["clip_id", "path"])

@@ -129,7 +129,7 @@ def test_a_pass_on_a_holdout_that_went_stale_since_releases_nothing(
     go_stale(passed, what)
     for dry_run in (True, False):
         with pytest.raises(
-            RefusedByGate, match=r"after 2-vs-1 was made: run `violence-ops evaluate --candidate 2` and"
+            RefusedByGate, match=r"after 2-vs-1 was made: run .*`violence-ops evaluate --candidate 2` and"
         ):
             promote.run(passed, params, approved_by="admin", dry_run=dry_run)
     assert registry.alias("champion") == "1"

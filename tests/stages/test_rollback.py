@@ -129,6 +129,40 @@ def test_where_not_one_champion_is_left_there_is_none_and_a_new_one_can_be_relea
     assert releases.champion(champions) == "2"
 
 
+def test_a_first_champion_can_be_withdrawn_and_another_one_released(
+    released: Workspace, params: Params, registry: Registry, write_evaluation: Judge
+) -> None:
+    gate.run(released, params, report=write_evaluation("1"))
+    promote.run(released, params, approved_by="admin")
+    with pytest.raises(WorkspaceError, match=r"is the first champion.*`violence-ops rollback --to none "):
+        rollback.run(released, params, by="ada", reason="r")
+    planned = _cli(released, "rollback", "--to", "none", "--by", "ada", "--reason", "misses fights", "--dry-run")
+    assert planned.stdout.startswith("There would be no champion; version 1 would be rolled back.\n"), planned.stderr
+    assert registry.alias("champion") == "1"
+
+    done = _cli(released, "rollback", "--to", "none", "--by", "ada", "--reason", "misses fights")
+    assert done.stdout == (
+        "There is no champion; version 1 is rolled back.\nWithout a champion, nights are sealed without verdicts until a candidate is released.\n"
+    ), done.stderr
+    assert registry.alias("champion") is rollback.verify_ledger(released).champion is None
+    assert "champion 1 to none, done: misses fights" in rollback.history(released).lines()[-1]
+    assert not rollback.run(released, params, by="ada", reason="r", expected_champion="1", to="none").moved
+    assert score.run(released, params).champion is None
+    with pytest.raises(RefusedByGate, match="was rolled back"):
+        promote.run(released, params, report="1-vs-none", approved_by="admin")
+
+    gate.run(released, params, report=write_evaluation("2"))
+    assert promote.run(released, params, approved_by="admin").moved
+    assert registry.alias("champion") == rollback.verify_ledger(released).champion == "2"
+
+
+def test_withdrawing_the_champion_takes_the_earlier_ones_back_too(champions: Workspace, params: Params) -> None:
+    assert rollback.run(champions, params, by="ada", reason="r", to="none").version is None
+    assert ledger.champions(ledger.read(champions)) == []
+    with pytest.raises(RefusedByGate, match="was rolled back"):
+        promote.run(champions, params, report="1-vs-none", approved_by="admin")
+
+
 def test_a_rollback_goes_to_the_earlier_champion_that_is_named_and_takes_back_those_between(
     champions: Workspace, params: Params, registry: Registry
 ) -> None:

@@ -126,6 +126,33 @@ def test_status_says_on_one_line_what_became_of_the_newest_batch(
     assert line() == f"last batch  {batch_id}: open, clips not known"
 
 
+def test_status_sums_over_the_batches_of_the_last_night(
+    workspace: Workspace, clip_folder: Path, seal_whole: Callable[..., list[ClipRecord]]
+) -> None:
+    def line() -> str:
+        return next((line for line in status.run(workspace).lines() if line.startswith("last night")), "")
+
+    assert line() == ""
+    seal_whole(workspace, clips=4, night="2026-01-30")
+    assert line() == "last night  2026-01-30: 1 batch, 4 accepted, 0 quarantined"
+    for seed in (1, 2):
+        seal_whole(workspace, clips=4, night="2026-01-31", seed=seed)
+    (workspace.inbox / "junk.mp4").write_text("no video")
+    (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 1, 31)).batch_ids
+    validate.run(workspace, workspace.params())
+    assert line() == "last night  2026-01-31: 3 batches (1 open), 8 accepted, 1 quarantined (1 unreadable)"
+    assert status.run(workspace).to_dict()["last_night"] == {
+        "night": "2026-01-31",
+        "batches": 3,
+        "open": 1,
+        "unknown": 0,
+        "clips": {"accepted": 8, "quarantined": 1},
+        "refused": {"unreadable": 1},
+    }
+    workspace.batch(batch_id).manifest.write_text("{")
+    assert line().endswith("3 batches (1 open), 8 accepted, 0 quarantined; clips of 1 batch not known")
+
+
 def test_status_names_the_newest_batches_and_says_how_many_there_are_before(
     workspace: Workspace, seal_tracks: Callable[..., list[ClipRecord]]
 ) -> None:

@@ -18,8 +18,8 @@ from violence_ops.errors import ParamsError, ServiceUnavailable, UsageError, Use
 from violence_ops.files import fingerprint, write_json
 from violence_ops.recognition import families
 from violence_ops.recognition import train as training
-from violence_ops.records import ClipRecord
-from violence_ops.stages import assemble, holdout, lineage, train, worth_training
+from violence_ops.records import LABELS, ClipRecord
+from violence_ops.stages import assemble, holdout, labels_file, lineage, train, worth_training
 from violence_ops.stages.dataset import Dataset
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
@@ -192,6 +192,24 @@ def test_every_training_is_a_run_and_a_version_and_the_newest_is_the_candidate(
     assert worth
     assert "24 labelled clips are new" in worth.reason
     assert not worth_training.run(workspace, workspace.params({"train.min_new_clips": 25}))
+
+
+@pytest.mark.slow
+def test_a_training_says_how_many_clips_were_labelled_since_its_dataset_was_assembled(
+    small_workspace: Callable[..., Workspace], seal_tracks: Seal
+) -> None:
+    workspace = small_workspace(**{"train.family": "feature_line", "holdout.auto_freeze": False})
+    records = seal_tracks(workspace)
+    assemble.run(workspace, workspace.params())
+    first = train.run(workspace, workspace.params())
+    assert (first.not_assembled, any("labelled since" in line for line in first.lines())) == (0, False)
+    labels_file.record(workspace, {one.clip_id: LABELS[one.label == LABELS[0]] for one in records[:2]}, "ada")
+    second = train.run(workspace, workspace.params())
+    assert second.to_dict()["not_assembled"] == 2
+    advice = "2 clips have been labelled since the dataset was assembled: `violence-ops assemble`, then train again."
+    assert second.lines()[-1] == advice
+    assemble.run(workspace, workspace.params())
+    assert worth_training.not_assembled(workspace, workspace.params(), Dataset.read(workspace)) == 0
 
 
 @pytest.mark.slow

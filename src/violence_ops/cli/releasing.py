@@ -82,7 +82,10 @@ def rollback(
     ] = None,
     to: Annotated[
         str | None,
-        typer.Option("--to", help="An earlier champion to go back to; default: the latest that is still in MLflow."),
+        typer.Option(
+            "--to",
+            help="An earlier champion to go back to, or none: no champion. Default: the latest earlier one that is still in MLflow.",
+        ),
     ] = None,
     dry_run: DryRunOption = False,
     as_json: JsonOption = False,

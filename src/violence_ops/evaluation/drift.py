@@ -75,14 +75,27 @@ class DriftReport:
         found = {shift.verdict for shift in self.shifts}
         return "drift" if "drift" in found else "stable" if "stable" in found else "too few clips"
 
+    @property
+    def judged(self) -> int:
+        """How many quantities had clips enough to be judged."""
+        return sum(shift.verdict != "too few clips" for shift in self.shifts)
+
+    @property
+    def headline(self) -> str:
+        """The verdict, and how many quantities it stands on if not on all."""
+        if self.judged in (0, len(self.shifts)):
+            return self.verdict
+        return f"{self.verdict} ({self.judged} of {len(self.shifts)} quantities judged; too few clips for the others)"
+
     def to_dict(self) -> dict[str, Any]:
         """The report as JSON-able values."""
-        return asdict(self) | {"verdict": self.verdict}
+        return asdict(self) | {"verdict": self.verdict, "judged": self.judged, "quantities": len(self.shifts)}
 
     @classmethod
     def from_dict(cls, content: dict[str, Any]) -> Self:
         """What `to_dict` gave."""
-        known = {key: value for key, value in content.items() if key not in ("verdict", "shifts", "notes")}
+        derived = ("verdict", "judged", "quantities")
+        known = {key: value for key, value in content.items() if key not in (*derived, "shifts", "notes")}
         listed = ("clips", "effective", "reference", "night")
         shifts = (Shift(**one | {key: tuple(one[key]) for key in listed}) for one in content["shifts"])
         return cls(**known, shifts=tuple(shifts), notes=tuple(content["notes"]))

@@ -13,7 +13,7 @@ import torch
 
 from violence_ops.errors import ParamsError
 from violence_ops.files import atomic_path
-from violence_ops.params import TrainParams
+from violence_ops.params import TrainParams, export_fault
 from violence_ops.recognition.model import Settings, load_config
 from violence_ops.recognition.starts import Start, load
 
@@ -73,12 +73,9 @@ def write(path: Path, settings: Settings, params: TrainParams, start: Start | No
 
 
 def _network(settings: Settings) -> Config:
-    config = load_config(settings)
-    if "train_pipeline" not in config:
-        raise ParamsError(
-            f"train.family {settings.family} is no network of MMAction2 on skeletons: choose one that is, such as -S train.family=stgcnpp."
-        )
-    return config
+    if fault := export_fault(settings.family):
+        raise ParamsError(f"{fault}.")
+    return load_config(settings)
 
 
 def _loader(pipeline: Any, side: str, mini_batch: int) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from violence_ops.params import Params
 from violence_ops.records import LABELS
 from violence_ops.stages import holdout, tombstones
 from violence_ops.stages.batches import Progress
+from violence_ops.stages.frozen import held_out
 from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, tracks_of
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
@@ -149,7 +150,7 @@ def _rehearse(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -
 
 def trainable(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -> list[Labelled]:
     """Those of `clips` that share no source group, and are no near-duplicate, with any holdout version."""
-    frozen = holdout.held_out(workspace)
+    frozen = held_out(workspace)
     groups = {clip.source_group for clip in frozen}
     clip_ids = {one.clip.clip_id for one in clips}
     others = [clip for clip in frozen if clip.clip_id not in clip_ids]

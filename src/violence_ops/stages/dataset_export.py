@@ -6,9 +6,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from violence_ops.errors import UsageError
+from violence_ops.errors import ParamsError, UsageError
 from violence_ops.files import atomic_path
-from violence_ops.params import Params
+from violence_ops.params import Params, export_fault
 from violence_ops.stages.dataset import Dataset
 from violence_ops.workspace import Workspace
 
@@ -35,6 +35,8 @@ def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:
     other settings, UsageError if `out` holds these files already, ParamsError if train.family is no network of MMAction2 or
     train.start does not fit it.
     """
+    if fault := export_fault(params.train.family):
+        raise ParamsError(f"{fault}.")
     from violence_ops.recognition import families, mmaction_config
     from violence_ops.recognition.export import window_dataset
     from violence_ops.recognition.model import Settings

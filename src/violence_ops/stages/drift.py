@@ -239,7 +239,7 @@ def _notes(manifest: Manifest, clips: Sequence[ClipValues], reference: _Referenc
 def _lines(report: DriftReport) -> Iterator[str]:
     from violence_ops.evaluation.drift import QUANTITIES
 
-    yield f"batch {report.batch_id} against what model {report.model_version} was trained on: {report.verdict}"
+    yield f"batch {report.batch_id} against what model {report.model_version} was trained on: {report.headline}"
     yield f"{'quantity':<36}{'clips':>11}{'median':>16}{'KS':>7}{'p':>9}{'PSI':>7}{'limit':>7}  verdict"
     for shift in report.shifts:
         clips = f"{shift.clips[0]}/{shift.clips[1]}"

@@ -100,14 +100,16 @@ def run(
     or the DVC remote cannot be reached.
     """
     with workspace.lock("forget"):
-        stone = tombstones.find(workspace, check_clip_id(clip_id)) or _plan(workspace, clip_id)
+        stone = tombstones.find(workspace, check_clip_id(clip_id))
         if dry_run:
+            stone = stone or _plan(workspace, clip_id)
             return _result(stone, _inventory(workspace, stone), (), (), dry_run=True)
         git.check_branch(workspace)
-        if "by" not in stone:
+        if stone is None:
             by = named(by)
             reason = explained(reason, "Say why the clip is forgotten: pass --reason TEXT.")
-            stone |= {"by": printable(by), "reason": printable(reason), "at": _now(), "done": False}
+            said = {"by": printable(by), "reason": printable(reason), "at": _now(), "done": False}
+            stone = _plan(workspace, clip_id) | said
         return _Forgetting(workspace, params, stone).run(progress)
 
 

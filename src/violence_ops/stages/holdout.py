@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final, NotRequired
@@ -28,6 +28,7 @@ from violence_ops.files import (
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord, as_tracks
 from violence_ops.stages import trained_on
+from violence_ops.stages.frozen import clips_of, held_out
 from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, track_rows
 from violence_ops.stages.labels import relabelled
 from violence_ops.stages.releases import open_registry
@@ -133,7 +134,7 @@ def open_frozen(workspace: Workspace, version: str | None) -> tuple[HoldoutFacts
     for table in TABLES:
         if not (folder / table).is_file() or sha256_file(folder / table) != content["sha256"][table]:
             raise WorkspaceError(f"{folder / table} is not what was frozen: {_remedy(folder)}.")
-    clips = list(_clips(workspace, name))
+    clips = list(clips_of(workspace, name))
     if not clips:
         raise WorkspaceError(
             f"Holdout {name} holds no clip: freeze another one with `violence-ops holdout freeze` once there are labelled clips."
@@ -154,19 +155,6 @@ def _missing(version: str | None) -> WorkspaceError:
 
 def _remedy(folder: Path) -> str:
     return f"restore it with `violence-ops dvc checkout {folder}.dvc`"
-
-
-def held_out(workspace: Workspace) -> list[ClipRecord]:
-    """The clips of all holdout versions, each once."""
-    found: dict[str, ClipRecord] = {}
-    for version in workspace.holdout_versions():
-        found |= {clip.clip_id: clip for clip in _clips(workspace, version)}
-    return list(found.values())
-
-
-def _clips(workspace: Workspace, version: str) -> Iterator[ClipRecord]:
-    rows = load_table(workspace.holdout(version) / "clips.parquet").to_pylist()
-    return (ClipRecord.from_dict(row) for row in rows)
 
 
 def choose(workspace: Workspace, params: Params, clips: Sequence[Labelled], share: float) -> list[Labelled]:
@@ -198,7 +186,7 @@ def choose(workspace: Workspace, params: Params, clips: Sequence[Labelled], shar
 def _holds_already(workspace: Workspace, chosen: Sequence[Labelled]) -> bool:
     """Whether the newest version holds these clips and no others, with these labels."""
     newest = workspace.holdout_versions()[-1:]
-    frozen = {clip.clip_id: clip.label for version in newest for clip in _clips(workspace, version)}
+    frozen = {clip.clip_id: clip.label for version in newest for clip in clips_of(workspace, version)}
     return frozen == {one.clip.clip_id: one.label for one in chosen}
 
 

@@ -16,7 +16,7 @@ from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.files import load_table
 from violence_ops.folders import check_clip_id
 from violence_ops.records import TRANSIENT, Label
-from violence_ops.stages import batches, clip_names, quarantine
+from violence_ops.stages import batches, clip_names, frozen, quarantine
 from violence_ops.stages.inbox import path_of_row, printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels_file import LabelSource, checked_label, in_force, record
@@ -34,12 +34,14 @@ _FOR_GOOD: Final = "what it is, so that no dataset will ever hold it"
 @dataclass(frozen=True, slots=True)
 class LabelResult:
     """How many clips got a label, and how many had it already; `unusable` got none, as they were refused for their bytes. `waiting`
-    counts those with the label that lie in quarantine, by a reason that `retry` knows."""
+    counts those with the label that lie in quarantine, by a reason that `retry` knows; `in_holdout` counts the clips labelled that
+    are in a frozen holdout, which keeps the label it was frozen with."""
 
     labelled: int
     unchanged: int
     unusable: tuple[str, ...] = ()
     waiting: dict[str, int] = field(default_factory=dict)
+    in_holdout: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -54,6 +56,8 @@ class LabelResult:
         for reason, count in self.waiting.items():
             them = "it" if count == 1 else "them"
             yield f"waiting    {count} in quarantine: `violence-ops retry --reason {reason}` brings {them} back"
+        if self.in_holdout:
+            yield frozen.corrected(self.in_holdout)
 
 
 def run(workspace: Workspace, clip_id: str, label: str, by: str | None = None) -> LabelResult:
@@ -210,10 +214,13 @@ def _apply(workspace: Workspace, wanted: dict[str, Label], by: str) -> LabelResu
     usable = {key: label for key, label in wanted.items() if key not in unusable}
     current = effective_labels(workspace)
     new = {key: label for key, label in usable.items() if current.get(key, (None,))[0] != label}
+    held_out = {clip.clip_id for clip in frozen.held_out(workspace)}
     give(workspace, new, by, "label")
     refused = [clip for clip_id, clip in sorted(known.items()) if clip_id in usable and clip.status == "quarantined"]
     waiting = Counter(str(clip.reason) for clip in refused if _has_original(workspace, clip.clip_id))
-    return LabelResult(len(new), len(usable) - len(new), unusable, dict(sorted(waiting.items())))
+    return LabelResult(
+        len(new), len(usable) - len(new), unusable, dict(sorted(waiting.items())), len(new.keys() & held_out)
+    )
 
 
 def _has_original(workspace: Workspace, clip_id: str) -> bool:

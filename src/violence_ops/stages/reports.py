@@ -79,9 +79,10 @@ def check_holdout(workspace: Workspace, chosen: Report, refusal: type[UserError]
         if newer
         else f"Labels in holdout {version} were corrected"
     )
+    first = "`violence-ops holdout freeze`, then " if now.relabelled and not newer else ""
     raise refusal(
-        f"{change} after {chosen.files.name} was made: run `violence-ops evaluate --candidate {candidate}` and `violence-ops gate` "
-        "again."
+        f"{change} after {chosen.files.name} was made: run {first}`violence-ops evaluate --candidate {candidate}` and "
+        "`violence-ops gate` again."
     )
 
 

@@ -14,7 +14,7 @@ from violence_ops.errors import UsageError
 from violence_ops.exchange import cvat, label_studio
 from violence_ops.exchange.task import Answer, Vote, majority, moment
 from violence_ops.records import Label
-from violence_ops.stages import holdout, labels_file, tombstones
+from violence_ops.stages import frozen, labels_file, tombstones
 from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels import effective_labels, give
@@ -68,10 +68,7 @@ class ImportResult:
         said = f"{made}: {counted(self.answered, 'clip')} answered by {self.by}, {self.corrected} corrected, {self.confirmed} confirmed."
         lines = [said]
         if self.in_holdout:
-            lines.append(
-                f"Corrected clips in a frozen holdout, which keeps its labels: {self.in_holdout}; freeze a new one "
-                "(`violence-ops holdout freeze`) to judge by the corrected labels."
-            )
+            lines.append(frozen.corrected(self.in_holdout))
         if self.gone:
             lines.append(
                 f"{counted(self.gone, 'answer was', 'answers were')} left out, of clips that are no longer in this workspace."
@@ -132,10 +129,10 @@ def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportR
     changed = {clip_id for clip_id, label in labels.items() if before.get(clip_id, (None,))[0] != label}
     version = give(workspace, labels, by, "review")
     remember_taken(workspace, {clip_id: given[clip_id] for clip_id in fresh})
-    frozen = {clip.clip_id for clip in holdout.held_out(workspace)}
+    held_out = {clip.clip_id for clip in frozen.held_out(workspace)}
     return ImportResult(
         version, printable(by), answered=len(labels), corrected=len(changed), confirmed=len(labels) - len(changed),
-        in_holdout=len(changed & frozen), gone=len(given) - len(here), echoes=echoes,
+        in_holdout=len(changed & held_out), gone=len(given) - len(here), echoes=echoes,
         taken_before=sum(one.unchanged for one in ballots.values() if not one.new),
         older=sum(one.older for one in ballots.values() if not one.new),
         outdated=sum(one.outdated for one in ballots.values()),

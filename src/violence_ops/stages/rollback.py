@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from violence_ops import ledger
 from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
@@ -15,10 +15,14 @@ from violence_ops.stages.who import explained, named
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
+NONE: Final = "none"
+"""Named as the version to go back to, it leaves no champion."""
+_WITHOUT: Final = "Without a champion, nights are sealed without verdicts until a candidate is released."
+
 
 @dataclass(frozen=True, slots=True)
 class RollbackResult:
-    """`version` is the champion now (with dry_run: would be; None: not one is left in MLflow), `rolled_back` the one before;
+    """`version` is the champion now (with dry_run: would be; None: there is none any more), `rolled_back` the one before;
     `passed_over` are later champions that cannot judge any more, each with the reason; `untold` is why a receiver was not told,
     if there is one and it was not."""
 
@@ -46,6 +50,7 @@ class RollbackResult:
         return [
             f"{champion}; version {self.rolled_back} {would} rolled back.",
             *(f"Version {version} {would} passed over: {why}" for version, why in self.passed_over.items()),
+            *([] if self.version else [_WITHOUT]),
             *([self.untold] if self.untold else []),
         ]
 
@@ -95,6 +100,7 @@ def run(
     dry_run: bool = False,
 ) -> RollbackResult:
     """Put back an earlier champion: `to`, or else the latest whose version is still in MLflow with the package that was released.
+    With `to` "none" there is no champion afterwards.
 
     If MLflow has lost the present champion and all earlier ones, there is none afterwards. Only champions that were not rolled
     back count as earlier ones. With `expected_champion` a repeated call is a no-op once that version has been rolled back; without
@@ -191,7 +197,7 @@ def _already(
     last = releases.last_movement(entries)
     if last is None or last.event != "rollback" or last.payload["phase"] != "done":
         return None
-    is_same = to in (None, last.payload["to"]) and (closed == last or last.payload["from"] == expected)
+    is_same = to in (None, last.payload["to"] or NONE) and (closed == last or last.payload["from"] == expected)
     return last if is_same else None
 
 
@@ -203,17 +209,22 @@ def _step(
     expected: str | None,
     to: str | None,
 ) -> tuple[str | None, dict[str, str]]:
-    """The version to go back to (None: not one is left), and the later ones that cannot judge any more, each with the reason."""
+    """The version to go back to (None: none is wanted or left), and the later ones that cannot judge any more, each with the reason."""
     released = ledger.champions(entries)
     if not released:
         raise WorkspaceError("Nothing was released yet, so there is nothing to roll back.")
     if expected is not None and expected != present.version:
         raise WorkspaceError(f"The champion is version {present.version}, not {expected}: nothing was rolled back.")
+    if to == NONE:
+        return None, {}
     earlier = [version for version in dict.fromkeys(reversed(released)) if version != present.version]
     if to is not None:
         earlier = [_chosen(to, earlier)]
     elif not earlier and present.is_there:
-        raise WorkspaceError(f"Version {present.version} is the first champion, so there is none to go back to.")
+        raise WorkspaceError(
+            f"Version {present.version} is the first champion, so there is none to go back to: roll back to {NONE!r} "
+            f"(`violence-ops rollback --to {NONE} --by NAME --reason …`) to have no champion until another candidate is released."
+        )
     faults: dict[str, str] = {}
     for version in earlier:
         fault = _fault(workspace, registry, entries, version)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Self
 
 from violence_ops import git, ledger, services
 from violence_ops.catalog import Catalog
@@ -43,6 +43,38 @@ class LastBatch:
 
 
 @dataclass(frozen=True, slots=True)
+class LastNight:
+    """The newest night of which there are batches: how many, how many of them are open, and of how many the clips are not known. `clips`
+    and `refused` are the sums over the others."""
+
+    night: str
+    batches: int
+    open: int
+    unknown: int
+    clips: dict[str, int]
+    refused: dict[str, int]
+
+    @classmethod
+    def of(cls, found: Sequence[LastBatch]) -> Self:
+        """The sums over the batches of one night."""
+        clips, refused = Counter[str](accepted=0, quarantined=0), Counter[str]()
+        for batch in found:
+            clips.update(batch.clips or {})
+            refused.update(batch.refused)
+        states = Counter(batch.state for batch in found)
+        unknown = sum(batch.clips is None for batch in found)
+        night = _night(found[-1].batch_id)
+        return cls(night, len(found), states["open"], unknown, dict(sorted(clips.items())), _sorted(refused))
+
+    def line(self) -> str:
+        """What a person reads."""
+        is_open = f" ({self.open} open)" if self.open else ""
+        reasons = f" ({_counts(self.refused)})" if self.refused else ""
+        unknown = f"; clips of {counted(self.unknown, 'batch', 'batches')} not known" if self.unknown else ""
+        return f"{self.night}: {counted(self.batches, 'batch', 'batches')}{is_open}, {_counts(self.clips)}{reasons}{unknown}"
+
+
+@dataclass(frozen=True, slots=True)
 class StatusResult:
     """Numbers of clips by status, reason and label, and what is released. `inbox` counts the files of which no batch is made yet,
     also those that a run has taken out of the inbox, and `again` how many of the clips in `quarantine` are among them, because `retry`
@@ -55,6 +87,7 @@ class StatusResult:
     inbox: int
     sealed: list[str]
     open: list[str]
+    last_night: LastNight | None
     last_batch: LastBatch | None
     clips: dict[str, int]
     quarantine: dict[str, int]
@@ -84,6 +117,8 @@ class StatusResult:
         yield f"workspace   {self.workspace}"
         yield f"inbox       {counted(self.inbox, 'file waits', 'files wait')}"
         yield f"batches     {len(self.sealed)} sealed{_list(self.sealed)}, {len(self.open)} open{_list(self.open)}"
+        if self.last_night:
+            yield f"last night  {self.last_night.line()}"
         yield f"last batch  {self.last_batch.line() if self.last_batch else 'none'}"
         yield f"clips       {_counts(self.clips)}"
         again = f", of which {counted(self.again, 'waits', 'wait')} in the inbox again" if self.again else ""
@@ -123,7 +158,7 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
         counts = catalog.counts()
         waiting = [_clip(clip) for clip in catalog.unlabelled()] if unlabelled else None
         outside, unread = _outside(workspace, catalog)
-        last_batch = _last_batch(workspace, catalog, outside)
+        newest = _of_last_night(workspace, catalog, outside)
     taken, unfinished = _taken(workspace)
     champion, problems = _champion(workspace)
     in_shadow = None if problems else _in_shadow(workspace)
@@ -134,7 +169,8 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
         inbox=_files_in(workspace) + taken,
         sealed=[batch.batch_id for batch in _by_age(workspace.sealed_batches())],
         open=batches.open_batch_ids(workspace),
-        last_batch=last_batch,
+        last_night=LastNight.of(newest) if newest else None,
+        last_batch=newest[-1] if newest else None,
         clips=counts["status"],
         quarantine=counts["reason"],
         again=_again(workspace, outside),
@@ -162,12 +198,13 @@ def rebuild_catalog(workspace: Workspace) -> RebuildResult:
     return RebuildResult(counts["batches"], counts["status"])
 
 
-def _last_batch(workspace: Workspace, catalog: Catalog, outside: list[dict[str, Any]]) -> LastBatch | None:
-    """That of the newest night; of several an open one, else the one that was sealed last."""
+def _of_last_night(workspace: Workspace, catalog: Catalog, outside: list[dict[str, Any]]) -> list[LastBatch]:
+    """The batches of the newest night, last an open one, else the one that was sealed last; empty if there is no batch."""
     found = _by_age([*workspace.sealed_batches(), *map(workspace.batch, batches.open_batch_ids(workspace))])
-    if not found:
-        return None
-    batch = found[-1]
+    return [_seen(one, catalog, outside) for one in found if _night(one.batch_id) == _night(found[-1].batch_id)]
+
+
+def _seen(batch: Batch, catalog: Catalog, outside: list[dict[str, Any]]) -> LastBatch:
     try:
         counts, refused = _clips_of(batch, catalog, outside)
     except (UnknownBatch, WorkspaceError):
@@ -175,9 +212,13 @@ def _last_batch(workspace: Workspace, catalog: Catalog, outside: list[dict[str, 
     return LastBatch(batch.batch_id, "sealed" if batch.is_sealed else "open", _sorted(counts), _sorted(refused))
 
 
+def _night(batch_id: str) -> str:
+    return batch_id.rpartition("-")[0]
+
+
 def _by_age(found: list[Batch]) -> list[Batch]:
     """The oldest first: by night, and those of one night in the order in which they were sealed, open ones last."""
-    nights = {batch.batch_id: batch.batch_id.rpartition("-")[0] for batch in found}
+    nights = {batch.batch_id: _night(batch.batch_id) for batch in found}
     shared = {night for night, count in Counter(nights.values()).items() if count > 1}
 
     def age(batch: Batch) -> tuple[str, bool, str, str]:

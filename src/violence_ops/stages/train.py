@@ -28,6 +28,7 @@ from violence_ops.stages import assemble, batches, holdout, live_run, pictures, 
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.dataset import Dataset
 from violence_ops.stages.releases import CANDIDATE, open_registry
+from violence_ops.stages.worth_training import not_assembled
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
@@ -46,7 +47,7 @@ _KEPT: Final = 3
 class TrainResult:
     """The registered version, its run, and the metrics of the kept epoch on validation. `candidate` is the version that the alias
     points to (of an experiment: as before), `candidate_before` the one until then; `one_off` says that the settings are not those of
-    params.yaml."""
+    params.yaml; `not_assembled` counts the clips that got a label, or another one, since the dataset was assembled."""
 
     model_version: str
     run_id: str
@@ -56,6 +57,7 @@ class TrainResult:
     candidate: str | None
     candidate_before: str | None
     one_off: bool
+    not_assembled: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -72,8 +74,17 @@ class TrainResult:
             "dataset": self.dataset_revision,
             "on validation": ", ".join(figures),
         }
-        note = "Its settings are not those of params.yaml: the next `violence-ops dvc repro` trains with those again and takes the alias."
-        return [*(f"{name:<13}  {value}" for name, value in rows.items()), *([note] if self.one_off else [])]
+        notes = []
+        if self.not_assembled:
+            clips = counted(self.not_assembled, "clip has", "clips have")
+            notes.append(
+                f"{clips} been labelled since the dataset was assembled: `violence-ops assemble`, then train again."
+            )
+        if self.one_off:
+            notes.append(
+                "Its settings are not those of params.yaml: the next `violence-ops dvc repro` trains with those again and takes the alias."
+            )
+        return [*(f"{name:<13}  {value}" for name, value in rows.items()), *notes]
 
     def _alias(self) -> str:
         before = f"version {self.candidate_before}" if self.candidate_before else "none"
@@ -97,9 +108,10 @@ def run(
         registry = open_registry(workspace)
         registry.check()
         facts = _facts(workspace, params, dataset)
+        is_experiment = versioning.inside_experiment(workspace)
+        newer = 0 if is_experiment else not_assembled(workspace, params, dataset)
         trained = _trained(workspace, registry, params, dataset, facts, progress)
         run_id, version = _register(registry, params, dataset, trained, facts)
-        is_experiment = versioning.inside_experiment(workspace)
         with workspace.lock("release"):
             before = registry.alias(CANDIDATE)
             if not is_experiment:
@@ -119,6 +131,7 @@ def run(
     return TrainResult(
         version, run_id, registry.run_url(run_id), dataset.revision, record["metrics"],
         candidate=before if is_experiment else version, candidate_before=before, one_off=params != workspace.params(),
+        not_assembled=newer,
     )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -9,7 +10,7 @@ from violence_ops.errors import WorkspaceError
 from violence_ops.params import Params
 from violence_ops.stages import assemble
 from violence_ops.stages.dataset import Dataset
-from violence_ops.stages.labelled import labelled_clips
+from violence_ops.stages.labelled import Labelled, labelled_clips
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
@@ -35,7 +36,7 @@ def run(workspace: Workspace, params: Params, *, drifted: bool = False) -> Worth
     clips = labelled_clips(workspace)
     if missing := assemble.obstacle(workspace, params, clips):
         return Worth(False, missing)
-    now = {one.clip.clip_id: one.label for one in assemble.trainable(workspace, params, clips)}
+    now = _trainable(workspace, params, clips)
     last = workspace.read_progress("train").get("dataset_revision")
     if last is None:
         return Worth(
@@ -53,3 +54,13 @@ def run(workspace: Workspace, params: Params, *, drifted: bool = False) -> Worth
         new >= least,
         f"{counted(new, 'labelled clip is', 'labelled clips are')} new since the last training; {counted(least, 'makes', 'make')} it worth while.",
     )
+
+
+def not_assembled(workspace: Workspace, params: Params, dataset: Dataset) -> int:
+    """How many clips that a dataset could hold have got a label, or another one, since this one was assembled."""
+    return len(_trainable(workspace, params, labelled_clips(workspace)).items() - dataset.labels.items())
+
+
+def _trainable(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -> dict[str, str]:
+    """clip_id to label."""
+    return {one.clip.clip_id: one.label for one in assemble.trainable(workspace, params, clips)}
