@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -161,7 +162,7 @@ def test_a_verdict_that_does_not_stand_on_all_quantities_says_on_how_many() -> N
         random = np.random.default_rng(3)
         night = clips(random, 60, 1, 0.0)
         for number, quantity in zip(of, QUANTITIES, strict=False):
-            night = [ClipValues(c.group, c.values if i < number else {k: v for k, v in c.values.items() if k != quantity}) for i, c in enumerate(night)]  # fmt: skip
+            night = [c if i < number else replace(c, values={k: v for k, v in c.values.items() if k != quantity}) for i, c in enumerate(night)]  # fmt: skip
         shifts = compare(clips(random, 60, 1, 0.0), night, PARAMS)
         return DriftReport("2026-01-31-00000000", "2026-01-31", "1", "x", shifts)
 
