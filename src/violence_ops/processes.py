@@ -215,7 +215,8 @@ def run(
     """Run a program with `given` on its standard input, at most `timeout_s` long; nothing that it started outlives it.
 
     That takes in what left its session, as daemons do: it is known by a mark in the environment that all it starts inherits,
-    unless it is given another. What another program starts for it, like cron, is not its own. Of stdout and stderr together the last `keep` bytes are returned, the rest is read and dropped. Raises OSError if it cannot
+    unless it is given another. What another program starts for it, like cron, is not its own.
+    Of stdout and stderr together the last `keep` bytes are returned, the rest is read and dropped. Raises OSError if it cannot
     be started.
     """
     kept, mark = bytearray(), uuid4().hex

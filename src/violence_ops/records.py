@@ -145,6 +145,11 @@ def piece_starts(frame_count: int, fps: float) -> IntArray:
     return np.ceil(np.arange(count) * (frame_count / count)).astype(np.int32)
 
 
+def seconds_of(start_frame: int, end_frame: int, fps: float) -> dict[str, float]:
+    """When the frames `[start_frame, end_frame)` of a video are, in s: `start_s` and `end_s`, at `fps` frames/s above 0."""
+    return {"start_s": round(start_frame / fps, 2), "end_s": round(end_frame / fps, 2)}
+
+
 def sampled_frames(clip: ClipRecord, max_frames_per_second: float) -> IntArray:
     """The frames of a validated clip that are looked at: every n-th, with the smallest n that stays within the rate."""
     step = max(1, math.ceil((clip.fps or 1.0) / max_frames_per_second - 1e-6))

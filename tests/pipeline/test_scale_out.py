@@ -68,7 +68,8 @@ class Site:
         """A text of compose.yaml with the secrets filled in, and the containers' addresses and folders as they are here."""
         text = re.sub(r"\$\{([A-Z_]+)(?::\?|-[^}]*)?\}", lambda name: SECRETS.get(name[1], ""), text).replace("$$", "$")
         for old, new in (
-            (r"violence-ops:pg-secret@postgres/", f"{self.postgresql}/"), (r"redis-server -", f"redis-server - --port {self.ports['redis']} --bind 127.0.0.1"),
+            (r"violence-ops:pg-secret@postgres/", f"{self.postgresql}/"),
+            (r"redis-server -", f"redis-server - --port {self.ports['redis']} --bind 127.0.0.1"),
             (r"\bredis:6379", f"127.0.0.1:{self.ports['redis']}"),
             (r"\bmlflow:5000", f"127.0.0.1:{self.ports['mlflow']}"), (r"(api-server|localhost):8080", f"127.0.0.1:{self.ports['airflow']}"),
             (r"^/(airflow|workspace|mlflow)\b", rf"{self.folder}/\1"), (r"^/app\b", str(ROOT)),

@@ -1,7 +1,7 @@
 """INT8 networks: RTMO after training, quantised by NNCF with pictures like those that it will see.
 
-Kept beside the weights that were pulled, because they cannot be made anew without the site's clips. `calibration.json` names the networks that count; a new
-calibration writes its own files first and then replaces that one file.
+Kept beside the weights that were pulled, because they cannot be made anew without the site's clips. `calibration.json` names the
+networks that count; a new calibration writes its own files first and then replaces that one file.
 """
 
 from __future__ import annotations

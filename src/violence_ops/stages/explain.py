@@ -9,7 +9,7 @@ from violence_ops.errors import WorkspaceError
 from violence_ops.files import atomic_path
 from violence_ops.folders import Batch
 from violence_ops.params import InvolvementParams, Params
-from violence_ops.records import COMPONENTS, TRANSIENT, ClipRecord, piece_starts
+from violence_ops.records import COMPONENTS, TRANSIENT, ClipRecord, piece_starts, seconds_of
 from violence_ops.stages import batches, labels_file, overlay, quarantine, retry, tombstones, traces
 from violence_ops.stages.annotation_summary import scene_of
 from violence_ops.stages.explain_records import TOP, ExplainResult
@@ -190,7 +190,7 @@ def _described(
                 "filled": int(tracks.interpolated[rows].sum()),
                 "first_frame": int(tracks.frame[rows].min()),
                 "last_frame": int(tracks.frame[rows].max()),
-                **_seconds(clip, piece),
+                **seconds_of(*piece, clip.fps or 1.0),
                 "seconds": round(float(seen.seconds[place]), 3),
                 "mean_score": round(float(seen.strength[place]), 4),
                 "flicker": round(float(seen.flicker[place]), 4),
@@ -215,11 +215,6 @@ def _piece_at(clip: ClipRecord, frame: int) -> tuple[int, int]:
     starts = piece_starts(clip.frame_count or 0, clip.fps or 0.0)
     number = int(np.searchsorted(starts, frame, side="right"))
     return int(starts[number - 1]), int([*starts, clip.frame_count or 0][number])
-
-
-def _seconds(clip: ClipRecord, frames: tuple[int, int]) -> dict[str, float]:
-    fps = clip.fps or 1.0
-    return {"start_s": round(frames[0] / fps, 2), "end_s": round(frames[1] / fps, 2)}
 
 
 def _obstacle(seen: Sightings, place: int, which: str | None, params: InvolvementParams) -> str:
@@ -293,7 +288,7 @@ def _pieces(clip: ClipRecord, rows: list[dict[str, Any]], tracks: ClipTracks | N
         {
             "start_frame": piece.start_frame,
             "end_frame": piece.end_frame,
-            **_seconds(clip, (piece.start_frame, piece.end_frame)),
+            **seconds_of(piece.start_frame, piece.end_frame, clip.fps or 1.0),
             "probability": round(piece.probability, 4),
             "tracks": [] if tracks is None else _top(tracks, piece.start_frame, piece.end_frame),
         }
@@ -333,7 +328,7 @@ def _write_image(
         )
         for track in _described(tracks, clip, used, piece)
     ]
-    start_s, end_s = _seconds(clip, piece).values()
+    start_s, end_s = seconds_of(*piece, clip.fps or 1.0).values()
     part = "" if piece == (0, clip.frame_count) else f"; tracks of {clock(start_s)} to {clock(end_s)}"
     with atomic_path(path) as temporary:
         explanation.write(temporary, picture, bars, f"Clip {clip.clip_id}, frame {index}{part}")

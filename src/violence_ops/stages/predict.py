@@ -11,7 +11,7 @@ from violence_ops.errors import InputUnusable, Rejected, UsageError, WorkspaceEr
 from violence_ops.files import sha256_file, spreadsheet_row
 from violence_ops.folders import clip_id_of
 from violence_ops.params import Params
-from violence_ops.records import ClipPoses, ClipRecord, ClipTracks, sampled_frames
+from violence_ops.records import ClipPoses, ClipRecord, ClipTracks, sampled_frames, seconds_of
 from violence_ops.stages import pictures, releases
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.score import load_version
@@ -119,12 +119,11 @@ def _judge(path: Path, params: Params, package: Package, source: Source, sandbox
         if path.is_file():
             raise
         raise Rejected("unreadable", f"{path} has gone while it was looked at.") from None
-    timed = {name: [part | _seconds(part, tracks.fps) for part in said[name]] for name in ("windows", "pieces")}
+    timed = {
+        name: [part | seconds_of(part["start_frame"], part["end_frame"], tracks.fps) for part in said[name]]
+        for name in ("windows", "pieces")
+    }
     return {"fps": tracks.fps} | said | timed
-
-
-def _seconds(part: dict[str, Any], fps: float) -> dict[str, float]:
-    return {"start_s": round(part["start_frame"] / fps, 2), "end_s": round(part["end_frame"] / fps, 2)}
 
 
 def _tracks(path: Path, params: Params, source: Source, sandbox: Sandbox) -> ClipTracks:
