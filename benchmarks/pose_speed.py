@@ -149,8 +149,8 @@ def mmpose() -> Callable[[list[Path]], int]:
 
     import torch
 
-    from violence_ops.openmmlab import drawing
     from violence_ops.pose import config, weights
+    from violence_ops.pose.openmmlab import drawing
 
     with drawing():
         from mmpose.apis.inferencers import Pose2DInferencer

@@ -14,7 +14,7 @@ import pytest
 from typer.testing import CliRunner
 
 from violence_ops.cli.program import app
-from violence_ops.errors import UsageError
+from violence_ops.errors import UsageError, UserError, WorkspaceError
 from violence_ops.records import ClipRecord
 from violence_ops.stages import assemble, predict, synth, train
 from violence_ops.workspace import Workspace
@@ -64,12 +64,17 @@ def test_every_video_gets_a_row_and_one_that_is_broken_or_gone_its_reason(
     params = workspace.params()
     seal_tracks(workspace)
     assemble.run(workspace, params)
-    release(workspace, train.run(workspace, params).model_version)
+    version = train.run(workspace, params).model_version
 
     videos = tmp_path / "videos"
     synth.run(videos, clips=2, seed=1, groups=2, with_truth=False, duration_s=1.5)
     (videos / "broken.mp4").write_text("no video")
+    with pytest.raises(WorkspaceError, match=r"no champion .* name a version"):
+        next(predict.run(workspace, params, [videos]))
+    tried = list(predict.run(workspace, params, [videos], version=version))
+    release(workspace, version)
     rows = {Path(row["path"]).name: row for row in predict.run(workspace, params, [videos])}
+    assert list(rows.values()) == tried
     assert rows["broken.mp4"]["reason"] == "unreadable"
     assert len(rows) == 3
     judged = [row for row in rows.values() if "verdict" in row]
@@ -81,6 +86,8 @@ def test_every_video_gets_a_row_and_one_that_is_broken_or_gone_its_reason(
         assert row["pieces"] == []
         for one in row["windows"]:
             assert one["end_s"] == pytest.approx(one["end_frame"] / row["fps"], abs=0.01)
+    with pytest.raises(UserError, match="has no version 9"):
+        list(predict.run(workspace, params, [videos], version="9"))
     with pytest.raises(UsageError, match="does not exist"):
         list(predict.run(workspace, params, [tmp_path / "nowhere"]))
 

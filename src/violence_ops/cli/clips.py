@@ -132,10 +132,11 @@ def predict(
     ],
     as_csv: Annotated[bool, typer.Option("--csv", help="A CSV row per window.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON line per video: the default.")] = False,
+    model: Annotated[str | None, typer.Option(help="A model version; default: the champion.")] = None,
     workspace: WorkspaceOption = None,
     settings: SetOption = None,
 ) -> None:
-    """Let the champion judge videos that are in no batch; a JSON line each, with the scores of its windows.
+    """Let a model judge videos that are in no batch; a JSON line each, with the scores of its windows.
 
     A video that cannot be used has a line with the reason and stops no other; the exit code is 4 if none could be judged.
     """
@@ -148,7 +149,7 @@ def predict(
     listed = _lines_of_stdin() if len(named) < len(sources) else []
     table = csv.DictWriter(sys.stdout, stage.COLUMNS, lineterminator="\n")
     with progress_bar() as progress:
-        rows = stage.run(opened, params, named, listed=listed, progress=progress)
+        rows = stage.run(opened, params, named, listed=listed, version=model, progress=progress)
         for number, row in enumerate(rows):
             if not as_csv:
                 print(json.dumps(row, ensure_ascii=False), flush=True)

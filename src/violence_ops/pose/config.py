@@ -41,7 +41,7 @@ def config(network: str = OWN) -> Config:
     """
     from mmengine.config import Config
 
-    import violence_ops.openmmlab  # noqa: F401  (before mmpose)
+    import violence_ops.pose.openmmlab  # noqa: F401  (before mmpose)
 
     shipped = _shipped()
     metafile = (shipped / "_base_" / "datasets" / "coco.py").as_posix()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
 
 from violence_ops.deployment import compute_device
 from violence_ops.errors import ParamsError, Rejected, UsageError
@@ -24,10 +24,13 @@ from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
     from violence_ops.pose.rtmo import PoseEstimator
-    from violence_ops.pose.stream import Decoder, Poses, PoseStream
+    from violence_ops.pose.stream import Decoder, Picture, Poses, PoseStream
     from violence_ops.pose.topdown import TopDown
+    from violence_ops.video.sandbox import Sandbox
 
     Source = PoseEstimator | TopDown
+
+_Item = TypeVar("_Item")
 
 
 class Video(NamedTuple):
@@ -214,14 +217,25 @@ def _device(params: PoseParams) -> str:
 
 def pose_stream(source: Source, params: Params) -> PoseStream[Video]:
     """A stream of the poses of videos, decoded in killable children; a context manager."""
+
+    def pictures(sandbox: Sandbox, video: Video) -> Iterator[Picture]:
+        return sandbox.pictures(video.file, video.indices.tolist(), source.fit, known=video.known)
+
+    return stream_of(pictures, source, params)
+
+
+def stream_of(
+    pictures: Callable[[Sandbox, _Item], Iterator[Picture]], source: Source, params: Params
+) -> PoseStream[_Item]:
+    """A stream of the poses in the `pictures` of some items, each decoded by one of several sandboxes; a context manager."""
     from violence_ops.pose.backends import processors
     from violence_ops.pose.stream import PoseStream
     from violence_ops.video.sandbox import Sandbox
 
     @contextmanager
-    def decoder() -> Iterator[Decoder[Video]]:
+    def decoder() -> Iterator[Decoder[_Item]]:
         with Sandbox(params.validation) as sandbox:
-            yield lambda video: sandbox.pictures(video.file, video.indices.tolist(), source.fit, known=video.known)
+            yield lambda item: pictures(sandbox, item)
 
     return PoseStream(source, decoder, decoders=max(2, processors() // 2))
 

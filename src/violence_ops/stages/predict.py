@@ -1,9 +1,10 @@
-"""Let the champion judge videos that are in no batch: poses, tracks and verdict in one go. Nothing is stored."""
+"""Let a model judge videos that are in no batch: poses, tracks and verdict in one go. Nothing is stored."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,15 +12,15 @@ from violence_ops.errors import InputUnusable, Rejected, UsageError, WorkspaceEr
 from violence_ops.files import sha256_file, spreadsheet_row
 from violence_ops.folders import clip_id_of
 from violence_ops.params import Params
-from violence_ops.records import ClipPoses, ClipRecord, ClipTracks, sampled_frames, seconds_of
+from violence_ops.records import ClipPoses, ClipRecord, IntArray, sampled_frames, seconds_of
 from violence_ops.stages import pictures, releases
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.score import load_version
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
+    from violence_ops.pose.stream import Picture, Poses
     from violence_ops.recognition.package import Package
-    from violence_ops.stages.extract_poses import Source
     from violence_ops.video.sandbox import Sandbox
 
 COLUMNS = (
@@ -37,34 +38,42 @@ def run(
     sources: Sequence[Path],
     *,
     listed: Sequence[Path] = (),
+    version: str | None = None,
     progress: Progress | None = None,
 ) -> Iterator[dict[str, Any]]:
-    """Yield a row per video of these files and folders: the champion's verdict, or why the video cannot be used.
+    """Yield a row per video of these files and folders: the verdict of a model `version` (None: the champion), or why there is none.
 
     `sources` must be there; what was `listed` may have gone since, and gets a row that says so. Raises WorkspaceError if
-    there is no champion, UsageError if a source does not exist or no file is found, ServiceUnavailable if MLflow cannot be
-    reached, and InputUnusable after the last row if no video could be judged.
+    there is no champion, UserError if there is no such version, UsageError if a source does not exist or no file is found,
+    ServiceUnavailable if MLflow cannot be reached, and InputUnusable after the last row if no video could be judged.
     """
-    from violence_ops.stages.extract_poses import open_source
+    from violence_ops.stages.extract_poses import open_source, stream_of
     from violence_ops.video.sandbox import Sandbox
 
     files = _files(sources, listed)
-    champion = releases.champion(workspace)
-    if champion is None:
-        raise WorkspaceError("There is no champion to judge videos: train a candidate and promote it first.")
-    package = load_version(workspace, champion)
+    version = version or releases.champion(workspace)
+    if version is None:
+        raise WorkspaceError(
+            "There is no champion to judge videos: train a candidate and promote it first, or name a version (--model)."
+        )
+    package = load_version(workspace, version)
     source = open_source(params.pose)
+
+    def decoded(sandbox: Sandbox, video: _Video) -> Iterator[Picture]:
+        video.look(sandbox, params)
+        return sandbox.pictures(video.path, video.frames.tolist(), source.fit, known=video.clip.size)
+
     judged = 0
-    with Sandbox(params.validation) as sandbox:
-        for done, path in enumerate(files, start=1):
-            row = {"path": str(path)}
+    with Sandbox(params.validation) as sandbox, stream_of(decoded, source, params) as stream:
+        for done, poses in enumerate(stream.over([_Video(path) for path in files]), start=1):
+            row = {"path": str(poses.video.path)}
             try:
-                said = _judge(path, params, package, source, sandbox)
+                said = _judge(poses, params, package, sandbox)
             except Rejected as refusal:
                 yield row | {"reason": refusal.reason, "message": str(refusal)}
             else:
                 judged += 1
-                yield row | {"model_version": champion} | said
+                yield row | {"model_version": version} | said
             if progress:
                 progress("predict", done, len(files))
     if not judged:
@@ -108,40 +117,45 @@ def _inside(folder: Path) -> list[Path]:
     return sorted(path for path in files if not path.name.startswith(".") and path.suffix.lower() not in _NO_VIDEOS)
 
 
-def _judge(path: Path, params: Params, package: Package, source: Source, sandbox: Sandbox) -> dict[str, Any]:
+@dataclass
+class _Video:
+    """A file; what clip it is, and which frames of it are looked at, is there once `look` has returned."""
+
+    path: Path
+    clip: ClipRecord = field(init=False)
+    frames: IntArray = field(init=False)
+
+    def look(self, sandbox: Sandbox, params: Params) -> None:
+        """Validate it as a night does. Raises Rejected, also if the file goes meanwhile."""
+        _open(self.path)
+        facts = sandbox.validate(self.path)
+        sha256 = sha256_file(self.path)
+        self.clip = ClipRecord(
+            clip_id=clip_id_of(sha256), sha256=sha256, batch_id="", source_path=str(self.path), source_group="", status="accepted",
+            width=facts.width, height=facts.height, fps=facts.fps, frame_count=facts.frame_count,
+        )  # fmt: skip
+        self.frames = sampled_frames(self.clip, params.pose.max_frames_per_second)
+
+
+def _judge(poses: Poses[_Video], params: Params, package: Package, sandbox: Sandbox) -> dict[str, Any]:
     """The verdict on a video, and when its windows and pieces are. Raises Rejected, also if the file goes meanwhile."""
     from violence_ops.recognition.predict import predict_clip
+    from violence_ops.stages.following import follow
 
+    video = poses.video
     try:
-        tracks = _tracks(path, params, source, sandbox)
-        said = predict_clip(package, tracks, pictures.of_file(path, sandbox)).to_dict()
+        people = list(poses)
+        tracks = follow(ClipPoses.from_frames(video.clip, video.frames, people), params, video.frames)
+        said = predict_clip(package, tracks, pictures.of_file(video.path, sandbox)).to_dict()
     except (OSError, WorkspaceError):
-        if path.is_file():
+        if video.path.is_file():
             raise
-        raise Rejected("unreadable", f"{path} has gone while it was looked at.") from None
+        raise Rejected("unreadable", f"{video.path} has gone while it was looked at.") from None
     timed = {
         name: [part | seconds_of(part["start_frame"], part["end_frame"], tracks.fps) for part in said[name]]
         for name in ("windows", "pieces")
     }
     return {"fps": tracks.fps} | said | timed
-
-
-def _tracks(path: Path, params: Params, source: Source, sandbox: Sandbox) -> ClipTracks:
-    """Validate a video and follow its people, as a night does. Raises Rejected."""
-    from violence_ops.stages.extract_poses import Video, pose_stream
-    from violence_ops.stages.following import follow
-
-    _open(path)
-    facts = sandbox.validate(path)
-    sha256 = sha256_file(path)
-    clip = ClipRecord(
-        clip_id=clip_id_of(sha256), sha256=sha256, batch_id="", source_path=str(path), source_group="", status="accepted",
-        width=facts.width, height=facts.height, fps=facts.fps, frame_count=facts.frame_count,
-    )  # fmt: skip
-    frames = sampled_frames(clip, params.pose.max_frames_per_second)
-    with pose_stream(source, params) as stream:
-        people = [found for video in stream.over([Video(path, frames)]) for found in video]
-    return follow(ClipPoses.from_frames(clip, frames, people), params, frames)
 
 
 def _open(path: Path) -> None:
