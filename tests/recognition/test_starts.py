@@ -111,8 +111,13 @@ def test_an_unknown_start_is_refused_with_the_names_of_the_shipped_ones() -> Non
         starts.find("nothing")
 
 
-def test_a_start_that_is_not_there_is_named_by_its_full_path() -> None:
-    with pytest.raises(ParamsError, match=str(Path("starts/own.safetensors").absolute())):
+def test_a_start_that_is_not_there_is_named_by_its_path() -> None:
+    with pytest.raises(ParamsError, match=r"/nowhere/own\.safetensors with its \.json is not there"):
+        starts.find("/nowhere/own.safetensors")
+
+
+def test_a_relative_path_is_refused_as_airflow_works_in_another_folder() -> None:
+    with pytest.raises(ParamsError, match=f"write {Path('starts/own.safetensors').absolute()}"):
         starts.find("starts/own.safetensors")
 
 

@@ -74,7 +74,8 @@ def test_a_clip_names_the_models_that_saw_it_and_what_its_deletion_redoes(
         labels.run(history, found_in_second(history), label, "ann")
     clip = lineage.run(history, found_in_second(history))
     assert isinstance(clip, lineage.ClipLineage)
-    assert (clip.label, clip.label_source) == ("NonFight", "label")
+    assert (clip.label, clip.label_source, clip.labelled_by) == ("NonFight", "label", "ann")
+    assert "label        NonFight (from label, by ann on 20" in "\n".join(clip.lines())
     assert [use["version"] for use in clip.trained] == ["2"]
     assert clip.trained[0]["label_source"] == "inbox"  # as it was then
     assert clip.scored == ("1",)
@@ -86,6 +87,7 @@ def test_a_clip_names_the_models_that_saw_it_and_what_its_deletion_redoes(
     kept = lineage.run(history, held_out(history))
     assert isinstance(kept, lineage.ClipLineage)
     assert (kept.trained, kept.judged, kept.redo.holdouts) == ((), (), ("v1",))
+    assert kept.labelled_by is None
     name = write_evaluation("2", "1")
     path = history.report(name).evaluation
     path.write_text(path.read_text().replace(f"{0:020x}", held_out(history)))

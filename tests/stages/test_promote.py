@@ -716,7 +716,7 @@ def test_a_rollback_that_names_its_version_is_refused_where_another_is_champion(
 
 
 def test_where_nothing_was_released_a_rollback_says_so(workspace: Workspace, params: Params) -> None:
-    with pytest.raises(WorkspaceError, match="Nothing was released yet"):
+    with pytest.raises(WorkspaceError, match="There is no champion"):
         rollback.run(workspace, params, by="ada", reason="r")
 
 

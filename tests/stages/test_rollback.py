@@ -119,7 +119,7 @@ def test_where_not_one_champion_is_left_there_is_none_and_a_new_one_can_be_relea
     assert rollback.verify_ledger(champions).champion is None
     assert "champion 3 to none, done: all deleted" in rollback.history(champions).lines()[-1]
     assert score.run(champions, params).champion is None
-    with pytest.raises(WorkspaceError, match="Nothing was released yet"):
+    with pytest.raises(WorkspaceError, match="There is no champion"):
         rollback.run(champions, params, by="ada", reason="r")
 
     package.mkdir()

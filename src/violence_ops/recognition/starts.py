@@ -64,9 +64,14 @@ class Start:
 def find(name: str | Path) -> Start:
     """The shipped start of that name, or the one at that .safetensors path; verified against the JSON beside it.
 
-    Raises ParamsError if there is none, its JSON is missing or incomplete, or the hash does not match.
+    Raises ParamsError if it is a relative path, there is none, its JSON is missing or incomplete, or the hash does not match.
     """
     path = Path(name) if str(name).endswith(".safetensors") else STARTS / f"{name}.safetensors"
+    if not path.is_absolute():
+        raise ParamsError(
+            f"train.start is {str(name)!r}, which a task of Airflow's would look for in another folder: write {path.absolute()}, if you "
+            "mean that."
+        )
     card = path.with_suffix(".json")
     if not path.is_file() or not card.is_file():
         shipped = ", ".join(shipped_starts()) or "none"
@@ -132,4 +137,4 @@ def save(state: Mapping[str, Tensor], settings: Settings, path: Path, **facts: A
         "persons": settings.windows.persons, **facts,
     }  # fmt: skip
     write_json(path.with_suffix(".json"), content)
-    return find(path)
+    return find(path.absolute())

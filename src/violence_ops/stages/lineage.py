@@ -15,6 +15,7 @@ from violence_ops.folders import Batch
 from violence_ops.stages import batch_names, batches, clip_names, releases, tombstones, traces, trained_on
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels import effective_labels
+from violence_ops.stages.labels_file import in_force
 from violence_ops.stages.lineage_records import BatchLineage, ClipLineage, ForgottenLineage, ModelLineage, Redo
 from violence_ops.stages.releases import REPORT_TAG, open_registry
 from violence_ops.stages.reports import read as read_report
@@ -164,18 +165,15 @@ def _clip(workspace: Workspace, clip_id: str) -> ClipLineage:
         known = catalog.find([clip_id])[clip_id]
     found = traces.find(workspace, [clip_id])
     batch = workspace.batch(known.batch_id) if known.batch_id else None
-    label, source = _label(workspace, clip_id)
+    label, source = effective_labels(workspace).get(clip_id, (None, None))
+    given = in_force(workspace).get(clip_id)
     rows = rows_of(batch, [clip_id]) if batch else {}
     return ClipLineage(
         clip_id=clip_id, batch_id=known.batch_id, status=known.status, source_path=known.source_path, label=label,
-        label_source=source, trained=tuple(_use(model) for model in found.models), judged=found.judged,
+        label_source=source, labelled_by=given.by if given else None, labelled_at=given.at if given else None,
+        trained=tuple(_use(model) for model in found.models), judged=found.judged,
         scored=scored_by(batch, [clip_id]) if batch else (), redo=redo(workspace, rows, found),
     )  # fmt: skip
-
-
-def _label(workspace: Workspace, clip_id: str) -> tuple[str | None, str | None]:
-    known = effective_labels(workspace).get(clip_id)
-    return known or (None, None)
 
 
 def _use(model: traces.ModelUse) -> dict[str, Any]:

@@ -73,7 +73,7 @@ class ModelLineage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipLineage:
-    """Where a clip is, which models were trained on it (and with which label), judged on it, and judged it; and what its deletion redoes."""
+    """Where a clip is, who labelled it (nobody known, if its label came with it), which models were trained on it (and with which label), judged on it, and judged it; and what its deletion redoes."""
 
     clip_id: str
     batch_id: str | None
@@ -81,6 +81,8 @@ class ClipLineage:
     source_path: str | None
     label: str | None
     label_source: str | None
+    labelled_by: str | None
+    labelled_at: str | None
     trained: tuple[dict[str, Any], ...]
     judged: tuple[str, ...]
     scored: tuple[str, ...]
@@ -93,7 +95,8 @@ class ClipLineage:
     def lines(self) -> Iterator[str]:
         """For people."""
         yield f"clip {self.clip_id}: {self.status}, batch {self.batch_id or 'none'}, from {self.source_path}"
-        yield f"  label        {f'{self.label} (from {self.label_source})' if self.label else 'none'}"
+        by = f", by {self.labelled_by} on {self.labelled_at}" if self.labelled_by else ""
+        yield f"  label        {f'{self.label} (from {self.label_source}{by})' if self.label else 'none'}"
         uses = (f"{_version(use)} ({use['side'] or 'train or val'}, as {use['label'] or '?'})" for use in self.trained)
         yield f"  trained      {_listed(uses)}"
         yield f"  judged on it {_listed(self.judged)}"

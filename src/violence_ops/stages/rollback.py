@@ -17,6 +17,7 @@ from violence_ops.workspace import Workspace
 
 NONE: Final = "none"
 """Named as the version to go back to, it leaves no champion."""
+_NO_CHAMPION: Final = "There is no champion, so there is nothing to roll back."
 _WITHOUT: Final = "Without a champion, nights are sealed without verdicts until a candidate is released."
 
 
@@ -144,7 +145,7 @@ def live(workspace: Workspace, params: Params) -> str:
     """
     version = releases.last_champion(ledger.read(workspace))
     if version is None:
-        raise WorkspaceError("Nothing was released yet, so there is nothing to roll back.")
+        raise WorkspaceError(_NO_CHAMPION)
     return version
 
 
@@ -212,7 +213,7 @@ def _step(
     """The version to go back to (None: none is wanted or left), and the later ones that cannot judge any more, each with the reason."""
     released = ledger.champions(entries)
     if not released:
-        raise WorkspaceError("Nothing was released yet, so there is nothing to roll back.")
+        raise WorkspaceError(_NO_CHAMPION)
     if expected is not None and expected != present.version:
         raise WorkspaceError(f"The champion is version {present.version}, not {expected}: nothing was rolled back.")
     if to == NONE:
