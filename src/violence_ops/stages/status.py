@@ -128,7 +128,7 @@ class StatusResult:
         champion = self.champion or ("not known" if self.problems else "none")
         yield f"models      champion {champion}, newest candidate {self.candidate or 'none'}"
         if self.in_shadow:
-            yield f"shadow      version {self.in_shadow} judges the sealed nights too: `violence-ops shadow show`"
+            yield f"shadow      version {self.in_shadow} judges the sealed nights too: `violence-ops shadow`"
         for one in self.awaiting:
             command = f"violence-ops promote --report {one['report']} --approve --by NAME"
             yield f"approval    candidate {one['candidate']} passed the gate and waits for an approval: `{command}`"
