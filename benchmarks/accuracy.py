@@ -44,8 +44,7 @@ from violence_ops.recognition.families import fit
 from violence_ops.recognition.package import Package
 from violence_ops.recognition.predict import predict_skeleton
 from violence_ops.recognition.skeleton import Skeleton, from_tracks
-from violence_ops.recognition.split import Member, choose
-from violence_ops.recognition.split import families as kept_together
+from violence_ops.recognition.split import Member, bundles, choose
 
 FOLDS, SEED, RESAMPLES = 5, 0, 2000
 _FROM_SCRATCH: dict[str, Any] = {"start": None, "epochs": 20, "min_epochs": 10, "lr_steps": (14,)}
@@ -223,7 +222,7 @@ def trained_on(
     """The family, trained on these clips; a share of their source groups is kept for validation."""
     labels = {one.clip_id: example.label for one, example in zip(skeletons, examples, strict=True)}
     members = [Member(one.tracks.clip_id, one.label, one.source_group) for one in examples]
-    held = choose(kept_together(members, 0), params.dataset.validation_share, SEED, "validation")
+    held = choose(bundles(members, 0), params.dataset.validation_share, SEED, "validation")
     validation = {member.clip_id for family_of in held for member in family_of}
     train = [one for one in skeletons if one.clip_id not in validation]
     val = [one for one in skeletons if one.clip_id in validation]

@@ -9,17 +9,13 @@ single labelled clip is new, without waiting for `train.min_new_clips`.
 
 from airflow.sdk import dag, task
 
-from violence_ops.orchestration import BATCHES, DRIFT, VERSIONING, alert_of_run, default_args, stage
+from violence_ops.orchestration import BATCHES, DRIFT, VERSIONING, stage, usual
 
 
 @dag(
     schedule=[BATCHES],
-    catchup=False,
     max_active_runs=1,
-    default_args=default_args(),
-    on_failure_callback=alert_of_run,
-    doc_md=__doc__,
-    tags=["model"],
+    **usual(__doc__, "model"),
 )
 def drift():
     @task.short_circuit(**VERSIONING)

@@ -19,18 +19,14 @@ from airflow.sdk import Param, TriggerRule, dag, task
 from airflow.sdk.exceptions import AirflowSkipException
 
 from violence_ops.approval_operator import ApprovalOperator
-from violence_ops.orchestration import CANDIDATE, GPU, VERSIONING, alert_of_run, default_args, params, stage
+from violence_ops.orchestration import CANDIDATE, GPU, VERSIONING, params, stage, usual
 
 log = logging.getLogger(__name__)
 
 
 @dag(
     schedule=[CANDIDATE],
-    catchup=False,
-    default_args=default_args(),
-    on_failure_callback=alert_of_run,
-    doc_md=__doc__,
-    tags=["model"],
+    **usual(__doc__, "model"),
 )
 def gated_evaluation():
     @task(**GPU)

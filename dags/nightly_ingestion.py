@@ -32,13 +32,12 @@ from violence_ops.orchestration import (
     GPU,
     LABELS,
     VERSIONING,
-    alert_of_run,
-    default_args,
     night_of,
     night_stage,
     open_shards,
     params,
     stage,
+    usual,
 )
 
 
@@ -47,14 +46,10 @@ from violence_ops.orchestration import (
     schedule=CronTriggerTimetable(
         params().schedule.nightly, timezone=params().schedule.timezone, run_immediately=timedelta(0)
     ),
-    catchup=False,
     # a run takes up all open batches, so no two may run at once; a backfill would not keep to the limit
     max_active_runs=1,
     allowed_run_types=["scheduled", "manual"],  # type: ignore[list-item]  # the enum has no public name
-    default_args=default_args(),
-    on_failure_callback=alert_of_run,
-    doc_md=__doc__,
-    tags=["data"],
+    **usual(__doc__, "data"),
     params={"night": Param(None, type=["null", "string"], format="date", description="Default: the run's own date.")},
 )
 def nightly_ingestion():

@@ -16,20 +16,15 @@ from violence_ops.orchestration import (
     GPU,
     LABELS,
     VERSIONING,
-    alert_of_run,
-    default_args,
     stage,
+    usual,
 )
 
 
 @dag(
     schedule=(BATCHES | DRIFT | LABELS),
-    catchup=False,
     max_active_runs=1,
-    default_args=default_args(),
-    on_failure_callback=alert_of_run,
-    doc_md=__doc__,
-    tags=["model"],
+    **usual(__doc__, "model"),
 )
 def retraining():
     @task.short_circuit

@@ -8,17 +8,13 @@ once: cleared, it does nothing, and to go further back trigger another.
 
 from airflow.sdk import Param, dag, task
 
-from violence_ops.orchestration import VERSIONING, alert_of_run, default_args, stage
+from violence_ops.orchestration import VERSIONING, stage, usual
 
 
 @dag(
     schedule=None,
-    catchup=False,
     max_active_runs=1,
-    default_args=default_args(),
-    on_failure_callback=alert_of_run,
-    doc_md=__doc__,
-    tags=["model"],
+    **usual(__doc__, "model"),
     params={
         "reason": Param(None, type="string", minLength=10, description="Why; it is written to the ledger."),
         "to": Param(

@@ -7,17 +7,13 @@ is in shadow (`violence-ops shadow start`). `violence-ops shadow` and the candid
 
 from airflow.sdk import dag, task
 
-from violence_ops.orchestration import BATCHES, GPU, alert_of_run, default_args, stage
+from violence_ops.orchestration import BATCHES, GPU, stage, usual
 
 
 @dag(
     schedule=[BATCHES],
-    catchup=False,
     max_active_runs=1,
-    default_args=default_args(),
-    on_failure_callback=alert_of_run,
-    doc_md=__doc__,
-    tags=["model"],
+    **usual(__doc__, "model"),
 )
 def shadow():
     @task(**GPU)

@@ -94,6 +94,7 @@ def test_what_is_written_is_as_open_as_the_umask_allows(tmp_path: Path, close_um
 
 def test_a_name_of_many_bytes_can_be_written(tmp_path: Path) -> None:
     write_text(tmp_path / ("夜" * 80), "x")
+    assert (tmp_path / ("夜" * 80)).read_text() == "x"
 
 
 @pytest.mark.parametrize("cell", ["=1+1", "+1", "-1", "@SUM(A1)", "\t=1", "\r=1"])

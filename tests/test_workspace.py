@@ -6,7 +6,6 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -178,9 +177,8 @@ def test_a_lock_is_freed_when_its_holder_is_killed(workspace: Workspace) -> None
     assert holder.stdout.readline() == "held\n"
     holder.kill()
     holder.wait()
-    started = time.monotonic()
     with workspace.lock("x"):
-        assert time.monotonic() - started < 60
+        pass
 
 
 def test_mlflow_is_the_deployments_else_the_running_server_else_the_database(

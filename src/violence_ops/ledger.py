@@ -12,13 +12,14 @@ import hashlib
 import json
 import os
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from violence_ops.errors import UserError
 from violence_ops.files import sync_folder, write_text
+from violence_ops.jsonable import Jsonable
 from violence_ops.workspace import Workspace
 
 Event = Literal["verdict", "approval", "refusal", "promotion", "rollback", "reinstatement"]
@@ -41,7 +42,7 @@ class LedgerBroken(UserError):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(Jsonable):
     """One line. seq counts from 1; at is UTC, ISO 8601; actor is who caused it."""
 
     seq: int
@@ -51,10 +52,6 @@ class Entry:
     payload: dict[str, Any]
     prev_hash: str
     hash: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """The line as a plain mapping."""
-        return asdict(self)
 
 
 def read(workspace: Workspace) -> list[Entry]:

@@ -76,6 +76,17 @@ class OnceMoreAfterTimeout(RetryPolicy):
         return RetryDecision.default()
 
 
+def usual(doc: str | None, *tags: str) -> dict[str, Any]:
+    """What every DAG has in common, with its description: no catching up, the tasks' defaults, word of a run that failed."""
+    return {
+        "catchup": False,
+        "default_args": default_args(),
+        "on_failure_callback": alert_of_run,
+        "doc_md": doc,
+        "tags": tags,
+    }
+
+
 def default_args() -> dict[str, Any]:
     """Retries with exponential back-off, an end to a task that hangs, and a line in the log that says what failed and on which clips."""
     schedule = params().schedule

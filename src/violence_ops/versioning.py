@@ -111,11 +111,6 @@ def add_batch(workspace: Workspace, batch: Batch) -> str:
     return add_and_push(workspace, batch.sealed, f"Batch {batch.batch_id}", f"batch/{batch.batch_id}")
 
 
-def add_artifact(workspace: Workspace, folder: Path, message: str, tag: str | None = None) -> str:
-    """The same for another folder or file of the workspace (a holdout version). Returns the commit."""
-    return add_and_push(workspace, folder, message, tag)
-
-
 def versioned_batches(workspace: Workspace) -> set[str]:
     """The batches for which `add_batch` has finished."""
     return {tag.removeprefix("batch/") for tag in git.run(workspace, "tag", "--list", "batch/*").splitlines()}
@@ -127,7 +122,7 @@ def batch_revision(workspace: Workspace, batch_id: str) -> str:
 
 
 def is_tagged(workspace: Workspace, tag: str) -> bool:
-    """Whether `add_artifact` has finished with this tag."""
+    """Whether `add_and_push` has finished with this tag."""
     return bool(git.run(workspace, "tag", "--list", tag))
 
 

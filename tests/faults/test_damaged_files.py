@@ -79,7 +79,7 @@ def test_a_damaged_catalog_is_named_and_made_again_by_its_remedy(workspace: Work
     assert done.returncode == 0, done.stderr
     assert f"{catalog}.damaged" in done.stderr
     assert status.run(workspace).to_dict() == before
-    assert index.set_aside_damaged(workspace) is None
+    assert index.rebuild(workspace).set_aside is None
 
 
 @pytest.mark.slow
@@ -144,7 +144,7 @@ def damage_mlflow(workspace: Workspace) -> None:
     ("damage", "look", "said"),
     [
         (damage_reason, lambda w: explain.run(w, w.params(), hashlib.sha256(b"c").hexdigest()[:20]), r"reason\.json is damaged .* back into the inbox"),
-        (damage_reason, status.rebuild_catalog, r"reason\.json is damaged .* back into the inbox"),
+        (damage_reason, index.rebuild, r"reason\.json is damaged .* back into the inbox"),
         (damage_progress, lambda w: reports.find(w, None), r"evaluate\.json is damaged .* `violence-ops evaluate`"),
         (damage_addresses, lambda w: w.mlflow_uri, r"addresses\.json is damaged .* `violence-ops up`"),
         (damage_addresses, status.run, r"addresses\.json is damaged .* `violence-ops up`"),

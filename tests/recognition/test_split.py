@@ -7,7 +7,7 @@ import tracemalloc
 from hypothesis import given
 from hypothesis import strategies as st
 
-from violence_ops.recognition.split import Member, choose, families
+from violence_ops.recognition.split import Member, bundles, choose
 
 hashes = st.one_of(st.none(), st.integers(0, 255).map(lambda value: f"{value:016x}"))
 
@@ -25,7 +25,7 @@ def clips(draw: st.DrawFn) -> list[Member]:
 def test_a_split_never_parts_a_source_group_or_near_duplicates(
     members: list[Member], bits: int, share: float, seed: int
 ) -> None:
-    chosen = {m.clip_id for family in choose(families(members, bits), share, seed, "test") for m in family}
+    chosen = {m.clip_id for bundle in choose(bundles(members, bits), share, seed, "test") for m in bundle}
     inside = [m for m in members if m.clip_id in chosen]
     outside = [m for m in members if m.clip_id not in chosen]
     assert not {m.source_group for m in inside} & {m.source_group for m in outside}
@@ -39,17 +39,17 @@ def test_a_split_never_parts_a_source_group_or_near_duplicates(
 def test_the_order_of_the_clips_does_not_matter(members: list[Member], random: object) -> None:
     shuffled = members.copy()
     random.shuffle(shuffled)  # type: ignore[attr-defined]
-    assert families(members, 0) == families(shuffled, 0)
-    assert choose(families(members, 0), 0.3, 1, "x") == choose(families(shuffled, 0), 0.3, 1, "x")
+    assert bundles(members, 0) == bundles(shuffled, 0)
+    assert choose(bundles(members, 0), 0.3, 1, "x") == choose(bundles(shuffled, 0), 0.3, 1, "x")
 
 
 def joined_plainly(members: list[Member], bits: int) -> set[frozenset[str]]:
     """Families as their definition says: every pair compared, sets merged."""
     found: list[list[Member]] = []
     for member in members:
-        near = [family for family in found if any(belong_together(member, other, bits) for other in family)]
-        found = [family for family in found if family not in near] + [sum(near, [member])]
-    return {frozenset(member.clip_id for member in family) for family in found}
+        near = [bundle for bundle in found if any(belong_together(member, other, bits) for other in bundle)]
+        found = [bundle for bundle in found if bundle not in near] + [sum(near, [member])]
+    return {frozenset(member.clip_id for member in bundle) for bundle in found}
 
 
 def belong_together(one: Member, other: Member, bits: int) -> bool:
@@ -62,15 +62,15 @@ def belong_together(one: Member, other: Member, bits: int) -> bool:
 
 @given(clips(), st.integers(0, 6))
 def test_families_are_what_comparing_every_pair_gives(members: list[Member], bits: int) -> None:
-    found = families(members, bits)
-    assert {frozenset(member.clip_id for member in family) for family in found} == joined_plainly(members, bits)
+    found = bundles(members, bits)
+    assert {frozenset(member.clip_id for member in bundle) for bundle in found} == joined_plainly(members, bits)
     assert sum(map(len, found)) == len(members)
 
 
 def test_a_camera_whose_clips_all_look_alike_takes_little_memory() -> None:
     members = [Member(f"{i:020x}", "Fight", f"g{i}", f"{i % 3:016x}") for i in range(2000)]
     tracemalloc.start()
-    assert len(families(members, 4)) == 1
+    assert len(bundles(members, 4)) == 1
     assert tracemalloc.get_traced_memory()[1] < 20 << 20
     tracemalloc.stop()
 
@@ -79,21 +79,21 @@ def test_a_camera_whose_clips_all_look_alike_takes_little_memory() -> None:
 def test_a_large_group_never_makes_much_more_than_its_share(sizes: list[int], seed: int) -> None:
     """Three cameras, of which one has most of the clips: that one is no holdout."""
     members = [Member(f"{g:04}{i:016x}", "Fight", f"g{g}") for g, size in enumerate(sizes) for i in range(size)]
-    taken = [len(family) for family in choose(families(members, 0), 0.3, seed, "holdout")]
+    taken = [len(bundle) for bundle in choose(bundles(members, 0), 0.3, seed, "holdout")]
     assert sum(taken) <= 0.3 * len(members) + max(taken) / 2 or taken == [min(sizes)]
 
 
 def test_every_stratum_gives_one_and_keeps_one() -> None:
     members = [Member(f"{i:020x}", label, f"{label}{i}") for label in ("Fight", "NonFight") for i in range(2)]
-    chosen = choose(families(members, 0), 0.01, 0, "x")
-    assert sorted(family[0].label for family in chosen) == ["Fight", "NonFight"]
-    assert len(choose(families(members, 0), 0.99, 0, "x")) == 2
+    chosen = choose(bundles(members, 0), 0.01, 0, "x")
+    assert sorted(bundle[0].label for bundle in chosen) == ["Fight", "NonFight"]
+    assert len(choose(bundles(members, 0), 0.99, 0, "x")) == 2
 
 
 def test_the_share_is_met_about_and_new_groups_change_little() -> None:
     members = [Member(f"{i:020x}", "Fight" if i % 2 else "NonFight", f"g{i // 4:03d}") for i in range(400)]
-    before = {family[0].source_group for family in choose(families(members, 0), 0.3, 7, "holdout")}
+    before = {bundle[0].source_group for bundle in choose(bundles(members, 0), 0.3, 7, "holdout")}
     assert 28 <= len(before) <= 32
     more = members + [Member(f"{i:020x}", "Fight" if i % 2 else "NonFight", f"h{i}") for i in range(400, 404)]
-    after = {family[0].source_group for family in choose(families(more, 0), 0.3, 7, "holdout")}
+    after = {bundle[0].source_group for bundle in choose(bundles(more, 0), 0.3, 7, "holdout")}
     assert len(before & after) >= len(before) - 2

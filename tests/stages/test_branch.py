@@ -16,7 +16,19 @@ from violence_ops.ledger import LedgerBroken
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord
 from violence_ops.registry import Registry
-from violence_ops.stages import approval, forget, gate, holdout, labels, promote, reinstate, releases, review, rollback
+from violence_ops.stages import (
+    approval,
+    forget,
+    gate,
+    holdout,
+    labels,
+    ledger_log,
+    promote,
+    reinstate,
+    releases,
+    review,
+    rollback,
+)
 from violence_ops.workspace import Workspace
 
 Judge = Callable[..., str]
@@ -55,7 +67,7 @@ def decisions(workspace: Workspace) -> dict[str, Callable[[], object]]:
         "refuse": lambda: approval.refuse(workspace, params, by="admin", reason="worse at night"),
         "promote": lambda: promote.run(workspace, params, approved_by="admin"),
         "rollback": lambda: rollback.run(workspace, params, by="ada", reason="false alarms"),
-        "reinstate": lambda: reinstate.run(workspace, params, by="ada"),
+        "reinstate": lambda: reinstate.run(workspace, by="ada"),
     }
 
 
@@ -75,7 +87,7 @@ def test_on_no_branch_nobody_decides_or_releases_and_nothing_is_changed(passed: 
     git(passed, "switch", "--quiet", "main")
     assert said_by_status(passed)[0] == 0
     decisions(passed)["refuse"]()
-    assert rollback.verify_ledger(passed).champion == "2"
+    assert ledger_log.verify(passed).champion == "2"
     assert "Ledger: refusal by admin" in git(passed, "log", "-1", "--format=%s", "main")
 
 
@@ -193,7 +205,7 @@ def _approve(workspace: Workspace, report: str) -> None:
 
 def _told_to_be_lost(workspace: Workspace, commit: str) -> None:
     with pytest.raises(LedgerBroken, match=rf"git checkout {commit} -- .*If a merge left them out") as broken:
-        rollback.verify_ledger(workspace)
+        ledger_log.verify(workspace)
     assert str(broken.value).count("releases/ledger.jsonl") == 2
 
 

@@ -27,6 +27,7 @@ from violence_ops.stages import (
     batches,
     check,
     extract_poses,
+    index,
     ingest,
     init,
     labels,
@@ -34,7 +35,6 @@ from violence_ops.stages import (
     repair,
     score,
     seal,
-    status,
     validate,
 )
 from violence_ops.stages.findings import Finding
@@ -522,5 +522,5 @@ def test_a_catalog_from_an_old_backup_is_stale_and_its_remedy_makes_it_whole(sea
     finding = the_only(sealed)
     assert (finding.kind, finding.what, finding.items) == ("stale", "catalog", (batch.batch_id,))
     assert finding.remedy == "violence-ops catalog rebuild"
-    status.rebuild_catalog(sealed)
+    index.rebuild(sealed)
     assert found(sealed) == []

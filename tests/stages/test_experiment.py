@@ -20,7 +20,7 @@ from mlflow.tracking import MlflowClient
 
 from violence_ops import git, versioning, versioning_experiment
 from violence_ops.records import ClipRecord
-from violence_ops.stages import approval, assemble, experiment, forget, gate, releases, rollback, status, tombstones
+from violence_ops.stages import approval, assemble, experiment, forget, gate, ledger_log, releases, status, tombstones
 from violence_ops.workspace import Workspace
 
 pytestmark = pytest.mark.slow
@@ -81,7 +81,7 @@ def test_an_experiment_learns_while_others_decide_and_a_night_arrives(assembled:
         "Ledger: refusal by admin, 1-vs-none worse in rain",
         "Ledger: refusal by admin, 1-vs-none worse at night",
     ]
-    assert rollback.verify_ledger(assembled).champion is None
+    assert ledger_log.verify(assembled).champion is None
     assert (assembled.inbox / "late.mp4").is_file(), "an experiment takes no clips in"
     assert plain_git(assembled.root, "status", "--short") == before, (
         "what was not committed stays so, and nothing comes to it"
@@ -108,7 +108,7 @@ def test_an_experiment_learns_while_others_decide_and_a_night_arrives(assembled:
     said, errors = applied.communicate(timeout=60)
     assert applied.returncode == 2
     assert "would undo what came after" in errors
-    assert rollback.verify_ledger(assembled).champion is None
+    assert ledger_log.verify(assembled).champion is None
 
 
 @pytest.mark.parametrize(
@@ -275,4 +275,4 @@ def test_a_dataset_of_then_is_had_in_a_folder_of_its_own(assembled: Workspace) -
     assert revision in (folder / "data" / "dataset" / "split.json").read_text("utf-8")
     assert revision not in (assembled.dataset / "split.json").read_text("utf-8")
     assert plain_git(assembled.root, "branch", "--show-current") == "main\n"
-    assert rollback.verify_ledger(assembled).champion is None
+    assert ledger_log.verify(assembled).champion is None

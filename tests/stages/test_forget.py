@@ -33,6 +33,7 @@ from violence_ops.stages import (
     extract_poses,
     forget,
     holdout,
+    index,
     ingest,
     init,
     intake,
@@ -778,7 +779,7 @@ def test_check_names_what_is_left_of_a_forgotten_clip_and_forgetting_it_again_re
         tombstones.write(workspace, stone | WHO | {name: [] for name in lists})
     refused = sealed.with_(status="quarantined", reason="unreadable")
     quarantine.put(workspace, refused, night="2026-01-31", message="it is gone", original=None)
-    status.rebuild_catalog(workspace)
+    index.rebuild(workspace)
 
     def left() -> dict[str, tuple[str, ...]]:
         found = check.run(workspace, params, as_sealed=True).findings

@@ -481,7 +481,7 @@ def test_a_lost_catalog_is_made_again_from_the_workspace(workspace: Workspace) -
     take_in(workspace)
     with open_catalog(workspace) as catalog:
         before = catalog.counts()
-        rebuild(workspace, catalog)
+        rebuild(workspace)
         assert catalog.counts() == before
     for path in workspace.root.glob("catalog.db*"):
         path.unlink()
@@ -520,7 +520,7 @@ def test_a_rebuild_while_a_run_is_not_finished_does_not_let_the_same_bytes_in_tw
     real = Catalog.open_batch
 
     def rebuilt_just_before(catalog: Catalog, *arguments: object) -> None:
-        rebuild(workspace, catalog)
+        rebuild(workspace)
         real(catalog, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(Catalog, "open_batch", rebuilt_just_before)

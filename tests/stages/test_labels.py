@@ -11,7 +11,7 @@ import pytest
 
 from violence_ops.errors import UsageError
 from violence_ops.records import ClipRecord
-from violence_ops.stages import batches, frozen, holdout, ingest, labels, labels_file, review_import, status
+from violence_ops.stages import batches, frozen, holdout, index, ingest, labels, labels_file, review_import
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
@@ -48,7 +48,7 @@ def test_a_label_that_makes_a_frozen_holdout_stale_says_so_and_what_to_do(
     workspace: Workspace, seal_tracks: Callable[..., list[ClipRecord]]
 ) -> None:
     seal_tracks(workspace)
-    status.rebuild_catalog(workspace)
+    index.rebuild(workspace)
     holdout.freeze(workspace, workspace.params())
     held = next(clip for clip in frozen.held_out(workspace) if clip.label == "Fight")
     result = labels.run(workspace, held.clip_id, "NonFight", by="reviewer")

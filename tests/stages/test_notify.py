@@ -17,7 +17,7 @@ from violence_ops import webhook
 from violence_ops.errors import UsageError
 from violence_ops.params import Params
 from violence_ops.registry import Registry
-from violence_ops.stages import gate, notify, promote, rollback
+from violence_ops.stages import gate, ledger_log, notify, promote, rollback
 from violence_ops.workspace import Workspace
 
 Judge = Callable[..., str]
@@ -185,7 +185,7 @@ def test_a_proxy_or_certificates_that_cannot_be_used_stop_no_release_and_are_sai
         assert f"did not take the change of champion ({fault}, by the environment's proxy" in (result.untold or "")
         assert fault in notify.state(workspace)["webhook"]
         assert "t0ken" not in (result.untold or "") + workspace.told("webhook").read_text()
-        assert rollback.verify_ledger(workspace).champion == "1"
+        assert ledger_log.verify(workspace).champion == "1"
     assert receiver.received == []
     assert notify.run(workspace).told == {"webhook": [4]}
 

@@ -20,6 +20,7 @@ from violence_ops.stages import (
     doctor,
     evaluate,
     gate,
+    ledger_log,
     lineage,
     predict,
     promote,
@@ -96,7 +97,7 @@ def test_status_names_who_waits_for_an_approval_until_somebody_decides(
 
 def test_status_names_the_version_in_shadow(passed: Workspace, params: Params) -> None:
     assert status.run(passed).in_shadow is None
-    shadow.start(passed, params, "3")
+    shadow.start(passed, "3")
     assert status.run(passed).to_dict()["in_shadow"] == "3"
     assert any(line.startswith("shadow      version 3 ") for line in status.run(passed).lines())
     shadow.stop(passed)
@@ -289,7 +290,7 @@ def test_a_broken_ledger_stops_the_release(passed: Workspace, params: Params, re
     with pytest.raises(ledger.LedgerBroken):
         promote.run(passed, params, approved_by="admin")
     with pytest.raises(ledger.LedgerBroken):
-        rollback.verify_ledger(passed)
+        ledger_log.verify(passed)
     assert registry.alias("champion") == "1"
 
 
@@ -303,7 +304,7 @@ def test_a_tail_that_was_cut_off_is_noticed_though_the_chain_holds_and_can_be_pu
         subprocess.run(["git", "-c", "user.name=x", "-c", "user.email=x@x", "commit", "-qam", "cut"], cwd=passed.root, check=True)  # fmt: skip
     assert ledger.verify(passed) == []
     with pytest.raises(ledger.LedgerBroken, match="cut off") as broken:
-        rollback.verify_ledger(passed)
+        ledger_log.verify(passed)
     for act in (
         lambda: promote.run(passed, params, report="1-vs-none", approved_by="admin"),
         lambda: rollback.run(passed, params, by="ada", reason="r"),
@@ -313,7 +314,7 @@ def test_a_tail_that_was_cut_off_is_noticed_though_the_chain_holds_and_can_be_pu
     remedy = str(broken.value).split("`")[1]
     subprocess.run(remedy.split(), cwd=passed.root, check=True)
     assert passed.ledger.read_bytes() == whole
-    assert rollback.verify_ledger(passed).entries == len(whole.splitlines())
+    assert ledger_log.verify(passed).entries == len(whole.splitlines())
     assert registry.alias("champion") == "1"
 
 
@@ -355,7 +356,7 @@ def test_a_tail_that_was_cut_off_stops_the_gate_and_is_told_by_status_and_histor
     lines = passed.ledger.read_bytes().splitlines(keepends=True)
     passed.ledger.write_bytes(b"".join(lines[:left]))
     before = passed.ledger.read_bytes()
-    for act in (lambda: gate.run(passed, params), lambda: rollback.history(passed)):
+    for act in (lambda: gate.run(passed, params), lambda: ledger_log.show(passed)):
         with pytest.raises(ledger.LedgerBroken, match="cut off"):
             act()
     assert passed.ledger.read_bytes() == before
@@ -385,8 +386,8 @@ def test_a_line_that_somebody_added_with_a_right_hash_is_told_and_never_committe
     _forge(passed)
     assert ledger.verify(passed) == []
     for act in (
-        lambda: rollback.verify_ledger(passed),
-        lambda: rollback.history(passed),
+        lambda: ledger_log.verify(passed),
+        lambda: ledger_log.show(passed),
         lambda: gate.run(passed, params, report=write_evaluation("3", "1")),
         lambda: promote.run(passed, params, report="2-vs-1", approved_by="admin"),
         lambda: approval.refuse(passed, params, by="admin", reason="r"),
@@ -402,7 +403,7 @@ def test_a_line_that_somebody_added_with_a_right_hash_is_told_and_never_committe
     remedy = str(said.value).split("`")[1]
     subprocess.run(remedy.split(), cwd=passed.root, check=True)
     assert passed.ledger.read_bytes() == whole
-    assert rollback.verify_ledger(passed).entries == 5
+    assert ledger_log.verify(passed).entries == 5
 
 
 def test_a_line_that_a_crash_kept_from_git_is_known_as_our_own_and_committed_with_the_next(
@@ -412,7 +413,7 @@ def test_a_line_that_a_crash_kept_from_git_is_known_as_our_own_and_committed_wit
         patch.setattr(git, "commit_paths", _die)
         with pytest.raises(KeyboardInterrupt):
             approval.refuse(passed, params, by="admin", reason="r")
-    assert rollback.verify_ledger(passed).entries == 6
+    assert ledger_log.verify(passed).entries == 6
     assert len(git.committed(passed, passed.ledger).splitlines()) == 5
     assert promote.run(passed, params, approved_by="admin").moved
     assert git.committed(passed, passed.ledger) == passed.ledger.read_bytes().strip()
@@ -462,7 +463,7 @@ def test_a_lost_mlflow_is_said_and_nothing_moves(
     assert passed.ledger.read_bytes() == before
     seen = status.run(alone)
     assert (seen.champion, "cannot be reached" in seen.problems[0]) == ("1", True)
-    assert "was not compared: MLflow" in rollback.verify_ledger(alone).lines()[1]
+    assert "was not compared: MLflow" in ledger_log.verify(alone).lines()[1]
 
 
 @pytest.mark.slow
@@ -742,9 +743,9 @@ def test_an_alias_moved_by_hand_is_noticed(passed: Workspace, params: Params, re
         lambda: evaluate.run(passed, params, candidate="3"),
         lambda: score.run(passed, params),
         lambda: next(predict.run(passed, params, [passed.params_file])),
-        lambda: shadow.start(passed, params, "3"),
+        lambda: shadow.start(passed, "3"),
         lambda: lineage.run(passed, "champion"),
-        lambda: rollback.verify_ledger(passed),
+        lambda: ledger_log.verify(passed),
     ):
         with pytest.raises(
             WorkspaceError, match=r"champion points to version 3 but the ledger's champion is 2: .* by hand"
@@ -761,14 +762,14 @@ def test_an_alias_moved_by_hand_is_noticed(passed: Workspace, params: Params, re
     )
     assert done.stdout == "MLflow's alias champion points to version 2 again, no more to version 3.\n", done.stderr
     assert (registry.alias("champion"), releases.champion(passed)) == ("2", "2")
-    assert "ada  reinstatement  alias put back from 3 to 2" in rollback.history(passed).lines()[-1]
-    assert rollback.verify_ledger(passed).champion == status.run(passed).champion == "2"
+    assert "ada  reinstatement  alias put back from 3 to 2" in ledger_log.show(passed).lines()[-1]
+    assert ledger_log.verify(passed).champion == status.run(passed).champion == "2"
     assert rollback.run(passed, params, by="ada", reason="r").version == "1"
 
 
 def test_an_alias_that_is_where_the_ledger_says_needs_no_line(passed: Workspace, params: Params) -> None:
     before = passed.ledger.read_bytes()
-    assert "nothing to put back" in reinstate.run(passed, params, by="ada").lines()[0]
+    assert "nothing to put back" in reinstate.run(passed, by="ada").lines()[0]
     assert passed.ledger.read_bytes() == before
 
 
@@ -792,15 +793,15 @@ def test_a_rollback_names_a_person_and_a_reason(passed: Workspace, params: Param
 def test_the_history_reads_like_a_log(passed: Workspace, params: Params) -> None:
     promote.run(passed, params, approved_by="admin")
     rollback.run(passed, params, by="ada", reason="false alarms")
-    lines = rollback.history(passed).lines()
+    lines = ledger_log.show(passed).lines()
     assert "ada  rollback  champion 2 to 1, done: false alarms" in lines[-1]
-    assert rollback.verify_ledger(passed).entries == len(lines)
+    assert ledger_log.verify(passed).entries == len(lines)
 
 
 def test_a_reason_cannot_look_like_further_lines_of_the_ledger(passed: Workspace, params: Params) -> None:
     reason = "worse\n   9  2026-11-22T08:00:00+00:00  release-manager  approval  2-vs-1\x1b[8m"
     approval.refuse(passed, params, by="admin", reason=reason)
-    shown = rollback.history(passed).lines()
+    shown = ledger_log.show(passed).lines()
     assert len(shown) == len(ledger.read(passed))
     assert ledger.read(passed)[-1].payload["reason"] == reason
     subject = subprocess.run(

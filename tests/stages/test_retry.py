@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from violence_ops.cli.program import app
 from violence_ops.errors import ExpectationsFailed, ServiceUnavailable, UsageError, WorkspaceError
-from violence_ops.stages import batches, forget, ingest, quarantine, retry, seal, status, validate
+from violence_ops.stages import batches, forget, index, ingest, quarantine, retry, seal, status, validate
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
@@ -195,7 +195,7 @@ def test_a_sealed_batch_does_without_it_and_another_takes_it_with_all_it_came_wi
     clip_id = refused["clip_id"]
     seal.run(workspace, workspace.params())
     assert known(workspace, clip_id) == ("quarantined", "timeout", None)
-    status.rebuild_catalog(workspace)
+    index.rebuild(workspace)
     assert known(workspace, clip_id) == ("quarantined", "timeout", None)
     assert (status.run(workspace).inbox, status.run(workspace).again) == (0, 0)
     assert retry.run(workspace, reason="timeout").inbox == [clip_id]
@@ -214,7 +214,7 @@ def test_a_sealed_batch_does_without_it_and_another_takes_it_with_all_it_came_wi
     assert validate.run(workspace, workspace.params()).accepted == 1
     (clip,) = batches.accepted_clips(workspace.batch(again.batch_ids[0]))
     assert {name: getattr(clip, name) for name in FACTS} == FACTS
-    status.rebuild_catalog(workspace)
+    index.rebuild(workspace)
     assert known(workspace, clip_id) == ("accepted", None, again.batch_ids[0])
     assert call(workspace, "explain", "one.mp4").startswith(f"Clip {clip_id}: accepted")
 

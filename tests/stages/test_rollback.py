@@ -14,7 +14,7 @@ from violence_ops import ledger
 from violence_ops.errors import RefusedByGate, WorkspaceError
 from violence_ops.params import Params
 from violence_ops.registry import MODEL, Registry
-from violence_ops.stages import doctor, gate, promote, reinstate, releases, rollback, score, status
+from violence_ops.stages import doctor, gate, ledger_log, promote, reinstate, releases, rollback, score, status
 from violence_ops.workspace import Workspace
 
 Judge = Callable[..., str]
@@ -66,9 +66,9 @@ def test_where_the_champion_was_deleted_in_mlflow_everything_names_the_command_t
     before = champions.ledger.read_bytes()
     for act in (
         lambda: score.run(champions, params),
-        lambda: rollback.verify_ledger(champions),
+        lambda: ledger_log.verify(champions),
         lambda: promote.run(champions, params, approved_by="admin"),
-        lambda: reinstate.run(champions, params, by="ada"),
+        lambda: reinstate.run(champions, by="ada"),
     ):
         with pytest.raises(WorkspaceError, match=r"Version 3, .* no more in MLflow.* `violence-ops rollback "):
             act()
@@ -78,7 +78,7 @@ def test_where_the_champion_was_deleted_in_mlflow_everything_names_the_command_t
 
     done = _cli(champions, "rollback", "--by", "ada", "--reason", "deleted by mistake")
     assert done.stdout == "Version 2 is the champion again; version 3 is rolled back.\n", done.stderr
-    assert registry.alias("champion") == rollback.verify_ledger(champions).champion == "2"
+    assert registry.alias("champion") == ledger_log.verify(champions).champion == "2"
     last = ledger.read(champions)[-1].payload
     assert (last["from"], last["to"], last["phase"]) == ("3", "2", "done")
     again = rollback.run(champions, params, by="ada", reason="r", expected_champion="3")
@@ -116,8 +116,8 @@ def test_where_not_one_champion_is_left_there_is_none_and_a_new_one_can_be_relea
     result = rollback.run(champions, params, by="ada", reason="all deleted")
     assert (result.version, list(result.passed_over)) == (None, ["2", "1"])
     assert result.lines()[0] == "There is no champion; version 3 is rolled back."
-    assert rollback.verify_ledger(champions).champion is None
-    assert "champion 3 to none, done: all deleted" in rollback.history(champions).lines()[-1]
+    assert ledger_log.verify(champions).champion is None
+    assert "champion 3 to none, done: all deleted" in ledger_log.show(champions).lines()[-1]
     assert score.run(champions, params).champion is None
     with pytest.raises(WorkspaceError, match="There is no champion"):
         rollback.run(champions, params, by="ada", reason="r")
@@ -144,8 +144,8 @@ def test_a_first_champion_can_be_withdrawn_and_another_one_released(
     assert done.stdout == (
         "There is no champion; version 1 is rolled back.\nWithout a champion, nights are sealed without verdicts until a candidate is released.\n"
     ), done.stderr
-    assert registry.alias("champion") is rollback.verify_ledger(released).champion is None
-    assert "champion 1 to none, done: misses fights" in rollback.history(released).lines()[-1]
+    assert registry.alias("champion") is ledger_log.verify(released).champion is None
+    assert "champion 1 to none, done: misses fights" in ledger_log.show(released).lines()[-1]
     assert not rollback.run(released, params, by="ada", reason="r", expected_champion="1", to="none").moved
     assert score.run(released, params).champion is None
     with pytest.raises(RefusedByGate, match="was rolled back"):
@@ -153,7 +153,7 @@ def test_a_first_champion_can_be_withdrawn_and_another_one_released(
 
     gate.run(released, params, report=write_evaluation("2"))
     assert promote.run(released, params, approved_by="admin").moved
-    assert registry.alias("champion") == rollback.verify_ledger(released).champion == "2"
+    assert registry.alias("champion") == ledger_log.verify(released).champion == "2"
 
 
 def test_withdrawing_the_champion_takes_the_earlier_ones_back_too(champions: Workspace, params: Params) -> None:
@@ -168,7 +168,7 @@ def test_a_rollback_goes_to_the_earlier_champion_that_is_named_and_takes_back_th
 ) -> None:
     done = _cli(champions, "rollback", "--to", "1", "--by", "ada", "--reason", "both miss fights")
     assert done.stdout == "Version 1 is the champion again; version 3 is rolled back.\n", done.stderr
-    assert registry.alias("champion") == rollback.verify_ledger(champions).champion == "1"
+    assert registry.alias("champion") == ledger_log.verify(champions).champion == "1"
     again = rollback.run(champions, params, by="ada", reason="r", expected_champion="3", to="1")
     assert (again.version, again.moved) == ("1", False)
     with pytest.raises(WorkspaceError, match="The champion is version 1, not 3"):

@@ -56,7 +56,7 @@ def test_it_judges_a_champions_night_once_beside_it_and_says_where_they_differ(
     assert shadow.run(workspace, params).version is None
     with pytest.raises(WorkspaceError, match="No version is in shadow"):
         shadow.show(workspace)
-    assert shadow.start(workspace, params).version == "2"
+    assert shadow.start(workspace).version == "2"
     before = {path: sha256_file(path) for path in batch.sealed.iterdir() if path.is_file()}
     first = shadow.run(workspace, params)
     assert (first.version, first.batches, first.clips) == ("2", 1, 6)  # the night without a champion is left out
@@ -77,9 +77,9 @@ def test_it_judges_a_champions_night_once_beside_it_and_says_where_they_differ(
     assert shadow.show(workspace, "2").found == found
 
     with pytest.raises(UsageError, match="is the champion"):
-        shadow.start(workspace, params, "1")
+        shadow.start(workspace, "1")
     with pytest.raises(UserError, match="no version 9"):
-        shadow.start(workspace, params, "9")
+        shadow.start(workspace, "9")
     _a_damaged_package_fails_the_shadow_and_not_the_night(workspace)
 
 
@@ -87,7 +87,7 @@ def test_a_damaged_table_fails_the_shadow_and_not_the_night(
     released: Workspace, release: Callable[[Workspace, str], None], seal_whole: Seal
 ) -> None:
     release(released, "1")
-    shadow.start(released, released.params(), "2")
+    shadow.start(released, "2")
     predictions = released.batch(seal_whole(released, clips=2, judged_by="1")[0].batch_id).table("predictions")
     predictions.write_bytes(predictions.read_bytes()[:-20])
     found = whole_night.run(released, released.params(), night=date(2026, 2, 1))
@@ -99,7 +99,7 @@ def test_what_a_kill_left_half_written_goes_with_the_next_run(
     released: Workspace, release: Callable[[Workspace, str], None]
 ) -> None:
     release(released, "1")
-    shadow.start(released, released.params(), "2")
+    shadow.start(released, "2")
     whole = released.shadow("3", "2026-02-01-00000005")
     write_table(whole, PREDICTIONS_SCHEMA.empty_table())
     left = whole.with_name(f".{whole.name}.x1y2z3.tmp")
@@ -112,7 +112,7 @@ def test_what_it_says_of_a_start_and_of_a_version_that_became_champion(
     released: Workspace, params: Params, release: Callable[[Workspace, str], None], seal_whole: Seal
 ) -> None:
     release(released, "1")
-    assert shadow.start(released, params, "2").lines() == [
+    assert shadow.start(released, "2").lines() == [
         "Version 2 is in shadow: `violence-ops shadow run` lets it judge the sealed nights."
     ]
     seal_whole(released, clips=2, judged_by="1")
@@ -181,7 +181,7 @@ def test_a_night_that_the_version_judged_as_champion_is_not_compared_with_itself
     own = seal_whole(released, clips=6, judged_by="2")
     trained(released, "2", [])
     release(released, "1")
-    shadow.start(released, released.params(), "2")
+    shadow.start(released, "2")
     assert shadow.run(released, released.params()).batches == 0
     _right_in_shadow(released, own, "2")  # as versions of before November 2026 did
     with pytest.raises(WorkspaceError, match="no sealed batch holds verdicts of a champion to compare with"):
@@ -195,7 +195,7 @@ def _a_damaged_package_fails_the_shadow_and_not_the_night(workspace: Workspace) 
     params = workspace.params()
     for batch in workspace.sealed_batches():  # as if `seal` had been here
         subprocess.run(["git", "tag", f"batch/{batch.batch_id}"], cwd=workspace.root, check=True)
-    shadow.start(workspace, params, "2")
+    shadow.start(workspace, "2")
     workspace.shadow("2", "2026-02-01-00000005").unlink()
     shutil.rmtree(workspace.model_package("2"))
     for weights in workspace.mlflow_artifacts.rglob("model.safetensors"):
@@ -212,9 +212,9 @@ def test_why_nothing_was_judged_in_shadow_is_said_as_it_is(
     released: Workspace, params: Params, seal_whole: Seal
 ) -> None:
     with pytest.raises(UserError, match=r"no version 99; its versions: 1, 2, 3\.$"):
-        shadow.start(released, params, "99")
+        shadow.start(released, "99")
     seal_whole(released, clips=2)
-    shadow.start(released, params, "3")
+    shadow.start(released, "3")
     assert shadow.run(released, params).batches == 0
     with pytest.raises(
         WorkspaceError, match=r"no sealed batch holds verdicts of a champion .* the next night with a cha"

@@ -189,10 +189,10 @@ app.add_typer(catalog_app, name="catalog")
 @catalog_app.command("rebuild")
 def catalog_rebuild(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Make the catalog again from the batches and the quarantine."""
-    from violence_ops.stages import index
-    from violence_ops.stages import status as stage
+    from violence_ops.stages import index as stage
 
-    opened = Workspace.open(workspace)
-    if aside := index.set_aside_damaged(opened):
-        stderr.print(f"The catalog was damaged; it is kept as {aside}.", markup=False, highlight=False, soft_wrap=True)
-    show(stage.rebuild_catalog(opened), as_json)
+    result = stage.rebuild(Workspace.open(workspace))
+    if result.set_aside:
+        message = f"The catalog was damaged; it is kept as {result.set_aside}."
+        stderr.print(message, markup=False, highlight=False, soft_wrap=True)
+    show(result, as_json)

@@ -108,17 +108,17 @@ app.add_typer(ledger_app, name="ledger")
 @ledger_app.command("show")
 def ledger_show(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Every verdict, approval, promotion and rollback."""
-    from violence_ops.stages import rollback as stage
+    from violence_ops.stages import ledger_log as stage
 
-    show(stage.history(Workspace.open(workspace)), as_json)
+    show(stage.show(Workspace.open(workspace)), as_json)
 
 
 @ledger_app.command("verify")
 def ledger_verify(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Check the hash chain of the ledger, its end against git, and its champion against MLflow's."""
-    from violence_ops.stages import rollback as stage
+    from violence_ops.stages import ledger_log as stage
 
-    show(stage.verify_ledger(Workspace.open(workspace)), as_json)
+    show(stage.verify(Workspace.open(workspace)), as_json)
 
 
 @ledger_app.command("reinstate")
@@ -126,8 +126,7 @@ def ledger_reinstate(workspace: WorkspaceOption = None, by: ByOption = None, as_
     """Point MLflow's alias `champion` to the ledger's champion again, after somebody moved it by hand."""
     from violence_ops.stages import reinstate as stage
 
-    opened, params = open_workspace(workspace)
-    show(stage.run(opened, params, by=by), as_json)
+    show(stage.run(Workspace.open(workspace), by=by), as_json)
 
 
 @ledger_app.command("notify")

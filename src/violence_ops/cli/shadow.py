@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from violence_ops.cli.common import JsonOption, WorkspaceOption, app, open_workspace, progress_bar, show
+from violence_ops.workspace import Workspace
 
 shadow_app = typer.Typer(
     help="A candidate judges the champion's nights without effect; alone, it shows where they disagreed."
@@ -25,8 +26,7 @@ def compare(
     if context.invoked_subcommand is None:
         from violence_ops.stages import shadow as stage
 
-        opened, _ = open_workspace(workspace)
-        show(stage.show(opened, version), as_json)
+        show(stage.show(Workspace.open(workspace), version), as_json)
 
 
 @shadow_app.command()
@@ -38,8 +38,7 @@ def start(
     """Put a version in shadow, instead of the one there."""
     from violence_ops.stages import shadow as stage
 
-    opened, params = open_workspace(workspace)
-    show(stage.start(opened, params, version), as_json)
+    show(stage.start(Workspace.open(workspace), version), as_json)
 
 
 @shadow_app.command()
@@ -47,8 +46,7 @@ def stop(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
     """Take the version out of shadow; what it said stays."""
     from violence_ops.stages import shadow as stage
 
-    opened, _ = open_workspace(workspace)
-    show(stage.stop(opened), as_json)
+    show(stage.stop(Workspace.open(workspace)), as_json)
 
 
 @shadow_app.command()

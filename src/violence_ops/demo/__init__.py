@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
@@ -22,6 +22,7 @@ from violence_ops.demo import account, drops, watch
 from violence_ops.deployment import AIRFLOW_PORT, MLFLOW_PORT
 from violence_ops.errors import UsageError
 from violence_ops.files import write_text
+from violence_ops.jsonable import Jsonable
 from violence_ops.stages import init, services
 from violence_ops.workspace import Workspace
 
@@ -36,7 +37,7 @@ coarse figure."""
 
 
 @dataclass(frozen=True, slots=True)
-class DemoResult:
+class DemoResult(Jsonable):
     """What happened. `promises` maps each promised thing to whether it is there; `seconds` each part to its duration."""
 
     workspace: str
@@ -49,9 +50,6 @@ class DemoResult:
     def broken(self) -> list[str]:
         """The promises that were not kept."""
         return [promise for promise, kept in self.promises.items() if not kept]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def lines(self) -> Iterator[str]:
         for number, night in enumerate(self.nights, 1):

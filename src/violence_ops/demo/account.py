@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -13,13 +12,14 @@ import pyarrow.parquet as pq
 from violence_ops import ledger, services, versioning
 from violence_ops.demo.drops import Drop
 from violence_ops.folders import Batch
+from violence_ops.jsonable import Jsonable
 from violence_ops.stages import batches, quarantine, releases, reports
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
-class Night:
+class Night(Jsonable):
     """What one night brought. F1 figures are those of the holdout; `approved_by` is None if nobody was asked."""
 
     batch: str
@@ -38,9 +38,6 @@ class Night:
     reasons: list[str]
     approved_by: str | None
     champion_now: str | None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def dropped(drop: Drop) -> str:

@@ -21,10 +21,10 @@ class Member:
     perceptual_hash: str | None = None
 
 
-def families(members: Sequence[Member], near_duplicate_bits: int) -> list[list[Member]]:
-    """Clips that must stay together: the same source group, or hashes at most `near_duplicate_bits` apart (0: equal).
+def bundles(members: Sequence[Member], near_duplicate_bits: int) -> list[list[Member]]:
+    """Bundles of clips that must stay on one side: the same source group, or hashes at most `near_duplicate_bits` apart (0: equal).
 
-    Families are ordered by their smallest source group, clips within by clip_id.
+    Bundles are ordered by their smallest source group, clips within by clip_id.
     """
     parent = list(range(len(members)))
 
@@ -46,9 +46,9 @@ def families(members: Sequence[Member], near_duplicate_bits: int) -> list[list[M
     return sorted(ordered, key=name_of)
 
 
-def name_of(family: Sequence[Member]) -> str:
-    """A family is called after its smallest source group."""
-    return min(member.source_group for member in family)
+def name_of(bundle: Sequence[Member]) -> str:
+    """A bundle is called after its smallest source group."""
+    return min(member.source_group for member in bundle)
 
 
 def _near_duplicates(members: Sequence[Member], bits: int) -> Iterator[tuple[int, int]]:
@@ -68,28 +68,28 @@ def _near_duplicates(members: Sequence[Member], bits: int) -> Iterator[tuple[int
                 yield first_of[one], first_of[other]
 
 
-def choose(groups: Sequence[list[Member]], share: float, seed: int, purpose: str) -> list[list[Member]]:
-    """About `share` of the clips, in whole families, stratified by which labels a family holds.
+def choose(bundled: Sequence[list[Member]], share: float, seed: int, purpose: str) -> list[list[Member]]:
+    """About `share` of the clips, in whole bundles, stratified by which labels a bundle holds.
 
-    A stratum of several families gives at least one, the smallest if each is more than twice what is wanted, and keeps at least
-    one; a family's place in the order depends only on `seed`, `purpose` and its name, so that more data changes an earlier choice
+    A stratum of several bundles gives at least one, the smallest if each is more than twice what is wanted, and keeps at least
+    one; a bundle's place in the order depends only on `seed`, `purpose` and its name, so that more data changes an earlier choice
     little.
     """
     strata: dict[tuple[str, ...], list[list[Member]]] = defaultdict(list)
-    for family in groups:
-        strata[tuple(sorted({member.label for member in family}))].append(family)
+    for bundle in bundled:
+        strata[tuple(sorted({member.label for member in bundle}))].append(bundle)
 
-    def order(family: list[Member]) -> str:
-        return hashlib.sha256(f"{purpose}:{seed}:{name_of(family)}".encode()).hexdigest()
+    def order(bundle: list[Member]) -> str:
+        return hashlib.sha256(f"{purpose}:{seed}:{name_of(bundle)}".encode()).hexdigest()
 
     chosen = []
     for _, stratum in sorted(strata.items()):
         wanted = share * sum(map(len, stratum))
         taken: list[list[Member]] = []
-        for family in sorted(stratum, key=order):
-            if len(taken) + 1 < len(stratum) and sum(map(len, taken)) + len(family) / 2 <= wanted:
-                taken.append(family)
+        for bundle in sorted(stratum, key=order):
+            if len(taken) + 1 < len(stratum) and sum(map(len, taken)) + len(bundle) / 2 <= wanted:
+                taken.append(bundle)
         if not taken and len(stratum) > 1:
-            taken = [min(stratum, key=lambda family: (len(family), order(family)))]
+            taken = [min(stratum, key=lambda bundle: (len(bundle), order(bundle)))]
         chosen += taken
     return sorted(chosen, key=name_of)

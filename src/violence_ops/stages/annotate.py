@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +15,7 @@ import pyarrow.compute as pc
 from violence_ops.errors import Rejected, ServiceUnavailable
 from violence_ops.files import fingerprint, load_table, read_fingerprint, write_table
 from violence_ops.folders import Batch
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.records import ClipPoses, ClipRecord
 from violence_ops.stages import batches, workers
@@ -31,7 +32,7 @@ less: 274 to 1,962 MiB."""
 
 
 @dataclass(frozen=True, slots=True)
-class AnnotateResult:
+class AnnotateResult(Jsonable):
     """What was done: clips annotated now, clips that had it already, and what the clips of this call hold.
 
     `not_ranked` counts clips with people none of whom is seen long, surely and steadily enough to be ranked; `one_person`
@@ -46,9 +47,6 @@ class AnnotateResult:
     crowds: int = 0
     not_ranked: int = 0
     quarantined: dict[str, int] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run(

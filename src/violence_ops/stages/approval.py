@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from violence_ops import ledger
 from violence_ops.errors import RefusedByGate
 from violence_ops.evaluation import policy
 from violence_ops.evaluation.report import headline
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.stages import gate, releases, reports
 from violence_ops.stages.inbox import printable
@@ -20,7 +20,7 @@ _NOBODY = "nobody"  # who refuses when no answer comes in time
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Question(Jsonable):
     """What an approver is asked about a report; `digest` is that of the evaluation that it speaks of."""
 
     report: str
@@ -28,13 +28,9 @@ class Question:
     subject: str
     body: str
 
-    def to_dict(self) -> dict[str, Any]:
-        """The question as JSON-able values."""
-        return asdict(self)
-
 
 @dataclass(frozen=True, slots=True)
-class DecisionResult:
+class DecisionResult(Jsonable):
     """A person's decision on a report (`approval` or `refusal`, the latter with a reason), and the line of the ledger that holds it."""
 
     report: str
@@ -42,10 +38,6 @@ class DecisionResult:
     by: str
     seq: int
     reason: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-able values."""
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """What a person reads."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import pyarrow as pa
@@ -13,12 +13,13 @@ import pyarrow as pa
 from violence_ops import versioning
 from violence_ops.errors import UserError
 from violence_ops.files import atomic_path, fingerprint, sha256_file, write_json, write_table
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.records import LABELS
 from violence_ops.stages import holdout, tombstones
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.frozen import held_out
-from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, tracks_of
+from violence_ops.stages.labelled import Labelled, in_bundles, labelled_clips, tracks_of
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
@@ -34,7 +35,7 @@ TABLES = ("train.parquet", "val.parquet", "skeletons.parquet")
 
 
 @dataclass(frozen=True, slots=True)
-class AssembleResult:
+class AssembleResult(Jsonable):
     """The dataset: its revision (a hash over its tables), clips per side, clips by label, and clips left to the holdout."""
 
     revision: str
@@ -42,9 +43,6 @@ class AssembleResult:
     val: int
     labels: dict[str, int]
     held_out: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run(workspace: Workspace, params: Params, *, progress: Progress | None = None) -> AssembleResult:
@@ -154,8 +152,8 @@ def trainable(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -
     groups = {clip.source_group for clip in frozen}
     clip_ids = {one.clip.clip_id for one in clips}
     others = [clip for clip in frozen if clip.clip_id not in clip_ids]
-    families = in_families([*(one.clip for one in clips), *others], params)
-    tainted = {m.clip_id for family in families if any(m.source_group in groups for m in family) for m in family}
+    bundles = in_bundles([*(one.clip for one in clips), *others], params)
+    tainted = {m.clip_id for bundle in bundles if any(m.source_group in groups for m in bundle) for m in bundle}
     return [one for one in clips if one.clip.clip_id not in tainted]
 
 
@@ -183,8 +181,8 @@ def _check(clips: Sequence[Labelled], usable: Sequence[Labelled], params: Params
 def _split(usable: Sequence[Labelled], params: Params) -> tuple[list[Labelled], list[Labelled]]:
     from violence_ops.recognition.split import choose
 
-    families = in_families((one.clip for one in usable), params)
-    chosen = choose(families, params.dataset.validation_share, params.holdout.seed, "validation")
+    bundles = in_bundles((one.clip for one in usable), params)
+    chosen = choose(bundles, params.dataset.validation_share, params.holdout.seed, "validation")
     names = {member.clip_id for family in chosen for member in family}
     train = [one for one in usable if one.clip.clip_id not in names]
     val = [one for one in usable if one.clip.clip_id in names]

@@ -7,13 +7,14 @@ import statistics
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from violence_ops.errors import Rejected, UsageError
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.stages import batches, inbox
 from violence_ops.stages.batches import Progress
@@ -61,7 +62,7 @@ class SizeFigures:
 
 
 @dataclass(frozen=True, slots=True)
-class CalibrateResult:
+class CalibrateResult(Jsonable):
     """The calibration of some weights: its hash, how many clips gave frames or could not, and figures by input size."""
 
     weights: str
@@ -69,9 +70,6 @@ class CalibrateResult:
     clips: int
     refused: dict[str, int]
     sizes: dict[str, SizeFigures]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def lines(self) -> Iterator[str]:
         refused = "".join(f", {count} {reason}" for reason, count in self.refused.items())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
+from violence_ops.jsonable import Jsonable
 from violence_ops.stages import batches
 from violence_ops.workspace import Workspace
 
@@ -25,14 +26,11 @@ class BatchCost:
 
 
 @dataclass(frozen=True, slots=True)
-class CostsResult:
+class CostsResult(Jsonable):
     """The cost of every sealed batch, oldest first, and the clips that cost most (clip id, seconds)."""
 
     batches: list[BatchCost]
     dearest: list[tuple[str, float]]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def lines(self) -> Iterator[str]:
         yield f"{'batch':<28} {'device':<8} {'engine':<18} {'clips':>6} {'seconds':>9} {'s / clip':>9}"

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from violence_ops.errors import ParamsError, UsageError
 from violence_ops.files import atomic_path
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params, export_fault
 from violence_ops.stages.dataset import Dataset
 from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
-class ExportResult:
+class ExportResult(Jsonable):
     """The files, which dataset they were made from, and how many views of windows each side has."""
 
     pose_dataset: str
@@ -22,9 +22,6 @@ class ExportResult:
     start: str | None
     dataset_revision: str
     windows: dict[str, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:

@@ -6,7 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,13 +30,15 @@ from violence_ops.evaluation.records import (
 from violence_ops.evaluation.report import headline
 from violence_ops.evaluation.slices import slices_of
 from violence_ops.files import folder_sha256, write_json
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
-from violence_ops.records import ClipRecord, ClipTracks, Label
+from violence_ops.records import TRACKS_SCHEMA, ClipRecord, ClipTracks, Label
 from violence_ops.registry import PACKAGE_TAG, Registry
 from violence_ops.stages import pictures, releases, reports, trained_on
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.capacity import peak_memory
 from violence_ops.stages.holdout import open_frozen
+from violence_ops.stages.rows import by_clip
 from violence_ops.stages.score import load_version
 from violence_ops.video.sandbox import Sandbox
 from violence_ops.wording import counted
@@ -51,7 +53,7 @@ _NO_LINEAGE: Final = (releases.REPORT_TAG, PACKAGE_TAG, "attempt", "threshold")
 
 
 @dataclass(frozen=True, slots=True)
-class EvaluateResult:
+class EvaluateResult(Jsonable):
     """Where the report lies, what it says, and whether it was there already (`reused`)."""
 
     report: str
@@ -64,10 +66,6 @@ class EvaluateResult:
     f1: float
     reused: bool
 
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-able values."""
-        return asdict(self)
-
     def lines(self) -> list[str]:
         """What a person reads."""
         return [self.headline, f"Report: {self.report_path}"]
@@ -78,14 +76,13 @@ class _Holdout:
     workspace: Workspace
     facts: HoldoutFacts
     clips: list[ClipRecord]
-    tracks: pa.Table
+    tracks: dict[str, pa.Table]
 
     def origins(self) -> list[Origin]:
         return [Origin(clip.clip_id, clip.source_group, clip.perceptual_hash) for clip in self.clips]
 
     def tracks_of(self, clip: ClipRecord) -> ClipTracks:
-        rows = self.tracks.filter(pa.compute.equal(self.tracks["clip_id"], clip.clip_id))
-        return ClipTracks.from_table(rows, clip)
+        return ClipTracks.from_table(self.tracks.get(clip.clip_id, TRACKS_SCHEMA.empty_table()), clip)
 
     def look_at(self, clip: ClipRecord, sandbox: Sandbox) -> Look:
         return pictures.of_clip(self.workspace.batch(clip.batch_id), clip, sandbox)
@@ -124,7 +121,8 @@ def run(
     if version is None:
         raise WorkspaceError("There is no candidate to evaluate: run `violence-ops train` first.")
     live = releases.champion(workspace)
-    frozen = _Holdout(workspace, *open_frozen(workspace, holdout))
+    facts, clips, tracks = open_frozen(workspace, holdout)
+    frozen = _Holdout(workspace, facts, clips, by_clip(tracks))
     own = _contestant(workspace, registry, version, frozen.facts)
     rival = _contestant(workspace, registry, live, frozen.facts) if live else None
     files = workspace.report(f"{version}-vs-{live or 'none'}")

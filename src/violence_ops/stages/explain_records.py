@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
+from violence_ops.jsonable import Jsonable
 from violence_ops.records import COMPONENTS, TRANSIENT, piece_starts
 from violence_ops.wording import clock, counted
 
@@ -17,7 +18,7 @@ _FEW: Final = 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ExplainResult:
+class ExplainResult(Jsonable):
     """All that is known of one clip. `tracks` are by rank, those not ranked (rank 0) last; `refusal` is its reason.json;
     `label_by` and `label_at` say who gave a label after the clip had arrived, and when (UTC); `verdict` is what the champion of its
     night said, `evaluation` what the models of the newest evaluation on it did;
@@ -44,9 +45,6 @@ class ExplainResult:
     image: str | None = None
     next_step: str | None = None
     waits_as: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """For people."""

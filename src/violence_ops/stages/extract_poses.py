@@ -6,15 +6,16 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from violence_ops.deployment import compute_device
 from violence_ops.errors import ParamsError, Rejected, UsageError
 from violence_ops.files import fingerprint, read_fingerprint, table_writer, write_json
 from violence_ops.folders import Batch
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params, PoseParams
 from violence_ops.records import POSES_SCHEMA, ClipPoses, ClipRecord, FramePoses, IntArray, sampled_frames
 from violence_ops.stages import batches
@@ -47,7 +48,7 @@ _FRAMES_AT_ONCE: Final = 1024  # of a clip whose rows are written together
 
 
 @dataclass(frozen=True, slots=True)
-class ExtractResult:
+class ExtractResult(Jsonable):
     """What was done: clips worked on now, clips that had their poses already, frames looked at, persons found in them."""
 
     extracted: int = 0
@@ -58,9 +59,6 @@ class ExtractResult:
     frames_per_second: float | None = None
     engine_s: float = 0.0
     quarantined: dict[str, int] = field(default_factory=dict)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run(

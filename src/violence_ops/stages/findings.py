@@ -5,13 +5,14 @@ from __future__ import annotations
 import shlex
 import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 import pyarrow as pa
 
 from violence_ops.errors import WorkspaceError
 from violence_ops.folders import Batch
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord
 from violence_ops.stages.inbox import printable
@@ -25,7 +26,7 @@ _SHOWN: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(Jsonable):
     """One thing that is not as it should be.
 
     `items` are clip ids, or paths below the workspace. `why` is a sentence, `remedy` a command for the workspace's folder.
@@ -37,9 +38,6 @@ class Finding:
     items: tuple[str, ...]
     why: str
     remedy: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def lines(self) -> Iterator[str]:
         """For people."""

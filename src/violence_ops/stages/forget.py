@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import IO, Any, Final
@@ -22,6 +22,7 @@ from violence_ops.catalog import CatalogClip
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.files import open_table
 from violence_ops.folders import Batch, ReportFolder, check_clip_id
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.stages import (
     assemble,
@@ -51,7 +52,7 @@ _REMAINS: Final = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ForgetResult:
+class ForgetResult(Jsonable):
     """What was (or with `dry_run` would be) removed, which models were trained on the clip, and what could not be removed."""
 
     clip_id: str
@@ -63,10 +64,6 @@ class ForgetResult:
     left: tuple[str, ...]
     dry_run: bool
     remains: tuple[str, ...] = field(default=_REMAINS)
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-able values."""
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """For people."""

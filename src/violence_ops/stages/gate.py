@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,6 +12,7 @@ from violence_ops.errors import UserError, WorkspaceError
 from violence_ops.evaluation.records import Evaluation, Outcome, Verdict
 from violence_ops.evaluation.report import headline
 from violence_ops.files import fingerprint, write_json
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.stages import releases, reports
 from violence_ops.workspace import Workspace
@@ -21,7 +22,7 @@ _WORN: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class GateResult:
+class GateResult(Jsonable):
     """The verdict: `pass`, `refuse` or `undecided`, the sentences that made it, and `notices`, which decide nothing. `report`
     is the page to read."""
 
@@ -33,10 +34,6 @@ class GateResult:
     champion: str | None
     report: str
     notices: list[str]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-able values."""
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """What a person reads."""

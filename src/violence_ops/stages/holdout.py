@@ -6,7 +6,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NotRequired
 
@@ -25,11 +25,12 @@ from violence_ops.files import (
     write_json,
     write_table,
 )
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord, as_tracks
 from violence_ops.stages import trained_on
 from violence_ops.stages.frozen import clips_of, held_out
-from violence_ops.stages.labelled import Labelled, in_families, labelled_clips, track_rows
+from violence_ops.stages.labelled import Labelled, in_bundles, labelled_clips, track_rows
 from violence_ops.stages.labels import relabelled
 from violence_ops.stages.releases import open_registry
 from violence_ops.wording import counted
@@ -50,16 +51,13 @@ class _Facts(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class HoldoutResult:
+class HoldoutResult(Jsonable):
     """A frozen holdout: its source groups, its clips by label, and `revision`, a hash over its tables."""
 
     version: str
     revision: str
     groups: tuple[str, ...]
     clips: dict[str, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def freeze(
@@ -163,8 +161,10 @@ def choose(workspace: Workspace, params: Params, clips: Sequence[Labelled], shar
 
     kept = {clip.source_group for clip in held_out(workspace)}
     seen = _seen(workspace)
-    families = in_families((one.clip for one in clips), params)
-    free = [f for f in families if not any({m.clip_id, m.source_group} & seen or m.source_group in kept for m in f)]
+    bundles = in_bundles((one.clip for one in clips), params)
+    free = [
+        one for one in bundles if not any({m.clip_id, m.source_group} & seen or m.source_group in kept for m in one)
+    ]
     new = {m.source_group for family in split.choose(free, share, params.holdout.seed, "holdout") for m in family}
     groups = kept | new
     chosen = [one for one in clips if one.clip.source_group in groups]
@@ -178,7 +178,7 @@ def choose(workspace: Workspace, params: Params, clips: Sequence[Labelled], shar
         if not 0 < inside < all_of_it:
             raise UserError(
                 f"No holdout can be frozen: of {counted(all_of_it, f'labelled {label} clip')} in sealed batches {inside} would be held out, "
-                f"but both sides need some; bring clips of at least two source groups per label ({counted(len(families), 'group')} now)."
+                f"but both sides need some; bring clips of at least two source groups per label ({counted(len(bundles), 'group')} now)."
             )
     return chosen
 
@@ -241,7 +241,7 @@ def publish(workspace: Workspace, version: str) -> HoldoutResult:
     record_versions(workspace)
     if not versioning.is_tagged(workspace, tag) and not versioning.inside_experiment(workspace):
         git.commit(workspace, [workspace.progress / "holdout.json"], f"Holdout {version} is frozen")
-        versioning.add_artifact(workspace, folder, f"Holdout {version}", tag)
+        versioning.add_and_push(workspace, folder, f"Holdout {version}", tag)
     return read(workspace, version)
 
 

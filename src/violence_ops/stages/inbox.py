@@ -14,13 +14,14 @@ import unicodedata
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from violence_ops import drop_folder
 from violence_ops.files import write_text
+from violence_ops.jsonable import Jsonable
 from violence_ops.records import LABELS, Label
 from violence_ops.wording import counted
 
@@ -35,7 +36,7 @@ _UNSAFE_CATEGORIES: Final = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drop:
+class Drop(Jsonable):
     """What the inbox says of one file. `source_path` is printable whatever the name was; `unsafe` says what is wrong with it."""
 
     source_path: str
@@ -44,9 +45,6 @@ class Drop:
     source_group: str | None = None
     camera_id: str | None = None
     recorded_at: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 Version = tuple[int, int, int]

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from pathlib import Path
+from dataclasses import dataclass
 
 from violence_ops.catalog import BatchState, Catalog, move_damaged
+from violence_ops.jsonable import Jsonable
 from violence_ops.records import ClipRecord, Label
 from violence_ops.stages import batches, labels_file, quarantine
 from violence_ops.workspace import Workspace
+
+
+@dataclass(frozen=True, slots=True)
+class RebuildResult(Jsonable):
+    """What the new catalog holds; `set_aside` is where a damaged one lies now."""
+
+    batches: dict[str, int]
+    clips: dict[str, int]
+    set_aside: str | None = None
 
 
 def open_catalog(workspace: Workspace) -> Catalog:
@@ -24,16 +34,18 @@ def open_catalog(workspace: Workspace) -> Catalog:
     return catalog
 
 
-def set_aside_damaged(workspace: Workspace) -> Path | None:
-    """Move a catalog that cannot be read out of the way, for another to be made; where it lies now, None if it is sound."""
-    with workspace.lock("claims"):
-        return move_damaged(workspace.catalog_url)
+def rebuild(workspace: Workspace) -> RebuildResult:
+    """Fill the catalog from the batches, the quarantine and data/labels.csv, after moving a damaged one out of the way.
 
-
-def rebuild(workspace: Workspace, catalog: Catalog) -> None:
-    """Fill the catalog from the batches, the quarantine and data/labels.csv; the claims of runs that are not finished stay."""
+    The claims of runs that are not finished stay.
+    """
     with workspace.lock("claims"):
-        _fill(workspace, catalog)
+        aside = move_damaged(workspace.catalog_url)
+    with open_catalog(workspace) as catalog:
+        with workspace.lock("claims"):
+            _fill(workspace, catalog)
+        counts = catalog.counts()
+    return RebuildResult(counts["batches"], counts["status"], None if aside is None else str(aside))
 
 
 def _is_lost(workspace: Workspace, catalog: Catalog) -> bool:

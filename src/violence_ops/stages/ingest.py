@@ -8,7 +8,7 @@ import shutil
 import stat
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from datetime import date
 from itertools import islice
 from typing import Any
@@ -18,6 +18,7 @@ from violence_ops.catalog import Catalog
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.files import sync_folder
 from violence_ops.folders import Batch
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord, Label
 from violence_ops.stages import batches, claims, inbox, intake, labels_file, late_rows, quarantine, tombstones
@@ -31,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
-class IngestResult:
+class IngestResult(Jsonable):
     """What a run took in, or with `dry_run` would take: new clips, `duplicates` of known ones, other files `quarantined` by reason.
     `left` files and folders wait: still being written, closed to us, or not even to be put into quarantine. `notices` are sentences
     about odd labels and files."""
@@ -43,9 +44,6 @@ class IngestResult:
     left: int = 0
     notices: list[str] = field(default_factory=list)
     dry_run: bool = False
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def lines(self) -> Iterator[str]:
         """For people."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.resources import as_file, files
 from io import StringIO
 from pathlib import Path
@@ -20,6 +20,7 @@ from violence_ops import git, versioning, versioning_remote
 from violence_ops.deployment import Deployment
 from violence_ops.errors import ParamsError, ServiceUnavailable, UsageError
 from violence_ops.files import write_text
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import load_params
 from violence_ops.stages import holdout, labels_file, pipeline_file
 from violence_ops.wording import counted
@@ -29,7 +30,7 @@ _TEMPLATE: Final = files("violence_ops") / "template"
 
 
 @dataclass(frozen=True, slots=True)
-class InitResult:
+class InitResult(Jsonable):
     """`created` is False if the folder was a workspace already; `added` are parameters that its params.yaml lacked. `remote` is
     where DVC sends the data; if that changed, `old_remote` is where it went so far, and `unsent` how many batches it lacks, or may lack if
     it did not answer. `other_stages` are those of a dvc.yaml changed by a person that are not as in this version."""
@@ -42,9 +43,6 @@ class InitResult:
     old_remote: str | None = None
     unsent: int = 0
     other_stages: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def lines(self) -> Iterator[str]:
         """For people."""

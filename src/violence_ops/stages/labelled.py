@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-import numpy as np
 import pyarrow as pa
 
 from violence_ops.files import load_table
 from violence_ops.folders import Batch
 from violence_ops.params import Params
-from violence_ops.recognition.split import Member, families
+from violence_ops.recognition.split import Member, bundles
 from violence_ops.records import ClipRecord, ClipTracks
 from violence_ops.stages import batches, tombstones
 from violence_ops.stages.labels import effective_labels
 from violence_ops.stages.labels_file import in_force
+from violence_ops.stages.rows import by_clip
 from violence_ops.workspace import Workspace
 
 
@@ -52,14 +52,10 @@ def labelled_clips(workspace: Workspace) -> list[Labelled]:
     return sorted(found, key=lambda one: one.clip.clip_id)
 
 
-def members(clips: Iterable[ClipRecord]) -> list[Member]:
-    """What splitting needs to know of labelled clips."""
-    return [Member(clip.clip_id, str(clip.label), clip.source_group, clip.perceptual_hash) for clip in clips]
-
-
-def in_families(clips: Iterable[ClipRecord], params: Params) -> list[list[Member]]:
-    """Clips that must stay on one side: same source group or near-duplicates."""
-    return families(members(clips), params.dataset.near_duplicate_bits)
+def in_bundles(clips: Iterable[ClipRecord], params: Params) -> list[list[Member]]:
+    """Labelled clips by which must stay on one side: same source group or near-duplicates."""
+    members = [Member(clip.clip_id, str(clip.label), clip.source_group, clip.perceptual_hash) for clip in clips]
+    return bundles(members, params.dataset.near_duplicate_bits)
 
 
 def track_rows(chosen: Iterable[Labelled]) -> Iterator[tuple[Labelled, pa.Table]]:
@@ -69,15 +65,9 @@ def track_rows(chosen: Iterable[Labelled]) -> Iterator[tuple[Labelled, pa.Table]
         by_batch.setdefault(one.batch, []).append(one)
     for batch, wanted in by_batch.items():
         table = load_table(batch.table("tracks"))
-        names = table.column("clip_id").to_numpy(zero_copy_only=False)
-        order = np.argsort(names, kind="stable")
-        names = names[order]
+        of_clip = by_clip(table)
         for one in wanted:
-            first, last = (
-                np.searchsorted(names, one.clip.clip_id, "left"),
-                np.searchsorted(names, one.clip.clip_id, "right"),
-            )
-            yield one, table.take(order[first:last])
+            yield one, of_clip.get(one.clip.clip_id, table.slice(0, 0))
 
 
 def tracks_of(chosen: Iterable[Labelled]) -> Iterator[ClipTracks]:

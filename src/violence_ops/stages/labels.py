@@ -7,14 +7,15 @@ import io
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from violence_ops import git
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.files import load_table
 from violence_ops.folders import check_clip_id
+from violence_ops.jsonable import Jsonable
 from violence_ops.records import TRANSIENT, Label
 from violence_ops.stages import batches, clip_names, frozen, quarantine
 from violence_ops.stages.inbox import path_of_row, printable
@@ -32,7 +33,7 @@ _FOR_GOOD: Final = "what it is, so that no dataset will ever hold it"
 
 
 @dataclass(frozen=True, slots=True)
-class LabelResult:
+class LabelResult(Jsonable):
     """How many clips got a label, and how many had it already; `unusable` got none, as they were refused for their bytes. `waiting`
     counts those with the label that lie in quarantine, by a reason that `retry` knows; `in_holdout` counts the clips labelled that
     are in a frozen holdout, which keeps the label it was frozen with."""
@@ -42,9 +43,6 @@ class LabelResult:
     unusable: tuple[str, ...] = ()
     waiting: dict[str, int] = field(default_factory=dict)
     in_holdout: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def lines(self) -> Iterator[str]:
         """For people."""

@@ -49,7 +49,7 @@ def run(workspace: Workspace, name: str) -> Answer:
     return answers[kind](workspace, one)
 
 
-def redo(workspace: Workspace, rows: dict[str, int], found: traces.Traces) -> Redo:
+def redo(rows: dict[str, int], found: traces.Traces) -> Redo:
     """What a deletion would redo, given the rows that it takes from tables."""
     return Redo(
         rows, found.dataset_revisions, found.holdouts, tuple(model.version for model in found.models), found.silent_models,
@@ -95,7 +95,7 @@ def _called(workspace: Workspace, name: str) -> Iterator[tuple[str, str, str]]:
 def _models_and_batches(workspace: Workspace, name: str) -> Iterator[tuple[str, str]]:
     registry = open_registry(workspace)
     if name in (releases.CHAMPION, releases.CANDIDATE):
-        version = releases.champion(workspace) if name == traces.CHAMPION else registry.alias(name)
+        version = releases.champion(workspace) if name == releases.CHAMPION else registry.alias(name)
         if version is None:
             raise WorkspaceError(f"There is no {name} yet: `violence-ops status` shows what there is.")
         yield "model", version
@@ -172,7 +172,7 @@ def _clip(workspace: Workspace, clip_id: str) -> ClipLineage:
         clip_id=clip_id, batch_id=known.batch_id, status=known.status, source_path=known.source_path, label=label,
         label_source=source, labelled_by=given.by if given else None, labelled_at=given.at if given else None,
         trained=tuple(_use(model) for model in found.models), judged=found.judged,
-        scored=scored_by(batch, [clip_id]) if batch else (), redo=redo(workspace, rows, found),
+        scored=scored_by(batch, [clip_id]) if batch else (), redo=redo(rows, found),
     )  # fmt: skip
 
 
@@ -198,5 +198,5 @@ def _batch(workspace: Workspace, batch_id: str) -> BatchLineage:
     return BatchLineage(
         batch_id=batch_id, sealed=batch.is_sealed, source=_source(batch, len(accepted)),
         statuses=dict(sorted(Counter(clip.status for clip in clips).items())), trained=trained, judged=found.judged,
-        scored=scored_by(batch, None if batch.is_sealed else accepted), redo=redo(workspace, rows_of(batch), found),
+        scored=scored_by(batch, None if batch.is_sealed else accepted), redo=redo(rows_of(batch), found),
     )  # fmt: skip

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
@@ -11,6 +11,7 @@ import pyarrow as pa
 from violence_ops.errors import Forgotten
 from violence_ops.files import fingerprint
 from violence_ops.folders import Batch
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord, ClipTracks
 from violence_ops.stages import batches, tombstones
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class OverlayResult:
+class OverlayResult(Jsonable):
     """Where the video is, the codec it was written with, and whether it shows verdicts."""
 
     clip_id: str
@@ -31,9 +32,6 @@ class OverlayResult:
     codec: str
     frames: int
     judged: bool
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run(

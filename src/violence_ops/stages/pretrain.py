@@ -7,12 +7,13 @@ scenes, people and motions are those of a world of its own.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from violence_ops.errors import UsageError
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.stages.batches import Progress
 
@@ -27,7 +28,7 @@ WORLD, HELD_OUT_WORLD = 21, 22
 
 
 @dataclass(frozen=True, slots=True)
-class PretrainResult:
+class PretrainResult(Jsonable):
     """The start, what it was made of, and its figures on the clips that chose the epoch."""
 
     path: str
@@ -37,9 +38,6 @@ class PretrainResult:
     best_epoch: int
     val_f1: float
     val_loss: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run(

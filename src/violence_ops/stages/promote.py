@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from violence_ops.errors import RefusedByGate, UsageError
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.registry import PACKAGE_TAG, Registry
 from violence_ops.stages import approval, notify, releases, reports
@@ -14,7 +14,7 @@ from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
-class PromoteResult:
+class PromoteResult(Jsonable):
     """`version` is the champion now (with dry_run: would be); moved is False if it was already, or nothing was to change.
 
     `untold` is why a receiver was not told, if there is one and it was not.
@@ -27,10 +27,6 @@ class PromoteResult:
     moved: bool
     dry_run: bool
     untold: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-able values."""
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """What a person reads."""

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
-from violence_ops.params import Params
+from violence_ops.jsonable import Jsonable
 from violence_ops.stages import releases
 from violence_ops.stages.who import named
 from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
-class ReinstateResult:
+class ReinstateResult(Jsonable):
     """`version` is the ledger's champion, `found` what the alias pointed to; None is no version."""
 
     version: str | None
     found: str | None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-able values."""
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """What a person reads."""
@@ -29,7 +24,7 @@ class ReinstateResult:
         return [f"MLflow's alias champion points to {_named(self.version)} again, no more to {_named(self.found)}."]
 
 
-def run(workspace: Workspace, params: Params, *, by: str | None) -> ReinstateResult:
+def run(workspace: Workspace, *, by: str | None) -> ReinstateResult:
     """Point the alias to the ledger's champion, with a line of the ledger before. A no-op if it does.
 
     Raises UsageError without a name, ChampionGone, writing nothing, if MLflow has lost that version, LedgerBroken if the ledger does not verify, ServiceUnavailable if MLflow cannot be reached.

@@ -20,6 +20,7 @@ from violence_ops.catalog import Catalog, CatalogClip
 from violence_ops.errors import UnknownBatch, WorkspaceError
 from violence_ops.files import sync_folder, write_text
 from violence_ops.folders import Batch
+from violence_ops.jsonable import Jsonable
 from violence_ops.records import ClipRecord
 from violence_ops.stages import batches, labels, labels_file, rewrite
 from violence_ops.stages.findings import DAMAGED
@@ -32,7 +33,7 @@ _COLUMNS: Final = ("label", "source_group", "camera_id", "recorded_at")
 
 
 @dataclass(frozen=True, slots=True)
-class RepairResult:
+class RepairResult(Jsonable):
     """The clips that went back to the `inbox`, those among them that are `unknown` but for their bytes, and those that were `removed`
     from the batch because an earlier one has them."""
 
@@ -40,9 +41,6 @@ class RepairResult:
     inbox: tuple[str, ...] = ()
     unknown: tuple[str, ...] = ()
     removed: tuple[str, ...] = ()
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def lines(self) -> Iterator[str]:
         """For people."""

@@ -6,7 +6,7 @@ import csv
 import io
 import os
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, Literal
 
@@ -14,6 +14,7 @@ from violence_ops.catalog import CatalogClip
 from violence_ops.errors import UsageError
 from violence_ops.files import sync_folder, write_text
 from violence_ops.folders import Batch
+from violence_ops.jsonable import Jsonable
 from violence_ops.records import TRANSIENT
 from violence_ops.stages import batches, quarantine, tombstones
 from violence_ops.stages.inbox import LABELS_FILE, new_again
@@ -29,7 +30,7 @@ _Place = Literal["batch", "waiting", "kept"]
 
 
 @dataclass(frozen=True, slots=True)
-class RetryResult:
+class RetryResult(Jsonable):
     """The clips that went back to the inbox, and to their batch if nothing follows its validation yet. The others stay in
     quarantine: `waiting` until their batch is sealed, `kept` because a sealed one holds their refusal, `unlabelled` until they have
     the label for want of which they were refused."""
@@ -41,9 +42,6 @@ class RetryResult:
     kept: list[str]
     dry_run: bool
     unlabelled: list[str] = field(default_factory=list)
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """For people."""

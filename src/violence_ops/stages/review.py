@@ -6,7 +6,7 @@ import os
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal, NotRequired
@@ -27,6 +27,7 @@ from violence_ops.files import (
     write_json,
     write_text,
 )
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.records import Label
 from violence_ops.stages import batches, overlay
@@ -57,7 +58,7 @@ class _Asked(TypedDict):
 
 
 @dataclass(frozen=True, slots=True)
-class ReviewResult:
+class ReviewResult(Jsonable):
     """The export's id, where it lies, how many clips it asks about, how many each rule chose, and how many accepted clips were
     left out because a night that is not over has not annotated them yet."""
 
@@ -67,9 +68,6 @@ class ReviewResult:
     clips: int
     reasons: dict[str, int]
     not_annotated: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run(

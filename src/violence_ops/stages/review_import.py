@@ -6,13 +6,14 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final
 
 from violence_ops.errors import UsageError
 from violence_ops.exchange import cvat, label_studio
 from violence_ops.exchange.task import Answer, Vote, majority, moment
+from violence_ops.jsonable import Jsonable
 from violence_ops.records import Label
 from violence_ops.stages import frozen, labels_file, tombstones
 from violence_ops.stages.inbox import printable
@@ -39,7 +40,7 @@ _OUTDATED: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class ImportResult:
+class ImportResult(Jsonable):
     """The labels' new version (None if everything was known), how many clips were answered, how many of them got another label
     than they had, how many were confirmed, how many are in a frozen holdout, which keeps the label it was frozen with, how many
     clips were left out because the workspace holds them no longer (`violence-ops forget`), how many answers because they say no
@@ -58,9 +59,6 @@ class ImportResult:
     taken_before: int
     older: int
     outdated: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """For people."""
@@ -87,13 +85,10 @@ class ImportResult:
 
 
 @dataclass(frozen=True, slots=True)
-class LabelLog:
+class LabelLog(Jsonable):
     """The versions of data/labels.csv, oldest first."""
 
     versions: list[dict[str, Any]]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def lines(self) -> Iterator[str]:
         """For people."""

@@ -1,18 +1,17 @@
-"""Undoing a release: the previous champion comes back, attributed and with a reason; and reading the ledger."""
+"""Undoing a release: the previous champion comes back, attributed and with a reason."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 from violence_ops import ledger
 from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.registry import Registry
 from violence_ops.stages import notify, releases
-from violence_ops.stages.inbox import printable
 from violence_ops.stages.who import explained, named
-from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
 NONE: Final = "none"
@@ -22,7 +21,7 @@ _WITHOUT: Final = "Without a champion, nights are sealed without verdicts until 
 
 
 @dataclass(frozen=True, slots=True)
-class RollbackResult:
+class RollbackResult(Jsonable):
     """`version` is the champion now (with dry_run: would be; None: there is none any more), `rolled_back` the one before;
     `passed_over` are later champions that cannot judge any more, each with the reason; `untold` is why a receiver was not told,
     if there is one and it was not."""
@@ -35,10 +34,6 @@ class RollbackResult:
     dry_run: bool
     passed_over: dict[str, str] = field(default_factory=dict)
     untold: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-able values."""
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """What a person reads."""
@@ -54,39 +49,6 @@ class RollbackResult:
             *([] if self.version else [_WITHOUT]),
             *([self.untold] if self.untold else []),
         ]
-
-
-@dataclass(frozen=True, slots=True)
-class LedgerResult:
-    """The lines of the ledger, oldest first."""
-
-    entries: list[ledger.Entry]
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-able values."""
-        return {"entries": [entry.to_dict() for entry in self.entries]}
-
-    def lines(self) -> list[str]:
-        """What a person reads: a line per entry."""
-        return [_line(entry) for entry in self.entries] or ["The ledger is empty: nothing was judged or released yet."]
-
-
-@dataclass(frozen=True, slots=True)
-class VerifyResult:
-    """How many lines hold, and the champion; `unasked` is why MLflow could not be asked for its own, if it could not."""
-
-    entries: int
-    champion: str | None
-    unasked: str | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-able values."""
-        return asdict(self)
-
-    def lines(self) -> list[str]:
-        """What a person reads."""
-        held = f"The ledger holds: {counted(self.entries, 'line')}, each bound to the one before and in git."
-        return [held, self.unasked or f"MLflow has the same champion: {self.champion or 'none'}."]
 
 
 def run(
@@ -147,25 +109,6 @@ def live(workspace: Workspace, params: Params) -> str:
     if version is None:
         raise WorkspaceError(_NO_CHAMPION)
     return version
-
-
-def history(workspace: Workspace) -> LedgerResult:
-    """Every line of the ledger. Raises LedgerBroken if it does not verify."""
-    return LedgerResult(releases.entries(workspace))
-
-
-def verify_ledger(workspace: Workspace) -> VerifyResult:
-    """Check the hash chain, its end against git, and its champion against MLflow's alias.
-
-    Raises LedgerBroken with every problem found, WorkspaceError if the alias points elsewhere.
-    """
-    if problems := ledger.verify(workspace):
-        raise ledger.LedgerBroken(" ".join(problems))
-    entries = releases.entries(workspace)
-    try:
-        return VerifyResult(len(entries), releases.champion(workspace))
-    except ServiceUnavailable as error:
-        return VerifyResult(len(entries), releases.last_champion(entries), f"Its champion was not compared: {error}")
 
 
 def _of_run(entries: list[ledger.Entry], run_id: str | None) -> ledger.Entry | None:
@@ -256,7 +199,3 @@ def _fault(workspace: Workspace, registry: Registry, entries: list[ledger.Entry]
     except UserError as error:
         return str(error)
     return None
-
-
-def _line(entry: ledger.Entry) -> str:
-    return f"{entry.seq:>4}  {entry.at}  {printable(entry.actor)}  {entry.event}  {releases.described(entry)}"

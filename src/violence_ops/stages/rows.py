@@ -1,14 +1,25 @@
-"""The rows of whole batches, open or sealed, a clip at a time: what looks at everything keeps one clip's rows in memory."""
+"""The rows of tables clip by clip: of one in memory, or of whole batches, open or sealed, of which one clip's rows are held at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 
+import numpy as np
 import pyarrow as pa
 
 from violence_ops.files import open_table
 from violence_ops.folders import Batch
 from violence_ops.stages import batches
+
+
+def by_clip(table: pa.Table) -> dict[str, pa.Table]:
+    """The rows of each clip of a table, in their order."""
+    names = table.column("clip_id").to_numpy(zero_copy_only=False)
+    order = np.argsort(names, kind="stable")
+    ordered, names = table.take(order), names[order]
+    starts = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1)] if len(names) else []
+    return {names[start]: ordered.slice(start, end - start) for start, end in pairwise([*starts, len(names)])}
 
 
 def clip_tables(batch: Batch, name: str, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:

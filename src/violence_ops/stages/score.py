@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from violence_ops import ledger
 from violence_ops.errors import ServiceUnavailable, UserError
 from violence_ops.files import fingerprint, read_fingerprint, read_json, write_json, write_table
 from violence_ops.folders import Batch
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, overlays, pictures, releases
@@ -28,7 +29,7 @@ _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class ScoreResult:
+class ScoreResult(Jsonable):
     """The champion's version (None: there is none yet, nothing was judged), clips judged now, done before, Fights among those
     judged now, and overlays drawn now."""
 
@@ -37,9 +38,6 @@ class ScoreResult:
     skipped: int = 0
     fights: int = 0
     overlays: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """For people."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +27,7 @@ from violence_ops.files import (
     write_json,
 )
 from violence_ops.folders import Batch
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, POSES_SCHEMA, PREDICTIONS_SCHEMA, TRACKS_SCHEMA, TRANSIENT, ClipRecord
 from violence_ops.stages import annotate, batches, extract_poses, inbox, score
@@ -41,7 +42,7 @@ _NIGHT: Final = ("ingest", "validate", "extract-poses", "annotate", "score", "se
 
 
 @dataclass(frozen=True, slots=True)
-class SealResult:
+class SealResult(Jsonable):
     """The batches that are sealed, how many accepted clips they hold, the rows of their tables, and the git revision of the last one
     (of the workspace, if there is none)."""
 
@@ -49,9 +50,6 @@ class SealResult:
     clips: int
     rows: dict[str, int]
     revision: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run(

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from violence_ops import services
 from violence_ops.airflow_api import AirflowApi
 from violence_ops.errors import WorkspaceError
+from violence_ops.jsonable import Jsonable
 from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
-class UpResult:
+class UpResult(Jsonable):
     """Where the pages are. `password_file` holds the passwords of `users` and can be read by its owner only."""
 
     airflow_url: str
@@ -23,22 +23,16 @@ class UpResult:
     password_file: str
     seconds: float
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
     def lines(self) -> Iterator[str]:
         yield f"Airflow    {self.airflow_url}   (users: {', '.join(self.users)}; passwords: {self.password_file})"
         yield f"MLflow     {self.mlflow_url}"
 
 
 @dataclass(frozen=True, slots=True)
-class DownResult:
+class DownResult(Jsonable):
     """How many processes were ended."""
 
     stopped: int
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def up(workspace: Workspace, *, airflow_port: int, mlflow_port: int) -> UpResult:

@@ -6,9 +6,9 @@ and what it says lies outside the batch, in the cache, where no other stage look
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,6 +19,7 @@ from violence_ops.evaluation.judgement import prediction
 from violence_ops.evaluation.records import Prediction, ShadowComparison
 from violence_ops.files import fingerprint, load_table, read_fingerprint, write_table
 from violence_ops.folders import Batch
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, labels, pictures, releases, trained_on
@@ -27,31 +28,29 @@ from violence_ops.stages.score import load_version
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
+if TYPE_CHECKING:
+    from violence_ops.recognition.package import Package
+
 SHADOW: Final = "shadow"
+_NONE: Final = "No version is in shadow: `violence-ops shadow start VERSION` puts one there."
 
 
 @dataclass(frozen=True, slots=True)
-class ShadowResult:
-    """The version in shadow (None: there is none), and the batches and clips that it has judged now; `note` says why it was
-    not to judge any, or which one is no longer there."""
+class ShadowResult(Jsonable):
+    """The version in shadow (None: there is none), and the batches and clips that it has judged now; `note` is the sentence to say
+    where it was not to judge any."""
 
     version: str | None
     batches: int = 0
     clips: int = 0
     note: str | None = None
 
-    def to_dict(self) -> dict[str, Any]:
-        """The result as JSON-able values."""
-        return asdict(self)
-
     def lines(self) -> list[str]:
         """What a person reads."""
-        if self.version is None and self.note:
+        if self.note:
             return [self.note]
         if self.version is None:
-            return ["No version is in shadow: `violence-ops shadow start VERSION` puts one there."]
-        if self.note:
-            return [f"Version {self.version} {self.note}."]
+            return [_NONE]
         return [
             f"Version {self.version} is in shadow; it has judged {counted(self.clips, 'clip')} of {counted(self.batches, 'batch', 'batches')} now."
         ]
@@ -89,7 +88,7 @@ class ComparisonResult:
         return [engine.sentence(self.found), *rows]
 
 
-def start(workspace: Workspace, params: Params, version: str | None = None) -> ShadowResult:
+def start(workspace: Workspace, version: str | None = None) -> ShadowResult:
     """Put a version (default: the candidate) in shadow, instead of the one there. Raises UserError if there is none such, or
     it is the champion."""
     with workspace.lock("release"):
@@ -101,7 +100,9 @@ def start(workspace: Workspace, params: Params, version: str | None = None) -> S
         if chosen == releases.agreed_champion(workspace, registry):
             raise UsageError(f"Version {chosen} is the champion, which judges every night anyway: name another one.")
         registry.set_alias(SHADOW, chosen, registry.alias(SHADOW))
-    return ShadowResult(chosen, note="is in shadow: `violence-ops shadow run` lets it judge the sealed nights")
+    return ShadowResult(
+        chosen, note=f"Version {chosen} is in shadow: `violence-ops shadow run` lets it judge the sealed nights."
+    )
 
 
 def stop(workspace: Workspace) -> ShadowResult:
@@ -124,14 +125,17 @@ def run(workspace: Workspace, params: Params, *, progress: Progress | None = Non
     if version is None:
         return ShadowResult(None)
     if version == releases.champion(workspace):
-        return ShadowResult(version, note="is champion now: nothing to shadow")
+        return ShadowResult(version, note=f"Version {version} is champion now: nothing to shadow.")
     due = [batch for batch in workspace.sealed_batches() if _is_due(workspace, batch, version)]
     done = 0
     with workspace.lock("shadow"):  # nobody else writes there
         for left_by_a_kill in workspace.shadows.glob("*/.*.tmp"):
             left_by_a_kill.unlink()
+        if not due:
+            return ShadowResult(version)
+        package = load_version(workspace, version)
         for number, batch in enumerate(due, start=1):
-            done += _judge(workspace, params, batch, version)
+            done += _judge(workspace, params, batch, version, package)
             if progress:
                 progress("shadow", number, len(due))
     return ShadowResult(version, len(due), done)
@@ -142,7 +146,7 @@ def show(workspace: Workspace, version: str | None = None) -> ComparisonResult:
     in_shadow = releases.open_registry(workspace).alias(SHADOW)
     chosen = version or in_shadow
     if chosen is None:
-        raise WorkspaceError("No version is in shadow: `violence-ops shadow start VERSION` puts one there.")
+        raise WorkspaceError(_NONE)
     found = compare(workspace, chosen)
     if found is None:
         commands = "`violence-ops shadow run`"
@@ -214,12 +218,11 @@ def _mark(batch: Batch, version: str) -> str:
     return fingerprint(batch.batch_id, batches.read_manifest(batch).facts.get("tables", {}).get("tracks"), version)
 
 
-def _judge(workspace: Workspace, params: Params, batch: Batch, version: str) -> int:
+def _judge(workspace: Workspace, params: Params, batch: Batch, version: str, package: Package) -> int:
     """Write what the version says of one batch; returns how many clips it judged."""
     from violence_ops.recognition.predict import predict_clip
     from violence_ops.video.sandbox import Sandbox
 
-    package = load_version(workspace, version)
     clips = batches.accepted_clips(batch)
     with Sandbox(params.validation) as sandbox:
         found = [

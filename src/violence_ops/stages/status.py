@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, Final, Literal, Self
 
 from violence_ops import git, ledger, services
@@ -12,9 +12,10 @@ from violence_ops.catalog import Catalog
 from violence_ops.deployment import without_password
 from violence_ops.errors import ServiceUnavailable, UnknownBatch, UsageError, UserError, WorkspaceError
 from violence_ops.folders import Batch
+from violence_ops.jsonable import Jsonable
 from violence_ops.records import TRANSIENT
 from violence_ops.stages import batches, claims, inbox, notify, quarantine, releases, retry, seal, tombstones
-from violence_ops.stages.index import open_catalog, rebuild
+from violence_ops.stages.index import open_catalog
 from violence_ops.stages.shadow import SHADOW
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
@@ -75,7 +76,7 @@ class LastNight:
 
 
 @dataclass(frozen=True, slots=True)
-class StatusResult:
+class StatusResult(Jsonable):
     """Numbers of clips by status, reason and label, and what is released. `inbox` counts the files of which no batch is made yet,
     also those that a run has taken out of the inbox, and `again` how many of the clips in `quarantine` are among them, because `retry`
     put them there; `in_shadow` is the version in shadow mode, `awaiting` the candidates that have passed the gate and wait for a person,
@@ -106,9 +107,6 @@ class StatusResult:
     unfinished: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
     def lines(self) -> Iterator[str]:
         if self.waiting is not None:
             yield from (f"{clip['clip_id']}  {clip['batch_id']}  {clip['source_path']}" for clip in self.waiting)
@@ -136,17 +134,6 @@ class StatusResult:
         yield from (f"releases    {receiver}: {state}" for receiver, state in self.told.items())
         yield from (f"last run    {dag}: {run}" for dag, run in self.runs.items())
         yield from (f"PROBLEM     {said}" for said in (*self.half_forgotten, *self.unfinished, *self.problems))
-
-
-@dataclass(frozen=True, slots=True)
-class RebuildResult:
-    """What the new catalog holds."""
-
-    batches: dict[str, int]
-    clips: dict[str, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
@@ -188,14 +175,6 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
         unfinished=unread + unfinished + _half_sealed(workspace),
         problems=problems,
     )
-
-
-def rebuild_catalog(workspace: Workspace) -> RebuildResult:
-    """Make the catalog again from the batches, the quarantine and the labels."""
-    with open_catalog(workspace) as catalog:
-        rebuild(workspace, catalog)
-        counts = catalog.counts()
-    return RebuildResult(counts["batches"], counts["status"])
 
 
 def _of_last_night(workspace: Workspace, catalog: Catalog, outside: list[dict[str, Any]]) -> list[LastBatch]:

@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 from violence_ops.errors import ServiceUnavailable, UserError
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.registry import Registry, Run
 from violence_ops.stages import train
@@ -33,7 +34,7 @@ _LOSS_SHARE: Final = 1e-3
 
 
 @dataclass(frozen=True, slots=True)
-class SweepResult:
+class SweepResult(Jsonable):
     """The best trial's settings and figures on validation, those of the present settings (None if these could not be trained), the
     command that trains the best, and where the parent run is."""
 
@@ -48,9 +49,6 @@ class SweepResult:
     command: str
     run_id: str
     run_url: str
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """For people."""

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from violence_ops import services
+from violence_ops.jsonable import Jsonable
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
@@ -18,7 +19,7 @@ _KEPT: Final = 1 << 20  # so many are kept
 
 
 @dataclass(frozen=True, slots=True)
-class TidyResult:
+class TidyResult(Jsonable):
     """How many runs of Airflow that began before `before`, files of its tasks' logs, and files of Great Expectations' checks
     were removed, how many logs of services were cut to their end, and the megabytes of all these files. In a dry run: would be.
     """
@@ -30,9 +31,6 @@ class TidyResult:
     checks: int
     service_logs: int
     megabytes: float
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """For people."""

@@ -12,7 +12,7 @@ import uuid
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -22,6 +22,7 @@ from violence_ops import git, versioning
 from violence_ops.code_revision import code_revision
 from violence_ops.deployment import compute_device
 from violence_ops.files import fingerprint, read_json, write_json
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.registry import MODEL, Registry, Run
 from violence_ops.stages import assemble, batches, holdout, live_run, pictures, training_tables
@@ -44,7 +45,7 @@ _KEPT: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class TrainResult:
+class TrainResult(Jsonable):
     """The registered version, its run, and the metrics of the kept epoch on validation. `candidate` is the version that the alias
     points to (of an experiment: as before), `candidate_before` the one until then; `one_off` says that the settings are not those of
     params.yaml; `not_assembled` counts the clips that got a label, or another one, since the dataset was assembled."""
@@ -58,9 +59,6 @@ class TrainResult:
     candidate_before: str | None
     one_off: bool
     not_assembled: int = 0
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
     def lines(self) -> list[str]:
         """For people."""

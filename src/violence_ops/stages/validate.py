@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -17,6 +16,7 @@ from violence_ops.catalog import Catalog
 from violence_ops.errors import Rejected, UserError
 from violence_ops.files import fingerprint, load_table, read_fingerprint, sha256_file, write_table
 from violence_ops.folders import Batch
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, quarantine
@@ -28,14 +28,11 @@ from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
-class ValidateResult:
+class ValidateResult(Jsonable):
     """Clips accepted, and clips in quarantine by reason."""
 
     accepted: int
     quarantined: dict[str, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run(

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 from violence_ops.errors import WorkspaceError
+from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.stages import assemble
 from violence_ops.stages.dataset import Dataset
@@ -16,7 +16,7 @@ from violence_ops.workspace import Workspace
 
 
 @dataclass(frozen=True, slots=True)
-class Worth:
+class Worth(Jsonable):
     """Whether training again makes sense, and why (not). True or false as a condition."""
 
     yes: bool
@@ -24,9 +24,6 @@ class Worth:
 
     def __bool__(self) -> bool:
         return self.yes
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run(workspace: Workspace, params: Params, *, drifted: bool = False) -> Worth:
