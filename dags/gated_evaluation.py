@@ -26,13 +26,23 @@ log = logging.getLogger(__name__)
 
 @dag(
     schedule=[CANDIDATE],
+    params={
+        "candidate": Param(
+            None,
+            type=["null", "string"],
+            pattern="^[0-9]+$",
+            title="Candidate",
+            description="A model version; default: that of the asset event, else the alias `candidate`.",
+        )
+    },
     **usual(__doc__, "model"),
 )
 def gated_evaluation():
     @task(**GPU)
-    def evaluate(triggering_asset_events):
+    def evaluate(params, triggering_asset_events):
         events = triggering_asset_events[CANDIDATE] if triggering_asset_events else []
-        return stage("evaluate", candidate=events[-1].extra.get("model_version") if events else None)
+        trained = events[-1].extra.get("model_version") if events else None
+        return stage("evaluate", candidate=params["candidate"] or trained)
 
     @task.branch
     def gate(evaluation, ti):

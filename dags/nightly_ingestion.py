@@ -31,7 +31,10 @@ from violence_ops.orchestration import (
     BATCHES,
     GPU,
     LABELS,
+    OF_BATCH,
+    SHARD,
     VERSIONING,
+    late_alert,
     night_of,
     night_stage,
     open_shards,
@@ -49,6 +52,7 @@ from violence_ops.orchestration import (
     # a run takes up all open batches, so no two may run at once; a backfill would not keep to the limit
     max_active_runs=1,
     allowed_run_types=["scheduled", "manual"],  # type: ignore[list-item]  # the enum has no public name
+    deadline=late_alert(),
     **usual(__doc__, "data"),
     params={"night": Param(None, type=["null", "string"], format="date", description="Default: the run's own date.")},
 )
@@ -58,7 +62,7 @@ def nightly_ingestion():
         night_stage("ingest", night=date.fromisoformat(params["night"] or night_of(dag_run)))
         return open_shards()
 
-    @task
+    @task(**SHARD)
     def validate(shard):
         night_stage("validate", **shard)
 
@@ -67,7 +71,7 @@ def nightly_ingestion():
     def batches(shards):
         return sorted({shard["batch_id"] for shard in shards})
 
-    @task
+    @task(**OF_BATCH)
     def checkpoint(batch_id):
         night_stage("validate.checkpoint", batch_id=batch_id)
         # a night that is run again as a whole is judged by the champion of now
@@ -85,22 +89,23 @@ def nightly_ingestion():
 
     @task_group
     def shard(shard):
-        @task(**GPU)
+        @task(**GPU, **SHARD)
         def extract_poses(shard):
             night_stage("extract_poses", **shard)
 
-        @task
+        @task(**SHARD)
         def annotate(shard):
             night_stage("annotate", **shard)
 
-        @task
+        @task(**SHARD)
         def score(shard):
             night_stage("score", **shard)
 
-        extract_poses(shard) >> annotate(shard) >> score(shard)
+        # by name, so that alerts and the grid can tell which
+        extract_poses(shard=shard) >> annotate(shard=shard) >> score(shard=shard)
 
     # the same here: sealing the batch of a shard that failed says what is missing
-    @task(outlets=[BATCHES], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, **VERSIONING)
+    @task(outlets=[BATCHES], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, **OF_BATCH, **VERSIONING)
     def seal(batch_id, outlet_events):
         night_stage("seal", batch_id=batch_id)
         outlet_events[BATCHES].extra = {"batches": [batch_id]}

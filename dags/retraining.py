@@ -4,10 +4,10 @@
 Started by the asset *batches*, by *drift*, or, in a night without a batch, by *labels*. When enough labelled clips are new since the
 last training (`train.min_new_clips`; one after drift), the training set is assembled from all sealed batches (whole source groups,
 nothing of a holdout), a model is trained, and its version is registered as *candidate*. Otherwise the run ends green with the rest
-skipped.
+skipped. Trigger it by hand with *Train anyway* after a change to `train:` in params.yaml.
 """
 
-from airflow.sdk import dag, task
+from airflow.sdk import Param, dag, task
 
 from violence_ops.orchestration import (
     BATCHES,
@@ -24,13 +24,14 @@ from violence_ops.orchestration import (
 @dag(
     schedule=(BATCHES | DRIFT | LABELS),
     max_active_runs=1,
+    params={"anyway": Param(False, type="boolean", title="Train anyway", description="Also if too few clips are new.")},
     **usual(__doc__, "model"),
 )
 def retraining():
     @task.short_circuit
-    def enough_new(triggering_asset_events):
+    def enough_new(params, triggering_asset_events):
         drifted = any(asset.name == DRIFT.name for asset in triggering_asset_events or ())
-        return stage("worth_training", drifted=drifted)["yes"]
+        return params["anyway"] or stage("worth_training", drifted=drifted)["yes"]
 
     @task(**VERSIONING)
     def assemble():

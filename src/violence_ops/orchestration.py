@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import time
@@ -16,6 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from airflow.sdk import Asset, RetryDecision, RetryPolicy
+from airflow.sdk.definitions.callback import AsyncCallback
+from airflow.sdk.definitions.deadline import DeadlineAlert, DeadlineReference
 from airflow.sdk.exceptions import AirflowFailException, AirflowTaskTimeout
 
 from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
@@ -34,6 +37,12 @@ CANDIDATE: Final = Asset("candidate")
 
 LABELS: Final = Asset("labels")
 """Labels that people gave, enough for a retraining, in a night that brought no batch; an event has no extra."""
+
+SHARD: Final = {"map_index_template": "{{ task.op_kwargs.shard.batch_id }} from {{ task.op_kwargs.shard.clip_ids[0] }}"}
+"""For mapped tasks of a shard: what the grid calls them."""
+
+OF_BATCH: Final = {"map_index_template": "{{ task.op_kwargs.batch_id }}"}
+"""The same of a batch."""
 
 DRIFT: Final = Asset("drift")
 """Nights unlike the champion's training clips that ask for a retraining; the extra of an event is `{"batches": [ids]}`."""
@@ -77,11 +86,14 @@ class OnceMoreAfterTimeout(RetryPolicy):
 
 
 def usual(doc: str | None, *tags: str) -> dict[str, Any]:
-    """What every DAG has in common, with its description: no catching up, the tasks' defaults, word of a run that failed."""
+    """What every DAG has in common: no catching up, the tasks' defaults, word of a run that failed, and its description, headed by a line
+    `### …`."""
+    heading = (doc or "").strip().partition("\n")[0]
     return {
         "catchup": False,
         "default_args": default_args(),
         "on_failure_callback": alert_of_run,
+        "description": heading.removeprefix("### "),
         "doc_md": doc,
         "tags": tags,
     }
@@ -215,6 +227,25 @@ def alert_of_run(context: Mapping[str, Any]) -> None:
         "see its tasks in Airflow; one that was killed with its process, as for want of memory, was not told of before."
     )
     _alert(dag=context["dag"].dag_id, run=context["run_id"], error=f"The run failed ({context['reason']}): {said}")
+
+
+def late_alert() -> DeadlineAlert | None:
+    """Has operators told of a run that is not done `schedule.late_after_h` after it was queued; None where nobody is to be told."""
+    hours = params().schedule.late_after_h
+    if hours is None:
+        return None
+    return DeadlineAlert(
+        reference=DeadlineReference.DAGRUN_QUEUED_AT,
+        interval=timedelta(hours=hours),
+        callback=AsyncCallback(tell_that_late, {"hours": hours}),
+    )
+
+
+async def tell_that_late(hours: float, context: Mapping[str, Any]) -> None:
+    """Callback of a deadline, in Airflow's triggerer: the same of a run that takes longer than `hours`."""
+    run = context["dag_run"]
+    said = f"The run is not done after {hours:g} h and goes on: see in Airflow which task it is at, and whether a worker serves its queue."
+    await asyncio.to_thread(_alert, dag=run["dag_id"], run=run["dag_run_id"], error=said, late=True)
 
 
 def _alert(**facts: Any) -> None:

@@ -289,6 +289,7 @@ class ScheduleParams(_Section):
     retry_delay_s: Annotated[float, Field(gt=0, le=86400)]
     max_retry_delay_s: Annotated[float, Field(gt=0, le=86400)]
     task_timeout_h: Hours
+    late_after_h: Hours | None
 
     @field_validator("nightly")
     @classmethod

@@ -62,7 +62,7 @@ def test_every_dag_explains_itself_and_retries_with_back_off(dags: dict[str, Any
     from violence_ops.orchestration import OnceMoreAfterTimeout
 
     dag = dags[dag_id]
-    assert dag.doc_md.strip().startswith("###")
+    assert dag.doc_md.strip().startswith(f"### {dag.description}\n")
     assert dag.catchup is False
     for task in dag.tasks:
         assert task.retries == PARAMS["schedule"]["retries"]
@@ -70,6 +70,13 @@ def test_every_dag_explains_itself_and_retries_with_back_off(dags: dict[str, Any
         assert task.max_retry_delay == timedelta(seconds=PARAMS["schedule"]["max_retry_delay_s"])
         assert task.retry_policy == OnceMoreAfterTimeout(task.retries)
         assert task.has_on_failure_callback
+
+
+@pytest.mark.parametrize("name", ["extract_poses", "annotate", "score"])
+def test_a_task_of_a_shard_knows_it_by_name_for_alerts_and_the_grid(dags: dict[str, Any], name: str) -> None:
+    task = dags["nightly_ingestion"].get_task(f"shard.{name}")
+    assert list(task.op_kwargs) == ["shard"]
+    assert "op_kwargs.shard" in task.map_index_template
 
 
 def test_a_run_that_fails_is_told_of(dags: dict[str, Any]) -> None:
@@ -210,8 +217,33 @@ def test_retraining_after_drift_waits_for_no_more_than_one_new_clip(
     monkeypatch.setitem(
         enough_new.__globals__, "stage", lambda name, **arguments: asked.append(arguments) or {"yes": True}
     )
-    enough_new({Asset(started_by): []} if started_by else {})
+    assert enough_new({"anyway": False}, {Asset(started_by): []} if started_by else {})
     assert asked == [{"drifted": drifted}]
+
+
+def test_a_person_may_have_a_model_trained_though_no_clip_is_new(
+    dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    enough_new = dags["retraining"].get_task("enough_new").python_callable
+    monkeypatch.setitem(enough_new.__globals__, "stage", lambda *_, **__: {"yes": False})
+    assert (enough_new({"anyway": True}, {}), enough_new({"anyway": False}, {})) == (True, False)
+
+
+def test_a_person_may_name_the_candidate_that_is_judged(dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    from airflow.sdk import Asset
+
+    evaluate = dags["gated_evaluation"].get_task("evaluate").python_callable
+    monkeypatch.setitem(evaluate.__globals__, "stage", lambda _, candidate: candidate)
+    event = {Asset("candidate"): [SimpleNamespace(extra={"model_version": "3"})]}
+    assert evaluate({"candidate": "2"}, {}) == "2"
+    assert evaluate({"candidate": None}, event) == "3"
+    assert evaluate({"candidate": None}, {}) is None
+
+
+def test_only_a_night_has_a_deadline(dags: dict[str, Any]) -> None:
+    (alert,) = dags["nightly_ingestion"].deadline
+    assert alert.interval == timedelta(hours=PARAMS["schedule"]["late_after_h"])
+    assert {dag_id for dag_id, dag in dags.items() if dag.deadline} == {"nightly_ingestion"}
 
 
 def test_every_new_batch_is_compared_and_only_those_that_ask_go_on(
@@ -231,10 +263,10 @@ def test_every_new_batch_is_compared_and_only_those_that_ask_go_on(
 
 
 @pytest.mark.parametrize(
-    ("dag_id", "task_id", "asset", "newest"),
+    ("dag_id", "task_id", "params", "asset", "newest"),
     [
-        ("gated_evaluation", "evaluate", "candidate", {"candidate": None}),
-        ("drift", "compare", "batches", {"batch_id": None}),
+        ("gated_evaluation", "evaluate", [{"candidate": None}], "candidate", {"candidate": None}),
+        ("drift", "compare", [], "batches", {"batch_id": None}),
     ],
 )
 def test_an_event_that_a_person_made_in_airflow_stands_for_the_newest(
@@ -242,6 +274,7 @@ def test_an_event_that_a_person_made_in_airflow_stands_for_the_newest(
     monkeypatch: pytest.MonkeyPatch,
     dag_id: str,
     task_id: str,
+    params: list[dict[str, None]],
     asset: str,
     newest: dict[str, None],
 ) -> None:
@@ -249,7 +282,7 @@ def test_an_event_that_a_person_made_in_airflow_stands_for_the_newest(
 
     task, asked = dags[dag_id].get_task(task_id).python_callable, []
     monkeypatch.setitem(task.__globals__, "stage", lambda _, **arguments: asked.append(arguments) or {"retrain": False})
-    task({Asset(asset): [SimpleNamespace(extra={"from_rest_api": True})]})
+    task(*params, {Asset(asset): [SimpleNamespace(extra={"from_rest_api": True})]})
     assert asked == [newest]
 
 

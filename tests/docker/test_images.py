@@ -104,23 +104,24 @@ def test_what_tells_of_releases_reaches_the_workers_that_release_and_nobody_else
         given = {key: value for key, value in _environment(service).items() if key in names}
         assert given == ({key: f"${{{key}-}}" for key in names} if name == "worker-cpu" else {}), name
     assert "./hooks:/hooks:ro" in SERVICES["worker-cpu"]["volumes"]
-    assert set(SERVICES["triggerer"]["volumes"]) < set(SERVICES["worker-cpu"]["volumes"])
+    assert set(SERVICES["api-server"]["volumes"]) < set(SERVICES["worker-cpu"]["volumes"])
 
 
 def test_who_is_told_of_failures_is_known_where_tasks_run_or_are_found_dead_and_where_doctor_is_asked() -> None:
-    """Airflow runs the callbacks of a task in the task's own process, and those of a run in the DAG processor."""
+    """Airflow runs the callbacks of a task in the task's own process, those of a run in the DAG processor, those of a deadline in the
+    triggerer."""
     from violence_ops.deployment import Deployment
 
     names = {f"VIOLENCE_OPS_{each.name.upper()}" for each in fields(Deployment) if each.name.startswith("alert_")}
     assert len(names) == 3
     for name, service in SERVICES.items():
         given = {key: value for key, value in _environment(service).items() if key in names}
-        is_told = name in ("worker-cpu", "worker-gpu", "dag-processor", "scheduler")
+        is_told = name in ("worker-cpu", "worker-gpu", "dag-processor", "scheduler", "triggerer")
         assert given == ({key: f"${{{key}-}}" for key in names} if is_told else {}), name
         assert ("./hooks:/hooks:ro" in service.get("volumes", ())) == is_told, name
         if is_told:
-            assert set(_environment(SERVICES["triggerer"])) < set(_environment(service))
-            assert set(SERVICES["triggerer"]["volumes"]) < set(service["volumes"])
+            assert set(_environment(SERVICES["api-server"])) < set(_environment(service))
+            assert set(SERVICES["api-server"]["volumes"]) < set(service["volumes"])
 
 
 def test_a_callback_has_the_time_that_an_alert_may_take() -> None:

@@ -51,6 +51,7 @@ _SMALL = {
     "holdout.share": 0.45,  # five source groups of two clips, which the gate asks for
     "schedule.retries": 2,
     "schedule.retry_delay_s": 1.0,
+    "schedule.late_after_h": 0.002,  # 7 s: every night is late
     # the first training needs no new clips; of so few clips only loose limits say that they drifted
     "train.min_new_clips": 100,
     "drift.trigger": True,
@@ -98,9 +99,9 @@ def _pager(folder: Path) -> Path:
     return program
 
 
-def _alerts(workspace: Workspace, run_id: str) -> list[dict[str, Any]]:
+def _alerts(workspace: Workspace, run_id: str | None = None) -> list[dict[str, Any]]:
     told = (workspace.root.parent / "alerts.jsonl").read_text("utf-8").splitlines()
-    return [alert for alert in map(json.loads, told) if alert["run"] == run_id]
+    return [alert for alert in map(json.loads, told) if run_id in (None, alert["run"])]
 
 
 def _run(workspace: Workspace, api: AirflowApi) -> Night:
@@ -197,6 +198,25 @@ def test_one_trigger_runs_all_three_dags_to_the_end(night: Night) -> None:
 def test_every_shard_had_its_own_tasks(night: Night) -> None:
     shards = {name for name in night.tasks if "shard.extract_poses" in name}
     assert len(shards) == -(-(_CLIPS + 1) // _SMALL["ingest.shard_size"])
+
+
+def test_the_grid_names_a_shard_by_its_batch_and_first_clip(night: Night) -> None:
+    (batch_id,) = status.run(night.workspace).sealed
+    clips = {clip.clip_id for clip in batches.read_clips(night.workspace.batch(batch_id))}
+    for name, task in night.tasks.items():
+        if ".shard." in name or ".validate[" in name:
+            assert task["rendered_map_index"] in {f"{batch_id} from {clip_id}" for clip_id in clips}
+        if ".checkpoint[" in name or ".seal[" in name:
+            assert task["rendered_map_index"] == batch_id
+
+
+def test_a_night_that_takes_too_long_is_told_of_once_and_goes_on(night: Night) -> None:
+    late = [alert for alert in _alerts(night.workspace) if alert["event"] == "run_late"]
+    assert late
+    assert len({alert["run"] for alert in late}) == len(late)
+    assert {(alert["dag"], alert["task"]) for alert in late} == {("nightly_ingestion", None)}
+    assert night.states["nightly_ingestion"] == "success"
+    assert "not done after 0.002 h" in late[0]["error"]
 
 
 def test_a_no_moves_nothing_and_the_approved_candidate_is_champion_in_the_name_of_who_approved(night: Night) -> None:

@@ -1,5 +1,5 @@
-"""Tell operators, by a webhook or a command hook of its own, that a task of Airflow failed for good, or a whole run: once, and at no
-risk to Airflow."""
+"""Tell operators, by a webhook or a command hook of its own, that a task of Airflow failed for good, or a whole run, or that a night is
+late: once, and at no risk to Airflow."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LONGEST_ERROR: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A task that failed for good, or, without `task`, a run. `map_index` tells apart the tasks of one name in a run (-1: there is
+    """A task that failed for good, or, without `task`, a run; or a run that is `late`. `map_index` tells apart the tasks of one name in a run (-1: there is
     one); `batch_id` and `clips`, how many of them, are what it worked on, where that is known; `tries` is how often it was tried."""
 
     dag: str
@@ -34,6 +34,7 @@ class Failure:
     batch_id: str | None = None
     clips: int | None = None
     tries: int | None = None
+    late: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,5 +78,6 @@ def run(workspace: Workspace, failure: Failure) -> AlertResult:
 def _facts(workspace: Workspace, failure: Failure) -> dict[str, Any]:
     error = without_password(failure.error)[:_LONGEST_ERROR]
     at = datetime.now(UTC).isoformat(timespec="seconds")
-    about = {"event": "task_failed" if failure.task else "run_failed", "at": at, "workspace": str(workspace.root)}
-    return about | asdict(failure) | {"error": error}
+    event = "run_late" if failure.late else "task_failed" if failure.task else "run_failed"
+    facts = {name: value for name, value in asdict(failure).items() if name != "late"}
+    return {"event": event, "at": at, "workspace": str(workspace.root)} | facts | {"error": error}
