@@ -140,7 +140,7 @@ def demo(
 def dvc_command(context: typer.Context) -> None:
     """DVC itself, e.g. `violence-ops dvc repro`, with this installation's programs on its path.
 
-    `exp run` runs in a copy of the workspace, which stays as it is.
+    `exp run` runs in a copy of the workspace, which stays as it is. From within the inbox, commands run in the workspace's folder.
     """
     from violence_ops.stages import experiment
 
@@ -148,6 +148,9 @@ def dvc_command(context: typer.Context) -> None:
     os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
     if experiment.is_one(context.args):
         raise typer.Exit(experiment.run(Workspace.open(), context.args))
+    around = Workspace.around(Path.cwd())
+    if around and Path.cwd().is_relative_to(around.inbox):
+        os.chdir(around.root)  # DVC would take the settings and the pipeline of a `.dvc` that somebody put there
     os.execv(sys.executable, python_module("dvc", *context.args))
 
 
