@@ -10,6 +10,7 @@ import os
 import re
 import socket
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -143,15 +144,20 @@ class Registry:
         with self._reached() as client:
             import mlflow
 
-            with mlflow.start_run(run_id=run_id):
-                logged = mlflow.pyfunc.log_model(
-                    name="model", python_model=str(_LOADER), artifacts={"package": str(package)},
-                    signature=registry_request.signature(), input_example=registry_request.request() if example else None,
-                    # not this project: it is on no package index, so whoever took its name there would be installed
-                    pip_requirements=[],
-                )  # fmt: skip
+            model: dict[str, Any] = {
+                "python_model": str(_LOADER), "artifacts": {"package": str(package)}, "signature": registry_request.signature(),
+                "input_example": registry_request.request() if example else None,
+                # not this project: it is on no package index, so whoever took its name there would be installed
+                "pip_requirements": [],
+            }  # fmt: skip
             if example:
-                registry_request.try_out(mlflow.pyfunc.load_model(logged.model_uri))
+                with (
+                    tempfile.TemporaryDirectory() as folder
+                ):  # what comes back from a store is code that another may have put there
+                    mlflow.pyfunc.save_model(f"{folder}/model", **model)
+                    registry_request.try_out(mlflow.pyfunc.load_model(f"{folder}/model"))
+            with mlflow.start_run(run_id=run_id):
+                logged = mlflow.pyfunc.log_model(name="model", **model)
             with _quiet_race():
                 client.create_registered_model(MODEL)
             made = client.create_model_version(
@@ -243,8 +249,6 @@ class Registry:
         The package has this SHA-256 (default: that of its tag; a version without one is not checked): a folder that is there and
         has another is fetched again. Raises WorkspaceError if the artifact store has lost the package, or holds another.
         """
-        import tempfile
-
         sha256 = sha256 or self.version(version).tags.get(PACKAGE_TAG)
         if into.is_dir() and sha256 in (None, folder_sha256(into)):
             return into

@@ -301,9 +301,8 @@ def _start_mlflow(workspace: Workspace, addresses: Addresses) -> None:
     if copy := registry_database.upgrade(database):
         _log.warning("MLflow's database was upgraded to this version of MLflow; %s is as it was before.", copy)
     registry_database.follow(database, workspace.mlflow_artifacts)
-    command = python_module("mlflow", "server", "--host", HOST, "--port", addresses.mlflow.rpartition(":")[2])
-    command += ["--backend-store-uri", workspace.mlflow_database, "--workers", "1"]
-    command += ["--artifacts-destination", str(workspace.mlflow_artifacts)]
+    where = HOST, addresses.mlflow.rpartition(":")[2], workspace.mlflow_database, str(workspace.mlflow_artifacts)
+    command = python_module("violence_ops.registry_server", *where)
     environment = dict(os.environ) | _shared_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     processes.start(workspace.services, "mlflow", command, environment)
 
