@@ -26,7 +26,7 @@ class Deployment:
 
     catalog_url: str | None = field(default=None, repr=False)
     mlflow_uri: str | None = field(default=None, repr=False)
-    airflow_url: str | None = None
+    airflow_url: str | None = field(default=None, repr=False)
     remote_url: str | None = field(default=None, repr=False)
     code_revision: str | None = None
     device: str | None = None

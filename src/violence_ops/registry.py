@@ -7,7 +7,6 @@ in time; if MLflow cannot be reached, ServiceUnavailable says so.
 from __future__ import annotations
 
 import os
-import re
 import socket
 import sqlite3
 import tempfile
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from violence_ops import __version__, registry_database, registry_request
-from violence_ops.deployment import is_http
+from violence_ops.deployment import is_http, without_password
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.files import folder_sha256
 from violence_ops.registry_run import Run
@@ -47,7 +46,6 @@ _SETTINGS: Final = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 _DATABASE: Final = "sqlite:///"
-_USER: Final = re.compile(r"(https?://)[^/?#\s]*@")
 _OUTDATED: Final = "out-of-date database schema"
 _LOADER: Final = Path(__file__).with_name("registry_model.py")
 
@@ -289,7 +287,7 @@ class Registry:
     @property
     def _shown(self) -> str:
         """The address as it may be printed."""
-        return _without_password(self.uri)
+        return without_password(self.uri)
 
     @property
     def _is_server(self) -> bool:
@@ -385,14 +383,9 @@ def _is_address(uri: str) -> bool:
     return is_http(uri) or (uri.startswith(_DATABASE) and len(uri.rstrip("/")) > len(_DATABASE))
 
 
-def _without_password(text: str) -> str:
-    """A text without the users and passwords of the http addresses in it."""
-    return _USER.sub(r"\1", text)
-
-
 def _reason(error: Exception) -> str:
     """The first line of what an error says."""
-    return _without_password((str(error).splitlines() or [type(error).__name__])[0])
+    return without_password((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def _version(found: Any) -> Version:

@@ -24,7 +24,7 @@ import httpx
 
 from violence_ops import processes, registry_database, started_with
 from violence_ops.airflow_api import AirflowApi
-from violence_ops.deployment import FAILURE, RELEASE, python_module
+from violence_ops.deployment import FAILURE, RELEASE, python_module, without_password
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.files import atomic_path, read_json, write_json
 from violence_ops.workspace import Workspace
@@ -175,7 +175,7 @@ def watched_api(workspace: Workspace) -> AirflowApi:
     file = Path(os.environ.get(name, ""))
     if not file.is_file():
         raise WorkspaceError(
-            f"{name} names no file with the passwords of Airflow at {url}: run this in one of Airflow's containers."
+            f"{name} names no file with the passwords of Airflow at {without_password(url)}: run this in one of Airflow's containers."
         )
     return AirflowApi(url, "admin", str(read_json(file, "start `airflow-init` again, which writes it")["admin"]))
 
