@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -404,6 +405,26 @@ def test_a_package_that_was_changed_here_is_fetched_again_and_one_exchanged_in_t
         WorkspaceError, match=r"package of model version 1 .* was exchanged or is damaged .*: restore the store"
     ):
         registry.download(version, fetched)
+
+
+def test_code_that_was_exchanged_in_the_store_while_a_model_is_registered_does_not_run(
+    tmp_path: Path, package_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mlflow
+
+    real, marker = mlflow.pyfunc.log_model, tmp_path / "ran"
+
+    def exchanged(**model: Any) -> Any:
+        logged = real(**model)
+        for path in (tmp_path / "artifacts").rglob("registry_model.py"):
+            path.write_text(f"{path.read_text()}\nopen({str(marker)!r}, 'w')\n")
+        return logged
+
+    monkeypatch.setattr(mlflow.pyfunc, "log_model", exchanged)
+    registry = Registry(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+    with registry.start_run("try", {}) as run:
+        assert registry.register(run.run_id, package_folder, {}) == "1"
+    assert not marker.exists()
 
 
 def test_a_version_whose_package_is_lost_is_refused_in_one_sentence(tmp_path: Path, package_folder: Path) -> None:

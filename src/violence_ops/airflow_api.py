@@ -9,6 +9,7 @@ from typing import Any, Final
 
 import httpx
 
+from violence_ops.deployment import without_password
 from violence_ops.errors import ServiceUnavailable, UserError
 
 _PATIENCE_S: Final = 60.0  # with an Airflow that does not answer while a run is waited for
@@ -18,10 +19,14 @@ _SETTLED_S: Final = 4.0  # some rounds of Airflow's scheduler
 
 
 class AirflowApi:
-    """A signed-in client. `address` is Airflow's page, e.g. `http://127.0.0.1:8080`; one instance is for one thread."""
+    """A signed-in client. `address` is Airflow's page, e.g. `http://127.0.0.1:8080`; one instance is for one thread.
+
+    Its attribute `address` is to be shown: without a user and a password.
+    """
 
     def __init__(self, address: str, username: str, password: str, *, timeout_s: float = 30.0) -> None:
-        self.address = address.rstrip("/")
+        self._root = address.rstrip("/")
+        self.address = without_password(self._root)
         self._credentials = {"username": username, "password": password}
         # loopback or an internal address: never through a proxy of the environment
         self._http = httpx.Client(timeout=timeout_s, trust_env=False)
@@ -173,10 +178,10 @@ class AirflowApi:
 
     def _asked(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> httpx.Response:
         try:
-            return self._http.request(method, f"{self.address}/{path}", json=body)
+            return self._http.request(method, f"{self._root}/{path}", json=body)
         except (httpx.RequestError, httpx.InvalidURL) as error:
             raise ServiceUnavailable(
-                f"Airflow at {self.address} does not answer ({error}): see that it runs there; `violence-ops up` starts a workspace's own."
+                f"Airflow at {self.address} does not answer ({without_password(str(error))}): see that it runs there; `violence-ops up` starts a workspace's own."
             ) from None
 
     def _said(self, response: httpx.Response) -> dict[str, Any]:

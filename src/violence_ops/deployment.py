@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 from dataclasses import dataclass, field, fields
 from typing import Final
 from urllib.parse import urlsplit
@@ -25,7 +26,7 @@ class Deployment:
 
     catalog_url: str | None = field(default=None, repr=False)
     mlflow_uri: str | None = field(default=None, repr=False)
-    airflow_url: str | None = None
+    airflow_url: str | None = field(default=None, repr=False)
     remote_url: str | None = field(default=None, repr=False)
     code_revision: str | None = None
     device: str | None = None
@@ -69,6 +70,15 @@ def bare_environment(*, python: bool = False) -> dict[str, str]:
         return name in _OF_EVERY_PROGRAM or (python and (name in _OF_PYTHON or name.startswith(_OF_NUMERICS)))
 
     return {name: value for name, value in os.environ.items() if is_needed(name)}
+
+
+def python_module(name: str, *arguments: str) -> list[str]:
+    """The command that runs a module with this installation's Python.
+
+    With `-P` it finds no module in the folder it is started from, as `-m` alone would: that may be the inbox, where strangers
+    put files.
+    """
+    return [sys.executable, "-P", "-m", name, *arguments]
 
 
 def compute_device(wanted: str = "auto") -> str:

@@ -25,8 +25,11 @@ _SETTINGS: Final = (
     "-c", f"user.name={AUTHOR['name']}", "-c", f"user.email={AUTHOR['email']}", "-c", "commit.gpgsign=false", "-c", "tag.gpgsign=false",
     "-c", "core.hooksPath=/dev/null", "-c", "init.defaultBranch=main", "-c", "core.quotePath=false", "-c", "gc.auto=0",
     "-c", "core.autocrlf=false", "-c", "core.fsmonitor=false", "-c", "core.excludesFile=/dev/null", "-c", "core.attributesFile=/dev/null",
+    "-c", "log.showSignature=false",
 )  # fmt: skip
-"""What git is told in every call, also against the settings that the workspace has of its own."""
+"""What git is told in every call, also against the settings that the workspace has of its own. Of the programs that those can name,
+filters of files' contents may run, and what fetches objects that a partial clone lacks: who opens a workspace trusts it
+(`Workspace.around`). Editors, pagers, diffs, text conversions and signatures are asked for by no command used here."""
 _ENVIRONMENT: Final = {
     "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1", "GIT_ATTR_NOSYSTEM": "1", "GIT_EDITOR": "false",
     "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C",

@@ -7,9 +7,9 @@ in time; if MLflow cannot be reached, ServiceUnavailable says so.
 from __future__ import annotations
 
 import os
-import re
 import socket
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Self
 from urllib.parse import urlsplit
 
 from violence_ops import __version__, registry_database, registry_request
-from violence_ops.deployment import is_http
+from violence_ops.deployment import is_http, without_password
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.files import folder_sha256
 from violence_ops.registry_run import Run
@@ -46,7 +46,6 @@ _SETTINGS: Final = {
     "GIT_PYTHON_REFRESH": "quiet",
 }
 _DATABASE: Final = "sqlite:///"
-_USER: Final = re.compile(r"(https?://)[^/?#\s]*@")
 _OUTDATED: Final = "out-of-date database schema"
 _LOADER: Final = Path(__file__).with_name("registry_model.py")
 
@@ -143,15 +142,20 @@ class Registry:
         with self._reached() as client:
             import mlflow
 
-            with mlflow.start_run(run_id=run_id):
-                logged = mlflow.pyfunc.log_model(
-                    name="model", python_model=str(_LOADER), artifacts={"package": str(package)},
-                    signature=registry_request.signature(), input_example=registry_request.request() if example else None,
-                    # not this project: it is on no package index, so whoever took its name there would be installed
-                    pip_requirements=[],
-                )  # fmt: skip
+            model: dict[str, Any] = {
+                "python_model": str(_LOADER), "artifacts": {"package": str(package)}, "signature": registry_request.signature(),
+                "input_example": registry_request.request() if example else None,
+                # not this project: it is on no package index, so whoever took its name there would be installed
+                "pip_requirements": [],
+            }  # fmt: skip
             if example:
-                registry_request.try_out(mlflow.pyfunc.load_model(logged.model_uri))
+                with (
+                    tempfile.TemporaryDirectory() as folder
+                ):  # what comes back from a store is code that another may have put there
+                    mlflow.pyfunc.save_model(f"{folder}/model", **model)
+                    registry_request.try_out(mlflow.pyfunc.load_model(f"{folder}/model"))
+            with mlflow.start_run(run_id=run_id):
+                logged = mlflow.pyfunc.log_model(name="model", **model)
             with _quiet_race():
                 client.create_registered_model(MODEL)
             made = client.create_model_version(
@@ -243,8 +247,6 @@ class Registry:
         The package has this SHA-256 (default: that of its tag; a version without one is not checked): a folder that is there and
         has another is fetched again. Raises WorkspaceError if the artifact store has lost the package, or holds another.
         """
-        import tempfile
-
         sha256 = sha256 or self.version(version).tags.get(PACKAGE_TAG)
         if into.is_dir() and sha256 in (None, folder_sha256(into)):
             return into
@@ -285,7 +287,7 @@ class Registry:
     @property
     def _shown(self) -> str:
         """The address as it may be printed."""
-        return _without_password(self.uri)
+        return without_password(self.uri)
 
     @property
     def _is_server(self) -> bool:
@@ -381,14 +383,9 @@ def _is_address(uri: str) -> bool:
     return is_http(uri) or (uri.startswith(_DATABASE) and len(uri.rstrip("/")) > len(_DATABASE))
 
 
-def _without_password(text: str) -> str:
-    """A text without the users and passwords of the http addresses in it."""
-    return _USER.sub(r"\1", text)
-
-
 def _reason(error: Exception) -> str:
     """The first line of what an error says."""
-    return _without_password((str(error).splitlines() or [type(error).__name__])[0])
+    return without_password((str(error).splitlines() or [type(error).__name__])[0])
 
 
 def _version(found: Any) -> Version:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import re
 import sqlite3
 import subprocess
-import sys
 from contextlib import closing
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Final
 
+from violence_ops.deployment import python_module
 from violence_ops.errors import ServiceUnavailable
 
 _ADDRESSES: Final = (
@@ -74,7 +74,7 @@ def upgrade(database: Path) -> Path | None:
     copy = database.with_name(f"{database.name}.{found}")
     with closing(sqlite3.connect(database)) as source, closing(sqlite3.connect(copy)) as target:
         source.backup(target)
-    command = [sys.executable, "-m", "mlflow", "db", "upgrade", f"sqlite:///{database}"]
+    command = python_module("mlflow", "db", "upgrade", f"sqlite:///{database}")
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]

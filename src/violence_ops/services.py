@@ -24,7 +24,7 @@ import httpx
 
 from violence_ops import processes, registry_database, started_with
 from violence_ops.airflow_api import AirflowApi
-from violence_ops.deployment import FAILURE, RELEASE
+from violence_ops.deployment import FAILURE, RELEASE, python_module, without_password
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.files import atomic_path, read_json, write_json
 from violence_ops.workspace import Workspace
@@ -175,7 +175,7 @@ def watched_api(workspace: Workspace) -> AirflowApi:
     file = Path(os.environ.get(name, ""))
     if not file.is_file():
         raise WorkspaceError(
-            f"{name} names no file with the passwords of Airflow at {url}: run this in one of Airflow's containers."
+            f"{name} names no file with the passwords of Airflow at {without_password(url)}: run this in one of Airflow's containers."
         )
     return AirflowApi(url, "admin", str(read_json(file, "start `airflow-init` again, which writes it")["admin"]))
 
@@ -271,8 +271,10 @@ def airflow_environment(workspace: Workspace, addresses: Addresses) -> dict[str,
 
 
 def _shared_environment() -> dict[str, str]:
-    """Programs of this installation first on the path, no telemetry, and two threads for a task of many."""
+    """Programs of this installation first on the path, no module from the current folder, no telemetry, and two threads for a
+    task of many."""
     return {
+        "PYTHONSAFEPATH": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', os.defpath)}",
         "MLFLOW_DISABLE_TELEMETRY": "true",
         "DVC_NO_ANALYTICS": "1",
@@ -288,7 +290,7 @@ def _start(workspace: Workspace, addresses: Addresses) -> None:
     environment = airflow_environment(workspace, addresses)
     make_database(workspace, environment)
     for name, options in _AIRFLOW.items():
-        processes.start(workspace.services, name, [sys.executable, "-m", "airflow", name, *options], environment)
+        processes.start(workspace.services, name, python_module("airflow", name, *options), environment)
     started_with.note(workspace, RELEASE, FAILURE)
     write_json(workspace.service_addresses, asdict(addresses))
     _await_health(workspace, addresses)
@@ -299,16 +301,15 @@ def _start_mlflow(workspace: Workspace, addresses: Addresses) -> None:
     if copy := registry_database.upgrade(database):
         _log.warning("MLflow's database was upgraded to this version of MLflow; %s is as it was before.", copy)
     registry_database.follow(database, workspace.mlflow_artifacts)
-    command = [sys.executable, "-m", "mlflow", "server", "--host", HOST, "--port", addresses.mlflow.rpartition(":")[2]]
-    command += ["--backend-store-uri", workspace.mlflow_database, "--workers", "1"]
-    command += ["--artifacts-destination", str(workspace.mlflow_artifacts)]
+    where = HOST, addresses.mlflow.rpartition(":")[2], workspace.mlflow_database, str(workspace.mlflow_artifacts)
+    command = python_module("violence_ops.registry_server", *where)
     environment = dict(os.environ) | _shared_environment() | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
     processes.start(workspace.services, "mlflow", command, environment)
 
 
 def _airflow_db(workspace: Workspace, environment: dict[str, str], command: Sequence[str], what: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "airflow", "db", *command],
+        python_module("airflow", "db", *command),
         cwd=workspace.services,
         env=environment,
         stdin=subprocess.DEVNULL,

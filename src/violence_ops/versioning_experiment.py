@@ -11,7 +11,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from argparse import Namespace
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from violence_ops import git
+from violence_ops.deployment import python_module
 from violence_ops.errors import UsageError
 from violence_ops.processes import Service, end
 from violence_ops.versioning import repository, translated
@@ -67,7 +67,7 @@ class Copy:
 
         Nothing that it started outlives the call; the descriptor keeps the copy if this process is killed outright.
         """
-        command = [sys.executable, "-m", "dvc", *arguments]
+        command = python_module("dvc", *arguments)
         environment = {**_author(self.of), **environment, "VIOLENCE_OPS_WORKSPACE": str(self.workspace.root)}
         with subprocess.Popen(
             command, cwd=self.workspace.root, env=environment, stdout=subprocess.PIPE, text=True, errors="replace",
@@ -119,7 +119,7 @@ def run_here(workspace: Workspace, arguments: Sequence[str], options: Namespace)
                 f"{options.experiment} is not an experiment that began at the workspace's present commit, so applying it would undo what "
                 "came after: copy its settings, which `violence-ops dvc exp show -A` shows, into params.yaml."
             )
-        command = [sys.executable, "-m", "dvc", *arguments]
+        command = python_module("dvc", *arguments)
         environment = {**_author(workspace), **os.environ}
         return subprocess.run(command, cwd=workspace.root, env=environment, check=False).returncode
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from typing_extensions import TypedDict
 
@@ -26,6 +26,8 @@ from violence_ops.params import Params, load_params
 _BATCH_ID: Final = re.compile(r"\d{4}-\d{2}-\d{2}-[0-9a-f]{8}")
 _REPORT: Final = re.compile(r"[0-9]+-vs-([0-9]+|none)")
 _REVIEW: Final = re.compile(r"[0-9a-f]{12}")
+_PARAMS: Final = "params.yaml"
+_DVC: Final = ".dvc"
 
 
 class _Progress(TypedDict, total=False):
@@ -40,6 +42,16 @@ def version_order(name: str) -> list[int | str]:
     return [int(part) if part.isdigit() else part for part in re.split(r"([0-9]+)", name)]
 
 
+def _named() -> Path | None:
+    """The workspace that the environment names."""
+    name = os.environ.get("VIOLENCE_OPS_WORKSPACE")
+    return Path(name) if name else None
+
+
+def _is_one(folder: Path) -> bool:
+    return (folder / _PARAMS).is_file() and (folder / _DVC).is_dir()
+
+
 @dataclass(frozen=True)
 class Workspace:
     """The paths of one workspace. `root` is absolute."""
@@ -50,18 +62,38 @@ class Workspace:
     def open(cls, root: Path | None = None) -> Workspace:
         """The workspace at `root`, else `$VIOLENCE_OPS_WORKSPACE`, else the nearest one at or above the current folder.
 
-        Raises UsageError if there is none.
+        Raises UsageError if there is none, or as `around`.
         """
-        chosen = root or (
-            Path(os.environ["VIOLENCE_OPS_WORKSPACE"]) if os.environ.get("VIOLENCE_OPS_WORKSPACE") else None
-        )
-        candidates = [chosen.resolve()] if chosen else [Path.cwd(), *Path.cwd().parents]
-        for folder in candidates:
-            if (folder / "params.yaml").is_file() and (folder / ".dvc").is_dir():
-                return cls(folder)
-        raise UsageError(
-            f"{candidates[0]} is not a workspace: run `violence-ops init DIR` to make one, then pass --workspace DIR or work inside it."
-        )
+        named = root or _named()
+        folder = named.resolve() if named else Path.cwd()
+        found = (cls(folder) if _is_one(folder) else None) if named else cls.around(folder)
+        if found is None:
+            raise UsageError(
+                f"{folder} is not a workspace: run `violence-ops init DIR` to make one, then pass --workspace DIR or work inside it."
+            )
+        return found
+
+    @classmethod
+    def around(cls, folder: Path) -> Self | None:
+        """The nearest workspace at or above an absolute folder without links in it, None if there is none.
+
+        What its settings name, git and DVC run. So unless `$VIOLENCE_OPS_WORKSPACE` names it, raises UsageError if it lies in the
+        inbox of another, or if another user, but for root, owns it or what makes it one.
+        """
+        found = [cls(each) for each in (folder, *folder.parents) if _is_one(each)]
+        if not found:
+            return None
+        nearest, *outer = found
+        if (named := _named()) and named.resolve() == nearest.root:
+            return nearest
+        why = f"is not used, as git and DVC would run what it names: if you trust {nearest.root}, name it by VIOLENCE_OPS_WORKSPACE."
+        for other in outer:
+            if nearest.root.is_relative_to(other.inbox):
+                raise UsageError(f"The workspace {nearest.root} was put into the inbox of {other.root} and {why}")
+        for path in (nearest.root, *(nearest.root / name for name in (_PARAMS, _DVC, ".git"))):
+            if os.path.lexists(path) and path.lstat().st_uid not in (0, os.geteuid()):
+                raise UsageError(f"{path} belongs to another user, so the workspace {why}")
+        return nearest
 
     @cached_property
     def deployment(self) -> Deployment:
@@ -74,7 +106,7 @@ class Workspace:
     # files at the top
     @property
     def params_file(self) -> Path:
-        return self.root / "params.yaml"
+        return self.root / _PARAMS
 
     @property
     def dvc_file(self) -> Path:

@@ -477,6 +477,24 @@ def test_status_and_doctor_see_the_airflow_of_another_container(deployed: Worksp
         services.api(deployed)  # what `up` starts is never another Airflow
 
 
+@pytest.mark.parametrize("fault", ["none", "no passwords", "wrong password", "no answer", "no address"])
+def test_the_password_in_the_address_of_airflow_is_never_said(
+    deployed: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
+) -> None:
+    address = str(deployed.deployment.airflow_url)
+    if fault == "no passwords":
+        (tmp_path / "passwords.json").unlink()
+    elif fault == "wrong password":
+        write_json(tmp_path / "passwords.json", {"admin": "wrong"})
+    elif fault in ("no answer", "no address"):
+        address = f"http://127.0.0.1:{1 if fault == 'no answer' else 'port'}"
+    monkeypatch.setenv("VIOLENCE_OPS_AIRFLOW_URL", address.replace("//", "//bob:s3cret@"))
+    seen = Workspace.open(deployed.root)
+    said = f"{seen.deployment} {status.run(seen)} {doctor.run(seen.root)}"
+    assert address in said
+    assert not re.search("bob|s3cret", said)
+
+
 def test_doctor_finds_tasks_that_no_worker_takes_and_not_those_that_wait_for_a_busy_one(
     deployed: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

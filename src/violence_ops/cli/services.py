@@ -11,7 +11,7 @@ import typer
 
 from violence_ops import __version__
 from violence_ops.cli.common import JsonOption, WorkspaceOption, app, open_workspace, show, stderr
-from violence_ops.deployment import AIRFLOW_PORT, MLFLOW_PORT
+from violence_ops.deployment import AIRFLOW_PORT, MLFLOW_PORT, python_module
 from violence_ops.errors import UserError
 from violence_ops.workspace import Workspace
 
@@ -140,7 +140,7 @@ def demo(
 def dvc_command(context: typer.Context) -> None:
     """DVC itself, e.g. `violence-ops dvc repro`, with this installation's programs on its path.
 
-    `exp run` runs in a copy of the workspace, which stays as it is.
+    `exp run` runs in a copy of the workspace, which stays as it is. From within the inbox, commands run in the workspace's folder.
     """
     from violence_ops.stages import experiment
 
@@ -148,7 +148,10 @@ def dvc_command(context: typer.Context) -> None:
     os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
     if experiment.is_one(context.args):
         raise typer.Exit(experiment.run(Workspace.open(), context.args))
-    os.execv(sys.executable, [sys.executable, "-m", "dvc", *context.args])
+    around = Workspace.around(Path.cwd())
+    if around and Path.cwd().is_relative_to(around.inbox):
+        os.chdir(around.root)  # DVC would take the settings and the pipeline of a `.dvc` that somebody put there
+    os.execv(sys.executable, python_module("dvc", *context.args))
 
 
 @app.command(
@@ -159,7 +162,7 @@ def airflow_command(context: typer.Context) -> None:
     from violence_ops.stages import services as stage
 
     environment = stage.airflow_environment(Workspace.open())
-    os.execve(sys.executable, [sys.executable, "-m", "airflow", *context.args], environment)
+    os.execve(sys.executable, python_module("airflow", *context.args), environment)
 
 
 @app.command()

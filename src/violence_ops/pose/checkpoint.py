@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from violence_ops.deployment import bare_environment
+from violence_ops.deployment import bare_environment, python_module
 from violence_ops.errors import UserError
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def read(path: Path) -> dict[str, Tensor]:
     environment = bare_environment(python=True) | {"OMP_NUM_THREADS": "1"}
     try:
         child = subprocess.run(
-            [sys.executable, "-m", __name__, str(path)],
+            python_module(__name__, str(path)),
             stdin=subprocess.DEVNULL, capture_output=True, timeout=2 * _SECONDS, env=environment, check=False,
         )  # fmt: skip
     except subprocess.TimeoutExpired:

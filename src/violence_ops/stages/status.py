@@ -319,7 +319,8 @@ def _clip(clip: Any) -> dict[str, str | None]:
 
 def _services(workspace: Workspace, state: services.State) -> dict[str, str]:
     if workspace.deployment.airflow_url:
-        return {"Airflow": workspace.deployment.airflow_url, "MLflow": without_password(workspace.mlflow_uri)}
+        addresses = {"Airflow": workspace.deployment.airflow_url, "MLflow": workspace.mlflow_uri}
+        return {name: without_password(address) for name, address in addresses.items()}
     where = {"Airflow": state.addresses.airflow, "MLflow": state.addresses.mlflow} if state.addresses else {}
     return where | dict.fromkeys(state.dead, "has died: run `violence-ops up` again")
 

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import IO, Any, Final
 
+from violence_ops.deployment import python_module
 from violence_ops.errors import UserError
 from violence_ops.stages.capacity import free_memory, free_processors
 
@@ -125,7 +126,7 @@ class _Child:
 
     def __init__(self, target: str, common: dict[str, Any]) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", __name__, target], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
+            python_module(__name__, target), stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0,
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         )  # fmt: skip
         self.ready = False

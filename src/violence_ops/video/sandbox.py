@@ -11,7 +11,6 @@ import os
 import select
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from typing import IO, Any, Final, NoReturn, Self
 
 import numpy as np
 
-from violence_ops.deployment import bare_environment
+from violence_ops.deployment import bare_environment, python_module
 from violence_ops.errors import Rejected, ServiceUnavailable
 from violence_ops.letterbox import Fit, Letterbox
 from violence_ops.params import ValidationParams
@@ -225,7 +224,7 @@ def _start(limits: ValidationParams) -> subprocess.Popen[bytes]:
     # one thread: every thread of a numeric library reserves address space, which is what the child has little of
     environment = bare_environment(python=True) | {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(
-        [sys.executable, "-m", _CHILD, json.dumps(limits.model_dump())],
+        python_module(_CHILD, json.dumps(limits.model_dump())),
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, bufsize=0,
     )  # fmt: skip
     assert child.stdout is not None
