@@ -265,6 +265,18 @@ def test_a_file_of_another_user_is_copied_or_waits_until_it_may_be_read(
     assert (workspace.inbox / "closed.mp4").is_file()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_night_of_root_leaves_uploaders_no_hold_on_what_they_gave(workspace: Workspace) -> None:
+    theirs = workspace.inbox / "a.mp4"
+    theirs.write_bytes(b"what was dropped")
+    os.chown(theirs, 65534, 65534)
+    with theirs.open("r+b") as held:
+        (batch_id,) = ingest.run(workspace, workspace.params(), night=NIGHT).batch_ids
+        held.write(b"other bytes")
+    (video,) = workspace.batch(batch_id).videos.iterdir()
+    assert (video.read_bytes(), video.stat().st_uid) == (b"what was dropped", 0)
+
+
 @pytest.mark.parametrize(("name", "levels"), [("d", 1500), ("n" * 200, 30)], ids=["many", "long"])
 def test_a_folder_tree_without_end_waits_and_stops_nothing(workspace: Workspace, name: str, levels: int) -> None:
     with contextlib.chdir(workspace.inbox):
