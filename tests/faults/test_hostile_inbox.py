@@ -160,6 +160,32 @@ def test_a_table_exchanged_after_its_files_were_taken_stops_no_night(
         table.unlink()
 
 
+def test_rows_beyond_what_a_run_reads_are_told_and_their_clips_wait_for_room(workspace: Workspace) -> None:
+    for name, rows in (("a", 90_000), ("b", 20_000), ("c", 1)):
+        (workspace.inbox / name).mkdir()
+        (workspace.inbox / name / "x.mp4").write_text(name)
+        lines = ["path,label", "x.mp4,Fight", *(f"{row}," for row in range(rows))]
+        (workspace.inbox / name / "labels.csv").write_text("\n".join(lines))
+    first = ingest.run(workspace, workspace.params(), night=NIGHT)
+    assert (first.claimed, first.left) == (2, 1)
+    assert [
+        notice for notice in first.notices if "no room for b/labels.csv, and the clips beside and below wait" in notice
+    ]
+    (workspace.inbox / "a" / "labels.csv").unlink()
+    (batch_id,) = ingest.run(workspace, workspace.params(), night=NIGHT).batch_ids
+    (clip,) = batches.read_manifest(workspace.batch(batch_id)).clips
+    assert (clip.source_path, clip.label) == ("b/x.mp4", "Fight")
+
+
+def test_a_table_whose_first_line_names_a_million_columns_is_read_as_any_other(workspace: Workspace) -> None:
+    (workspace.inbox / "x.mp4").write_bytes(b"x")
+    head = ",".join(["path", *map(str, range(1_000_000)), "label"])
+    (workspace.inbox / "labels.csv").write_text(head + "\n" + "\n".join(map(str, range(50_000))) + "\nx.mp4\n")
+    result = ingest.run(workspace, workspace.params(), night=NIGHT)
+    assert (result.claimed, result.left) == (1, 0)
+    assert "0, 1, 2, 3, 4 and 49995 more" in result.notices[0]
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
