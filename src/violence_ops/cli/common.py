@@ -19,7 +19,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from typer.core import TyperGroup
 
 from violence_ops.errors import UsageError, UserError
-from violence_ops.params import Params
+from violence_ops.params import Params, read_yaml
 from violence_ops.wording import harmless
 from violence_ops.workspace import Workspace
 
@@ -127,7 +127,7 @@ def open_workspace(
         if not separator:
             raise UsageError(f"{setting!r} is no setting: write --set SECTION.KEY=VALUE.")
         try:
-            overrides[key] = yaml.safe_load(value)
+            overrides[key] = read_yaml(value)
         except (yaml.YAMLError, ValueError):
             raise UsageError(f"{setting!r} is no setting: {value!r} is not readable as YAML.") from None
     params = opened.params(overrides)
