@@ -100,9 +100,10 @@ def _read(path: Path) -> list[_Line]:
     """The lines of a CSV with labels. Raises UsageError if it cannot be read, or its first line does not name the columns."""
     shown = printable(str(path))
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline=""))
-        columns = reader.fieldnames or ()
-        lines = [(reader.line_num, row) for row in reader]
+        reader = csv.reader(io.StringIO(path.read_text("utf-8-sig"), newline=""))
+        head = next(reader, [])
+        columns: dict[str, int] = {name: head.index(name) for name in ("clip_id", "path", "label") if name in head}
+        lines = [(reader.line_num, _cells(columns, line)) for line in reader if line]
     except FileNotFoundError:
         raise UsageError(
             f"{shown} does not exist: name a CSV file with the columns label and clip_id or path."
@@ -111,9 +112,13 @@ def _read(path: Path) -> list[_Line]:
         raise UsageError(f"{shown} cannot be read ({error.strerror or error}): name a CSV file.") from None
     except (UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{shown} cannot be read as CSV in UTF-8 ({error}): save it as such.") from None
-    if not ("label" in columns and {"clip_id", "path"} & set(columns)):
+    if not ("label" in columns and {"clip_id", "path"} & columns.keys()):
         raise UsageError(f"{shown} does not name its columns: make clip_id,label or path,label its first line.")
     return lines
+
+
+def _cells(columns: Mapping[str, int], line: list[str]) -> dict[str, str | None]:
+    return {name: line[place] if place < len(line) else None for name, place in columns.items()}
 
 
 def _late(workspace: Workspace, path: Path, lines: list[_Line]) -> list[_Line]:
