@@ -15,6 +15,7 @@ from typer.main import get_command
 from typer.testing import CliRunner
 
 from violence_ops import git
+from violence_ops.cli import common
 from violence_ops.cli.program import app
 from violence_ops.workspace import Workspace
 
@@ -65,6 +66,19 @@ def test_a_folder_whose_name_is_no_text_is_printed_so_that_it_can_be_found(tmp_p
     again = run("synth", folder, cwd=tmp_path, PYTHONIOENCODING=encoding)
     assert "caf\\udce9" in again.stderr
     assert "Traceback" not in again.stderr
+
+
+def test_json_and_lines_hold_no_character_that_steers_a_terminal_and_json_keeps_its_content(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    said = {"name": "\x1b[31m\x9b\u202e\U000e0001\nforged\tcafé"}
+    common.show(said, as_json=True)
+    content = capsys.readouterr().out
+    common.show(said, as_json=False)
+    lines = capsys.readouterr().out
+    assert json.loads(content) == said
+    assert lines == "name  \\u001b[31m\\u009b\\u202e\\udb40\\udc01\\nforged\tcafé\n"
+    assert not set(content) & set("\x1b\x9b\u202e\U000e0001")
 
 
 @pytest.mark.parametrize("verb", ["check", "analyze", "validate", "drift"])

@@ -135,6 +135,20 @@ def test_a_file_that_is_no_params_file_is_refused_in_a_sentence(tmp_path: Path, 
         load_params(tmp_path / "none.yaml")
 
 
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: " + "[" * 20_000, r"is not readable as YAML \(too many levels\): fix its syntax"),
+        ("a: &a [x, x]\nb: &b [*a, *a]\n" + "c: [*b, *b]\n" * 20, r"at line 2 \(aliases are not taken\)"),
+    ],
+    ids=["deep", "aliases"],
+)
+def test_yaml_that_could_take_all_memory_is_refused_in_a_sentence(tmp_path: Path, text: str, told: str) -> None:
+    (tmp_path / "params.yaml").write_text(text)
+    with pytest.raises(ParamsError, match=told):
+        load_params(tmp_path / "params.yaml")
+
+
 def test_every_family_and_start_that_there_is_may_be_named() -> None:
     for family in families():
         assert load_params(SHIPPED, {"train.family": family}).train.family == family

@@ -39,12 +39,16 @@ def opened(root: Path, folder: Path) -> Iterator[Path]:
         os.close(descriptor)
 
 
-def read_text(path: Path) -> str:
-    """The UTF-8 text of a regular file. Follows no link and waits for no pipe: raises NoFile, or another OSError."""
+def read_text(path: Path, most: int) -> str:
+    """The UTF-8 text of a regular file of at most `most` characters. Follows no link and waits for no pipe: raises NoFile, or another
+    OSError, also of what is longer."""
     with open(path, encoding="utf-8-sig", opener=_as_it_is) as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise NoFile(errno.EINVAL, "not a regular file", str(path))
-        return file.read()
+        text = file.read(most + 1)
+    if len(text) > most:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), str(path))
+    return text
 
 
 def sha256(path: Path) -> str:

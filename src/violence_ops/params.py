@@ -374,15 +374,27 @@ def shipped_starts() -> list[str]:
     return sorted(path.stem for path in STARTS.glob("*.safetensors"))
 
 
-def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
-    """Read `params.yaml`.
+class _Loader(yaml.SafeLoader):
+    """Reads YAML without aliases: a few lines of them can stand for gigabytes."""
 
-    `overrides` maps dotted keys (`train.epochs`) to values that win over the file's.
-    Raises ParamsError, naming the key, what is allowed and whether file or overrides gave it, if the file is missing, is no YAML, or a
-    value is bad.
-    """
+    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.MarkedYAMLError(problem="aliases are not taken", problem_mark=self.peek_event().start_mark)
+        return super().compose_node(parent, index)
+
+
+def read_yaml(text: str) -> Any:
+    """What a YAML text says. Raises YAMLError, also of an alias (`*name`) and of what is nested too deeply, and ValueError."""
     try:
-        content = yaml.safe_load(path.read_text("utf-8"))
+        return yaml.load(text, _Loader)  # noqa: S506  (a SafeLoader)
+    except RecursionError:
+        raise yaml.YAMLError("too many levels") from None
+
+
+def read_sections(path: Path) -> dict[str, Any]:
+    """What `params.yaml` says, whether that is allowed or not. Raises ParamsError if the file is missing or holds no sections in YAML."""
+    try:
+        content = read_yaml(path.read_text("utf-8"))
     except FileNotFoundError:
         raise ParamsError(
             f"{path} does not exist: run this inside a workspace, or make one with `violence-ops init DIR`."
@@ -390,11 +402,23 @@ def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
     except (yaml.YAMLError, ValueError) as error:
         where = getattr(error, "problem_mark", None)
         line = f" at line {where.line + 1}" if where else ""
-        raise ParamsError(f"{path} is not readable as YAML{line}: fix its syntax.") from None
+        problem = str(getattr(error, "problem", None) or error).partition("\n")[0]
+        raise ParamsError(f"{path} is not readable as YAML{line} ({problem}): fix its syntax.") from None
     if not isinstance(content, dict):
         raise ParamsError(
             f"{path} holds no sections: remove it, and `violence-ops init` on the workspace writes a new one."
         )
+    return content
+
+
+def load_params(path: Path, overrides: dict[str, Any] | None = None) -> Params:
+    """Read `params.yaml`.
+
+    `overrides` maps dotted keys (`train.epochs`) to values that win over the file's.
+    Raises ParamsError, naming the key, what is allowed and whether file or overrides gave it, if the file is missing, is no YAML, or a
+    value is bad.
+    """
+    content = read_sections(path)
     overrides, changed = overrides or {}, dict(content)
     for key, value in overrides.items():
         section, _, name = key.partition(".")

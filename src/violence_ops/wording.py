@@ -1,6 +1,14 @@
-"""Numbers in sentences and tables."""
+"""Numbers and names in sentences and tables."""
 
 from __future__ import annotations
+
+import json
+import re
+import unicodedata
+from typing import Final
+
+_ODD: Final = re.compile(r"[^ -~]")
+_STEERING: Final = {"Cc", "Cf", "Zl", "Zp"}
 
 
 def counted(number: int, one: str, more: str | None = None) -> str:
@@ -13,3 +21,14 @@ def clock(seconds: float) -> str:
     minutes, second = divmod(int(seconds), 60)
     hours, minute = divmod(minutes, 60)
     return f"{hours}:{minute:02d}:{second:02d}" if hours else f"{minute}:{second:02d}"
+
+
+def harmless(text: str, kept: str = "\n\t") -> str:
+    """Text in which every character that could steer a terminal, or put words elsewhere than they stand, is written as JSON escapes it,
+    but for those `kept`. Of JSON it makes JSON with the same content."""
+
+    def escaped(found: re.Match[str]) -> str:
+        steers = found[0] not in kept and unicodedata.category(found[0]) in _STEERING
+        return json.dumps(found[0])[1:-1] if steers else found[0]
+
+    return _ODD.sub(escaped, text)

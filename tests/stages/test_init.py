@@ -64,7 +64,7 @@ def test_a_lost_file_is_written_anew(params_file: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "told"),
     [("", "holds no sections"), ("pose: [", "not readable as YAML at line 1"), ("pose: 3", "pose is 3"),
-     ("poses:\n  weights: a\n", "poses is not a known key")],
+     ("a: &a [x]\nb: [*a]", "aliases are not taken"), ("a: " + "[" * 20_000, "too many levels"), ("poses:\n  weights: a\n", "poses is not a known key")],
 )  # fmt: skip
 def test_a_file_that_cannot_be_completed_is_told_in_a_sentence(params_file: Path, text: str, told: str) -> None:
     params_file.write_text(text)

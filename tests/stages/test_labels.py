@@ -128,6 +128,15 @@ def test_a_line_whose_path_came_twice_is_refused_with_both_clips(
     assert labels_file.later_labels(workspace) == {clips[0]: "NonFight"}
 
 
+def test_lines_may_be_shorter_than_a_first_line_that_names_a_million_columns(
+    workspace: Workspace, clips: list[str], tmp_path: Path
+) -> None:
+    head = ",".join(["clip_id", "label", *map(str, range(1_000_000)), "path"])
+    (tmp_path / "wide.csv").write_text("\n".join([head, *[f"{clips[0]},NonFight"] * 10_000]))
+    result = labels.import_file(workspace, tmp_path / "wide.csv", by="reviewer")
+    assert (result.labelled, result.unchanged) == (1, 0)
+
+
 def test_a_late_row_of_the_inbox_is_about_the_newest_clip_of_its_path(workspace: Workspace, clips: list[str]) -> None:
     newer = recurring(workspace, clips)
     (workspace.inbox / "labels.csv").write_text("path,label\na.mp4,NonFight\n")

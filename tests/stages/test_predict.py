@@ -55,6 +55,11 @@ def test_a_table_has_a_row_per_window_and_one_for_a_video_that_cannot_be_used() 
     assert (row["path"], row["confidence"]) == ("'=1+1.mp4", -0.5)
 
 
+def test_a_name_with_control_characters_stays_in_its_cell_of_the_table() -> None:
+    (row,) = predict.by_window({"path": "\x1b[31m\x9b\u202e.mp4", "reason": "unreadable", "message": "No \x1b video."})
+    assert (row["path"], row["message"]) == (r"\u001b[31m\u009b\u202e.mp4", r"No \u001b video.")
+
+
 @pytest.mark.slow
 def test_every_video_gets_a_row_and_one_that_is_broken_or_gone_its_reason(
     small_workspace: Callable[..., Workspace], seal_tracks: Callable[..., list[ClipRecord]], tmp_path: Path,

@@ -975,7 +975,15 @@ def test_of_json_no_more_than_the_longest_task_is_parsed_at_once(monkeypatch: py
     monkeypatch.setattr(label_studio, "_WINDOW", 1 << 10)
     monkeypatch.setattr(label_studio, "_MAX_TASK", 1 << 20)
     content = b'[{"data": [' + b"{}, " * (1 << 19) + b"{}]}]"
-    with pytest.raises(UsageError, match=r"x has a task of more than 1 MB, .*: delete its boxes in Label Studio"):
+    with pytest.raises(
+        UsageError, match=r"x has a task of more than 1 MB or .* values, .*: delete its boxes in Label Studio"
+    ):
+        list(label_studio.read(content, "x"))
+
+
+def test_a_task_of_more_values_than_boxes_have_is_refused_before_it_takes_memory() -> None:
+    content = b'[{"data": [' + b"[]," * 4_000_000 + b"[]]}]"
+    with pytest.raises(UsageError, match=r"x has a task of more than .* or 3,000,000 values, .*: delete its boxes"):
         list(label_studio.read(content, "x"))
 
 
@@ -1046,6 +1054,21 @@ def test_a_zip_that_unpacks_to_more_than_may_be_is_refused(
         for number in range(3):
             archive.writestr(f"{number}.xml", b"<annotations>" + b" " * (1 << 19) * (1 + number) + b"</annotations>")
     with pytest.raises(UsageError, match=r"many\.zip unpacks to more than 2 MB"):
+        review_import.run(workspace, tmp_path / "many.zip", by="ann")
+
+
+def test_a_zip_of_endless_files_is_refused_before_they_are_listed(workspace: Workspace, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "one.zip", "w") as archive:
+        archive.writestr("a.txt", b"")
+        offset = archive.fp.tell() if archive.fp else 0
+    content = (tmp_path / "one.zip").read_bytes()
+    entry, end = content[offset:-22], bytearray(content[-22:])
+    listing = entry * 100_000
+    end[12:16] = len(listing).to_bytes(4, "little")
+    (tmp_path / "many.zip").write_bytes(content[:offset] + listing + end)
+    with zipfile.ZipFile(tmp_path / "many.zip") as archive:
+        assert len(archive.infolist()) == 100_000
+    with pytest.raises(UsageError, match=r"many\.zip lists far more files than a CVAT export has"):
         review_import.run(workspace, tmp_path / "many.zip", by="ann")
 
 

@@ -209,6 +209,20 @@ def test_a_batch_that_nobody_scored_is_not_sealed(
     assert not batch.is_sealed
 
 
+def test_a_clip_whose_bytes_were_changed_during_the_night_is_refused_and_the_others_are_sealed(
+    workspace: Workspace, clip_folder: Path, write_annotations: Annotate
+) -> None:
+    batch = workspace.batch(validated(workspace, clip_folder))
+    write_annotations(workspace, batch.batch_id)
+    changed, *rest = batches.accepted_clips(batch)
+    batches.video_of(batch, changed).write_bytes(batches.video_of(batch, rest[0]).read_bytes())
+    assert seal.run(workspace, workspace.params()).clips == len(rest)
+    assert [clip.clip_id for clip in batches.accepted_clips(batch)] == [clip.clip_id for clip in rest]
+    (entry,) = quarantine.entries(workspace)
+    assert (entry["clip_id"], entry["reason"]) == (changed.clip_id, "truncated")
+    assert "changed after it was validated" in entry["message"]
+
+
 @pytest.mark.parametrize(
     ("change", "verb"), [({"pose.score_threshold": 0.4}, "extract-poses"), ({"tracking.min_hits": 4}, "annotate")]
 )

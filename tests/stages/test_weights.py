@@ -12,6 +12,7 @@ from violence_ops.pose import album
 from violence_ops.pose.weights import WeightsError, find
 from violence_ops.stages import synth, weights
 from violence_ops.stages.extract_poses import open_source
+from violence_ops.video import decode
 from violence_ops.workspace import Workspace
 
 TEACHERS = Path(__file__).parents[3] / "shared" / "data" / "teachers"
@@ -121,11 +122,14 @@ def test_a_training_goes_on_with_more_steps_and_as_no_other_training(tmp_path: P
 
 @pytest.mark.slow
 @pytest.mark.skipif(not TEACHERS.is_dir(), reason="needs the teacher models in ../shared/data/teachers")
-def test_real_clips_are_labelled_once_and_kept_with_the_run(tmp_path: Path) -> None:
+def test_real_clips_are_labelled_once_and_kept_with_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clips = tmp_path / "clips"
     synth.run(clips, 2, seed=1, groups=1, with_truth=False)
     for clip in clips.glob("syn_*"):
         clip.rename(clip.with_suffix(clip.suffix.upper()))  # as cameras name them
+    monkeypatch.setattr(
+        decode, "open_video", lambda path: pytest.fail("a stranger's video is decoded in a process of its own")
+    )
     out = tmp_path / "own.safetensors"
     weights.train(out, steps=1, size=4, clips=clips, teachers=TEACHERS)
     assert len(album.load(tmp_path / "own.run" / "real.npz")) >= 2

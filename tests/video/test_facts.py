@@ -7,6 +7,7 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
+import cv2
 import numpy as np
 import pytest
 
@@ -68,6 +69,19 @@ def facts_or_reason(path: Path, limits: ValidationParams) -> VideoFacts | str:
         return examine(path, limits)
     except Rejected as refusal:
         return refusal.reason
+
+
+def test_a_recording_whose_later_frames_are_larger_than_is_allowed_is_refused(
+    tmp_path: Path, limits: ValidationParams
+) -> None:
+    small, large = (
+        cv2.imencode(".jpg", np.zeros((*size, 3), np.uint8))[1].tobytes() for size in ((96, 128), (480, 640))
+    )
+    grown = tmp_path / "grown.mjpeg"
+    grown.write_bytes(small * 30 + large + small * 30)
+    assert examine(grown, limits).frame_count == 61
+    with pytest.raises(Rejected, match="is 640x480 px; allowed are sides"):
+        examine(grown, limits.model_copy(update={"max_pixels": 200 * 200}))
 
 
 @pytest.mark.parametrize("suffix", ["mp4", "mkv", "flv", "ts"])

@@ -26,7 +26,7 @@ from violence_ops.cli.common import (
     stderr,
 )
 from violence_ops.errors import UsageError
-from violence_ops.wording import counted
+from violence_ops.wording import counted, harmless
 from violence_ops.workspace import Workspace
 
 
@@ -152,7 +152,7 @@ def predict(
         rows = stage.run(opened, params, named, listed=listed, version=model, progress=progress)
         for number, row in enumerate(rows):
             if not as_csv:
-                print(json.dumps(row, ensure_ascii=False), flush=True)
+                print(harmless(json.dumps(row, ensure_ascii=False)), flush=True)
                 continue
             if number == 0:
                 table.writeheader()

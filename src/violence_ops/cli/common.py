@@ -19,7 +19,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from typer.core import TyperGroup
 
 from violence_ops.errors import UsageError, UserError
-from violence_ops.params import Params
+from violence_ops.params import Params, read_yaml
+from violence_ops.wording import harmless
 from violence_ops.workspace import Workspace
 
 _REMEDIES: Final = {errno.ENOSPC: "free some space on that disk", errno.EDQUOT: "free some of your quota"}
@@ -111,7 +112,7 @@ class Result(Protocol):
 def _fail(message: str, code: int) -> NoReturn:
     if "--json" in sys.argv and not _Group.has_shown_json:
         print(json.dumps({"error": message, "exit_code": code}))
-    stderr.print(message, style="red", markup=False, highlight=False, soft_wrap=True)
+    stderr.print(harmless(message), style="red", markup=False, highlight=False, soft_wrap=True)
     sys.exit(code)
 
 
@@ -126,7 +127,7 @@ def open_workspace(
         if not separator:
             raise UsageError(f"{setting!r} is no setting: write --set SECTION.KEY=VALUE.")
         try:
-            overrides[key] = yaml.safe_load(value)
+            overrides[key] = read_yaml(value)
         except (yaml.YAMLError, ValueError):
             raise UsageError(f"{setting!r} is no setting: {value!r} is not readable as YAML.") from None
     params = opened.params(overrides)
@@ -151,10 +152,11 @@ def show(result: Result | dict[str, Any], as_json: bool) -> None:
     content = result if isinstance(result, dict) else result.to_dict()
     lines = getattr(result, "lines", None)
     if as_json:
-        print(json.dumps(content, indent=2, default=str, ensure_ascii=False))
+        print(harmless(json.dumps(content, indent=2, default=str, ensure_ascii=False)))
         _Group.has_shown_json = True
     else:
-        print("\n".join(lines() if lines else _plain(content)))
+        for line in lines() if lines else _plain(content):
+            print(harmless(line, kept="\t"))
 
 
 def _plain(content: dict[str, Any]) -> Iterator[str]:

@@ -25,6 +25,7 @@ from violence_ops.cli.common import (
 )
 from violence_ops.errors import InputUnusable, UsageError, UserError
 from violence_ops.records import TRANSIENT
+from violence_ops.wording import harmless
 
 
 def night_date(value: str | None, zone: ZoneInfo) -> date:
@@ -128,7 +129,7 @@ def night(
     show(result, as_json)
     if result.shadow_problem:
         said = f"The version in shadow has not judged this night: {result.shadow_problem}"
-        stderr.print(said, markup=False, soft_wrap=True)
+        stderr.print(harmless(said), markup=False, soft_wrap=True)
     new = [verbs for batch_id, verbs in result.batches.items() if "validate" in verbs or batch_id in result.stopped]
     unusable = bool(new) and all("validate" in verbs and not verbs["validate"]["accepted"] for verbs in new)
     if result.stopped:

@@ -31,6 +31,7 @@ _MAX_KEYFRAMES: Final = 40_000
 """Of a task, at most: 6 MB here, and an export has them once more for every annotation that took the boxes over."""
 _MAX_TASKS: Final = 100_000
 _MAX_TASK: Final = 32 << 20  # characters
+_MAX_VALUES: Final = 3_000_000  # of a task; boxes have 80,000 in 1 MB, and each takes up to 100 bytes when it is read
 _WINDOW: Final = 1 << 20  # characters
 _BETWEEN: Final = re.compile(r"[ \t\n\r]*([\[\],]?)[ \t\n\r]*")
 
@@ -163,7 +164,7 @@ def read(content: bytes, where: str) -> Iterator[Answer]:
                 yield Answer(one.data.review, one.data.clip_id, one.data.sha256, votes, where)
     except _TooLargeError:
         raise UsageError(
-            f"{where} has a task of more than {_MAX_TASK >> 20} MB, as one of a long clip with many boxes may be: delete its boxes in "
+            f"{where} has a task of more than {_MAX_TASK >> 20} MB or {_MAX_VALUES:,} values, as one of a long clip with many boxes may be: delete its boxes in "
             "Label Studio and export again, or take the task out and give the label with `violence-ops label CLIP LABEL --by NAME`."
         ) from None
     except ValidationError as error:
@@ -175,7 +176,7 @@ def read(content: bytes, where: str) -> Iterator[Answer]:
 
 
 class _TooLargeError(Exception):
-    """A task is longer than `_MAX_TASK`."""
+    """A task is longer than `_MAX_TASK`, or holds more than `_MAX_VALUES`."""
 
 
 def _no_export(where: str, why: str) -> UsageError:
@@ -206,8 +207,11 @@ def _member(text: str, start: int) -> tuple[Any, int]:
     """The JSON value that begins at `start`, and where it ends; of the text no more is looked at than may belong to it."""
     window = _WINDOW
     while True:
+        part = text[start : start + window]
+        if sum(map(part.count, ",[{")) > _MAX_VALUES:
+            raise _TooLargeError
         try:
-            member, end = json.JSONDecoder().raw_decode(text[start : start + window])
+            member, end = json.JSONDecoder().raw_decode(part)
             return member, start + end
         except ValueError:
             if start + window >= len(text):

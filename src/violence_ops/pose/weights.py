@@ -70,7 +70,7 @@ def read_card(path: Path) -> dict[str, Any]:
     card = path.with_suffix(".json")
     try:
         facts = json.loads(card.read_text("utf-8"))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise WeightsError(f"{card} is not readable as JSON ({error}): fetch the weights again.") from error
     if not isinstance(facts, dict):
         raise WeightsError(f"{card} does not describe weights: fetch them again.")

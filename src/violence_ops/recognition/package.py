@@ -73,8 +73,9 @@ def load(folder: Path) -> Package:
         threshold = float(json.loads((folder / "thresholds.json").read_text("utf-8"))["threshold"])
         recogniser = build(settings, load_file(folder / "model.safetensors"))
         exported.attach(recogniser, folder)
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError, SafetensorError) as error:
-        reason = str(error).splitlines()[0]
+    # what lies there is anybody's: RecursionError is a RuntimeError, and what is no object has no `pop`
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, SafetensorError) as error:
+        reason = str(error).partition("\n")[0]
         raise UserError(f"{folder} is no usable model package ({reason}): download or train it again.") from None
     return Package(settings, threshold, recogniser)
 

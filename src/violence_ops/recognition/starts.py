@@ -85,7 +85,7 @@ def find(name: str | Path) -> Start:
         expected, sizes = facts["sha256"], (facts["base_channels"], facts["window_size"])
         networks = facts.get("networks") or {"": {"family": facts["family"], "streams": facts.get("streams", _STREAMS)}}
         parts = tuple(Part(part, one["family"], tuple(one["streams"])) for part, one in networks.items())
-    except (ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise ParamsError(f"{card} does not describe a start (base_channels, networks, ...): make it again.") from None
     if expected != digest:
         raise ParamsError(f"{path} has SHA-256 {digest[:12]}…, not {str(expected)[:12]}…: fetch it again.")

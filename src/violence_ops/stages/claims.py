@@ -225,6 +225,6 @@ def cannot_be_had(path: Path) -> bool:
 
 
 def _is_shared(path: Path) -> bool:
-    """Whether a regular file has other names, or belongs to another user without our being root, who may do all with it."""
+    """Whether a regular file has other names, or belongs to another user: its owner may write to it whatever its mode."""
     status = path.lstat()
-    return stat.S_ISREG(status.st_mode) and (status.st_nlink > 1 or os.geteuid() not in (0, status.st_uid))
+    return stat.S_ISREG(status.st_mode) and (status.st_nlink > 1 or status.st_uid != os.geteuid())

@@ -11,7 +11,7 @@ import secrets
 import stat
 import time
 import unicodedata
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -29,7 +29,9 @@ LABELS_FILE: Final = "labels.csv"
 _AGAIN: Final = re.compile(r"again-[0-9a-f]{8}")
 _UNFINISHED: Final = (".part", ".tmp", ".partial", ".crdownload")
 MAX_PATH: Final = 200  # characters
-_MAX_CSV_BYTES: Final = 8 << 20  # read, rows of two characters take some 85 times as much
+_COLUMNS: Final = ("path", "label", "source_group", "camera_id", "recorded_at")
+_MAX_BYTES: Final = 8 << 20  # of all labels.csv files that one scan reads
+_MAX_ROWS: Final = 100_000  # likewise: whatever they say, each takes some 500 bytes
 _NAMED: Final = 5  # of what a notice is about
 _SHOWN: Final = 60  # characters of a path that is too long to be shown
 _UNSAFE_CATEGORIES: Final = {"Cc", "Cf", "Cs", "Zl", "Zp"}
@@ -64,8 +66,9 @@ class Scan:
     """The inbox at one moment: complete files in order of their names, how many files and closed folders are left for later,
     and what was odd.
 
-    `unsettled` are files that may still be being written, `unmet` the rows without a file so far by their path below the inbox, `too_deep` the folders whose own path is too long to look into,
-    `unlabelled` how many clips without a label each folder holds.
+    `unsettled` are files that may still be being written, `unmet` the rows without a file so far by their path below the inbox,
+    `too_deep` the folders whose own path is too long to look into, `unlabelled` how many clips without a label each folder holds,
+    `unread` the labels.csv files for which there was no room: `bytes_left` and `rows_left` are what the scan may still read of them.
     """
 
     drops: list[tuple[Path, Drop]] = field(default_factory=list)
@@ -78,9 +81,15 @@ class Scan:
     unmet: dict[str, Row] = field(default_factory=dict)
     too_deep: list[str] = field(default_factory=list)
     unlabelled: Counter[str] = field(default_factory=Counter)
+    unread: list[str] = field(default_factory=list)
+    bytes_left: int = _MAX_BYTES
+    rows_left: int = _MAX_ROWS
 
 
-_Folder = tuple[Path, float, dict[str, dict[str, str]]]
+_Rows = ChainMap[str, dict[str, str]]
+"""Rows of labels.csv files by path relative to the inbox, without empty cells; those of the innermost folder first."""
+
+_Folder = tuple[Path, float, _Rows]
 """A folder still to be looked into, the time before which its files are complete, and the rows that speak of them."""
 
 
@@ -88,12 +97,12 @@ def scan(inbox: Path, settle_s: float, spent: Collection[str] = (), settled: Col
     """List what can be taken. Opens nothing but labels.csv files, follows no link.
 
     Left for the next run: hidden and unfinished names, files changed less than `settle_s` seconds ago, the files of a folder
-    whose labels.csv is that young, and folders that cannot be looked into. Rows about the `spent` paths (as
+    whose labels.csv is that young or one too many to be read, and folders that cannot be looked into. Rows about the `spent` paths (as
     `Drop.source_path`) are passed over: they spoke of files that a killed run has taken. A labels.csv of the `settled` versions is
     never young: `spend` wrote it.
     """
     found = Scan(spent=frozenset(spent), settled=frozenset(settled))
-    folders: list[_Folder] = [(inbox, time.time() - settle_s, {})]
+    folders: list[_Folder] = [(inbox, time.time() - settle_s, ChainMap())]
     while folders:
         path, before, rows = folders.pop()
         try:
@@ -116,6 +125,12 @@ def _overlooked(found: Scan, settle_s: float) -> Iterator[str]:
             f"{counted(count, 'file is', 'files are')} left for the next run, perhaps still being written (the name "
             f"says so, or the file or its {LABELS_FILE} changed in the last {settle_s:g} s: ingest.settle_s): "
             f"{some(sorted(found.unsettled))}."
+        )
+    if found.unread:
+        yield (
+            f"A run reads at most {_MAX_ROWS:,} rows and {_MAX_BYTES >> 20} MB of {LABELS_FILE} files: there was no room for "
+            f"{some(found.unread)}, and the clips beside and below wait. Remove rows that match no file, or split that file, into one in "
+            "each folder."
         )
     if found.too_deep:
         folders = some([f"{folder[:_SHOWN]}…" for folder in found.too_deep])
@@ -171,7 +186,7 @@ def spend(inbox: Path, scanned: Scan, taken: Collection[str]) -> set[Version]:
 
 def _spend_rows(inbox: Path, path: Path, table: Path, gone: Collection[str]) -> bool:
     """Whether any rows are left. `table` is the way to the file that does not change; its rows count from the folder of `path`."""
-    head, *rows = [row for row in csv.reader(io.StringIO(drop_folder.read_text(table))) if any(row)]
+    head, *rows = [row for row in csv.reader(io.StringIO(drop_folder.read_text(table, _MAX_BYTES))) if any(row)]
     column = head.index("path")
     named = [row for row in rows if len(row) > column and row[column].strip()]
     kept = [row for row in named if printable(path_of_row(inbox, path, row[column])) not in gone]
@@ -195,7 +210,7 @@ def parse_label(text: str | None) -> Label | None:
 
 def printable(name: str) -> str:
     """A name with everything that could confuse a terminal, a log or a table written as an escape."""
-    return "".join(_escaped(character) for character in name)
+    return name if name.isprintable() else "".join(map(_escaped, name))
 
 
 def _escaped(character: str) -> str:
@@ -217,9 +232,7 @@ def _what_is_unsafe(relative: str) -> str | None:
     return None
 
 
-def _scan_folder(
-    inbox: Path, folder: Path, before: float, rows: dict[str, dict[str, str]], found: Scan
-) -> list[_Folder]:
+def _scan_folder(inbox: Path, folder: Path, before: float, rows: _Rows, found: Scan) -> list[_Folder]:
     """Add what one folder holds to `found`; returns the folders in it, with what holds for their files."""
     folders: list[_Folder] = []
     with drop_folder.opened(inbox, folder) as here:
@@ -229,10 +242,12 @@ def _scan_folder(
         )
         if table is not None:
             status = table.stat(follow_symlinks=False)
-            if status.st_ctime > before and _version(status) not in found.settled:
+            young = status.st_ctime > before and _version(status) not in found.settled
+            read = None if young else _read_table(inbox, folder / LABELS_FILE, here / LABELS_FILE, status, found)
+            if read is None:
                 before = -math.inf  # what lies here and below waits for its table
             else:
-                rows = rows | _read_table(inbox, folder / LABELS_FILE, here / LABELS_FILE, status, found)
+                rows = rows.new_child(read)
         for entry in entries:
             path = folder / entry.name
             if drop_folder.is_hidden(entry.name) or entry is table:
@@ -247,9 +262,7 @@ def _scan_folder(
     return folders
 
 
-def _add(
-    inbox: Path, path: Path, entry: os.DirEntry[str], before: float, rows: dict[str, dict[str, str]], found: Scan
-) -> None:
+def _add(inbox: Path, path: Path, entry: os.DirEntry[str], before: float, rows: _Rows, found: Scan) -> None:
     try:
         status = entry.stat(follow_symlinks=False)
     except FileNotFoundError:  # another run was faster
@@ -300,23 +313,24 @@ def path_of_row(inbox: Path, table: Path, path: str) -> str:
     return os.path.relpath(table.parent / path.strip(), inbox)
 
 
-def _read_table(inbox: Path, path: Path, table: Path, status: os.stat_result, found: Scan) -> dict[str, dict[str, str]]:
-    """The rows of a labels.csv by path relative to the inbox, without empty cells; `table` is as in `_spend_rows`."""
-    shown = printable(str(path.relative_to(inbox)))
-    if status.st_size > _MAX_CSV_BYTES:
-        found.notices.append(
-            f"{shown} is larger than {_MAX_CSV_BYTES >> 20} MB and was not read: split it, into one in each folder."
-        )
-        return {}
+def _read_table(
+    inbox: Path, path: Path, table: Path, status: os.stat_result, found: Scan
+) -> dict[str, dict[str, str]] | None:
+    """The rows of a labels.csv by path relative to the inbox, without empty cells; None if there is no room for them any more.
+    `table` is as in `_spend_rows`."""
+    of = str(path.relative_to(inbox))
+    shown = printable(of)
     try:
-        reader = csv.DictReader(io.StringIO(drop_folder.read_text(table)))
-        if "path" not in (reader.fieldnames or ()):
+        if (text := _text_of(table, status, found)) is None:
+            found.unread.append(shown)
+            return None
+        lines = csv.reader(io.StringIO(text))
+        if "path" not in (head := next(lines, [])):
             found.notices.append(f"{shown} has no column 'path': its first line must name path,label,source_group,…")
             return {}
-        rows = {path_of_row(inbox, path, row["path"]): row for row in _rows(reader) if row.get("path")}
+        rows = {path_of_row(inbox, path, row["path"]): row for row in _rows(head, lines) if "path" in row}
         found.tables.append((path, status))
         due = {name: row for name, row in rows.items() if printable(name) not in found.spent}
-        of = str(path.relative_to(inbox))
         found.unmet |= {name: Row(of, row.get("label")) for name, row in due.items()}
         return due
     except OSError as error:
@@ -328,7 +342,22 @@ def _read_table(inbox: Path, path: Path, table: Path, status: os.stat_result, fo
     return {}
 
 
-def _rows(reader: csv.DictReader[str]) -> Iterator[dict[str, str]]:
-    for row in reader:
-        cells = {key: value.strip() for key, value in row.items() if isinstance(key, str) and isinstance(value, str)}
-        yield {key: printable(value)[:MAX_PATH] if key != "path" else value for key, value in cells.items() if value}
+def _text_of(table: Path, status: os.stat_result, found: Scan) -> str | None:
+    """The text of a labels.csv; None if it is more than the scan may still read."""
+    if status.st_size > found.bytes_left:
+        return None
+    found.bytes_left -= status.st_size
+    text = drop_folder.read_text(table, _MAX_BYTES)
+    rows = text.count("\n")
+    if rows > found.rows_left:
+        return None
+    found.rows_left -= rows
+    return text
+
+
+def _rows(head: list[str], lines: Iterator[list[str]]) -> Iterator[dict[str, str]]:
+    """The cells of our columns, whatever others there are: a line is not as wide as the first one promises."""
+    places = {name: head.index(name) for name in _COLUMNS if name in head}
+    for line in lines:
+        cells = {name: line[place].strip() for name, place in places.items() if place < len(line)}
+        yield {key: value if key == "path" else printable(value)[:MAX_PATH] for key, value in cells.items() if value}

@@ -21,7 +21,7 @@ from violence_ops.deployment import Deployment
 from violence_ops.errors import ParamsError, ServiceUnavailable, UsageError
 from violence_ops.files import write_text
 from violence_ops.jsonable import Jsonable
-from violence_ops.params import load_params
+from violence_ops.params import load_params, read_sections
 from violence_ops.stages import holdout, labels_file, pipeline_file
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
@@ -173,15 +173,13 @@ def _yaml() -> YAML:
 @contextmanager
 def _edited(path: Path) -> Iterator[Any]:
     """A YAML file's content, to be changed; written back with its comments if it was. Raises ParamsError if it is no YAML."""
+    read_sections(path)  # what it takes and the reader below does not are keys that come twice
     yaml = _yaml()
     try:
         content = yaml.load(path.read_text("utf-8"))
-    except (YAMLError, UnicodeDecodeError) as error:
-        load_params(path)  # says where it is no YAML; what it takes and this reader does not are keys that come twice
+    except YAMLError as error:
         problem = str(getattr(error, "problem", error)).splitlines()[0]
         raise ParamsError(f"{path} holds something twice ({problem}): remove one of them.") from None
-    if not isinstance(content, dict):
-        load_params(path)
     before = copy.deepcopy(content)
     yield content
     if content != before:

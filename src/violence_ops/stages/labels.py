@@ -80,13 +80,14 @@ def import_file(workspace: Workspace, path: Path, by: str | None = None) -> Labe
     if path.resolve().is_relative_to(workspace.inbox.resolve()):
         lines = _late(workspace, path.resolve(), lines)
     ids = _clip_ids(workspace, path, lines)
+    shown = printable(str(path))
     wanted: dict[str, Label] = {}
     first: dict[str, int] = {}
     for (number, row), clip_id in zip(lines, ids, strict=True):
-        label = checked_label(row["label"], f"{path} line {number}")
+        label = checked_label(row["label"], f"{shown} line {number}")
         if wanted.setdefault(clip_id, label) != label:
             raise UsageError(
-                f"{path} contradicts itself: line {first[clip_id]} says {wanted[clip_id]} and line {number} says {label} of clip "
+                f"{shown} contradicts itself: line {first[clip_id]} says {wanted[clip_id]} and line {number} says {label} of clip "
                 f"{clip_id}; delete one of them. Nothing was labelled."
             )
         first.setdefault(clip_id, number)
@@ -95,21 +96,27 @@ def import_file(workspace: Workspace, path: Path, by: str | None = None) -> Labe
 
 def _read(path: Path) -> list[_Line]:
     """The lines of a CSV with labels. Raises UsageError if it cannot be read, or its first line does not name the columns."""
+    shown = printable(str(path))
     try:
-        reader = csv.DictReader(io.StringIO(path.read_text("utf-8-sig"), newline=""))
-        columns = reader.fieldnames or ()
-        lines = [(reader.line_num, row) for row in reader]
+        reader = csv.reader(io.StringIO(path.read_text("utf-8-sig"), newline=""))
+        head = next(reader, [])
+        columns: dict[str, int] = {name: head.index(name) for name in ("clip_id", "path", "label") if name in head}
+        lines = [(reader.line_num, _cells(columns, line)) for line in reader if line]
     except FileNotFoundError:
         raise UsageError(
-            f"{path} does not exist: name a CSV file with the columns label and clip_id or path."
+            f"{shown} does not exist: name a CSV file with the columns label and clip_id or path."
         ) from None
     except OSError as error:
-        raise UsageError(f"{path} cannot be read ({error.strerror or error}): name a CSV file.") from None
+        raise UsageError(f"{shown} cannot be read ({error.strerror or error}): name a CSV file.") from None
     except (UnicodeDecodeError, csv.Error) as error:
-        raise UsageError(f"{path} cannot be read as CSV in UTF-8 ({error}): save it as such.") from None
-    if not ("label" in columns and {"clip_id", "path"} & set(columns)):
-        raise UsageError(f"{path} does not name its columns: make clip_id,label or path,label its first line.")
+        raise UsageError(f"{shown} cannot be read as CSV in UTF-8 ({error}): save it as such.") from None
+    if not ("label" in columns and {"clip_id", "path"} & columns.keys()):
+        raise UsageError(f"{shown} does not name its columns: make clip_id,label or path,label its first line.")
     return lines
+
+
+def _cells(columns: Mapping[str, int], line: list[str]) -> dict[str, str | None]:
+    return {name: line[place] if place < len(line) else None for name, place in columns.items()}
 
 
 def _late(workspace: Workspace, path: Path, lines: list[_Line]) -> list[_Line]:
@@ -125,13 +132,14 @@ def _late(workspace: Workspace, path: Path, lines: list[_Line]) -> list[_Line]:
     ]
     if not late:
         raise UsageError(
-            f"{path} names no clip with a label that was taken before: what it says of files to come counts when they are taken."
+            f"{printable(str(path))} names no clip with a label that was taken before: what it says of files to come counts when they are taken."
         )
     return late
 
 
 def _clip_ids(workspace: Workspace, path: Path, lines: list[_Line]) -> list[str]:
     """The clip that each line of a CSV speaks of. Raises UsageError, naming the line, if there is none, or several."""
+    shown = printable(str(path))
     names = [(row.get("clip_id") or "").strip() for _, row in lines]
     with open_catalog(workspace) as catalog:
         whole = catalog.find(name for name in names if clip_names.is_beginning(name))
@@ -144,17 +152,17 @@ def _clip_ids(workspace: Workspace, path: Path, lines: list[_Line]) -> list[str]
             try:
                 found.append(clip_names.clip_id(workspace, name))
             except UsageError as error:
-                raise UsageError(f"{path} line {number}: {error}") from None
+                raise UsageError(f"{shown} line {number}: {error}") from None
         elif clips := by_path.get(row.get("path") or ""):
             if len(clips) > 1:
                 raise UsageError(
-                    f"{path} line {number}: {clip_names.ambiguous(row['path'] or '', clips)}: write the clip's id."
+                    f"{shown} line {number}: {clip_names.ambiguous(row['path'] or '', clips)}: write the clip's id."
                 )
             found.append(clips[0].clip_id)
         else:
             said = f"no clip came from {row['path']!r}" if row.get("path") else "it names no clip"
             raise UsageError(
-                f"{path} line {number}: {said}: write the clip's id, or the whole path that it had in the inbox."
+                f"{shown} line {number}: {said}: write the clip's id, or the whole path that it had in the inbox."
             )
     return found
 

@@ -23,10 +23,16 @@ def notices(inbox: Path, unmet: dict[str, Row], catalog: Catalog) -> Iterator[st
     for table in dict.fromkeys(unmet[path].table for path in taken):
         late = {path: clip for path, clip in taken.items() if unmet[path].table == table}
         new = [path for path, clip in late.items() if (said := parse_label(unmet[path].label)) and said != clip.label]
-        command = shlex.join(["violence-ops", "label", "--from", str(inbox / table), "--by", "NAME"])
         yield (
             f"{counted(len(late), 'row')} of {printable(table)} came after the clips, which were taken without (batch "
             f"{some(sorted({str(clip.batch_id) for clip in late.values()}))}): "
-            + (f"`{command}` gives {len(new)} of them the label; " if new else "")
+            + (f"{_remedy(inbox, table)} {len(new)} of them the label; " if new else "")
             + "their source groups cannot be changed any more. Then remove these rows, unless other files of the same names will come."
         )
+
+
+def _remedy(inbox: Path, table: str) -> str:
+    """What gives a table's late clips their labels: a command to be copied, if its name holds nothing that a terminal would obey."""
+    if printable(table) != table:
+        return "rename the folder that has control characters in its name, and the next notice says what gives"
+    return f"`{shlex.join(['violence-ops', 'label', '--from', str(inbox / table), '--by', 'NAME'])}` gives"

@@ -16,6 +16,7 @@ from violence_ops.records import ClipPoses, ClipRecord, IntArray, sampled_frames
 from violence_ops.stages import pictures, releases
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.score import load_version
+from violence_ops.wording import harmless
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -82,7 +83,10 @@ def run(
 
 def by_window(row: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A row of `run` as the rows of a table with `COLUMNS`, for a spreadsheet."""
-    video = spreadsheet_row({name: row.get(name, "") for name in COLUMNS})
+    cells = {name: row.get(name, "") for name in COLUMNS}
+    video = spreadsheet_row(
+        {name: harmless(one, kept="") if isinstance(one, str) else one for name, one in cells.items()}
+    )
     if "windows" not in row:
         yield video
     for number, window in enumerate(row.get("windows", ())):
@@ -103,7 +107,7 @@ def _files(sources: Sequence[Path], listed: Sequence[Path]) -> list[Path]:
     """The files named, be those listed there or not, and all files of the folders named, in order."""
     for source in sources:
         if not source.exists():
-            raise UsageError(f"{source} does not exist: name video files or folders.")
+            raise UsageError(f"{harmless(str(source), kept='')} does not exist: name video files or folders.")
     named = (*sources, *listed)
     found = [file for path in named for file in (_inside(path) if os.path.isdir(path) else [path])]
     if not found:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, cast
 
 from violence_ops.errors import UsageError
 from violence_ops.exchange import cvat, label_studio
@@ -27,6 +27,7 @@ from violence_ops.workspace import Workspace
 
 _MAX_BYTES: Final = 128 << 20
 _MAX_FILES: Final = 10_000
+_MAX_LISTING: Final = 4 << 20  # bytes of a ZIP's list of so many files
 _MAX_UNPACKED: Final = 512 << 20  # bytes of all XML files in a ZIP
 _ENCRYPTED: Final = 0x1  # a flag of an entry of a ZIP
 _METHODS: Final = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
@@ -251,10 +252,25 @@ class _Bounded:
         return block
 
 
+class _Listed:
+    """A ZIP of which `zipfile` reads the list of files, at once and whole, only if that is not too long."""
+
+    def __init__(self, handle: IO[bytes], where: str) -> None:
+        self._handle, self._where = handle, where
+
+    def read(self, size: int = -1) -> bytes:
+        if size > _MAX_LISTING:
+            raise UsageError(f"{self._where} lists far more files than a CVAT export has: export the task again.")
+        return self._handle.read(size)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._handle, name)
+
+
 def _zip(handle: IO[bytes], where: str) -> Iterator[Answer]:
     """The XML files in an archive; nothing is unpacked to disk."""
     try:
-        with zipfile.ZipFile(handle) as archive:
+        with zipfile.ZipFile(cast(IO[bytes], _Listed(handle, where))) as archive:
             names = [entry for entry in archive.infolist() if entry.filename.lower().endswith(".xml")]
             if not names or len(names) > _MAX_FILES:
                 raise UsageError(

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from violence_ops import expectations, git, versioning
 from violence_ops.code_revision import code_revision
-from violence_ops.errors import WorkspaceError
+from violence_ops.errors import Rejected, WorkspaceError
 from violence_ops.files import (
     atomic_path,
     fingerprint,
@@ -34,7 +34,7 @@ from violence_ops.stages import annotate, batches, extract_poses, inbox, score
 from violence_ops.stages.annotation_summary import summary_row
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.index import open_catalog
-from violence_ops.stages.parts import STAGES, judged_clips, record_progress
+from violence_ops.stages.parts import STAGES, judged_clips, record_progress, unless_forgotten, withdraw
 from violence_ops.workspace import Workspace
 
 _TABLES: Final = {"poses": POSES_SCHEMA, "tracks": TRACKS_SCHEMA, "predictions": PREDICTIONS_SCHEMA}
@@ -66,6 +66,9 @@ def run(
     )
     rows: Counter[str] = Counter()
     clips = 0
+    for batch in chosen:
+        if not batch.is_sealed:
+            _withdraw_changed(workspace, batch)
     _record_shards(workspace, batch_id)
     for batch in chosen:
         with batches.locked(workspace, batch):
@@ -89,6 +92,19 @@ def half_sealed(workspace: Workspace) -> list[Batch]:
     """The sealed batches whose sealing was interrupted before all of it was done."""
     versioned = versioning.versioned_batches(workspace)
     return [b for b in workspace.sealed_batches() if b.batch_id not in versioned or b.open.exists()]
+
+
+def _withdraw_changed(workspace: Workspace, batch: Batch) -> None:
+    """Take the clips out of an open batch whose bytes are no longer those that were validated."""
+    for clip in batches.accepted_clips(batch):
+        with unless_forgotten(workspace, clip.clip_id):
+            video = batches.video_of(batch, clip)
+            if sha256_file(video) != clip.sha256:
+                message = (
+                    f"The bytes of {clip.source_path} were changed after it was validated: see who may write to {video.parent}, and "
+                    "whether its disk is sound."
+                )
+                withdraw(workspace, batch, clip, Rejected("truncated", message))
 
 
 def _seal(workspace: Workspace, params: Params, batch: Batch, progress: Progress | None) -> None:

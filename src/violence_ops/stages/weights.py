@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from violence_ops.code_revision import code_revision
 from violence_ops.errors import UsageError
 from violence_ops.files import fingerprint, read_json, sha256_file, write_json
-from violence_ops.params import load_params
+from violence_ops.params import Params, load_params
 from violence_ops.pose.config import OWN
 from violence_ops.stages.batches import Progress, is_video
 from violence_ops.stages.extract_poses import open_source
@@ -76,6 +76,7 @@ def train(
     Raises:
         UsageError: `out` is no .safetensors path, `start` holds another network, a refiner has no weights to start from, real
             clips have no teachers, or `<out>.run/` holds another training. Nothing is written then.
+        Rejected: a real clip does not decode within the limits (`validation`) that a workspace starts with.
     """
     from violence_ops.pose import training, weights
 
@@ -239,13 +240,14 @@ def _drawn(rng: np.random.Generator) -> list[Sample]:
 def _real_samples(clips: Path, teachers: Path, start: Weights | None) -> Iterator[Sample]:
     """Frames of the clips, labelled by the teachers as far as they are sure."""
     from violence_ops.pose import teacher
-    from violence_ops.video import decode
+    from violence_ops.video.sandbox import Sandbox
 
     guide = teacher.guide(*teacher_files(teachers))
     student = teacher.student(start) if start else None
-    for file in _videos(clips):
-        frames = decode.frames(file)
-        yield from teacher.labelled(guide, student, teacher.pairs(frames, _LABELLED_EVERY, _LABELLED_AT_MOST))
+    with Sandbox(_shipped().validation) as sandbox:
+        for file in _videos(clips):
+            frames = (frame for _, frame in sandbox.frames(file))
+            yield from teacher.labelled(guide, student, teacher.pairs(frames, _LABELLED_EVERY, _LABELLED_AT_MOST))
 
 
 def teacher_files(folder: Path) -> tuple[Path, Path]:
@@ -286,9 +288,13 @@ def evaluate(
 def as_shipped(name: str, **changes: Any) -> PoseSource:
     """These weights with the parameters of `pose` that a workspace starts with, but for `changes`; a path may begin here."""
     whole = str(Path(name).absolute()) if name.endswith(".safetensors") else name
+    return open_source(_shipped().pose.model_copy(update={"weights": whole} | changes))
+
+
+def _shipped() -> Params:
+    """The parameters that a workspace starts with."""
     with resources.as_file(resources.files("violence_ops") / "template" / "params.yaml") as shipped:
-        pose = load_params(shipped).pose
-    return open_source(pose.model_copy(update={"weights": whole} | changes))
+        return load_params(shipped)
 
 
 def evaluate_source(source: Source, clips: int, seed: int = 0, score_threshold: float = 0.3) -> dict[str, Any]:

@@ -175,6 +175,8 @@ def _examine_opened(
         if count == 0:
             display = Display.of(stream, frame)
             _check_size(name, *display.size, limits, known=True)
+        elif frame.width * frame.height > limits.max_pixels:  # nothing keeps a stream to the size that it began with
+            _check_size(name, frame.width, frame.height, limits, known=True)
         if frame.time is not None:
             times.append(frame.time)
         samples.add(count, frame)
