@@ -6,14 +6,16 @@ import json
 import os
 import sqlite3
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from violence_ops import services
+from violence_ops import git, services
 from violence_ops.cli.program import app
+from violence_ops.files import write_text
 from violence_ops.stages import tidy
 from violence_ops.workspace import Workspace
 
@@ -77,6 +79,44 @@ def test_of_a_long_log_the_end_stays_and_its_service_goes_on_writing_to_it(works
     assert json.loads(done.stdout)["service_logs"] == 1
     assert log.stat().st_size < 2 << 20
     assert log.read_bytes().endswith(b"last line\nnext line\n")
+
+
+def test_gits_objects_are_packed_and_nothing_of_its_history_is_lost(workspace: Workspace) -> None:
+    for number in range(30):
+        write_text(workspace.labels_file, "one line of many\n" * 200 + f"{number}\n")
+        git.commit(workspace, [workspace.labels_file], f"Labels {number}")
+    head = git.revision(workspace)
+    git.run(
+        workspace, "reset", "--quiet", "--hard", "HEAD~1"
+    )  # by mistake: only git's log of what HEAD was knows it now
+    loose = git.loose_objects(workspace)
+
+    planned = tidy.run(workspace, days=90, dry_run=True)
+    assert (planned.git_objects, planned.git_megabytes) == (loose, None)
+    assert git.loose_objects(workspace) == loose
+
+    found = tidy.run(workspace, days=90)
+    assert found.git_objects == loose
+    assert found.git_megabytes
+    assert found.git_megabytes > 0
+    assert git.loose_objects(workspace) == 0
+    git.run(workspace, "fsck", "--strict")
+    assert git.content_at(workspace, head, "data/labels.csv").endswith(b"\n29")
+    assert tidy.run(workspace, days=90).git_objects == 0
+
+
+def test_what_is_committed_while_git_is_packed_is_there_afterwards(workspace: Workspace) -> None:
+    def commit(number: int) -> str:
+        path = workspace.progress / f"night-{number}.json"
+        write_text(path, f"{number}\n")
+        return git.commit(workspace, [path], f"Night {number}")
+
+    with ThreadPoolExecutor(2) as pool:
+        commits = pool.submit(lambda: [commit(number) for number in range(20)])
+        while not commits.done():
+            tidy.run(workspace, days=90)
+    assert git.run(workspace, "rev-list", "--max-count=20", "HEAD").splitlines() == commits.result()[::-1]
+    git.run(workspace, "fsck", "--strict")
 
 
 @pytest.mark.slow

@@ -74,7 +74,7 @@ def tidy(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove old runs and logs of Airflow, old checks of Great Expectations, and all but the end of long service logs.
+    """Remove old runs and logs of Airflow, old checks of Great Expectations, and all but the end of long service logs; pack git.
 
     Clips, tables, models, reports and the ledger stay. Airflow may be running; have cron do it every week.
     """

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
-from violence_ops import services
+from violence_ops import git, services
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
@@ -21,6 +21,8 @@ _KEPT: Final = 1 << 20  # so many are kept
 class TidyResult:
     """How many runs of Airflow that began before `before`, files of its tasks' logs, and files of Great Expectations' checks
     were removed, how many logs of services were cut to their end, and the megabytes of all these files. In a dry run: would be.
+
+    `git_objects` were packed, which take `git_megabytes` less; the latter is not known in a dry run (None).
     """
 
     before: str
@@ -30,6 +32,8 @@ class TidyResult:
     checks: int
     service_logs: int
     megabytes: float
+    git_objects: int
+    git_megabytes: float | None
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -40,14 +44,17 @@ class TidyResult:
         return [
             f"{removed} from before {self.before}: {counted(self.airflow_runs, 'Airflow run')}, {counted(self.task_logs, 'task log')}, "
             f"{counted(self.checks, 'check file')}; "
-            f"{counted(self.service_logs, 'long service log')} {cut} to the end: {self.megabytes:.1f} MB."
+            f"{counted(self.service_logs, 'long service log')} {cut} to the end: {self.megabytes:.1f} MB.",
+            f"{'To be packed' if self.dry_run else 'Packed'} in git: {counted(self.git_objects, 'object')}"
+            + ("." if self.git_megabytes is None else f", {self.git_megabytes:.1f} MB less."),
         ]
 
 
 def run(workspace: Workspace, *, days: int, dry_run: bool = False) -> TidyResult:
-    """Remove what is older than `days`; Airflow may be running. Can be repeated.
+    """Remove what is older than `days`, and pack what git has not packed yet; Airflow may be running. Can be repeated.
 
-    Of each DAG Airflow keeps the last run that nobody started by hand. Raises ServiceUnavailable if its database cannot be cleaned.
+    Of each DAG Airflow keeps the last run that nobody started by hand. Raises ServiceUnavailable if its database cannot be cleaned,
+    WorkspaceError if a person's `git gc` runs.
     """
     before = datetime.now(UTC) - timedelta(days=days)
     oldest = time.time() - days * 86400
@@ -56,6 +63,7 @@ def run(workspace: Workspace, *, days: int, dry_run: bool = False) -> TidyResult
     long = [path for path in sorted(workspace.services.glob("*.log")) if path.stat().st_size > _LONG_LOG]
     size = sum(path.stat().st_size for path in [*logs, *checks]) + sum(path.stat().st_size - _KEPT for path in long)
     runs = services.old_runs(workspace, before)
+    loose, packed = git.loose_objects(workspace), None
     if not dry_run:
         if runs:
             services.clean_database(workspace, before)
@@ -66,9 +74,14 @@ def run(workspace: Workspace, *, days: int, dry_run: bool = False) -> TidyResult
             _remove_empty(folder)
         for path in long:
             _cut(path)
+        packed = _megabytes(git.pack(workspace) if loose else 0)
     return TidyResult(
-        before.date().isoformat(), dry_run, runs, len(logs), len(checks), len(long), round(size / 2**20, 1)
+        before.date().isoformat(), dry_run, runs, len(logs), len(checks), len(long), _megabytes(size), loose, packed
     )
+
+
+def _megabytes(size: int) -> float:
+    return round(size / 2**20, 1)
 
 
 def _older(folder: Path, oldest: float) -> Iterator[Path]:
