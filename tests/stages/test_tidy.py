@@ -6,8 +6,10 @@ import json
 import os
 import sqlite3
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,8 @@ from typer.testing import CliRunner
 from violence_ops import git, services
 from violence_ops.cli.program import app
 from violence_ops.files import write_text
-from violence_ops.stages import tidy
+from violence_ops.records import ClipRecord
+from violence_ops.stages import explain, index, quarantine, releases, tidy
 from violence_ops.workspace import Workspace
 
 OLD_S = 100 * 86400
@@ -117,6 +120,59 @@ def test_what_is_committed_while_git_is_packed_is_there_afterwards(workspace: Wo
             tidy.run(workspace, days=90)
     assert git.run(workspace, "rev-list", "--max-count=20", "HEAD").splitlines() == commits.result()[::-1]
     git.run(workspace, "fsck", "--strict")
+
+
+def test_of_old_models_only_the_packages_that_an_alias_names_stay_in_the_cache(
+    released: Workspace, release: Callable[[Workspace, str], None]
+) -> None:
+    registry = releases.open_registry(released)
+    release(released, "2")
+    for version in "123":
+        package = registry.download(version, released.model_package(version))
+        os.utime(package, (time.time() - OLD_S,) * 2)
+    assert tidy.run(released, days=90, dry_run=True).packages.count == 2
+    assert tidy.run(released, days=90).packages.count == 2
+    assert list(released.model_packages.iterdir()) == [released.model_package("2")]
+    again = registry.download("1", released.model_package("1"))
+    assert (again / "network.txt").read_text() == "version 1"
+
+
+def refused(workspace: Workspace, number: int, reason: str, night: str) -> Path:
+    """Refuse a clip; returns the original as the quarantine keeps it."""
+    dropped = written(workspace.inbox / f"{number}.mp4", old=False)
+    clip = ClipRecord(
+        clip_id=f"{number:020x}", sha256=f"{number:064x}", batch_id="", source_path=f"{number}.mp4", status="quarantined",
+        reason=reason, source_group="g",
+    )  # fmt: skip
+    quarantine.put(workspace, clip, night=night, message="It cannot be used.", original=dropped, suffix=".mp4")
+    return workspace.quarantined(clip.clip_id) / "original.mp4"
+
+
+def test_refused_clips_go_when_that_is_asked_for_and_explain_still_says_why_they_were_refused(
+    workspace: Workspace,
+) -> None:
+    gone = refused(workspace, 1, "truncated", "2026-01-01")
+    kept = [
+        refused(workspace, 2, "truncated", datetime.now(UTC).date().isoformat()),
+        refused(workspace, 3, "unlabelled", "2026-01-01"),
+    ]
+    with index.open_catalog(workspace) as catalog:
+        index.rebuild(workspace, catalog)
+    assert tidy.run(workspace, days=30).originals is None
+    planned = tidy.run(workspace, days=30, refused_days=30, dry_run=True).originals
+    assert planned
+    assert planned.count == 1
+    assert gone.is_file()
+
+    assert tidy.run(workspace, days=30, refused_days=30).originals == planned
+    assert not gone.exists()
+    assert all(path.is_file() for path in kept)
+    said = "\n".join(explain.run(workspace, workspace.params(), f"{1:020x}").lines())
+    assert "refused  truncated: It cannot be used." in said
+    assert f"removed from quarantine on {datetime.now(UTC).date()}" in said
+    again = tidy.run(workspace, days=30, refused_days=30).originals
+    assert again
+    assert again.count == 0
 
 
 @pytest.mark.slow
