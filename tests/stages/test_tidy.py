@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import sqlite3
 import time
 from collections.abc import Callable
@@ -12,14 +14,18 @@ from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
+from mlflow.tracking import MlflowClient
 from typer.testing import CliRunner
 
-from violence_ops import git, services
+from violence_ops import git, services, versioning
 from violence_ops.cli.program import app
 from violence_ops.files import write_text
 from violence_ops.records import ClipRecord
-from violence_ops.stages import explain, index, quarantine, releases, tidy
+from violence_ops.registry import MODEL
+from violence_ops.stages import assemble, explain, index, labels, quarantine, releases, tidy
+from violence_ops.stages.dataset import Dataset
 from violence_ops.workspace import Workspace
 
 OLD_S = 100 * 86400
@@ -173,6 +179,60 @@ def test_refused_clips_go_when_that_is_asked_for_and_explain_still_says_why_they
     again = tidy.run(workspace, days=30, refused_days=30).originals
     assert again
     assert again.count == 0
+
+
+def objects(workspace: Workspace) -> int:
+    """How many files DVC's cache and the remote hold."""
+    folders = (workspace.root / ".dvc" / "cache" / "files", workspace.remote)
+    return sum(path.is_file() for folder in folders for path in folder.rglob("*"))
+
+
+def test_dataset_versions_go_but_for_those_of_the_newest_models_of_aliases_and_the_present_one(
+    workspace: Workspace, seal_tracks: Callable[..., list[ClipRecord]], release: Callable[[Workspace, str], None]
+) -> None:
+    clip = seal_tracks(workspace)[0]
+    labels.record(workspace, {clip.clip_id: clip.label or "Fight"}, "ann")
+    registry = releases.open_registry(workspace)
+    registry.check()
+    client = MlflowClient(workspace.mlflow_uri, workspace.mlflow_uri)
+    client.create_registered_model(MODEL)
+    workspace.write_progress("seal", {})
+    made = []
+    for number in range(4):
+        revision = assemble.run(workspace, workspace.params()).revision
+        made.append((revision, git.revision(workspace)))
+        row = pq.read_table(workspace.dataset / "train.parquet").to_pylist()[number]
+        labels.record(workspace, {row["clip_id"]: "Fight" if row["label"] == "NonFight" else "NonFight"}, "ann")
+        if number < 3:
+            client.create_model_version(MODEL, source=workspace.root.as_uri(), tags={"dataset_revision": revision})
+    release(workspace, "1")
+    assert len({revision for revision, _ in made}) == 4
+    before = objects(workspace)
+
+    planned = tidy.run(workspace, days=90, newest_datasets=1, dry_run=True).datasets
+    assert planned
+    assert planned.count == 1
+    assert objects(workspace) == before
+    assert tidy.run(workspace, days=90, newest_datasets=1).datasets == planned
+    assert objects(workspace) < before
+    again = tidy.run(workspace, days=90, newest_datasets=1).datasets
+    assert again
+    assert again.count == 0
+
+    dataset_of = [stored_dataset(workspace, commit) for _, commit in made]
+    there = [place.is_file() for place in dataset_of]
+    assert there == [True, False, True, True]
+    shutil.rmtree(workspace.root / ".dvc" / "cache")
+    shutil.rmtree(workspace.dataset)
+    with versioning.repository(workspace) as repo:
+        repo.pull()
+    assert Dataset.read(workspace).revision == made[3][0]
+
+
+def stored_dataset(workspace: Workspace, commit: str) -> Path:
+    """Where the remote has the list of files of the dataset that a commit names."""
+    (oid,) = re.findall(r"md5: ([0-9a-f]{32}\.dir)", git.run(workspace, "show", f"{commit}:dvc.lock"))
+    return workspace.remote / "files" / "md5" / oid[:2] / oid[2:]
 
 
 @pytest.mark.slow

@@ -74,6 +74,12 @@ def tidy(
         int | None,
         typer.Option("--quarantine", metavar="DAYS", min=1, help="Delete refused clips older than that, for good."),
     ] = None,
+    datasets: Annotated[
+        int | None,
+        typer.Option(
+            "--datasets", metavar="N", min=1, help="Erase dataset versions but for those of the newest N models."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
@@ -86,7 +92,7 @@ def tidy(
     from violence_ops.stages import tidy as stage
 
     opened, _ = open_workspace(workspace)
-    result = stage.run(opened, days=days, refused_days=refused, dry_run=dry_run)
+    result = stage.run(opened, days=days, refused_days=refused, newest_datasets=datasets, dry_run=dry_run)
     show(result, as_json)
 
 

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from violence_ops import git, services
 from violence_ops.records import TRANSIENT
-from violence_ops.stages import quarantine, releases
+from violence_ops.stages import old_datasets, quarantine, releases
 from violence_ops.stages.shadow import SHADOW
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
@@ -38,7 +38,8 @@ class TidyResult:
     were removed, how many logs of services were cut to their end, and the megabytes of all these files. In a dry run: would be.
 
     `git_objects` were packed, which take `git_megabytes` less; the latter is not known in a dry run (None). `packages` are copies of
-    model packages, `originals` refused clips (None: not asked for).
+    model packages, `originals` refused clips and `datasets` dataset versions (None: not asked for); `left` are sentences about what
+    could not be erased of the last.
     """
 
     before: str
@@ -52,6 +53,8 @@ class TidyResult:
     git_megabytes: float | None
     packages: Gone
     originals: Gone | None
+    datasets: Gone | None
+    left: tuple[str, ...]
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -71,10 +74,12 @@ class TidyResult:
         kinds = (
             (self.packages, "cached model package", "MLflow has them"),
             (self.originals, "refused clip", "`explain` still says why they were refused"),
+            (self.datasets, "dataset version", "in DVC's cache and the remote"),
         )
         for gone, kind, note in kinds:
             if gone:
                 yield f"{removed}: {counted(gone.count, kind)}, {gone.megabytes:.1f} MB ({note})."
+        yield from self.left
 
 
 def run(
@@ -82,14 +87,17 @@ def run(
     *,
     days: int,
     refused_days: int | None = None,
+    newest_datasets: int | None = None,
     dry_run: bool = False,
 ) -> TidyResult:
     """Remove what is older than `days`, and pack what git has not packed yet; Airflow may be running. Can be repeated.
 
-    With `refused_days` remove also the originals of clips that were refused so long ago for a reason in their bytes. Of each DAG Airflow
-    keeps the last run that nobody started by hand.
+    With `refused_days` remove also the originals of clips that were refused so long ago for a reason in their bytes, with
+    `newest_datasets` the dataset versions that `old_datasets.erase` names. Of each DAG Airflow keeps the last run that nobody started
+    by hand.
 
-    Raises ServiceUnavailable if its database cannot be cleaned or MLflow cannot be reached, WorkspaceError if a person's `git gc` runs.
+    Raises ServiceUnavailable if its database cannot be cleaned or MLflow cannot be reached, WorkspaceError if a person's `git gc` or,
+    for datasets, an experiment runs.
     """
     before = datetime.now(UTC) - timedelta(days=days)
     oldest = time.time() - days * 86400
@@ -112,8 +120,10 @@ def run(
         packed = _megabytes(git.pack(workspace) if loose else 0)
     packages = _packages(workspace, oldest, dry_run)
     originals = None if refused_days is None else _originals(workspace, refused_days, dry_run)
+    erased = None if newest_datasets is None else old_datasets.erase(workspace, newest_datasets, dry_run=dry_run)
     return TidyResult(
         before.date().isoformat(), dry_run, runs, len(logs), len(checks), len(long), _megabytes(size), loose, packed, packages, originals,
+        Gone(erased.versions, _megabytes(erased.size)) if erased else None, erased.left if erased else (),
     )  # fmt: skip
 
 
