@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from violence_ops.catalog import Catalog, is_unborn, move_damaged
 from violence_ops.errors import ServiceUnavailable, UsageError
@@ -88,6 +92,57 @@ def test_bytes_that_are_kept_and_dropped_again_under_a_name_that_is_refused_are_
         catalog.record([clip(1, status="quarantined", reason="unsafe_name")])
         assert catalog.find([clip(1).clip_id])[clip(1).clip_id].status == "accepted"
         assert catalog.claim([clip(1)], "run") == set()
+
+
+def plans(url: str, ask: Callable[[Catalog], object]) -> list[str]:
+    """How the database of an opened catalog looks up what is asked."""
+    asked: list[tuple[str, Any]] = []
+
+    def note(connection: Any, cursor: Any, statement: str, parameters: Any, *_: Any) -> None:
+        if statement.startswith("SELECT"):
+            asked.append((statement, parameters))
+
+    with Catalog(url) as catalog:
+        sa.event.listen(sa.Engine, "before_cursor_execute", note)
+        try:
+            ask(catalog)
+        finally:
+            sa.event.remove(sa.Engine, "before_cursor_execute", note)
+    with closing(sqlite3.connect(url.removeprefix("sqlite:///"))) as database:
+        explained = (database.execute(f"EXPLAIN QUERY PLAN {query}", values) for query, values in asked)
+        return [" ".join(row[3] for row in rows) for rows in explained]
+
+
+def test_a_clip_is_found_by_its_path_or_the_beginning_of_its_id_without_reading_all_also_in_an_older_catalog(
+    tmp_path: Path,
+) -> None:
+    url = f"sqlite:///{tmp_path / 'catalog.db'}"
+    known = [clip(number << 64) for number in range(200)]
+    with Catalog(url) as catalog:
+        catalog.record(known, "2026-01-01-00000000")
+    with closing(sqlite3.connect(tmp_path / "catalog.db")) as older:
+        older.execute("DROP INDEX IF EXISTS ix_clips_source_path")
+    looked_up = [
+        *plans(url, lambda catalog: catalog.beginning_with("00ab", 3)),
+        *plans(url, lambda catalog: catalog.arrived_as(known[7].source_path, 3)),
+        *plans(url, lambda catalog: catalog.find_paths(one.source_path for one in known)),
+    ]
+    assert len(looked_up) == 3
+    assert not [plan for plan in looked_up if "SCAN" in plan]
+
+
+def test_clips_are_found_by_the_beginning_of_their_ids_and_by_paths_of_any_length(url: str) -> None:
+    long = "/".join(f"{number:064x}" for number in range(60))
+    known = [
+        clip(number, source_path=path)
+        for number, path in ((0xAF << 72, long), (0xB0 << 72, "a.mp4"), (0xA0 << 72, "b.mp4"))
+    ]
+    with Catalog(url) as catalog:
+        catalog.record(known, "2026-01-01-00000000")
+        assert [one.source_path for one in catalog.beginning_with("a", 9)] == ["b.mp4", long]
+        assert [one.source_path for one in catalog.beginning_with("af", 9)] == [long]
+        assert catalog.beginning_with("a1", 9) == []
+        assert [one.clip_id for one in catalog.arrived_as(long, 9)] == [known[0].clip_id]
 
 
 def test_a_rebuild_is_seen_whole_or_not_at_all_and_broken_off_changes_nothing(url: str) -> None:

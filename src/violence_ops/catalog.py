@@ -38,6 +38,8 @@ _clips: Final = sa.Table(
     sa.Column("source_group", sa.Text),
     sa.Column("camera_id", sa.Text),
     sa.Column("perceptual_hash", sa.String(16)),
+    # PostgreSQL's usual kind refuses rows whose path is longer than 2,700 bytes
+    sa.Index("ix_clips_source_path", "source_path", postgresql_using="hash"),
 )  # fmt: skip
 _batches: Final = sa.Table(
     "batches", _metadata,
@@ -189,8 +191,9 @@ class Catalog:
         return found
 
     def beginning_with(self, prefix: str, limit: int) -> list[CatalogClip]:
-        """The first clips whose ids begin with these hex digits, in order, at most `limit`."""
-        return self._select(_clips.c.clip_id.startswith(prefix, autoescape=True), limit=limit)
+        """The first clips whose ids begin with these hex digits (0-9, a-f), in order, at most `limit`."""
+        # a range is looked up in the index, what LIKE asks for is not; "g" comes after all hex digits
+        return self._select(_clips.c.clip_id >= prefix, _clips.c.clip_id < f"{prefix}g", limit=limit)
 
     def arrived_as(self, path: str, limit: int) -> list[CatalogClip]:
         """The first clips that came from this path or, if there is none, from one that ends with it; at most `limit`."""
@@ -371,6 +374,8 @@ def _create_tables(connection: sa.Connection) -> None:
     elif connection.dialect.name == "sqlite":
         connection.exec_driver_sql("BEGIN IMMEDIATE")
     _metadata.create_all(connection)
+    for index in _clips.indexes:  # one that an earlier version did not make
+        index.create(connection, checkfirst=True)
 
 
 def _use_wal(connection: sqlite3.Connection, _: object) -> None:

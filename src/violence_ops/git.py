@@ -26,6 +26,7 @@ _SETTINGS: Final = (
     "-c", "core.hooksPath=/dev/null", "-c", "init.defaultBranch=main", "-c", "core.quotePath=false", "-c", "gc.auto=0",
     "-c", "core.autocrlf=false", "-c", "core.fsmonitor=false", "-c", "core.excludesFile=/dev/null", "-c", "core.attributesFile=/dev/null",
     "-c", "log.showSignature=false",
+    "-c", "gc.reflogExpire=never", "-c", "gc.reflogExpireUnreachable=never", "-c", "pack.threads=1", "-c", "pack.windowMemory=256m",
 )  # fmt: skip
 """What git is told in every call, also against the settings that the workspace has of its own. Of the programs that those can name,
 filters of files' contents may run, and what fetches objects that a partial clone lacks: who opens a workspace trusts it
@@ -108,6 +109,33 @@ def content_at(workspace: Workspace, commit: str, name: str) -> bytes:
     """A tracked file as a commit has it, without white space around it; empty if the commit has none."""
     held = run(workspace, "ls-tree", "--name-only", commit, "--", name)
     return run_bytes(workspace, "show", f"{commit}:{name}").strip() if held else b""
+
+
+def loose_objects(workspace: Workspace) -> int:
+    """How many of git's objects lie in a file each, not yet packed."""
+    return _counts(workspace)["count"]
+
+
+def pack(workspace: Workspace) -> int:
+    """Put all of git's objects into one compressed file; nothing is dropped, whatever no branch leads to any more included.
+
+    Returns how many bytes less they take. Commits wait meanwhile. Raises WorkspaceError if a person's `git gc` runs.
+    """
+    with workspace.lock("versioning"):
+        before = _size(workspace)
+        run(workspace, "gc", "--quiet", "--no-prune")
+        return before - _size(workspace)
+
+
+def _size(workspace: Workspace) -> int:
+    """What git's objects take on the disk, in bytes."""
+    counts = _counts(workspace)
+    return (counts["size"] + counts["size-pack"]) * 1024
+
+
+def _counts(workspace: Workspace) -> dict[str, int]:
+    lines = (line.partition(": ") for line in run(workspace, "count-objects", "-v").splitlines())
+    return {name: int(value) for name, _, value in lines if value.isdecimal()}
 
 
 def run(workspace: Workspace, *arguments: str) -> str:

@@ -32,10 +32,12 @@ there."""
 
 @dataclass(frozen=True, slots=True)
 class Erased:
-    """How many versions lost files, how many objects were deleted, and sentences about what could not be."""
+    """How many versions lost files, how many objects were deleted, the bytes that these took in all stores, and sentences about
+    what could not be. In a dry run: would."""
 
     versions: int
     objects: int
+    size: int
     left: tuple[str, ...]
 
 
@@ -86,7 +88,7 @@ def remove(workspace: Workspace, folder: Path, message: str) -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def erase(workspace: Workspace, pointers: Collection[str], holds: Holds) -> Erased:
+def erase(workspace: Workspace, pointers: Collection[str], holds: Holds, *, dry_run: bool = False) -> Erased:
     """Delete the objects of all versions of these `pointers` (paths in the workspace), and of those that no commit names, that
     have a file which `holds` it.
 
@@ -95,10 +97,10 @@ def erase(workspace: Workspace, pointers: Collection[str], holds: Holds) -> Eras
     in the middle.
     """
     with workspace.lock("push"), repository(workspace) as repo:
-        return translated(workspace, lambda: _erase(workspace, repo, pointers, holds))
+        return translated(workspace, lambda: _erase(workspace, repo, pointers, holds, dry_run))
 
 
-def _erase(workspace: Workspace, repo: Any, pointers: Collection[str], holds: Holds) -> Erased:
+def _erase(workspace: Workspace, repo: Any, pointers: Collection[str], holds: Holds, dry_run: bool) -> Erased:
     stores = {"cache": repo.cache.local, "remote": repo.cloud.get_remote_odb()}
     left: list[str] = []
     reached = [store for name, store in stores.items() if _is_reached(name, store, left)]
@@ -113,10 +115,15 @@ def _erase(workspace: Workspace, repo: Any, pointers: Collection[str], holds: Ho
     witnesses = set(known.values())
     rest = {oid for tree in trees if tree.oid in known for oid in tree.files.values()} - witnesses
     objects: set[str] = set()
+    size = 0
     for oids in (rest, witnesses, set(known)):  # in this order, as versions share files
         for store in reached:
-            objects |= _delete(store, oids - needed)
-    return Erased(len(known), len(objects), tuple(dict.fromkeys(left)))
+            there = {oid: store.fs.size(store.oid_to_path(oid)) for oid in sorted(oids - needed) if store.exists(oid)}
+            for oid in () if dry_run else there:
+                store.delete(oid)
+            objects |= there.keys()
+            size += sum(there.values())
+    return Erased(len(known), len(objects), size, tuple(dict.fromkeys(left)))
 
 
 def _is_reached(name: str, store: Any, left: list[str]) -> bool:
@@ -197,10 +204,3 @@ def _witness(tree: _Tree, stores: Collection[Any], holds: Holds, left: list[str]
 def _place(stores: Collection[Any], oid: str) -> _Place | None:
     """Where the first store that has an object keeps it."""
     return next((_Place(store.fs, store.oid_to_path(oid)) for store in stores if store.exists(oid)), None)
-
-
-def _delete(store: Any, oids: set[str]) -> set[str]:
-    there = sorted(oid for oid in oids if store.exists(oid))
-    for oid in there:
-        store.delete(oid)
-    return set(there)

@@ -279,6 +279,13 @@ class Workspace:
     def mlflow_artifacts(self) -> Path:
         return self.root / "mlartifacts"
 
+    @property
+    def growing(self) -> tuple[Path, ...]:
+        """The folders that grow with every night, label or model (docs/nights.md); the batches' files are in DVC's cache too."""
+        dvc_cache = self.root / ".dvc" / "cache"
+        made = (self.mlflow_artifacts, self.quarantine, self.work, self.overlays)
+        return (dvc_cache, self.remote, self.root / ".git", *made, self.cache, self.airflow_home)
+
     # one batch
     def batch(self, batch_id: str) -> Batch:
         """The paths of a batch, sealed or not. Raises UsageError if the id has not the form of one."""
@@ -395,7 +402,11 @@ class Workspace:
 
     def model_package(self, version: str) -> Path:
         """Where a registered version's package is kept once it was downloaded."""
-        return self.cache / "models" / fingerprint(self.mlflow_uri, version)[:16]
+        return self.model_packages / fingerprint(self.mlflow_uri, version)[:16]
+
+    @property
+    def model_packages(self) -> Path:
+        return self.cache / "models"
 
     def shadow(self, version: str, batch_id: str) -> Path:
         """What a version said of a batch's clips without effect; it can be made again at any time."""

@@ -7,6 +7,7 @@ import shutil
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -39,6 +40,11 @@ def shell(script: str, site: Path, backup: Path) -> None:
         ["bash", "-euxc", here], cwd=site.parent, env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def every_day(day: str) -> str:
+    """The daily commands as they run on another day than today."""
+    return commands("Every day").replace("$(date +%F)", day)
 
 
 def night(workspace: Workspace, annotate: Callable[[Workspace, str], None], day: int, *files: Path) -> str:
@@ -116,3 +122,41 @@ def test_a_workspace_that_was_lost_is_brought_back_by_the_commands_of_the_page(
     init.run(restored.root)
     assert (restored.root / ".dvc" / "config").read_bytes() == settings
     assert (restored.root / ".dvc" / "cache").is_dir()
+
+
+def test_a_day_stores_only_what_changed_and_leaves_the_days_before_it_as_they_were(tmp_path: Path) -> None:
+    root, backup = tmp_path / "site", tmp_path / "backup"
+    backup.mkdir()
+    init.run(root)
+    shell(commands("Once"), root, backup)
+    files = {name: root / name for name in ("quarantine/a/original.mp4", "quarantine/a/reason.json", "quarantine/b/original.mp4",
+                                            "mlartifacts/1/model.onnx", "mlartifacts/1/growing.txt")}  # fmt: skip
+    for name, path in files.items():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(name)
+    long_ago = backup / "2025-11-01"
+    long_ago.mkdir()
+    os.utime(long_ago, (time.time() - 60 * 86400,) * 2)
+    shell(every_day("2026-01-01"), root, backup)
+    assert not long_ago.exists()
+    first, second = backup / "2026-01-01", backup / "2026-01-02"
+    before = {name: (first / name).read_text() for name in files}
+
+    write_json(files["quarantine/a/reason.json"], {"reason": "truncated"})
+    with files["mlartifacts/1/growing.txt"].open("a") as growing:
+        growing.write("another line")
+    shutil.rmtree(files["quarantine/b/original.mp4"].parent)
+    shell(every_day("2026-01-02"), root, backup)
+    shell(every_day("2026-01-02"), root, backup)  # again, as after a failure
+
+    assert {name: (first / name).read_text() for name in files} == before
+    for folder in ("quarantine", "mlartifacts"):
+        kept, copied = (
+            {path.relative_to(place): path.read_bytes() for path in (place / folder).rglob("*") if path.is_file()}
+            for place in (root, second)
+        )
+        assert copied == kept
+    assert not (second / "quarantine" / "b").exists()
+    linked = {name for name in files if (second / name).exists() and (second / name).samefile(first / name)}
+    assert linked == {"quarantine/a/original.mp4", "mlartifacts/1/model.onnx"}
+    assert not any(path.samefile(first / name) for name, path in files.items() if path.exists())

@@ -49,10 +49,18 @@ def test_the_same_data_gives_the_same_bytes(workspace: Workspace, seal_tracks: S
     holdout.ensure(workspace, workspace.params())
     first = assemble.run(workspace, workspace.params())
     before = {path.name: path.read_bytes() for path in workspace.dataset.iterdir()}
-    assert set(before) == {"train.parquet", "val.parquet", "skeletons.parquet", "split.json", "pose_dataset.pkl"}
+    assert set(before) == {"train.parquet", "val.parquet", "skeletons.parquet", "split.json"}
     assert assemble.run(workspace, workspace.params()) == first
     assert {path.name: path.read_bytes() for path in workspace.dataset.iterdir()} == before
     assert json.loads(before["split.json"])["revision"] == first.revision
+
+
+def test_what_only_an_earlier_version_wrote_into_the_dataset_goes(workspace: Workspace, seal_tracks: Seal) -> None:
+    seal_tracks(workspace)
+    first = assemble.run(workspace, workspace.params())
+    (workspace.dataset / "pose_dataset.pkl").write_bytes(b"may hold a forgotten clip")
+    assert assemble.run(workspace, workspace.params()) == first
+    assert not (workspace.dataset / "pose_dataset.pkl").exists()
 
 
 def test_new_clips_of_held_out_groups_and_near_duplicates_of_held_out_clips_stay_out(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from violence_ops.cli.program import app
 from violence_ops.errors import ParamsError, UsageError, WorkspaceError
 from violence_ops.params import export_fault, families
 from violence_ops.records import LABELS, ClipRecord
@@ -73,6 +76,28 @@ def test_the_sides_are_those_of_the_dataset(assembled: Workspace, tmp_path: Path
         clips = {found.get_data_info(i)["frame_dir"].partition("/")[0] for i in range(len(found))}
         assert clips == set(pq.read_table(assembled.dataset / f"{side}.parquet").column("clip_id").to_pylist())
         assert len(found) == result.windows[side]
+
+
+def test_whole_clips_are_exported_for_who_cuts_them_on_his_own(assembled: Workspace, tmp_path: Path) -> None:
+    import violence_ops.recognition.dataset
+
+    # isort: split
+    from mmaction.datasets import PoseDataset
+
+    assert violence_ops.recognition.dataset
+    done = CliRunner().invoke(
+        app,
+        ["dataset", "export", str(tmp_path / "out"), "--format", "clips", "--workspace", str(assembled.root), "--json"],
+    )
+    result = json.loads(done.stdout)
+    for side in ("train", "val"):
+        found = PoseDataset(ann_file=result["pose_dataset"], pipeline=[], split=side)
+        clips = [found.get_data_info(i) for i in range(len(found))]
+        names = pq.read_table(assembled.dataset / f"{side}.parquet").column("clip_id").to_pylist()
+        assert {clip["frame_dir"] for clip in clips} == set(names)
+        assert len(clips) == len(names) == result["clips"][side]
+    with pytest.raises(UsageError, match="holds an export already"):
+        dataset_export.whole_clips(assembled, tmp_path / "out")
 
 
 def test_mmaction2s_runner_trains_and_validates_with_the_configuration_as_it_is(

@@ -202,6 +202,17 @@ def test_a_healthy_machine_has_no_fault(workspace: Workspace) -> None:
     assert [finding for finding in result.findings if not finding.ok] == []
 
 
+def test_doctor_says_which_folders_have_grown(workspace: Workspace) -> None:
+    for path, megabytes in (
+        (workspace.quarantine / "a" / "original.mp4", 2),
+        (workspace.mlflow_artifacts / "1" / "model", 3),
+    ):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"x" * (megabytes << 20))
+    (sizes,) = [finding for finding in doctor.run(workspace.root).findings if finding.what == "sizes"]
+    assert sizes.found == "mlartifacts 3 MB, quarantine 2 MB"
+
+
 def test_doctor_names_the_bad_key_of_params(workspace: Workspace) -> None:
     workspace.params_file.write_text(
         workspace.params_file.read_text("utf-8").replace("shard_size:", "shard_sise:"), "utf-8"

@@ -87,13 +87,16 @@ app.add_typer(dataset_app, name="dataset")
 @dataset_app.command("export")
 def dataset_export(
     out: Annotated[Path, typer.Argument(help="A folder.")],
-    form: Annotated[Literal["posedataset"], typer.Option("--format", help="MMAction2's PoseDataset.")] = "posedataset",
+    form: Annotated[
+        Literal["posedataset", "clips"],
+        typer.Option("--format", help="Windows and a configuration, or whole clips alone."),
+    ] = "posedataset",
     workspace: WorkspaceOption = None,
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Write the dataset's windows for MMAction2's PoseDataset, and a configuration that its tools train with."""
+    """Write the dataset for MMAction2's PoseDataset: its windows, with a configuration that its tools train with, or whole clips."""
     from violence_ops.stages import dataset_export as stage
 
     opened, params = open_workspace(workspace, settings)
-    show(stage.run(opened, params, out), as_json)
+    show(stage.whole_clips(opened, out) if form == "clips" else stage.run(opened, params, out), as_json)

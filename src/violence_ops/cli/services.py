@@ -70,18 +70,30 @@ def down(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
 @app.command()
 def tidy(
     days: Annotated[int, typer.Option(min=1, help="What is older is removed.")] = 90,
+    refused: Annotated[
+        int | None,
+        typer.Option("--quarantine", metavar="DAYS", min=1, help="Delete refused clips older than that, for good."),
+    ] = None,
+    datasets: Annotated[
+        int | None,
+        typer.Option(
+            "--datasets", metavar="N", min=1, help="Erase dataset versions but for those of the newest N models."
+        ),
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be removed.")] = False,
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove old runs and logs of Airflow, old checks of Great Expectations, and all but the end of long service logs.
+    """Remove old runs and logs of Airflow, old checks of Great Expectations, all but the end of long service logs, and cached
+    packages of old models that no alias names; pack git.
 
     Clips, tables, models, reports and the ledger stay. Airflow may be running; have cron do it every week.
     """
     from violence_ops.stages import tidy as stage
 
     opened, _ = open_workspace(workspace)
-    show(stage.run(opened, days=days, dry_run=dry_run), as_json)
+    result = stage.run(opened, days=days, refused_days=refused, newest_datasets=datasets, dry_run=dry_run)
+    show(result, as_json)
 
 
 @app.command()

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from violence_ops import versioning
 from violence_ops.errors import UserError
-from violence_ops.files import atomic_path, fingerprint, sha256_file, write_json, write_table
+from violence_ops.files import fingerprint, sha256_file, write_json, write_table
 from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.records import LABELS
@@ -46,7 +46,7 @@ class AssembleResult(Jsonable):
 
 
 def run(workspace: Workspace, params: Params, *, progress: Progress | None = None) -> AssembleResult:
-    """Write `data/dataset`, after freezing a holdout if there is none and `holdout.auto_freeze` is set: train and val tables, split.json, the skeletons, and the export for MMAction2's PoseDataset.
+    """Write `data/dataset`, after freezing a holdout if there is none and `holdout.auto_freeze` is set: train and val tables, split.json and the skeletons.
 
     The same sealed batches, labels, holdouts and params give the same bytes. One run at a time; the others wait. Raises
     UserError, saying what is missing, if there is no labelled clip, only one label, too few clips of one, nothing outside
@@ -66,12 +66,17 @@ def locked(workspace: Workspace) -> Iterator[None]:
 
 def make(workspace: Workspace, params: Params, *, progress: Progress | None = None) -> AssembleResult:
     """What `run` does, for a caller that holds the dataset (`locked`). Raises UserError as it does."""
+    from violence_ops.recognition.skeleton import to_table
+
     content = _read(workspace, params, progress)
     train, val = content.train, content.val
     workspace.dataset.mkdir(parents=True, exist_ok=True)
     for name, side in (("train.parquet", train), ("val.parquet", val)):
         write_table(workspace.dataset / name, pa.Table.from_pylist([_row(one) for one in side], _SCHEMA))
-    _write_skeletons(workspace, content.skeletons, train, val)
+    # what earlier versions wrote too; `dataset export` makes it
+    (workspace.dataset / "pose_dataset.pkl").unlink(missing_ok=True)
+    # last: as long as a table has a forgotten clip, `forget` makes all of it anew
+    write_table(workspace.dataset / "skeletons.parquet", to_table(content.skeletons))
     hashes = {name: sha256_file(workspace.dataset / name) for name in TABLES}
     revision = fingerprint(hashes)
     result = AssembleResult(
@@ -213,18 +218,6 @@ def _row(one: Labelled) -> dict[str, Any]:
         "batch_id": one.batch.batch_id,
     }
     return {name: facts[name] for name in _SCHEMA.names}
-
-
-def _write_skeletons(workspace: Workspace, skeletons: list[Any], train: list[Labelled], val: list[Labelled]) -> None:
-    from violence_ops.recognition.export import pose_dataset
-    from violence_ops.recognition.skeleton import to_table
-
-    labels = {one.clip.clip_id: one.label for one in (*train, *val)}
-    split = {"train": [one.clip.clip_id for one in train], "val": [one.clip.clip_id for one in val]}
-    with atomic_path(workspace.dataset / "pose_dataset.pkl") as temporary:
-        temporary.write_bytes(pose_dataset(skeletons, labels, split))
-    # last: as long as a table has a forgotten clip, `forget` makes all of it anew
-    write_table(workspace.dataset / "skeletons.parquet", to_table(skeletons))
 
 
 def _write_split(

@@ -24,6 +24,18 @@ class ExportResult(Jsonable):
     windows: dict[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class ClipsResult:
+    """The file, which dataset it was made from, and how many clips each side has."""
+
+    pose_dataset: str
+    dataset_revision: str
+    clips: dict[str, int]
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
 def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:
     """Write `pose_dataset.pkl`, with the splits train and val, and `<family>.py`, which MMAction2 trains with as it is; it begins
     with `start.pth` if there is a `train.start`.
@@ -46,9 +58,8 @@ def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:
     dataset = Dataset.read(workspace, params)
     settings = Settings.of(params.train, params.windows)
     start = families.begins_with(params.train, params.windows)
-    split = {"train": dataset.train.column("clip_id").to_pylist(), "val": dataset.val.column("clip_id").to_pylist()}
     content, counts = window_dataset(
-        dataset.skeletons(), dataset.labels, split, params.windows, mmaction_config.persons(settings),
+        dataset.skeletons(), dataset.labels, _split(dataset), params.windows, mmaction_config.persons(settings),
         {"train": mmaction_config.max_windows_per_clip(settings)},
     )  # fmt: skip
     with atomic_path(pickle) as temporary:
@@ -56,3 +67,28 @@ def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:
     mmaction_config.write(config, settings, params.train, start)
     begins_with = str(checkpoint) if start else None
     return ExportResult(str(pickle), str(config), begins_with, dataset.revision, counts)
+
+
+def whole_clips(workspace: Workspace, out: Path) -> ClipsResult:
+    """Write `pose_dataset.pkl` with whole clips, uncut, in the splits train and val: for configurations that cut them on their own.
+
+    Raises WorkspaceError if there is no dataset, UsageError if `out` holds the file already.
+    """
+    from violence_ops.recognition.export import pose_dataset
+    from violence_ops.recognition.mmaction_config import PICKLE
+
+    if (out / PICKLE).exists():
+        raise UsageError(f"{out} holds an export already: name another folder.")
+    dataset = Dataset.read(workspace)
+    split = _split(dataset)
+    skeletons = [skeleton for _, skeleton in sorted(dataset.skeletons().items())]
+    with atomic_path(out / PICKLE) as temporary:
+        temporary.write_bytes(pose_dataset(skeletons, dataset.labels, split))
+    return ClipsResult(str(out / PICKLE), dataset.revision, {side: len(clip_ids) for side, clip_ids in split.items()})
+
+
+def _split(dataset: Dataset) -> dict[str, list[str]]:
+    """The clips of each side."""
+    return {
+        side: table.column("clip_id").to_pylist() for side, table in (("train", dataset.train), ("val", dataset.val))
+    }

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
 from importlib.metadata import PackageNotFoundError, requires, version
@@ -71,7 +72,14 @@ def run(workspace: Path | None = None) -> DoctorResult:
     findings = [_python(), _packages(), _ffmpeg(), _device(), _git(), _memory()]
     try:
         opened = Workspace.open(workspace)
-        findings += [_writable(opened), _params(opened), _poses(opened), _disk(opened.root), _catalog(opened)]
+        findings += [
+            _writable(opened),
+            _params(opened),
+            _poses(opened),
+            _disk(opened.root),
+            _sizes(opened),
+            _catalog(opened),
+        ]
         findings += [_remote(opened), _champion(opened), *_told(opened), *_services(opened)]
     except UserError as error:
         findings += [_weights(), _disk(Path.cwd()), Finding("workspace", "none here", workspace is None, str(error))]
@@ -151,6 +159,24 @@ def _disk(folder: Path) -> Finding:
     free = shutil.disk_usage(folder).free / 2**30
     remedy = f"a night needs room for its clips: free {_LEAST_DISK_GIB:.0f} GiB on the disk of {folder}"
     return Finding("disk", f"{free:.1f} GiB free at {folder}", free >= _LEAST_DISK_GIB, remedy)
+
+
+def _sizes(workspace: Workspace) -> Finding:
+    """What grows, the largest first; one that takes less than a megabyte is left out."""
+    sizes = {str(folder.relative_to(workspace.root)): _size(folder) >> 20 for folder in workspace.growing}
+    largest = sorted((item for item in sizes.items() if item[1]), key=lambda item: -item[1])
+    found = ", ".join(f"{name} {megabytes:,} MB" for name, megabytes in largest)
+    return Finding("sizes", found or "less than 1 MB each", True)
+
+
+def _size(folder: Path) -> int:
+    """The bytes of the disk that the files below a folder take; links are not followed."""
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with suppress(FileNotFoundError):  # removed meanwhile
+                total += os.lstat(os.path.join(path, name)).st_blocks * 512
+    return total
 
 
 def _writable(workspace: Workspace) -> Finding:

@@ -92,6 +92,8 @@ class ExplainResult(Jsonable):
 def _refusal_lines(refusal: dict[str, Any], label: str | None, waits_as: str | None) -> Iterator[str]:
     reason = refusal["reason"]
     yield f"  refused  {reason}: {refusal['message']}"
+    if "removed" in refusal:
+        yield f"  file     removed from quarantine on {refusal['removed']}"
     if waits_as:
         yield f"  again    it waits as {waits_as} for the next night, which judges it anew"
     # without a label the message says all that can be done

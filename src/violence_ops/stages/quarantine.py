@@ -95,6 +95,16 @@ def release(workspace: Workspace, clip_id: str) -> None:
             (folder / name).unlink()
 
 
+def drop_original(workspace: Workspace, clip_id: str, on: str) -> None:
+    """Delete an original for good; `reason.json` says `on` which day. Can be repeated."""
+    folder = workspace.quarantined(clip_id)
+    with workspace.lock("quarantine"):
+        known = read(folder) or {}
+        if name := known.get("original"):
+            (folder / name).unlink(missing_ok=True)
+            write_json(folder / "reason.json", known | {"original": None, "removed": on})
+
+
 def read(folder: Path) -> dict[str, Any] | None:
     """The `reason.json` of a quarantine folder, or None."""
     path = folder / "reason.json"
