@@ -512,6 +512,23 @@ def test_an_approver_refuses_from_the_command_line_once_and_anybody_else_may_not
     assert registry.alias("champion") == "1"
 
 
+def test_what_is_live_or_was_never_judged_cannot_be_refused(
+    passed: Workspace, params: Params, write_evaluation: Judge
+) -> None:
+    promote.run(passed, params, approved_by="admin")
+    before = passed.ledger.read_bytes()
+    done = _refuse(passed, "admin")
+    assert done.returncode == 3
+    says = "Version 2 is champion already: take it back with `violence-ops rollback --by NAME --reason …`.\n"
+    assert done.stderr == says
+    write_evaluation("3", "2")
+    done = _refuse(passed, "admin")
+    assert (done.returncode, done.stderr) == (3, "The gate has not judged 3-vs-2 yet: run `violence-ops gate` first.\n")
+    assert passed.ledger.read_bytes() == before
+    gate.run(passed, params, report="3-vs-2")
+    assert _refuse(passed, "admin").returncode == 0
+
+
 def test_a_release_that_names_nobody_needs_an_approval_in_the_ledger_that_still_stands(
     passed: Workspace, params: Params, registry: Registry
 ) -> None:

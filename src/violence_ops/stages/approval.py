@@ -86,13 +86,15 @@ def refuse(
 ) -> DecisionResult:
     """Write a person's refusal of a report (default: the newest) to the ledger, once.
 
-    Raises RefusedByGate if the person is no approver, or it is no longer the evaluation `digest` that was asked about; UsageError
-    without a reason.
+    Raises RefusedByGate if the person is no approver, the gate has not judged that very report, its candidate is the champion
+    already, or it is no longer the evaluation `digest` that was asked about; UsageError without a reason.
     """
     reason = explained(reason, "A refusal needs a reason: it is written to the ledger.")
     check_approver(params, by)
     with workspace.lock("release"):
-        return decide(workspace, _asked_about(workspace, report, digest), "refusal", by, reason=reason)
+        chosen = _asked_about(workspace, report, digest)
+        _check_open(releases.check_ledger(workspace), chosen)
+        return decide(workspace, chosen, "refusal", by, reason=reason)
 
 
 def lapse(
@@ -170,9 +172,25 @@ def check_refusals(workspace: Workspace, chosen: reports.Report, by: str) -> Non
         )
 
 
+def _check_open(entries: list[ledger.Entry], chosen: reports.Report) -> None:
+    """Raise RefusedByGate where there is nothing to refuse: the candidate is live, or nobody could have released it yet."""
+    version = chosen.evaluation.candidate.version
+    if releases.last_champion(entries) == version:
+        raise RefusedByGate(
+            f"Version {version} is champion already: take it back with `violence-ops rollback --by NAME --reason …`."
+        )
+    if not _verdicts(entries, chosen.digest):
+        raise RefusedByGate(f"The gate has not judged {chosen.files.name} yet: run `violence-ops gate` first.")
+
+
+def _verdicts(entries: list[ledger.Entry], digest: str) -> list[ledger.Entry]:
+    """The verdicts on an evaluation, oldest first."""
+    return [entry for entry in entries if entry.event == "verdict" and entry.payload.get("digest") == digest]
+
+
 def _first_judged(entries: list[ledger.Entry], digest: str) -> int:
     """The line of the first verdict on an evaluation: a later one, under another policy, takes no rollback away."""
-    return min(entry.seq for entry in entries if entry.event == "verdict" and entry.payload.get("digest") == digest)
+    return _verdicts(entries, digest)[0].seq
 
 
 def _refused_by_another(entries: list[ledger.Entry], digest: str, by: str) -> ledger.Entry | None:
