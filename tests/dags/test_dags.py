@@ -470,6 +470,10 @@ def test_a_no_skips_the_release_and_a_yes_is_looked_up_in_the_ledger(
     with pytest.raises(AirflowSkipException):
         promote({"report": "2-vs-1"}, refusal)
     assert outcome(None, _Run(verdict={}, approve=refusal)) == "Refused by ann: not sure"
+    settled = {"decision": "settled", "by": "ann", "reason": "Settled elsewhere by ann."}
+    with pytest.raises(AirflowSkipException):
+        promote({"report": "2-vs-1"}, settled)
+    assert outcome(None, _Run(verdict={}, approve=settled)) == "Settled elsewhere by ann."
     # what the XCom says of a yes, and by whom, counts for nothing; it is missing if somebody marks the task as a success
     for claimed in ({"decision": "approval", "by": "eve"}, None):
         promote({"report": "2-vs-1"}, claimed)

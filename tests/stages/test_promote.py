@@ -585,6 +585,42 @@ def test_an_answer_counts_for_the_evaluation_that_was_asked_about_and_no_other(
     assert approval.approve(passed, params, now.report, by="admin", digest=now.digest).decision == "approval"
 
 
+@pytest.mark.parametrize("answer", ["approve", "refuse", "lapse"])
+def test_an_answer_to_a_question_that_was_settled_elsewhere_changes_nothing_and_says_by_whom(
+    passed: Workspace, params: Params, answer: str
+) -> None:
+    asked = {"report": "2-vs-1", "digest": approval.ask(passed, params).digest}
+
+    def say() -> approval.DecisionResult:
+        before = passed.ledger.read_bytes()
+        given = {"by": "admin"} if answer != "lapse" else {}
+        given |= {"reason": "not sure"} if answer == "refuse" else {}
+        said: approval.DecisionResult = getattr(approval, answer)(passed, params, **asked, **given)
+        assert passed.ledger.read_bytes() == before
+        return said
+
+    promote.run(passed, params, approved_by="release-manager")
+    said = say()
+    assert (said.decision, said.by, said.seq) == ("settled", "release-manager", 8)
+    assert (
+        said.reason == "Settled elsewhere by release-manager (line 8 of the ledger): promotion, champion 1 to 2, done."
+    )
+    rollback.run(passed, params, by="op", reason="false alarms")
+    taken_back = "Settled elsewhere by op (line 10 of the ledger): rollback, champion 2 to 1, done: false alarms."
+    assert say().reason == taken_back
+
+
+def test_an_approval_after_another_person_s_refusal_is_told_of_it_and_silence_is_no_answer_then(
+    passed: Workspace, params: Params
+) -> None:
+    asked = {"report": "2-vs-1", "digest": approval.ask(passed, params).digest}
+    approval.refuse(passed, params, by="release-manager", reason="alarms at the door")
+    refused = "Settled elsewhere by release-manager (line 6 of the ledger): refusal, 2-vs-1 alarms at the door."
+    assert approval.approve(passed, params, **asked, by="admin").reason == refused
+    assert approval.lapse(passed, params, **asked).reason == refused
+    assert approval.approve(passed, params, **asked, by="release-manager").decision == "approval"
+
+
 def test_nobody_is_asked_about_a_report_that_the_gate_did_not_pass(
     passed: Workspace, params: Params, write_evaluation: Judge
 ) -> None:
