@@ -95,6 +95,36 @@ def test_status_names_who_waits_for_an_approval_until_somebody_decides(
     assert awaiting() == []  # the other one was compared with no champion
 
 
+def test_status_says_what_gate_and_people_made_of_the_newest_candidate_and_what_to_do_next(
+    passed: Workspace, params: Params, write_evaluation: Judge
+) -> None:
+    passed.write_progress("train", {"model_version": "2"})
+
+    def stands() -> tuple[str, list[str]]:
+        result = status.run(passed)
+        lines = list(result.lines())
+        (models,) = [line for line in lines if line.startswith("models")]
+        assert result.to_dict()["candidate_standing"]["said"] in models
+        return models.partition("newest candidate ")[2], [line for line in lines if line.startswith("candidate")]
+
+    assert stands() == ("2: passed the gate", [])
+    approval.refuse(passed, params, by="admin", reason="alarms at the door")
+    anew = "run `violence-ops evaluate --force` and `violence-ops gate`"
+    assert stands() == ("2: refused by admin", ["candidate   alarms at the door", f"candidate   to ask again: {anew}"])
+    promote.run(passed, params, approved_by="admin")
+    assert stands() == ("2: released by admin", [])
+    rollback.run(passed, params, by="op", reason="misses falls")
+    assert stands() == (
+        "2: rolled back by op", ["candidate   misses falls", f"candidate   to release it again: {anew}"],
+    )  # fmt: skip
+    strict = params.model_copy(update={"gate": params.gate.model_copy(update={"min_clips": 50})})
+    gate.run(passed, strict, report=write_evaluation("2", "1", p95_ms=10.0))
+    said, (why, todo) = stands()
+    assert said == "2: undecided"
+    assert "50 of each label" in why
+    assert "`violence-ops holdout freeze`" in todo
+
+
 def test_status_names_the_version_in_shadow(passed: Workspace, params: Params) -> None:
     assert status.run(passed).in_shadow is None
     shadow.start(passed, "3")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from violence_ops import ledger
 from violence_ops.errors import RefusedByGate
@@ -16,7 +17,8 @@ from violence_ops.stages.inbox import printable
 from violence_ops.stages.who import explained
 from violence_ops.workspace import Workspace
 
-_NOBODY = "nobody"  # who refuses when no answer comes in time
+NOBODY: Final = "nobody"
+"""Who refuses when no answer comes in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +123,7 @@ def lapse(
         entries = releases.check_ledger(workspace)
         if digest and (line := _moved(entries, digest) or _decided_by_a_person(entries, digest)):
             return _settled(line)
-        return decide(workspace, reports.find(workspace, report), "refusal", _NOBODY, **facts)
+        return decide(workspace, reports.find(workspace, report), "refusal", NOBODY, **facts)
 
 
 def _asked_about(workspace: Workspace, report: Path | str | None, digest: str | None) -> reports.Report:
@@ -219,7 +221,7 @@ def _moved(entries: list[ledger.Entry], digest: str) -> ledger.Entry | None:
 
 def _decided_by_a_person(entries: list[ledger.Entry], digest: str) -> ledger.Entry | None:
     """The last decision on an evaluation that somebody has made."""
-    decisions = (entry for entry in reversed(entries) if entry.event in releases.DECISIONS and entry.actor != _NOBODY)
+    decisions = (entry for entry in reversed(entries) if entry.event in releases.DECISIONS and entry.actor != NOBODY)
     return next((entry for entry in decisions if entry.payload.get("digest") == digest), None)
 
 
@@ -243,7 +245,7 @@ def _refused_by_another(entries: list[ledger.Entry], digest: str, by: str) -> le
         for entry in entries
         if entry.event in releases.DECISIONS and entry.payload.get("digest") == digest
     }
-    standing = [e for actor, e in decisions.items() if e.event == "refusal" and actor not in (by, _NOBODY)]
+    standing = [e for actor, e in decisions.items() if e.event == "refusal" and actor not in (by, NOBODY)]
     return max(standing, key=lambda entry: entry.seq, default=None)
 
 
