@@ -192,6 +192,21 @@ def test_whoever_is_no_approver_is_refused(passed: Workspace, params: Params, re
     assert (registry.alias("champion"), passed.ledger.read_bytes()) == ("1", before)
 
 
+def test_whoever_is_no_approver_hears_that_first(passed: Workspace, params: Params, write_evaluation: Judge) -> None:
+    write_evaluation("2", "1", p95_ms=10.0)
+    for decide in (
+        lambda by: promote.run(passed, params, approved_by=by), lambda by: approval.approve(passed, params, by=by),
+    ):  # fmt: skip
+        with pytest.raises(RefusedByGate, match="bob may not decide"):
+            decide("bob")
+        with pytest.raises(
+            RefusedByGate, match="changed since the gate judged it: read it, then run `violence-ops gate`"
+        ):
+            decide("admin")
+    gate.run(passed, params)
+    assert promote.run(passed, params, approved_by="admin").moved
+
+
 def test_a_refused_candidate_is_never_released(
     passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
 ) -> None:
@@ -242,7 +257,7 @@ def test_a_report_changed_after_the_verdict_is_refused(passed: Workspace, params
     content = json.loads(path.read_text())
     content["timings"]["candidate"]["p95_ms"] = 1.0  # a measurement: nothing to count again
     path.write_text(json.dumps(content))
-    with pytest.raises(RefusedByGate, match=r"changed since: run `violence-ops evaluate --force`"):
+    with pytest.raises(RefusedByGate, match=r"changed since the gate judged it: .*run `violence-ops gate`"):
         promote.run(passed, params, approved_by="admin")
 
 

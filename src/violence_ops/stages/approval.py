@@ -73,6 +73,7 @@ def approve(
     is no longer the evaluation `digest` that was asked about. An answer to such a question that comes too late is not written:
     the version was released or taken back meanwhile, or another person has refused it.
     """
+    check_approver(params, by)
     with workspace.lock("release"):
         entries = releases.check_ledger(workspace)
         if digest and (line := _moved(entries, digest) or _refused_by_another(entries, digest, by)):
@@ -80,7 +81,6 @@ def approve(
         chosen = _asked_about(workspace, report, digest)
         check_verdict(workspace, params, chosen)
         check_refusals(workspace, chosen, by)
-        check_approver(params, by)
         return decide(workspace, chosen, "approval", by)
 
 
@@ -158,8 +158,8 @@ def check_verdict(workspace: Workspace, params: Params, chosen: reports.Report) 
     found = judged.payload
     if found["digest"] != chosen.digest:
         raise RefusedByGate(
-            f"{name} is not the evaluation that the gate judged, it was changed since: run `violence-ops evaluate --force` and "
-            "`violence-ops gate` again."
+            f"{name} was made again or changed since the gate judged it: read it, then run `violence-ops gate` (and first "
+            "`violence-ops evaluate --force`, if nobody has evaluated it since)."
         )
     if found["verdict"] != "pass":
         reasons = " ".join(found["reasons"])
