@@ -16,7 +16,7 @@ from violence_ops.orchestration import VERSIONING, stage, usual
     max_active_runs=1,
     **usual(__doc__, "model"),
     params={
-        "reason": Param(None, type="string", minLength=10, description="Why; it is written to the ledger."),
+        "reason": Param(None, type="string", pattern=r"\S", description="Why; it is written to the ledger."),
         "to": Param(
             None,
             type=["null", "string"],

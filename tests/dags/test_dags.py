@@ -344,7 +344,8 @@ YES = "yes, roll back"
     ("filled_in", "fits"),
     [
         ({"reason": WHY, "confirm": YES}, True),
-        ({"reason": "short", "confirm": YES}, False),
+        ({"reason": "bad", "confirm": YES}, True),
+        ({"reason": " ", "confirm": YES}, False),
         ({"reason": WHY, "confirm": None}, False),
         ({"reason": None, "confirm": YES}, False),
         ({"reason": WHY, "confirm": YES, "to": "1"}, True),

@@ -115,12 +115,14 @@ def run(
 
     Writes `evaluation.json` and `report.html` to `reports/<candidate>-vs-<champion>/`, and adds them to the candidate's MLflow
     run. A second run for the same models, holdout and settings returns the report that is there, unless `force`: it would
-    give the same figures but for the times. Raises WorkspaceError if there is no candidate or holdout, or holdout or report were changed.
+    give the same figures but for the times. Raises UsageError if the version or holdout that is named is not there; WorkspaceError if
+    there is no candidate or holdout at all, or holdout or report were changed.
     """
     registry = releases.open_registry(workspace)
     version = candidate or registry.alias(releases.CANDIDATE)
     if version is None:
         raise WorkspaceError("There is no candidate to evaluate: run `violence-ops train` first.")
+    registry.version(version)  # a wrong one is told before anything is read
     live = releases.champion(workspace)
     facts, clips, tracks = open_frozen(workspace, holdout)
     frozen = _Holdout(workspace, facts, clips, by_clip(tracks))
