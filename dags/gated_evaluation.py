@@ -79,6 +79,8 @@ def gated_evaluation():
         elif not decision:
             dry = " in a dry run, which releases nothing" if verdict["mode"] == "dry_run" else ""
             said = f"The gate says {verdict['verdict']}{dry}: {' '.join(verdict['reasons'])}"
+        elif decision["decision"] == "settled":
+            said = decision["reason"]
         else:
             said = f"Refused by {decision['by']}: {decision['reason']}"
         log.info(said)

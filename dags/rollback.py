@@ -16,7 +16,7 @@ from violence_ops.orchestration import VERSIONING, stage, usual
     max_active_runs=1,
     **usual(__doc__, "model"),
     params={
-        "reason": Param(None, type="string", minLength=10, description="Why; it is written to the ledger."),
+        "reason": Param(None, type="string", pattern=r"\S", description="Why; it is written to the ledger."),
         "to": Param(
             None,
             type=["null", "string"],
@@ -24,7 +24,10 @@ from violence_ops.orchestration import VERSIONING, stage, usual
             title="To version",
             description="An earlier champion to go back to, or `none`; default: the latest that is still in MLflow.",
         ),
-        "confirm": Param(False, type="boolean", const=True, description="Yes, roll back."),
+        # of one choice, because Airflow's form draws no field for a `const`
+        "confirm": Param(
+            None, type="string", enum=["yes, roll back"], title="Confirm", description="Choose it to confirm."
+        ),
     },
 )
 def rollback():

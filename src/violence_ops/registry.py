@@ -217,11 +217,11 @@ class Registry:
                 raise
 
     def version(self, version: str) -> Version:
-        """One version. Raises UserError if there is none of that number."""
+        """One version. Raises UsageError if there is none of that number."""
         found = self.find(version)
         if found is None:
             known = ", ".join(one.version for one in self.versions()) or "none"
-            raise UserError(f"{MODEL} has no version {version}; its versions: {known}.")
+            raise UsageError(f"{MODEL} has no version {version}; its versions: {known}.")
         return found
 
     def tags(self, version: str) -> dict[str, str]:

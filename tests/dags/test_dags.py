@@ -370,18 +370,20 @@ def test_outcome_says_who_was_not_told_of_a_release(dags: dict[str, Any]) -> Non
 
 
 WHY = "it misses every fall"
+YES = "yes, roll back"
 
 
 @pytest.mark.parametrize(
     ("filled_in", "fits"),
     [
-        ({"reason": WHY, "confirm": True}, True),
-        ({"reason": "short", "confirm": True}, False),
-        ({"reason": WHY, "confirm": False}, False),
-        ({"reason": None, "confirm": True}, False),
-        ({"reason": WHY, "confirm": True, "to": "1"}, True),
-        ({"reason": WHY, "confirm": True, "to": "none"}, True),
-        ({"reason": WHY, "confirm": True, "to": "the first"}, False),
+        ({"reason": WHY, "confirm": YES}, True),
+        ({"reason": "bad", "confirm": YES}, True),
+        ({"reason": " ", "confirm": YES}, False),
+        ({"reason": WHY, "confirm": None}, False),
+        ({"reason": None, "confirm": YES}, False),
+        ({"reason": WHY, "confirm": YES, "to": "1"}, True),
+        ({"reason": WHY, "confirm": YES, "to": "none"}, True),
+        ({"reason": WHY, "confirm": YES, "to": "the first"}, False),
     ],
 )
 def test_a_rollback_asks_for_a_reason_and_a_confirmation_and_may_name_a_version(
@@ -395,6 +397,17 @@ def test_a_rollback_asks_for_a_reason_and_a_confirmation_and_may_name_a_version(
         form.validate()
 
 
+def test_airflow_s_form_draws_every_field_of_every_dag(dags: dict[str, Any]) -> None:
+    hidden = [
+        f"{dag_id}.{name}"
+        for dag_id, dag in dags.items()
+        for form in (dag.params, *(task.params for task in dag.tasks))
+        for name, param in form.items()
+        if "const" in form.get_param(name).schema
+    ]
+    assert hidden == []
+
+
 @pytest.mark.parametrize("to", [None, "1"])
 def test_a_rollback_names_its_run_who_triggered_it_and_the_version_that_was_asked_for(
     dags: dict[str, Any], monkeypatch: pytest.MonkeyPatch, to: str | None
@@ -402,7 +415,7 @@ def test_a_rollback_names_its_run_who_triggered_it_and_the_version_that_was_aske
     rollback, called = dags["rollback"].get_task("rollback").python_callable, []
     monkeypatch.setitem(rollback.__globals__, "stage", lambda name, **arguments: called.append((name, arguments)))
     form = copy.deepcopy(dags["rollback"].params)
-    form.update({"reason": WHY, "confirm": True} | ({"to": to} if to else {}))
+    form.update({"reason": WHY, "confirm": YES} | ({"to": to} if to else {}))
     rollback("3", form.dump(), SimpleNamespace(run_id="manual__1", triggering_user_name="ann"))
     asked = {"by": "ann", "reason": WHY, "expected_champion": "3", "to": to, "run_id": "manual__1"}
     assert called == [("rollback", asked)]
@@ -491,6 +504,10 @@ def test_a_no_skips_the_release_and_a_yes_is_looked_up_in_the_ledger(
     with pytest.raises(AirflowSkipException):
         promote({"report": "2-vs-1"}, refusal)
     assert outcome(None, _Run(verdict={}, approve=refusal)) == "Refused by ann: not sure"
+    settled = {"decision": "settled", "by": "ann", "reason": "Settled elsewhere by ann."}
+    with pytest.raises(AirflowSkipException):
+        promote({"report": "2-vs-1"}, settled)
+    assert outcome(None, _Run(verdict={}, approve=settled)) == "Settled elsewhere by ann."
     # what the XCom says of a yes, and by whom, counts for nothing; it is missing if somebody marks the task as a success
     for claimed in ({"decision": "approval", "by": "eve"}, None):
         promote({"report": "2-vs-1"}, claimed)

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from violence_ops.evaluation import drift
+from violence_ops.evaluation import drift, drift_page
 from violence_ops.evaluation.drift import QUANTITIES, ClipValues, DriftReport, compare
 from violence_ops.params import DriftParams, load_params
 
@@ -167,6 +167,8 @@ def test_a_verdict_that_does_not_stand_on_all_quantities_says_on_how_many() -> N
         return DriftReport("2026-01-31-00000000", "2026-01-31", "1", "x", shifts)
 
     whole, some, none = report(), report(2, 2, 0), report(*[1] * len(QUANTITIES))
+    green = '<strong class="better">'
+    assert [green in drift_page.section([one]) for one in (whole, some, none)] == [True, False, False]
     assert (whole.headline, none.headline) == ("stable", "too few clips")
     assert some.headline == "stable (4 of 7 quantities judged; too few clips for the others)"
     assert [some.to_dict()[key] for key in ("verdict", "judged", "quantities")] == ["stable", 4, 7]

@@ -47,6 +47,14 @@ def test_the_headline_says_it_in_two_sentences(
     assert text.endswith(ends)
 
 
+def test_the_headline_of_a_champion_against_itself_says_so(make_evaluation: Make, gate_params: GateParams) -> None:
+    evaluation = make_evaluation(LABELS, RIGHT, RIGHT)
+    itself = evaluation.model_copy(update={"champion": evaluation.candidate})
+    assert headline(itself).startswith(
+        "Version 2 is the champion itself, so there is nothing to compare it to: F1 1.000"
+    )
+
+
 def test_hostile_names_are_shown_not_run(make_evaluation: Make, gate_params: GateParams) -> None:
     evaluation = make_evaluation(LABELS, BAD, RIGHT)
     hostile = '"><img src=x onerror=alert(1)><script>alert(2)</script>'

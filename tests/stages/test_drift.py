@@ -175,6 +175,9 @@ def test_a_page_shows_all_nights_with_the_champion_and_other_weights_are_named(
     assert "2026-02-03" in page
     assert "by &lt;b&gt;new&lt;/b&gt;" in page
     assert "<b>new" not in page
+    assert f"<title>Drift · model 1 · {champion.root}</title>" in page
+    assert "Nights against what model 1 was trained on</h1>" in page
+    assert "2 batches, 2026-02-02 to 2026-02-03" in page
     assert [report.night for report in drift.drift_summary(champion, "1")] == ["2026-02-02", "2026-02-03"]
     assert drift.drift_summary(champion, "2") == []
 

@@ -174,7 +174,8 @@ def test_a_first_and_a_second_model_are_evaluated_judged_and_released(
 def _a_stale_holdout_is_undecided(workspace: Workspace, params: Params) -> None:
     clip = holdout.held_out(workspace)[0]
     labels.run(workspace, clip.clip_id, "NonFight" if clip.label == "Fight" else "Fight", by="ada")
-    evaluate.run(workspace, params)
+    stale = "Holdout v1 is stale, 1 of its clips has another label by now"
+    assert any(line.startswith(stale) for line in evaluate.run(workspace, params).lines())
     verdict = gate.run(workspace, params)
     assert any("1 of its clips has another label by now" in reason for reason in verdict.reasons)
     # the ledger is for good, so that it names no clip that may have to be forgotten

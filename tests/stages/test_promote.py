@@ -95,6 +95,36 @@ def test_status_names_who_waits_for_an_approval_until_somebody_decides(
     assert awaiting() == []  # the other one was compared with no champion
 
 
+def test_status_says_what_gate_and_people_made_of_the_newest_candidate_and_what_to_do_next(
+    passed: Workspace, params: Params, write_evaluation: Judge
+) -> None:
+    passed.write_progress("train", {"model_version": "2"})
+
+    def stands() -> tuple[str, list[str]]:
+        result = status.run(passed)
+        lines = list(result.lines())
+        (models,) = [line for line in lines if line.startswith("models")]
+        assert result.to_dict()["candidate_standing"]["said"] in models
+        return models.partition("newest candidate ")[2], [line for line in lines if line.startswith("candidate")]
+
+    assert stands() == ("2: passed the gate", [])
+    approval.refuse(passed, params, by="admin", reason="alarms at the door")
+    anew = "run `violence-ops evaluate --force` and `violence-ops gate`"
+    assert stands() == ("2: refused by admin", ["candidate   alarms at the door", f"candidate   to ask again: {anew}"])
+    promote.run(passed, params, approved_by="admin")
+    assert stands() == ("2: released by admin", [])
+    rollback.run(passed, params, by="op", reason="misses falls")
+    assert stands() == (
+        "2: rolled back by op", ["candidate   misses falls", f"candidate   to release it again: {anew}"],
+    )  # fmt: skip
+    strict = params.model_copy(update={"gate": params.gate.model_copy(update={"min_clips": 50})})
+    gate.run(passed, strict, report=write_evaluation("2", "1", p95_ms=10.0))
+    said, (why, todo) = stands()
+    assert said == "2: undecided"
+    assert "50 of each label" in why
+    assert "`violence-ops holdout freeze`" in todo
+
+
 def test_status_names_the_version_in_shadow(passed: Workspace, params: Params) -> None:
     assert status.run(passed).in_shadow is None
     shadow.start(passed, "3")
@@ -162,6 +192,21 @@ def test_whoever_is_no_approver_is_refused(passed: Workspace, params: Params, re
     assert (registry.alias("champion"), passed.ledger.read_bytes()) == ("1", before)
 
 
+def test_whoever_is_no_approver_hears_that_first(passed: Workspace, params: Params, write_evaluation: Judge) -> None:
+    write_evaluation("2", "1", p95_ms=10.0)
+    for decide in (
+        lambda by: promote.run(passed, params, approved_by=by), lambda by: approval.approve(passed, params, by=by),
+    ):  # fmt: skip
+        with pytest.raises(RefusedByGate, match="bob may not decide"):
+            decide("bob")
+        with pytest.raises(
+            RefusedByGate, match="changed since the gate judged it: read it, then run `violence-ops gate`"
+        ):
+            decide("admin")
+    gate.run(passed, params)
+    assert promote.run(passed, params, approved_by="admin").moved
+
+
 def test_a_refused_candidate_is_never_released(
     passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
 ) -> None:
@@ -212,7 +257,7 @@ def test_a_report_changed_after_the_verdict_is_refused(passed: Workspace, params
     content = json.loads(path.read_text())
     content["timings"]["candidate"]["p95_ms"] = 1.0  # a measurement: nothing to count again
     path.write_text(json.dumps(content))
-    with pytest.raises(RefusedByGate, match=r"changed since: run `violence-ops evaluate --force`"):
+    with pytest.raises(RefusedByGate, match=r"changed since the gate judged it: .*run `violence-ops gate`"):
         promote.run(passed, params, approved_by="admin")
 
 
@@ -512,6 +557,23 @@ def test_an_approver_refuses_from_the_command_line_once_and_anybody_else_may_not
     assert registry.alias("champion") == "1"
 
 
+def test_what_is_live_or_was_never_judged_cannot_be_refused(
+    passed: Workspace, params: Params, write_evaluation: Judge
+) -> None:
+    promote.run(passed, params, approved_by="admin")
+    before = passed.ledger.read_bytes()
+    done = _refuse(passed, "admin")
+    assert done.returncode == 3
+    says = "Version 2 is champion already: take it back with `violence-ops rollback --by NAME --reason …`.\n"
+    assert done.stderr == says
+    write_evaluation("3", "2")
+    done = _refuse(passed, "admin")
+    assert (done.returncode, done.stderr) == (3, "The gate has not judged 3-vs-2 yet: run `violence-ops gate` first.\n")
+    assert passed.ledger.read_bytes() == before
+    gate.run(passed, params, report="3-vs-2")
+    assert _refuse(passed, "admin").returncode == 0
+
+
 def test_a_release_that_names_nobody_needs_an_approval_in_the_ledger_that_still_stands(
     passed: Workspace, params: Params, registry: Registry
 ) -> None:
@@ -566,6 +628,42 @@ def test_an_answer_counts_for_the_evaluation_that_was_asked_about_and_no_other(
     assert approval.lapse(passed, params, "2-vs-1", digest=question.digest).by == "nobody"
     assert ledger.read(passed)[-1].payload["digest"] == question.digest != now.digest
     assert approval.approve(passed, params, now.report, by="admin", digest=now.digest).decision == "approval"
+
+
+@pytest.mark.parametrize("answer", ["approve", "refuse", "lapse"])
+def test_an_answer_to_a_question_that_was_settled_elsewhere_changes_nothing_and_says_by_whom(
+    passed: Workspace, params: Params, answer: str
+) -> None:
+    asked = {"report": "2-vs-1", "digest": approval.ask(passed, params).digest}
+
+    def say() -> approval.DecisionResult:
+        before = passed.ledger.read_bytes()
+        given = {"by": "admin"} if answer != "lapse" else {}
+        given |= {"reason": "not sure"} if answer == "refuse" else {}
+        said: approval.DecisionResult = getattr(approval, answer)(passed, params, **asked, **given)
+        assert passed.ledger.read_bytes() == before
+        return said
+
+    promote.run(passed, params, approved_by="release-manager")
+    said = say()
+    assert (said.decision, said.by, said.seq) == ("settled", "release-manager", 8)
+    assert (
+        said.reason == "Settled elsewhere by release-manager (line 8 of the ledger): promotion, champion 1 to 2, done."
+    )
+    rollback.run(passed, params, by="op", reason="false alarms")
+    taken_back = "Settled elsewhere by op (line 10 of the ledger): rollback, champion 2 to 1, done: false alarms."
+    assert say().reason == taken_back
+
+
+def test_an_approval_after_another_person_s_refusal_is_told_of_it_and_silence_is_no_answer_then(
+    passed: Workspace, params: Params
+) -> None:
+    asked = {"report": "2-vs-1", "digest": approval.ask(passed, params).digest}
+    approval.refuse(passed, params, by="release-manager", reason="alarms at the door")
+    refused = "Settled elsewhere by release-manager (line 6 of the ledger): refusal, 2-vs-1 alarms at the door."
+    assert approval.approve(passed, params, **asked, by="admin").reason == refused
+    assert approval.lapse(passed, params, **asked).reason == refused
+    assert approval.approve(passed, params, **asked, by="release-manager").decision == "approval"
 
 
 def test_nobody_is_asked_about_a_report_that_the_gate_did_not_pass(

@@ -11,7 +11,7 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from violence_ops import ledger
-from violence_ops.errors import RefusedByGate, WorkspaceError
+from violence_ops.errors import RefusedByGate, UsageError, WorkspaceError
 from violence_ops.params import Params
 from violence_ops.registry import MODEL, Registry
 from violence_ops.stages import doctor, gate, ledger_log, promote, reinstate, releases, rollback, score, status
@@ -189,6 +189,22 @@ def test_a_rollback_goes_to_no_version_that_is_not_an_earlier_champion_with_its_
     before = champions.ledger.read_bytes()
     for never in ("2", "3", "9"):
         refused = f"Version {never} is none of the earlier champions that a rollback can go to \\(1\\)"
-        with pytest.raises(WorkspaceError, match=refused):
+        with pytest.raises(UsageError, match=refused):
             rollback.run(champions, params, by="ada", reason="r", to=never)
     assert (champions.ledger.read_bytes(), registry.alias("champion")) == (before, "2")
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["lineage", "9"],
+        ["evaluate", "--candidate", "9"],
+        ["evaluate", "--candidate", "1", "--holdout", "v9"],
+        ["shadow", "start", "9"],
+        ["rollback", "--to", "9", "--by", "ada", "--reason", "r"],
+    ],
+    ids=" ".join,
+)
+def test_a_version_or_holdout_that_is_not_there_is_wrong_usage(champions: Workspace, command: list[str]) -> None:
+    done = _cli(champions, *command)
+    assert (done.returncode, len(done.stderr.splitlines())) == (2, 1), done.stderr

@@ -444,6 +444,9 @@ class _Airflow(BaseHTTPRequestHandler):
         said = {"dag_runs": runs, "import_errors": [], "total_entries": len(runs)}
         if "/dags/~/dagRuns/~/taskInstances?state=queued&state=running&" in self.path:
             said = {"task_instances": self.tasks, "total_entries": len(self.tasks)}
+        if "/hitlDetails?response_received=false&" in self.path:
+            asked = {"subject": "Release version 2?", "task_instance": {"dag_run_id": "manual__1"}}
+            said = {"hitl_details": [asked], "total_entries": 1}
         self._answer({"scheduler": {"status": "healthy"}} if self.path.endswith("monitor/health") else said, 200)
 
     def _answer(self, content: object, code: int) -> None:
@@ -472,6 +475,7 @@ def test_status_and_doctor_see_the_airflow_of_another_container(deployed: Worksp
     seen = status.run(deployed)
     assert seen.services["Airflow"] == deployed.deployment.airflow_url
     assert seen.runs == {"nightly_ingestion": "failed, 2026-11-23T02:00:00Z"}
+    assert "question    Release version 2? (Airflow, manual__1)" in list(seen.lines())
     assert [one.found for one in doctor.run(deployed.root).findings if one.what == "Airflow"] == [
         f"healthy at {deployed.deployment.airflow_url}"
     ]

@@ -81,7 +81,7 @@ ByOption = Annotated[
     typer.Option(
         "--by",
         envvar="VIOLENCE_OPS_USER",
-        help="Who does this; the name is kept with what is done: in the ledger, with the label, or on the tombstone.",
+        help="Who does this: needed, here or in $VIOLENCE_OPS_USER; the name is kept with what is done: in the ledger, with the label, or on the tombstone.",
     ),
 ]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Say what would be done and change nothing.")]

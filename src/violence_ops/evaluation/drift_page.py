@@ -9,6 +9,7 @@ from markupsafe import Markup
 
 from violence_ops.evaluation import page
 from violence_ops.evaluation.drift import QUANTITIES, DriftReport, Shift
+from violence_ops.wording import counted
 
 _WIDTH: Final = 260.0
 _TONES: Final = {"drift": "worse", "stable": "better", "too few clips": ""}
@@ -22,9 +23,12 @@ def section(nights: Sequence[DriftReport]) -> Markup:
     return Markup(page.render("drift.html", _context(nights), {}))
 
 
-def render(nights: Sequence[DriftReport]) -> str:
-    """The same as one self-contained HTML page."""
-    return page.render("drift_page.html", {"section": section(nights)}, {})
+def render(nights: Sequence[DriftReport], workspace: str) -> str:
+    """The same, of at least one night, as one self-contained HTML page that names the workspace."""
+    dates = " to ".join(dict.fromkeys((nights[0].night, nights[-1].night)))
+    shown = f"{counted(len(nights), 'batch', 'batches')}, {dates}"
+    context = {"section": section(nights), "workspace": workspace, "version": nights[-1].model_version, "nights": shown}
+    return page.render("drift_page.html", context, {})
 
 
 def box_plot(shift: Shift) -> Markup:
@@ -44,4 +48,10 @@ def box_plot(shift: Shift) -> Markup:
 
 
 def _context(nights: Sequence[DriftReport]) -> dict[str, Any]:
-    return {"nights": list(nights), "quantities": QUANTITIES, "tones": _TONES, "box_plot": box_plot}
+    return {"nights": list(nights), "quantities": QUANTITIES, "tones": _TONES, "tone": _tone, "box_plot": box_plot}
+
+
+def _tone(night: DriftReport) -> str:
+    """That of its verdict, but a night is not good of which some quantities could not be judged."""
+    is_whole = night.judged == len(night.shifts)
+    return _TONES[night.verdict] if is_whole or night.verdict == "drift" else ""

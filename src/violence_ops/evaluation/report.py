@@ -108,6 +108,8 @@ def _comparison(evaluation: Evaluation) -> str:
             f"Candidate {own.version} would be the first champion: F1 {own.metrics.f1:.3f} and recall {own.metrics.recall:.3f} {where}, "
             "with nothing to compare it to."
         )
+    if champion.version == own.version:
+        return f"Version {own.version} is the champion itself, so there is nothing to compare it to: F1 {own.metrics.f1:.3f} {where}."
     interval = found.interval
     figures = (
         f"F1 {own.metrics.f1:.3f} against {champion.metrics.f1:.3f} ({found.f1:+.3f}, {found.confidence:.0%} interval "

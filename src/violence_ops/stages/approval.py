@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from violence_ops import ledger
 from violence_ops.errors import RefusedByGate
@@ -16,7 +17,8 @@ from violence_ops.stages.inbox import printable
 from violence_ops.stages.who import explained
 from violence_ops.workspace import Workspace
 
-_NOBODY = "nobody"  # who refuses when no answer comes in time
+NOBODY: Final = "nobody"
+"""Who refuses when no answer comes in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +33,10 @@ class Question(Jsonable):
 
 @dataclass(frozen=True, slots=True)
 class DecisionResult(Jsonable):
-    """A person's decision on a report (`approval` or `refusal`, the latter with a reason), and the line of the ledger that holds it."""
+    """A person's decision on a report (`approval` or `refusal`, the latter with a reason), and the line of the ledger that holds it.
+
+    `settled`: another line of the ledger, by whom and why, has left nothing to decide.
+    """
 
     report: str
     decision: str
@@ -65,13 +70,17 @@ def approve(
     """Write a person's approval of a report (default: the newest) to the ledger, once; `promote` then releases it.
 
     Raises RefusedByGate if the gate did not pass that very report, the person is no approver, another one has refused it, or it
-    is no longer the evaluation `digest` that was asked about.
+    is no longer the evaluation `digest` that was asked about. An answer to such a question that comes too late is not written:
+    the version was released or taken back meanwhile, or another person has refused it.
     """
+    check_approver(params, by)
     with workspace.lock("release"):
+        entries = releases.check_ledger(workspace)
+        if digest and (line := _moved(entries, digest) or _refused_by_another(entries, digest, by)):
+            return _settled(line)
         chosen = _asked_about(workspace, report, digest)
         check_verdict(workspace, params, chosen)
         check_refusals(workspace, chosen, by)
-        check_approver(params, by)
         return decide(workspace, chosen, "approval", by)
 
 
@@ -86,25 +95,35 @@ def refuse(
 ) -> DecisionResult:
     """Write a person's refusal of a report (default: the newest) to the ledger, once.
 
-    Raises RefusedByGate if the person is no approver, or it is no longer the evaluation `digest` that was asked about; UsageError
-    without a reason.
+    Raises RefusedByGate if the person is no approver, the gate has not judged that very report, its candidate is the champion
+    already, or it is no longer the evaluation `digest` that was asked about; UsageError without a reason. An answer to such a
+    question is not written if the version was released or taken back meanwhile.
     """
     reason = explained(reason, "A refusal needs a reason: it is written to the ledger.")
     check_approver(params, by)
     with workspace.lock("release"):
-        return decide(workspace, _asked_about(workspace, report, digest), "refusal", by, reason=reason)
+        entries = releases.check_ledger(workspace)
+        if digest and (line := _moved(entries, digest)):
+            return _settled(line)
+        chosen = _asked_about(workspace, report, digest)
+        _check_open(entries, chosen)
+        return decide(workspace, chosen, "refusal", by, reason=reason)
 
 
 def lapse(
     workspace: Workspace, params: Params, report: Path | str | None = None, *, digest: str | None = None
 ) -> DecisionResult:
     """Write to the ledger, once, that nobody answered in time, which is a refusal: of the evaluation `digest`, where that was asked
-    about, also if it was made again meanwhile."""
+    about, also if it was made again meanwhile. It is not written if a person has decided, or the version was released or taken
+    back, while the question was open."""
     facts = {"reason": f"nobody answered within {params.gate.approval_timeout_h:g} h"} | (
         {"digest": digest} if digest else {}
     )
     with workspace.lock("release"):
-        return decide(workspace, reports.find(workspace, report), "refusal", _NOBODY, **facts)
+        entries = releases.check_ledger(workspace)
+        if digest and (line := _moved(entries, digest) or _decided_by_a_person(entries, digest)):
+            return _settled(line)
+        return decide(workspace, reports.find(workspace, report), "refusal", NOBODY, **facts)
 
 
 def _asked_about(workspace: Workspace, report: Path | str | None, digest: str | None) -> reports.Report:
@@ -139,8 +158,8 @@ def check_verdict(workspace: Workspace, params: Params, chosen: reports.Report) 
     found = judged.payload
     if found["digest"] != chosen.digest:
         raise RefusedByGate(
-            f"{name} is not the evaluation that the gate judged, it was changed since: run `violence-ops evaluate --force` and "
-            "`violence-ops gate` again."
+            f"{name} was made again or changed since the gate judged it: read it, then run `violence-ops gate` (and first "
+            "`violence-ops evaluate --force`, if nobody has evaluated it since)."
         )
     if found["verdict"] != "pass":
         reasons = " ".join(found["reasons"])
@@ -153,7 +172,7 @@ def check_verdict(workspace: Workspace, params: Params, chosen: reports.Report) 
         raise RefusedByGate(
             f"The gate judged {name} by another policy than `gate:` in params.yaml is now: run `violence-ops gate` again."
         )
-    if releases.was_rolled_back(entries, found["candidate"], since=_first_judged(entries, chosen.digest)):
+    if releases.taken_back(entries, found["candidate"], since=_first_judged(entries, chosen.digest)):
         raise RefusedByGate(
             f"Version {found['candidate']} was rolled back after the gate had judged {name}: to release it again, run "
             "`violence-ops evaluate --force` and `violence-ops gate` first."
@@ -170,9 +189,50 @@ def check_refusals(workspace: Workspace, chosen: reports.Report, by: str) -> Non
         )
 
 
+def _check_open(entries: list[ledger.Entry], chosen: reports.Report) -> None:
+    """Raise RefusedByGate where there is nothing to refuse: the candidate is live, or nobody could have released it yet."""
+    version = chosen.evaluation.candidate.version
+    if releases.last_champion(entries) == version:
+        raise RefusedByGate(
+            f"Version {version} is champion already: take it back with `violence-ops rollback --by NAME --reason …`."
+        )
+    if not _verdicts(entries, chosen.digest):
+        raise RefusedByGate(f"The gate has not judged {chosen.files.name} yet: run `violence-ops gate` first.")
+
+
+def _settled(line: ledger.Entry) -> DecisionResult:
+    """What is said to an answer that a line of the ledger has left nothing to decide."""
+    said = (
+        f"Settled elsewhere by {line.actor} (line {line.seq} of the ledger): {line.event}, {releases.described(line)}."
+    )
+    return DecisionResult(line.payload.get("report", ""), "settled", line.actor, line.seq, said)
+
+
+def _moved(entries: list[ledger.Entry], digest: str) -> ledger.Entry | None:
+    """The movement by which the version of an evaluation became champion, or ceased to be after that was judged."""
+    judged = _verdicts(entries, digest)
+    if not judged:
+        return None
+    version = judged[0].payload["candidate"]
+    if releases.last_champion(entries) == version:
+        return releases.last_movement(entries)
+    return releases.taken_back(entries, version, since=judged[0].seq)
+
+
+def _decided_by_a_person(entries: list[ledger.Entry], digest: str) -> ledger.Entry | None:
+    """The last decision on an evaluation that somebody has made."""
+    decisions = (entry for entry in reversed(entries) if entry.event in releases.DECISIONS and entry.actor != NOBODY)
+    return next((entry for entry in decisions if entry.payload.get("digest") == digest), None)
+
+
+def _verdicts(entries: list[ledger.Entry], digest: str) -> list[ledger.Entry]:
+    """The verdicts on an evaluation, oldest first."""
+    return [entry for entry in entries if entry.event == "verdict" and entry.payload.get("digest") == digest]
+
+
 def _first_judged(entries: list[ledger.Entry], digest: str) -> int:
     """The line of the first verdict on an evaluation: a later one, under another policy, takes no rollback away."""
-    return min(entry.seq for entry in entries if entry.event == "verdict" and entry.payload.get("digest") == digest)
+    return _verdicts(entries, digest)[0].seq
 
 
 def _refused_by_another(entries: list[ledger.Entry], digest: str, by: str) -> ledger.Entry | None:
@@ -185,7 +245,7 @@ def _refused_by_another(entries: list[ledger.Entry], digest: str, by: str) -> le
         for entry in entries
         if entry.event in releases.DECISIONS and entry.payload.get("digest") == digest
     }
-    standing = [e for actor, e in decisions.items() if e.event == "refusal" and actor not in (by, _NOBODY)]
+    standing = [e for actor, e in decisions.items() if e.event == "refusal" and actor not in (by, NOBODY)]
     return max(standing, key=lambda entry: entry.seq, default=None)
 
 

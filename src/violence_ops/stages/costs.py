@@ -26,11 +26,19 @@ class BatchCost:
 
 
 @dataclass(frozen=True, slots=True)
+class ClipCost:
+    """Seconds that looking for poses took in one clip."""
+
+    clip_id: str
+    engine_s: float
+
+
+@dataclass(frozen=True, slots=True)
 class CostsResult(Jsonable):
-    """The cost of every sealed batch, oldest first, and the clips that cost most (clip id, seconds)."""
+    """The cost of every sealed batch, oldest first, and the clips that cost most, the dearest first."""
 
     batches: list[BatchCost]
-    dearest: list[tuple[str, float]]
+    dearest: list[ClipCost]
 
     def lines(self) -> Iterator[str]:
         yield f"{'batch':<28} {'device':<8} {'engine':<18} {'clips':>6} {'seconds':>9} {'s / clip':>9}"
@@ -39,7 +47,7 @@ class CostsResult(Jsonable):
             yield f"{cost.batch_id:<28} {cost.device:<8} {cost.engine:<18} {cost.clips:>6} {cost.engine_s:>9.1f} {each:>9.3f}"
         total, clips = sum(cost.engine_s for cost in self.batches), sum(cost.clips for cost in self.batches)
         yield f"{'all':<28} {'':<8} {'':<18} {clips:>6} {total:>9.1f} {total / max(clips, 1):>9.3f}"
-        yield from (f"dearest: clip {clip_id}, {seconds:.2f} s" for clip_id, seconds in self.dearest)
+        yield from (f"dearest: clip {one.clip_id}, {one.engine_s:.2f} s" for one in self.dearest)
 
 
 def run(workspace: Workspace, *, dearest: int = 5) -> CostsResult:
@@ -56,4 +64,4 @@ def run(workspace: Workspace, *, dearest: int = 5) -> CostsResult:
             found.append(BatchCost(batch.batch_id, manifest.night, *where, len(spent), round(sum(spent), 3)))
         clips |= {clip_id: cost["engine_s"] for clip_id, cost in each.items()}
     most = sorted(clips.items(), key=lambda item: (-item[1], item[0]))[:dearest]
-    return CostsResult(found, most)
+    return CostsResult(found, [ClipCost(*item) for item in most])

@@ -100,7 +100,7 @@ def write_page(workspace: Workspace, path: Path) -> Path:
     found = drift_summary(workspace, version) if version else []
     if not found:
         raise WorkspaceError("No night was compared with the champion yet: run `violence-ops drift` first.")
-    write_text(path, drift_page.render(found))
+    write_text(path, drift_page.render(found, str(workspace.root)))
     return path
 
 

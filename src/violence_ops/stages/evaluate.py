@@ -54,7 +54,7 @@ _NO_LINEAGE: Final = (releases.REPORT_TAG, PACKAGE_TAG, "attempt", "threshold")
 
 @dataclass(frozen=True, slots=True)
 class EvaluateResult(Jsonable):
-    """Where the report lies, what it says, and whether it was there already (`reused`)."""
+    """Where the report lies, what it says, and whether it was there already (`reused`); `notices` say if its holdout is stale."""
 
     report: str
     report_path: str
@@ -65,10 +65,11 @@ class EvaluateResult(Jsonable):
     holdout: str
     f1: float
     reused: bool
+    notices: list[str]
 
     def lines(self) -> list[str]:
         """What a person reads."""
-        return [self.headline, f"Report: {self.report_path}"]
+        return [self.headline, *self.notices, f"Report: {self.report_path}"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +115,14 @@ def run(
 
     Writes `evaluation.json` and `report.html` to `reports/<candidate>-vs-<champion>/`, and adds them to the candidate's MLflow
     run. A second run for the same models, holdout and settings returns the report that is there, unless `force`: it would
-    give the same figures but for the times. Raises WorkspaceError if there is no candidate or holdout, or holdout or report were changed.
+    give the same figures but for the times. Raises UsageError if the version or holdout that is named is not there; WorkspaceError if
+    there is no candidate or holdout at all, or holdout or report were changed.
     """
     registry = releases.open_registry(workspace)
     version = candidate or registry.alias(releases.CANDIDATE)
     if version is None:
         raise WorkspaceError("There is no candidate to evaluate: run `violence-ops train` first.")
+    registry.version(version)  # a wrong one is told before anything is read
     live = releases.champion(workspace)
     facts, clips, tracks = open_frozen(workspace, holdout)
     frozen = _Holdout(workspace, facts, clips, by_clip(tracks))
@@ -137,11 +140,12 @@ def run(
         reports.write_page(workspace, files, evaluation, params, pictures=False)
         registry.log_report(version, files.folder, _logged(evaluation))
         registry.set_tag(version, releases.REPORT_TAG, files.name)
-    reports.write_page(workspace, files, evaluation, params)
+    verdict = reports.write_page(workspace, files, evaluation, params)
     _record(workspace, params, evaluation)
     return EvaluateResult(
         report=files.name, report_path=str(files.page), json_path=str(files.evaluation), headline=headline(evaluation),
         candidate=version, champion=live, holdout=frozen.facts.version, f1=evaluation.candidate.metrics.f1, reused=reused,
+        notices=[check.sentence for check in verdict.checks if check.name == "holdout" and check.outcome != "pass"],
     )  # fmt: skip
 
 

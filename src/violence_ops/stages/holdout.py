@@ -101,7 +101,7 @@ def ensure(workspace: Workspace, params: Params) -> HoldoutResult | None:
 
 
 def read(workspace: Workspace, version: str) -> HoldoutResult:
-    """What is known of a holdout version. Raises WorkspaceError if there is none of that name."""
+    """What is known of a holdout version. Raises UsageError if there is none of that name."""
     if not (workspace.holdout(version) / "holdout.json").is_file():
         raise _missing(version)
     content = read_facts(workspace, version)
@@ -122,7 +122,8 @@ def read_facts(workspace: Workspace, version: str) -> dict[str, Any]:
 def open_frozen(workspace: Workspace, version: str | None) -> tuple[HoldoutFacts, list[ClipRecord], pa.Table]:
     """A holdout version (default: the newest) to judge models on: its facts, its clips, and the rows of their tracks.
 
-    Raises WorkspaceError if there is none, its tables are not those that were frozen, or it has no clip or one without a label.
+    Raises UsageError if there is none of that name; WorkspaceError if there is none at all, its tables are not those that were
+    frozen, or it has no clip or one without a label.
     """
     versions = workspace.holdout_versions()
     name = version or (versions[-1] if versions else None)
@@ -146,9 +147,10 @@ def open_frozen(workspace: Workspace, version: str | None) -> tuple[HoldoutFacts
     return facts, clips, load_table(folder / "tracks.parquet")
 
 
-def _missing(version: str | None) -> WorkspaceError:
-    which = f"holdout {version}" if version else "holdout yet"
-    return WorkspaceError(f"There is no {which}: make one with `violence-ops holdout freeze`.")
+def _missing(version: str | None) -> UserError:
+    if version:
+        return UsageError(f"There is no holdout {version}: `violence-ops status` lists those there are.")
+    return WorkspaceError("There is no holdout yet: make one with `violence-ops holdout freeze`.")
 
 
 def _remedy(folder: Path) -> str:

@@ -61,9 +61,9 @@ def run(
         registry = releases.open_registry(workspace)
         chosen = reports.find(workspace, report)
         approved_by = approved_by or approval.approver(workspace, chosen)
+        approval.check_approver(params, approved_by)
         approval.check_verdict(workspace, params, chosen)
         approval.check_refusals(workspace, chosen, approved_by)
-        approval.check_approver(params, approved_by)
         if not dry_run:
             releases.recover(workspace, registry)
         version, previous = chosen.evaluation.candidate.version, chosen.evaluation.champion_version

@@ -158,15 +158,15 @@ def released_package(entries: list[ledger.Entry], version: str) -> str | None:
     return next((facts.get("package") for facts in reversed(done) if facts["to"] == version), None)
 
 
-def was_rolled_back(entries: list[ledger.Entry], version: str, since: int) -> bool:
-    """Whether a version was taken back after line `since`, perhaps together with a later one."""
+def taken_back(entries: list[ledger.Entry], version: str, since: int) -> ledger.Entry | None:
+    """The first rollback after line `since` that took a version back, perhaps together with a later one; None if none did."""
     released: list[str] = []
     for entry in entries:
         left = ledger.after(released, entry)
         if entry.seq > since and entry.event == "rollback" and version in released[len(left) :]:
-            return True
+            return entry
         released = left
-    return False
+    return None
 
 
 def last_movement(entries: list[ledger.Entry]) -> ledger.Entry | None:

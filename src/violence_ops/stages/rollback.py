@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from violence_ops import ledger
-from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
+from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.registry import Registry
@@ -68,8 +68,8 @@ def run(
     If MLflow has lost the present champion and all earlier ones, there is none afterwards. Only champions that were not rolled
     back count as earlier ones. With `expected_champion` a repeated call is a no-op once that version has been rolled back; without
     it, each call goes one release further back. `run_id` goes into the ledger, and a run that has rolled back once never does so
-    again, whatever the champion is by then. A call after a crash in the middle finishes what was begun. Raises WorkspaceError
-    if there is no such champion, or the alias was moved by hand; ServiceUnavailable if MLflow cannot be reached; LedgerBroken if
+    again, whatever the champion is by then. A call after a crash in the middle finishes what was begun. Raises UsageError if `to`
+    is no earlier champion; WorkspaceError if there is no champion to go back to, or the alias was moved by hand; ServiceUnavailable if MLflow cannot be reached; LedgerBroken if
     the ledger does not verify.
     """
     by = named(by)
@@ -182,7 +182,7 @@ def _step(
 
 def _chosen(to: str, earlier: list[str]) -> str:
     if to not in earlier:
-        raise WorkspaceError(
+        raise UsageError(
             f"Version {to} is none of the earlier champions that a rollback can go to ({', '.join(earlier) or 'none'}): one that was "
             "rolled back, or never was champion, is released by `violence-ops evaluate --force`, `gate` and `promote`."
         )

@@ -14,9 +14,10 @@ from violence_ops.errors import ServiceUnavailable, UnknownBatch, UsageError, Us
 from violence_ops.folders import Batch
 from violence_ops.jsonable import Jsonable
 from violence_ops.records import TRANSIENT
-from violence_ops.stages import batches, claims, inbox, notify, quarantine, releases, retry, seal, tombstones
+from violence_ops.stages import batches, claims, inbox, notify, quarantine, releases, retry, seal, standing, tombstones
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.shadow import SHADOW
+from violence_ops.stages.standing import Standing
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
@@ -79,8 +80,8 @@ class LastNight:
 class StatusResult(Jsonable):
     """Numbers of clips by status, reason and label, and what is released. `inbox` counts the files of which no batch is made yet,
     also those that a run has taken out of the inbox, and `again` how many of the clips in `quarantine` are among them, because `retry`
-    put them there; `in_shadow` is the version in shadow mode, `awaiting` the candidates that have passed the gate and wait for a person,
-    with their reports; `waiting` is filled on demand only. Then sentences: `half_forgotten` of clips
+    put them there; `candidate_standing` is what gate and people have said of the newest candidate; `in_shadow` is the version in shadow mode, `awaiting` the candidates that have passed the gate and wait for a person,
+    with their reports, `questions` what Airflow asks and nobody has answered; `waiting` is filled on demand only. Then sentences: `half_forgotten` of clips
     whose forgetting did not come to its end, `unfinished` of what else a run left half done, and `problems` of what keeps models
     from being released or judging."""
 
@@ -96,12 +97,14 @@ class StatusResult(Jsonable):
     labels: dict[str, int]
     champion: str | None
     candidate: str | None
+    candidate_standing: Standing | None
     in_shadow: str | None
     awaiting: list[dict[str, str]]
     holdouts: list[str]
     services: dict[str, str]
     told: dict[str, str] = field(default_factory=dict)
     runs: dict[str, str] = field(default_factory=dict)
+    questions: list[str] = field(default_factory=list)
     waiting: list[dict[str, str | None]] | None = None
     half_forgotten: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
@@ -124,7 +127,12 @@ class StatusResult(Jsonable):
         yield f"labels      {_counts(self.labels)}"
         yield f"holdouts    {', '.join(self.holdouts) or 'none'}"
         champion = self.champion or ("not known" if self.problems else "none")
-        yield f"models      champion {champion}, newest candidate {self.candidate or 'none'}"
+        stands = self.candidate_standing
+        said = f": {inbox.printable(stands.said)}" if stands else ""
+        yield f"models      champion {champion}, newest candidate {self.candidate or 'none'}{said}"
+        yield from (
+            f"candidate   {inbox.printable(one)}" for one in (stands and stands.why, stands and stands.todo) if one
+        )
         if self.in_shadow:
             yield f"shadow      version {self.in_shadow} judges the sealed nights too: `violence-ops shadow`"
         for one in self.awaiting:
@@ -133,6 +141,7 @@ class StatusResult(Jsonable):
         yield f"services    {', '.join(f'{name} {where}' for name, where in self.services.items()) or 'not running'}"
         yield from (f"releases    {receiver}: {state}" for receiver, state in self.told.items())
         yield from (f"last run    {dag}: {run}" for dag, run in self.runs.items())
+        yield from (f"question    {asked}" for asked in self.questions)
         yield from (f"PROBLEM     {said}" for said in (*self.half_forgotten, *self.unfinished, *self.problems))
 
 
@@ -151,6 +160,9 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
     in_shadow = None if problems else _in_shadow(workspace)
     problems = problems or _branch(workspace)
     state = services.inspect(workspace)
+    candidate = workspace.read_progress("train").get("model_version")
+    known = _entries(workspace)
+    runs, questions = _of_airflow(workspace) if state.is_up or workspace.deployment.airflow_url else ({}, [])
     return StatusResult(
         workspace=str(workspace.root),
         inbox=_files_in(workspace) + taken,
@@ -163,13 +175,17 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
         again=_again(workspace, outside),
         labels=counts["label"],
         champion=champion,
-        candidate=workspace.read_progress("train").get("model_version"),
+        candidate=candidate,
+        candidate_standing=standing.of(known, candidate),
         in_shadow=in_shadow,
-        awaiting=_awaiting(workspace),
+        awaiting=[
+            {name: entry.payload[name] for name in ("candidate", "report")} for entry in releases.awaiting(known)
+        ],
         holdouts=workspace.holdout_versions(),
         services=_services(workspace, state),
         told=_told(workspace),
-        runs=_last_runs(workspace) if state.is_up or workspace.deployment.airflow_url else {},
+        runs=runs,
+        questions=questions,
         waiting=waiting,
         half_forgotten=_half_forgotten(workspace),
         unfinished=unread + unfinished + _half_sealed(workspace),
@@ -263,13 +279,12 @@ def _in_shadow(workspace: Workspace) -> str | None:
         return None
 
 
-def _awaiting(workspace: Workspace) -> list[dict[str, str]]:
-    """None if the ledger does not verify, which is a problem of its own."""
+def _entries(workspace: Workspace) -> list[ledger.Entry]:
+    """The ledger; nothing of it if it does not verify, which is a problem of its own."""
     try:
-        waiting = releases.awaiting(releases.entries(workspace))
+        return releases.entries(workspace)
     except UserError:
         return []
-    return [{name: entry.payload[name] for name in ("candidate", "report")} for entry in waiting]
 
 
 def _branch(workspace: Workspace) -> list[str]:
@@ -332,13 +347,15 @@ def _told(workspace: Workspace) -> dict[str, str]:
         return {"nobody": str(error)}
 
 
-def _last_runs(workspace: Workspace) -> dict[str, str]:
+def _of_airflow(workspace: Workspace) -> tuple[dict[str, str], list[str]]:
+    """The last run of each DAG, and the questions that wait for a person in *Required Actions*."""
     try:
         with services.watched_api(workspace) as api:
             found = {dag_id: api.runs(dag_id) for dag_id in services.DAGS}
+            asked = [f"{one['subject']} (Airflow, {one['task_instance']['dag_run_id']})" for one in api.approvals()]
     except UserError as error:
-        return {"Airflow": str(error)}
-    return {dag_id: f"{runs[-1]['state']}, {runs[-1]['run_after']}" for dag_id, runs in found.items() if runs}
+        return {"Airflow": str(error)}, []
+    return {dag_id: f"{runs[-1]['state']}, {runs[-1]['run_after']}" for dag_id, runs in found.items() if runs}, asked
 
 
 def _sorted(counts: Counter[str]) -> dict[str, int]:
