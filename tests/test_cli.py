@@ -49,6 +49,21 @@ def test_outside_a_workspace_one_sentence_says_what_to_do(tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
+def test_dvc_works_on_the_workspace_that_the_environment_names_where_the_folder_is_in_none(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    outside = tmp_path / "elsewhere"
+    outside.mkdir()
+
+    def root(folder: Path) -> str:
+        done = run("dvc", "root", cwd=folder, VIOLENCE_OPS_WORKSPACE=os.path.relpath(workspace.root, folder))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    assert root(outside) == "."
+    assert root(workspace.inbox) == ".."
+
+
 def test_errors_are_json_when_json_was_asked_for(tmp_path: Path) -> None:
     done = run("status", "--json", cwd=tmp_path)
     error = json.loads(done.stdout)

@@ -140,15 +140,22 @@ def demo(
 def dvc_command(context: typer.Context) -> None:
     """DVC itself, e.g. `violence-ops dvc repro`, with this installation's programs on its path.
 
-    `exp run` runs in a copy of the workspace, which stays as it is.
+    Outside every workspace it works on $VIOLENCE_OPS_WORKSPACE. `exp run` runs in a copy of the workspace, which stays as it is.
     """
     from violence_ops.stages import experiment
 
+    if os.environ.get("VIOLENCE_OPS_WORKSPACE") and not _in_a_repository():
+        os.environ["VIOLENCE_OPS_WORKSPACE"] = str(Workspace.open().root)
+        os.chdir(os.environ["VIOLENCE_OPS_WORKSPACE"])
     folder = str(Path(sys.executable).parent)
     os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
     if experiment.is_one(context.args):
         raise typer.Exit(experiment.run(Workspace.open(), context.args))
     os.execv(sys.executable, [sys.executable, "-m", "dvc", *context.args])
+
+
+def _in_a_repository() -> bool:
+    return any((folder / ".dvc").is_dir() for folder in (Path.cwd(), *Path.cwd().parents))
 
 
 @app.command(
