@@ -139,7 +139,9 @@ def night(
 
 def _all_in_quarantine(reasons: Iterable[Mapping[str, int]]) -> InputUnusable:
     count = sum(sum(one.values()) for one in reasons)
-    return InputUnusable(f"No clip was usable, {count} in quarantine: `violence-ops explain CLIP` says why.")
+    return InputUnusable(
+        f"No clip was usable, {count} in quarantine: `violence-ops status --quarantine` lists them, `violence-ops explain CLIP` says why."
+    )
 
 
 @app.command()

@@ -88,13 +88,17 @@ def tidy(
 def status(
     workspace: WorkspaceOption = None,
     unlabelled: Annotated[bool, typer.Option("--unlabelled", help="List the clips that wait for a label.")] = False,
+    quarantine: Annotated[
+        bool,
+        typer.Option("--quarantine", help="List the clips in quarantine: id, reason, night and path in the inbox."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Batches, quarantine, labels, models and services at a glance. Exit code 1 if it is not known for certain which version is champion, or git is on no branch."""
     from violence_ops.stages import status as stage
 
     opened, _ = open_workspace(workspace)
-    result = stage.run(opened, unlabelled=unlabelled)
+    result = stage.run(opened, unlabelled=unlabelled, refused=quarantine)
     show(result, as_json)
     if result.problems:
         raise typer.Exit(1)
