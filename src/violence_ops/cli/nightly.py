@@ -106,7 +106,25 @@ def validate(
 _batch_command("extract-poses", "extract_poses", "Find the people in every frame (RTMO, or what pose.source names).")
 _batch_command("annotate", "annotate", "Follow the people and rank who is most involved.")
 _batch_command("score", "score", "Let the champion judge every clip; draw the overlays that are asked for.")
-_batch_command("seal", "seal", "Check, version and announce a finished batch.")
+
+
+@app.command()
+def seal(
+    workspace: WorkspaceOption = None,
+    batch: BatchOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check and version a finished batch, and tell Airflow, if it is up."""
+    from violence_ops.stages import announce
+    from violence_ops.stages import seal as stage
+
+    opened, params = open_workspace(workspace, settings)
+    with progress_bar() as progress:
+        result = stage.run(opened, params, batch_id=batch_called(opened, batch), progress=progress)
+    show(result, as_json)
+    if untold := announce.run(opened, result.batch_ids):
+        stderr.print(untold, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -129,6 +147,8 @@ def night(
     if result.shadow_problem:
         said = f"The version in shadow has not judged this night: {result.shadow_problem}"
         stderr.print(said, markup=False, soft_wrap=True)
+    if result.airflow_problem:
+        stderr.print(result.airflow_problem, markup=False, soft_wrap=True)
     new = [verbs for batch_id, verbs in result.batches.items() if "validate" in verbs or batch_id in result.stopped]
     unusable = bool(new) and all("validate" in verbs and not verbs["validate"]["accepted"] for verbs in new)
     if result.stopped:
