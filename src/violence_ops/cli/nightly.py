@@ -14,6 +14,7 @@ from violence_ops.cli.common import (
     BatchOption,
     DryRunOption,
     JsonOption,
+    Result,
     SetOption,
     WorkspaceOption,
     app,
@@ -25,6 +26,7 @@ from violence_ops.cli.common import (
 )
 from violence_ops.errors import InputUnusable, UsageError, UserError
 from violence_ops.records import TRANSIENT
+from violence_ops.workspace import Workspace
 
 
 def night_date(value: str | None, zone: ZoneInfo) -> date:
@@ -75,11 +77,26 @@ def _batch_command(verb: str, module: str, help_text: str) -> None:
         stage = import_module(f"violence_ops.stages.{module}")
         opened, params = open_workspace(workspace, settings)
         chosen = batch_called(opened, batch)
+        idle = _is_idle(opened, chosen)
         with progress_bar() as progress:
             result = stage.run(opened, params, batch_id=chosen, progress=progress)
-        show(result, as_json)
+        _show(result, as_json, idle)
 
     app.command(verb, help=help_text)(command)
+
+
+def _is_idle(workspace: Workspace, batch_id: str | None) -> bool:
+    from violence_ops.stages import batches
+
+    return batch_id is None and not batches.open_batch_ids(workspace)
+
+
+def _show(result: Result, as_json: bool, is_idle: bool) -> None:
+    """The result, or for people that there was nothing to do."""
+    if is_idle and not as_json:
+        print("No batch is open.")
+    else:
+        show(result, as_json)
 
 
 @app.command()
@@ -95,9 +112,10 @@ def validate(
 
     opened, params = open_workspace(workspace, settings)
     chosen = batch_called(opened, batch)
+    idle = _is_idle(opened, chosen)
     with progress_bar() as progress:
         result = stage.run(opened, params, batch_id=chosen, progress=progress)
-    show(result, as_json)
+    _show(result, as_json, idle)
     if result.quarantined and not result.accepted and not versioning.inside_repro(opened):
         raise _all_in_quarantine([result.quarantined])
     stage.checkpoint(opened, params, batch_id=chosen)
@@ -122,7 +140,7 @@ def seal(
     opened, params = open_workspace(workspace, settings)
     with progress_bar() as progress:
         result = stage.run(opened, params, batch_id=batch_called(opened, batch), progress=progress)
-    show(result, as_json)
+    _show(result, as_json, not result.batch_ids)
     if untold := announce.run(opened, result.batch_ids):
         stderr.print(untold, markup=False, soft_wrap=True)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -174,6 +175,6 @@ def airflow_command(context: typer.Context) -> None:
 
 
 @app.command()
-def version() -> None:
+def version(as_json: JsonOption = False) -> None:
     """The version of violence-ops."""
-    print(__version__)
+    print(json.dumps({"version": __version__}) if as_json else __version__)
