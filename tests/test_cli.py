@@ -79,6 +79,7 @@ def test_a_step_of_the_night_without_a_batch_says_so(verb: str, workspace: Works
 def test_the_version_is_json_too() -> None:
     plain, as_json = (CliRunner().invoke(app, ["version", *more]).stdout for more in ([], ["--json"]))
     assert json.loads(as_json) == {"version": plain.strip()}
+    assert CliRunner().invoke(app, ["--version"]).stdout == plain
 
 
 def test_dvc_works_on_the_workspace_that_the_environment_names_where_the_folder_is_in_none(

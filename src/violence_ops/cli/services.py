@@ -16,6 +16,22 @@ from violence_ops.deployment import AIRFLOW_PORT, MLFLOW_PORT
 from violence_ops.errors import UserError
 from violence_ops.workspace import Workspace
 
+
+def _say_version(is_asked_for: bool) -> None:
+    if is_asked_for:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """From nightly CCTV clips to a released violence classifier."""
+
+
 # a workspace and its services
 
 
