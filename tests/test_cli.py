@@ -50,6 +50,54 @@ def test_outside_a_workspace_one_sentence_says_what_to_do(tmp_path: Path) -> Non
     assert "Traceback" not in done.stderr
 
 
+def test_a_second_interrupt_ends_what_the_first_left_to_be_waited_for(tmp_path: Path) -> None:
+    interrupted_twice = (
+        "import os, signal, sys, threading, time\n"
+        "from violence_ops.cli import main\n"
+        "from violence_ops.stages import doctor\n"
+        "def run(_):\n"
+        "    threading.Thread(target=time.sleep, args=(60,)).start()\n"
+        "    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"
+        "    raise KeyboardInterrupt\n"
+        "doctor.run = run\n"
+        "sys.argv = ['violence-ops', 'doctor']\n"
+        "main()\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", interrupted_twice], cwd=tmp_path, capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, done.stderr) == (130, "Interrupted.\n")
+
+
+@pytest.mark.parametrize("verb", ["validate", "extract-poses", "annotate", "score", "seal"])
+def test_a_step_of_the_night_without_a_batch_says_so(verb: str, workspace: Workspace) -> None:
+    done = CliRunner().invoke(app, [verb, "--workspace", str(workspace.root)])
+    assert (done.exit_code, done.stdout) == (0, "No batch is open.\n")
+    as_json = CliRunner().invoke(app, [verb, "--json", "--workspace", str(workspace.root)])
+    assert json.loads(as_json.stdout) != {}
+
+
+def test_the_version_is_json_too() -> None:
+    plain, as_json = (CliRunner().invoke(app, ["version", *more]).stdout for more in ([], ["--json"]))
+    assert json.loads(as_json) == {"version": plain.strip()}
+    assert CliRunner().invoke(app, ["--version"]).stdout == plain
+
+
+def test_dvc_works_on_the_workspace_that_the_environment_names_where_the_folder_is_in_none(
+    workspace: Workspace, tmp_path: Path
+) -> None:
+    outside = tmp_path / "elsewhere"
+    outside.mkdir()
+
+    def root(folder: Path) -> str:
+        done = run("dvc", "root", cwd=folder, VIOLENCE_OPS_WORKSPACE=os.path.relpath(workspace.root, folder))
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip()
+
+    assert root(outside) == "."
+    assert root(workspace.inbox) == ".."
+
+
 def test_errors_are_json_when_json_was_asked_for(tmp_path: Path) -> None:
     done = run("status", "--json", cwd=tmp_path)
     error = json.loads(done.stdout)

@@ -91,6 +91,13 @@ class AirflowApi:
         events = self._send("GET", f"dags/{dag_id}/dagRuns/{run_id}/upstreamAssetEvents")["asset_events"]
         return {event["name"]: event["extra"] for event in events}
 
+    def update_asset(self, name: str, extra: Mapping[str, Any]) -> None:
+        """Record an update of an asset, as if a task had made it: the DAGs that wait for it are started."""
+        found = [asset["id"] for asset in self._pages("assets", "assets") if asset["name"] == name]
+        if not found:
+            raise UserError(f"Airflow at {self.address} knows no asset {name}: see that its DAG files could be read.")
+        self._send("POST", "assets/events", {"asset_id": found[0], "extra": dict(extra)})
+
     def log(self, dag_id: str, run_id: str, task_id: str, *, try_number: int = 1, map_index: int = -1) -> str:
         """The log of one try of a task, a line per event."""
         path = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"

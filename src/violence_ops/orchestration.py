@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCHES: Final = Asset("batches")
-"""Sealed batches; the extra of an event is `{"batches": [ids]}`."""
+"""Sealed batches; the extra of an event is `{"batches": [ids]}`. Of those sealed outside Airflow, `stages.announce` makes the event."""
 
 CANDIDATE: Final = Asset("candidate")
 """A registered candidate; the extra of an event is `{"model_version": ..., "run_id": ...}`."""

@@ -96,7 +96,9 @@ def test_a_first_model_judged_on_few_source_groups_is_undecided_and_told_how_man
     )
     assert few.verdict == "undecided"
     assert few.reasons == [
-        "The holdout has 10 Fight and 10 NonFight clips of 4 source groups; 8 of each label (gate.min_clips) and 5 source groups are wanted."
+        "The holdout has 10 Fight and 10 NonFight clips of 4 source groups; 8 of each label (gate.min_clips) and 5 source groups are wanted. "
+        "Bring labelled clips of new source groups: the next retraining holds out what is missing (if holdout.auto_freeze is off, "
+        "run `violence-ops holdout freeze` before it) and its candidate is judged on all of it."
     ]
     assert enough.verdict == "pass"
 

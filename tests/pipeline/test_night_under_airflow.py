@@ -23,6 +23,7 @@ from violence_ops.airflow_api import AirflowApi
 from violence_ops.errors import ServiceUnavailable, UserError
 from violence_ops.processes import is_alive
 from violence_ops.stages import batches, evaluate, gate, ingest, init, labels, status, synth
+from violence_ops.stages import night as by_hand
 from violence_ops.stages import services as stage
 from violence_ops.video import decode
 from violence_ops.video.write import VideoWriter
@@ -293,6 +294,18 @@ def test_a_night_that_drifted_starts_a_retraining_that_its_clips_alone_would_not
     assert status.run(night.workspace).candidate == "3"
 
 
+def test_a_batch_that_was_sealed_without_airflow_starts_what_one_of_its_own_nights_would(
+    night: Night, tmp_path: Path
+) -> None:
+    synth.run(tmp_path, 2, seed=78, groups=2, with_truth=False, duration_s=1.5)
+    for path in tmp_path.iterdir():
+        shutil.move(path, night.workspace.inbox)
+    done = by_hand.run(night.workspace, night.workspace.params(), night=date(2026, 2, 2))
+    assert done.airflow_problem is None
+    (batch_id,) = (name for name, verbs in done.batches.items() if "seal" in verbs)
+    assert _retraining_started_by(night.api, "batches", {"batches": [batch_id], "from_rest_api": True})
+
+
 def test_batches_that_are_stopped_fail_the_night_and_stop_no_other(night: Night) -> None:
     workspace, before = night.workspace, status.run(night.workspace).sealed
     (workspace.inbox / "broken_again.mp4").write_text("no video either")
@@ -376,15 +389,17 @@ def _drop_far_away_people(folder: Path, inbox: Path) -> None:
     shutil.copy(folder / "labels.csv", inbox)
 
 
-def _retraining_started_by(api: AirflowApi, asset: str) -> dict[str, Any]:
-    """The newest finished retraining that an asset, and no other, started; after the first, which was the first night's."""
+def _retraining_started_by(api: AirflowApi, asset: str, extra: dict[str, Any] | None = None) -> dict[str, Any]:
+    """A finished retraining that an asset, and no other, started, with this extra if any is asked for; after the first, which was
+    the first night's."""
     limit = time.monotonic() + _LIMIT_S
     while time.monotonic() < limit:
         for run in api.runs("retraining")[1:]:
             # Airflow cannot say what started a run while another one that the same event started is queued
             with contextlib.suppress(ServiceUnavailable):
                 events = api.started_by("retraining", run["dag_run_id"])
-                if list(events) == [asset] and run["state"] in ("success", "failed"):
+                asked_for = list(events) == [asset] and extra in (None, events[asset])
+                if asked_for and run["state"] in ("success", "failed"):
                     tasks = {task["task_id"]: task["state"] for task in api.tasks("retraining", run["dag_run_id"])}
                     return {"extra": events[asset], "tasks": tasks}
         time.sleep(0.5)

@@ -80,7 +80,7 @@ def test_new_clips_of_held_out_groups_and_near_duplicates_of_held_out_clips_stay
 
 
 def test_unlabelled_clips_wait_and_enter_once_a_label_arrives(workspace: Workspace, seal_tracks: Seal) -> None:
-    records = seal_tracks(workspace, clips=26, labels=lambda i: ("NonFight", "Fight")[i % 2] if i < 24 else None)
+    records = seal_tracks(workspace, clips=50, labels=lambda i: ("NonFight", "Fight")[i % 2] if i < 48 else None)
     holdout.ensure(workspace, workspace.params())
     before = assemble.run(workspace, workspace.params())
     late = [record for record in records if record.label is None]

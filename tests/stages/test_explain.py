@@ -265,6 +265,14 @@ def test_an_unknown_clip_is_refused(workspace, params, annotated, unknown):
         explain.run(workspace, params, unknown)
 
 
+@pytest.mark.parametrize("place", ["why.xyz", "nowhere/why.png"])
+def test_a_picture_goes_into_a_png_in_a_folder_that_there_is(workspace, params, annotated, tmp_path, place):
+    with pytest.raises(UsageError, match=r"no place for a picture: name a \.png in a folder that there is"):
+        explain.run(workspace, params, annotated[0].clip_id, image=tmp_path / place)
+    assert not (tmp_path / place).exists()
+    assert not (tmp_path / "nowhere").exists()
+
+
 def test_the_picture_shows_something(workspace, params, annotated, tmp_path):
     import cv2
 

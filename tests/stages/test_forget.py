@@ -67,7 +67,7 @@ def fill(workspace: Workspace, seal_whole: Seal) -> Workspace:
     for seed, night in ((1, "2026-01-31"), (2, "2026-02-01")):
         batch = workspace.batch(seal_whole(workspace, clips=24, seed=seed, night=night, judged_by="1")[0].batch_id)
         versioning.add_batch(workspace, batch)
-    holdout.freeze(workspace, workspace.params(), share=0.3)
+    holdout.freeze(workspace, workspace.params())
     assemble.run(workspace, workspace.params())
     for clip_id in (trained_on(workspace), held_out(workspace)):
         labels.run(workspace, clip_id, "Fight", "ann")
@@ -443,7 +443,7 @@ def test_a_dataset_that_got_a_forgotten_clip_all_the_same_is_named_and_made_anew
 def test_without_enough_clips_left_there_is_no_dataset_and_it_says_so(workspace: Workspace, seal_whole: Seal) -> None:
     records = seal_whole(workspace, clips=16, per_group=2, seed=1)
     versioning.add_batch(workspace, workspace.batch(records[0].batch_id))
-    holdout.freeze(workspace, workspace.params(), share=0.3)
+    holdout.freeze(workspace, workspace.params())
     assemble.run(workspace, workspace.params())
     clip_id = trained_on(workspace)
     found = forget.run(workspace, workspace.params({"dataset.min_clips_per_label": 10}), clip_id, **WHO)

@@ -204,12 +204,12 @@ def test_a_label_in_one_source_group_only_cannot_be_held_out(workspace: Workspac
 
 
 def test_nothing_labelled_is_refused(workspace: Workspace) -> None:
-    with pytest.raises(UserError, match="No holdout can be frozen"):
+    with pytest.raises(UserError, match="No holdout can be frozen: no clip in a sealed batch is labelled NonFight"):
         holdout.freeze(workspace, workspace.params())
 
 
 def test_ensure_freezes_once_and_only_if_it_may(workspace: Workspace, seal_tracks: Seal) -> None:
-    seal_tracks(workspace)
+    seal_tracks(workspace, clips=48)
     assert holdout.ensure(workspace, workspace.params({"holdout.auto_freeze": False})) is None
     first = holdout.ensure(workspace, workspace.params())
     seal_tracks(workspace, seed=1)
@@ -217,16 +217,74 @@ def test_ensure_freezes_once_and_only_if_it_may(workspace: Workspace, seal_track
     assert workspace.holdout_versions() == ["v1"]
 
 
+def support(found: holdout.HoldoutResult | None) -> tuple[int, int]:
+    """Clips of the rarer label, and source groups."""
+    assert found is not None
+    return min(found.clips.get(label, 0) for label in LABELS), len(found.groups)
+
+
+def trained_groups(workspace: Workspace) -> set[str]:
+    tables = (pq.read_table(workspace.dataset / f"{name}.parquet") for name in ("train", "val"))
+    return {group for table in tables for group in table.column("source_group").to_pylist()}
+
+
+def test_forty_clips_are_enough_for_a_holdout_that_the_gate_can_use_and_a_larger_training_set(
+    workspace: Workspace, seal_tracks: Seal
+) -> None:
+    seal_tracks(workspace, clips=40)
+    result = assemble.run(workspace, workspace.params())
+    found = holdout.ensure(workspace, workspace.params())
+    clips, groups = support(found)
+    assert clips >= 8
+    assert groups >= 5
+    assert result.train + result.val >= result.held_out
+    assert workspace.holdout_versions() == ["v1"]
+
+
+def test_a_holdout_that_is_too_small_for_the_gate_grows_night_by_night_by_groups_that_nothing_was_trained_on(
+    workspace: Workspace, seal_tracks: Seal
+) -> None:
+    params = workspace.params()
+    seal_tracks(workspace, clips=20, per_group=2)
+    assemble.run(workspace, params)
+    assert support(holdout.read(workspace, "v1")) < (8, 5)
+    ever_trained = trained_groups(workspace)
+    for night in range(1, 9):  # a Fight group and a NonFight group each: no share of them could be held out
+        seal_tracks(workspace, clips=4, per_group=2, seed=night, labels=lambda i: LABELS[i // 2])
+        assert assemble.obstacle(workspace, params, labelled_clips(workspace)) is None
+        assemble.run(workspace, params)
+        newest = holdout.read(workspace, workspace.holdout_versions()[-1])
+        assert not ever_trained & set(newest.groups)
+        ever_trained |= trained_groups(workspace)
+        assert not ever_trained & set(newest.groups)
+    versions = workspace.holdout_versions()
+    enough = [support(holdout.read(workspace, name)) >= (8, 5) for name in versions]
+    assert enough == [False] * (len(versions) - 1) + [True]
+    assert all(versioning.is_tagged(workspace, f"holdout/{name}") for name in versions)
+
+
+def test_a_holdout_that_is_too_small_is_left_alone_where_people_freeze_or_named_it_to_sort_last(
+    workspace: Workspace, seal_tracks: Seal
+) -> None:
+    seal_tracks(workspace, clips=12, per_group=1)
+    holdout.freeze(workspace, workspace.params(), version="z")
+    assemble.run(workspace, workspace.params())
+    seal_tracks(workspace, clips=40, seed=1)
+    for automatic in (False, True):
+        assemble.run(workspace, workspace.params({"holdout.auto_freeze": automatic}))
+    assert workspace.holdout_versions() == ["z"]
+
+
 def test_a_freeze_that_was_cut_off_before_versioning_is_completed(
     workspace: Workspace, seal_tracks: Seal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seal_tracks(workspace)
 
-    def cut_off(*arguments: object) -> str:
+    def cut_off(*arguments: object, **options: object) -> str:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(versioning, "add_artifact", cut_off)
+        patch.setattr(versioning, "add_and_push", cut_off)
         with pytest.raises(KeyboardInterrupt):
             holdout.freeze(workspace, workspace.params())
     assert not (workspace.holdouts / "v1.dvc").exists()

@@ -440,7 +440,10 @@ def test_a_dry_run_takes_nothing_and_says_what_a_run_would_do(workspace: Workspa
         "quarantine   2 not_a_regular_file, 1 unsafe_name",
         "would leave  1",
     ]
-    assert any("known again.mp4, new" in line for line in said)
+    assert any("known again.mp4 of the known clip known.mp4, new.mp4 of new again.mp4." in line for line in said)
+    assert [(one["path"], one["of"], one["known"]) for one in found.to_dict()["duplicate_of"]] == [
+        ("known again.mp4", "known.mp4", True), ("new.mp4", "new again.mp4", False),
+    ]  # fmt: skip
     done = take_in(workspace, date(2026, 1, 2))
     for figure in ("claimed", "duplicates", "quarantined", "left"):
         assert getattr(done, figure) == getattr(found, figure), figure

@@ -11,7 +11,7 @@ import pytest
 
 from violence_ops.errors import UsageError
 from violence_ops.records import ClipRecord
-from violence_ops.stages import batches, frozen, holdout, index, ingest, labels, labels_file, review_import
+from violence_ops.stages import batches, frozen, holdout, index, ingest, labels, labels_file, review_import, tombstones
 from violence_ops.stages.index import open_catalog
 from violence_ops.workspace import Workspace
 
@@ -103,6 +103,19 @@ def test_a_mistake_in_a_file_is_told_with_its_line(
     with pytest.raises(UsageError, match=re.escape(said.format(b=b))):
         labels.import_file(workspace, tmp_path / "review.csv", by="reviewer")
     assert workspace.labels_file.read_bytes() == before
+
+
+def test_a_path_that_no_clip_has_may_be_one_of_a_forgotten_clip(
+    workspace: Workspace, clips: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "review.csv").write_text("path,label\ngone.mp4,Fight\n")
+    said = "review.csv line 2: no clip came from 'gone.mp4': write the clip's id"
+    for forgotten in (False, True):
+        if forgotten:
+            tombstones.write(workspace, {"clip_id": "0" * 20})
+            said = "review.csv line 2: no clip came from 'gone.mp4', or it was forgotten (delete the line then): write"
+        with pytest.raises(UsageError, match=re.escape(said)):
+            labels.import_file(workspace, tmp_path / "review.csv", by="reviewer")
 
 
 def recurring(workspace: Workspace, clips: list[str]) -> str:

@@ -161,3 +161,17 @@ def test_one_whose_sealing_cannot_be_finished_stops_no_other(
     (workspace.inbox / "junk.mp4").write_text("nor is this")
     done = CliRunner().invoke(app, ["night", "--night", "2026-02-02", "--workspace", str(workspace.root)])
     assert done.exit_code == 1, "that sealing fails has nothing to do with the clips"
+
+
+def test_a_night_says_if_the_airflow_that_is_up_could_not_be_told_what_it_sealed(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def said(junk: str) -> str:
+        (workspace.inbox / junk).write_text(junk)
+        command = ["night", "--night", "2026-01-31", "--workspace", str(workspace.root)]
+        return CliRunner().invoke(app, command).stderr
+
+    assert "Airflow" not in said("one.mp4")
+    monkeypatch.setenv("VIOLENCE_OPS_AIRFLOW_URL", "http://127.0.0.1:9")
+    assert "Airflow was not told of the sealed batches, trigger `retraining` and `drift` there: " in said("two.mp4")
+    assert "Airflow" not in CliRunner().invoke(app, ["night", "--workspace", str(workspace.root)]).stderr

@@ -555,3 +555,18 @@ def test_a_wrong_dags_folder_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_pat
     monkeypatch.setenv("VIOLENCE_OPS_DAGS", str(tmp_path))
     with pytest.raises(WorkspaceError, match="VIOLENCE_OPS_DAGS"):
         services.dags_folder()
+
+
+def test_status_lists_the_clips_in_quarantine_with_reason_night_and_path(workspace: Workspace) -> None:
+    (workspace.inbox / "yard").mkdir()
+    (workspace.inbox / "yard" / "junk.mp4").write_text("no video")
+    done = CliRunner().invoke(app, ["night", "--night", "2026-01-31", "--workspace", str(workspace.root)])
+    assert "`violence-ops status --quarantine` lists them" in done.stderr
+    listed = CliRunner().invoke(app, ["status", "--quarantine", "--workspace", str(workspace.root)]).stdout.splitlines()
+    assert re.fullmatch(r"[0-9a-f]{20}  unreadable  2026-01-31  yard/junk\.mp4", listed[0])
+    assert listed[1:] == ["1 clip is in quarantine: `violence-ops explain CLIP` says why."]
+    (refused,) = status.run(workspace, refused=True).to_dict()["refused"]
+    assert refused == {
+        "clip_id": listed[0][:20], "reason": "unreadable", "night": "2026-01-31", "source_path": "yard/junk.mp4",
+    }  # fmt: skip
+    assert any("1 unreadable; `violence-ops status --quarantine`" in line for line in status.run(workspace).lines())

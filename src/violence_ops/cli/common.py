@@ -6,6 +6,8 @@ import codecs
 import errno
 import io
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -46,6 +48,7 @@ class _Group(TyperGroup):
             remedy = _REMEDIES.get(error.errno, "choose another place or get the right to this one")
             _fail(f"{where}{error.strerror}; {remedy}, then run the command again.", 1)
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # a second one ends the end, as the first would
             _fail("Interrupted.", 130)
 
 

@@ -27,7 +27,12 @@ app.add_typer(holdout_app, name="holdout")
 @holdout_app.command("freeze")
 def holdout_freeze(
     workspace: WorkspaceOption = None,
-    share: Annotated[float | None, typer.Option(help="Share of the source groups; default: holdout.share.")] = None,
+    share: Annotated[
+        float | None,
+        typer.Option(
+            help="Share of the source groups; default: holdout.share, and more where that is too few clips for the gate."
+        ),
+    ] = None,
     version: Annotated[str | None, typer.Option(help="Its name; default: the next of v1, v2, …")] = None,
     as_json: JsonOption = False,
 ) -> None:

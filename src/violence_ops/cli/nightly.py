@@ -14,6 +14,7 @@ from violence_ops.cli.common import (
     BatchOption,
     DryRunOption,
     JsonOption,
+    Result,
     SetOption,
     WorkspaceOption,
     app,
@@ -26,6 +27,7 @@ from violence_ops.cli.common import (
 from violence_ops.errors import InputUnusable, UsageError, UserError
 from violence_ops.records import TRANSIENT
 from violence_ops.wording import harmless
+from violence_ops.workspace import Workspace
 
 
 def night_date(value: str | None, zone: ZoneInfo) -> date:
@@ -76,11 +78,26 @@ def _batch_command(verb: str, module: str, help_text: str) -> None:
         stage = import_module(f"violence_ops.stages.{module}")
         opened, params = open_workspace(workspace, settings)
         chosen = batch_called(opened, batch)
+        idle = _is_idle(opened, chosen)
         with progress_bar() as progress:
             result = stage.run(opened, params, batch_id=chosen, progress=progress)
-        show(result, as_json)
+        _show(result, as_json, idle)
 
     app.command(verb, help=help_text)(command)
+
+
+def _is_idle(workspace: Workspace, batch_id: str | None) -> bool:
+    from violence_ops.stages import batches
+
+    return batch_id is None and not batches.open_batch_ids(workspace)
+
+
+def _show(result: Result, as_json: bool, is_idle: bool) -> None:
+    """The result, or for people that there was nothing to do."""
+    if is_idle and not as_json:
+        print("No batch is open.")
+    else:
+        show(result, as_json)
 
 
 @app.command()
@@ -96,9 +113,10 @@ def validate(
 
     opened, params = open_workspace(workspace, settings)
     chosen = batch_called(opened, batch)
+    idle = _is_idle(opened, chosen)
     with progress_bar() as progress:
         result = stage.run(opened, params, batch_id=chosen, progress=progress)
-    show(result, as_json)
+    _show(result, as_json, idle)
     if result.quarantined and not result.accepted and not versioning.inside_repro(opened):
         raise _all_in_quarantine([result.quarantined])
     stage.checkpoint(opened, params, batch_id=chosen)
@@ -107,7 +125,25 @@ def validate(
 _batch_command("extract-poses", "extract_poses", "Find the people in every frame (RTMO, or what pose.source names).")
 _batch_command("annotate", "annotate", "Follow the people and rank who is most involved.")
 _batch_command("score", "score", "Let the champion judge every clip; draw the overlays that are asked for.")
-_batch_command("seal", "seal", "Check, version and announce a finished batch.")
+
+
+@app.command()
+def seal(
+    workspace: WorkspaceOption = None,
+    batch: BatchOption = None,
+    settings: SetOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check and version a finished batch, and tell Airflow, if it is up."""
+    from violence_ops.stages import announce
+    from violence_ops.stages import seal as stage
+
+    opened, params = open_workspace(workspace, settings)
+    with progress_bar() as progress:
+        result = stage.run(opened, params, batch_id=batch_called(opened, batch), progress=progress)
+    _show(result, as_json, not result.batch_ids)
+    if untold := announce.run(opened, result.batch_ids):
+        stderr.print(untold, markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -130,6 +166,8 @@ def night(
     if result.shadow_problem:
         said = f"The version in shadow has not judged this night: {result.shadow_problem}"
         stderr.print(harmless(said), markup=False, soft_wrap=True)
+    if result.airflow_problem:
+        stderr.print(harmless(result.airflow_problem), markup=False, soft_wrap=True)
     new = [verbs for batch_id, verbs in result.batches.items() if "validate" in verbs or batch_id in result.stopped]
     unusable = bool(new) and all("validate" in verbs and not verbs["validate"]["accepted"] for verbs in new)
     if result.stopped:
@@ -140,7 +178,9 @@ def night(
 
 def _all_in_quarantine(reasons: Iterable[Mapping[str, int]]) -> InputUnusable:
     count = sum(sum(one.values()) for one in reasons)
-    return InputUnusable(f"No clip was usable, {count} in quarantine: `violence-ops explain CLIP` says why.")
+    return InputUnusable(
+        f"No clip was usable, {count} in quarantine: `violence-ops status --quarantine` lists them, `violence-ops explain CLIP` says why."
+    )
 
 
 @app.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -14,6 +15,22 @@ from violence_ops.cli.common import JsonOption, WorkspaceOption, app, open_works
 from violence_ops.deployment import AIRFLOW_PORT, MLFLOW_PORT, python_module
 from violence_ops.errors import UserError
 from violence_ops.workspace import Workspace
+
+
+def _say_version(is_asked_for: bool) -> None:
+    if is_asked_for:
+        print(__version__)
+        raise typer.Exit
+
+
+@app.callback()
+def program(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_say_version, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """From nightly CCTV clips to a released violence classifier."""
+
 
 # a workspace and its services
 
@@ -100,13 +117,17 @@ def tidy(
 def status(
     workspace: WorkspaceOption = None,
     unlabelled: Annotated[bool, typer.Option("--unlabelled", help="List the clips that wait for a label.")] = False,
+    quarantine: Annotated[
+        bool,
+        typer.Option("--quarantine", help="List the clips in quarantine: id, reason, night and path in the inbox."),
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Batches, quarantine, labels, models and services at a glance. Exit code 1 if it is not known for certain which version is champion, or git is on no branch."""
     from violence_ops.stages import status as stage
 
     opened, _ = open_workspace(workspace)
-    result = stage.run(opened, unlabelled=unlabelled)
+    result = stage.run(opened, unlabelled=unlabelled, refused=quarantine)
     show(result, as_json)
     if result.problems:
         raise typer.Exit(1)
@@ -152,10 +173,14 @@ def demo(
 def dvc_command(context: typer.Context) -> None:
     """DVC itself, e.g. `violence-ops dvc repro`, with this installation's programs on its path.
 
-    `exp run` runs in a copy of the workspace, which stays as it is. From within the inbox, commands run in the workspace's folder.
+    Outside every workspace it works on $VIOLENCE_OPS_WORKSPACE, within an inbox on the workspace around it. `exp run` runs in a copy of
+    the workspace, which stays as it is.
     """
     from violence_ops.stages import experiment
 
+    if os.environ.get("VIOLENCE_OPS_WORKSPACE") and not _in_a_repository():
+        os.environ["VIOLENCE_OPS_WORKSPACE"] = str(Workspace.open().root)
+        os.chdir(os.environ["VIOLENCE_OPS_WORKSPACE"])
     folder = str(Path(sys.executable).parent)
     os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
     if experiment.is_one(context.args):
@@ -164,6 +189,10 @@ def dvc_command(context: typer.Context) -> None:
     if around and Path.cwd().is_relative_to(around.inbox):
         os.chdir(around.root)  # DVC would take the settings and the pipeline of a `.dvc` that somebody put there
     os.execv(sys.executable, python_module("dvc", *context.args))
+
+
+def _in_a_repository() -> bool:
+    return any((folder / ".dvc").is_dir() for folder in (Path.cwd(), *Path.cwd().parents))
 
 
 @app.command(
@@ -178,6 +207,6 @@ def airflow_command(context: typer.Context) -> None:
 
 
 @app.command()
-def version() -> None:
+def version(as_json: JsonOption = False) -> None:
     """The version of violence-ops."""
-    print(__version__)
+    print(json.dumps({"version": __version__}) if as_json else __version__)

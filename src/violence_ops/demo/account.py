@@ -117,7 +117,10 @@ def _promises_of_releases(workspace: Workspace, nights: Sequence[Night], must_re
             and promoted.get(night.candidate, "release-manager") == "release-manager"
             for night in nights
         ),
-        "both candidates were judged on the same frozen clips": first.holdout == second.holdout,
+        "both candidates were judged on the same frozen clips, the second on more if those were too few": (
+            first.holdout == second.holdout
+            or (first.verdict == "undecided" and _judged(workspace, first) < _judged(workspace, second))
+        ),
         "both candidates are in MLflow's registry": {first.candidate, second.candidate} <= versions,
         "the ledger's hash chain holds": not ledger.verify(workspace),
     }
@@ -130,6 +133,12 @@ def _promises_of_releases(workspace: Workspace, nights: Sequence[Night], must_re
             second.champion_before == first.candidate
         )
     return found
+
+
+def _judged(workspace: Workspace, night: Night) -> set[str]:
+    """The clips that the night's candidate was judged on."""
+    report = reports.find(workspace, f"{night.candidate}-vs-{night.champion_before or 'none'}")
+    return {clip.clip_id for clip in report.evaluation.clips}
 
 
 def pages(workspace: Workspace) -> dict[str, str]:

@@ -105,9 +105,13 @@ def _support(evaluation: Evaluation, policy: GateParams) -> Check:
     fights, others = counts.tp + counts.fn, counts.tn + counts.fp
     groups = len({clip.source_group for clip in evaluation.clips})
     enough = min(fights, others) >= policy.min_clips and groups >= MIN_GROUPS
+    remedy = (
+        ". Bring labelled clips of new source groups: the next retraining holds out what is missing (if holdout.auto_freeze is off, "
+        "run `violence-ops holdout freeze` before it) and its candidate is judged on all of it"
+    )
     return Check(
         name="support", outcome="pass" if enough else "undecided",
-        sentence=f"The holdout has {fights} Fight and {others} NonFight clips of {counted(groups, 'source group')}; {policy.min_clips} of each label (gate.min_clips) and {MIN_GROUPS} source groups are wanted.",
+        sentence=f"The holdout has {fights} Fight and {others} NonFight clips of {counted(groups, 'source group')}; {policy.min_clips} of each label (gate.min_clips) and {MIN_GROUPS} source groups are wanted{'' if enough else remedy}.",
     )  # fmt: skip
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
+
+from violence_ops.records import LABELS
 
 _HASH_BITS = 64
 
@@ -19,6 +21,20 @@ class Member:
     label: str
     source_group: str
     perceptual_hash: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Support:
+    """What a judgement needs: clips of each label, and source groups."""
+
+    clips: int
+    groups: int
+
+    def missing(self, members: Sequence[Member]) -> int:
+        """How many clips and source groups these lack; 0 if they carry a judgement."""
+        labels = Counter(member.label for member in members)
+        groups = len({member.source_group for member in members})
+        return sum(max(0, self.clips - labels[label]) for label in LABELS) + max(0, self.groups - groups)
 
 
 def bundles(members: Sequence[Member], near_duplicate_bits: int) -> list[list[Member]]:
@@ -79,9 +95,7 @@ def choose(bundled: Sequence[list[Member]], share: float, seed: int, purpose: st
     for bundle in bundled:
         strata[tuple(sorted({member.label for member in bundle}))].append(bundle)
 
-    def order(bundle: list[Member]) -> str:
-        return hashlib.sha256(f"{purpose}:{seed}:{name_of(bundle)}".encode()).hexdigest()
-
+    order = _order(seed, purpose)
     chosen = []
     for _, stratum in sorted(strata.items()):
         wanted = share * sum(map(len, stratum))
@@ -93,3 +107,39 @@ def choose(bundled: Sequence[list[Member]], share: float, seed: int, purpose: st
             taken = [min(stratum, key=lambda bundle: (len(bundle), order(bundle)))]
         chosen += taken
     return sorted(chosen, key=name_of)
+
+
+def complete(
+    held: Sequence[Member],
+    free: Sequence[list[Member]],
+    wanted: Support,
+    most: Mapping[str, int],
+    *,
+    left: int,
+    seed: int,
+    purpose: str,
+) -> list[list[Member]]:
+    """Bundles of `free` that bring what `held` lacks of `wanted`, in the order of `choose`, as far as that goes.
+
+    None is taken with which a label would have more than `most` of its clips held, or fewer than `left` bundles of `free` with it.
+    """
+    members, taken = list(held), []
+    remaining = Counter(label for bundle in free for label in {member.label for member in bundle})
+    for bundle in sorted(free, key=_order(seed, purpose)):
+        more = [*members, *bundle]
+        counts, labels = Counter(member.label for member in more), {member.label for member in bundle}
+        may = all(counts[label] <= most[label] and remaining[label] > left for label in labels)
+        if may and wanted.missing(more) < wanted.missing(members):
+            members = more
+            taken.append(bundle)
+            remaining.subtract(labels)
+    return taken
+
+
+def _order(seed: int, purpose: str) -> Callable[[list[Member]], str]:
+    """What bundles are sorted by: as if at random, and the same for each whatever others there are."""
+
+    def order(bundle: list[Member]) -> str:
+        return hashlib.sha256(f"{purpose}:{seed}:{name_of(bundle)}".encode()).hexdigest()
+
+    return order

@@ -11,7 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from violence_ops import versioning
-from violence_ops.errors import UserError
+from violence_ops.errors import ServiceUnavailable, UserError
 from violence_ops.files import fingerprint, sha256_file, write_json, write_table
 from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
@@ -46,7 +46,7 @@ class AssembleResult(Jsonable):
 
 
 def run(workspace: Workspace, params: Params, *, progress: Progress | None = None) -> AssembleResult:
-    """Write `data/dataset`, after freezing a holdout if there is none and `holdout.auto_freeze` is set: train and val tables, split.json and the skeletons.
+    """Write `data/dataset`, after freezing a holdout if one is due (`holdout.due`): train and val tables, split.json and the skeletons.
 
     The same sealed batches, labels, holdouts and params give the same bytes. One run at a time; the others wait. Raises
     UserError, saying what is missing, if there is no labelled clip, only one label, too few clips of one, nothing outside
@@ -131,10 +131,13 @@ def baked_in(params: Params) -> dict[str, Any]:
 
 
 def obstacle(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -> str | None:
-    """Why `run` would refuse these labelled clips, in a sentence; None if it would not. Writes nothing."""
+    """Why `run` would refuse these labelled clips, in a sentence; None if it would not. Writes nothing. Raises ServiceUnavailable
+    as `run`."""
     try:
         workspace.check_pulled()
         _rehearse(workspace, params, clips)
+    except ServiceUnavailable:
+        raise  # it says nothing of the clips
     except UserError as error:
         return str(error)
     return None
@@ -144,8 +147,7 @@ def _rehearse(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -
     """Choose the holdout, if one is to be frozen, and both sides of these labelled clips, writing nothing. Raises UserError as `run`."""
     usable = trainable(workspace, params, clips)
     _check(clips, usable, params)
-    if params.holdout.auto_freeze and not workspace.holdout_versions():
-        held = {one.clip.clip_id for one in holdout.choose(workspace, params, clips, params.holdout.share)}
+    if held := {one.clip.clip_id for one in holdout.due(workspace, params, clips)}:
         usable = [one for one in usable if one.clip.clip_id not in held]
         _check(clips, usable, params)
     _split(usable, params)

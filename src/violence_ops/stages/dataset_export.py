@@ -25,15 +25,12 @@ class ExportResult(Jsonable):
 
 
 @dataclass(frozen=True, slots=True)
-class ClipsResult:
+class ClipsResult(Jsonable):
     """The file, which dataset it was made from, and how many clips each side has."""
 
     pose_dataset: str
     dataset_revision: str
     clips: dict[str, int]
-
-    def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 def run(workspace: Workspace, params: Params, out: Path) -> ExportResult:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from violence_ops.errors import WorkspaceError
+from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.files import atomic_path
 from violence_ops.folders import Batch
 from violence_ops.params import InvolvementParams, Params
@@ -32,9 +32,11 @@ def run(
     """Explain one clip; with `image` also write a PNG there: the best frame with regions, tracks, and components as bars.
 
     Of a forgotten clip there is only its tombstone.
-    Raises UsageError if the workspace does not know the clip, WorkspaceError if there is no picture of it to write, Rejected if its
-    video does not decode within the limits of validation.
+    Raises UsageError if the workspace does not know the clip or `image` is no .png in a folder that exists, WorkspaceError if there
+    is no picture of it to write, Rejected if its video does not decode within the limits of validation.
     """
+    if image is not None and (image.suffix.lower() != ".png" or not image.parent.is_dir()):
+        raise UsageError(f"{image} is no place for a picture: name a .png in a folder that there is.")
     result = _known(workspace, params, clip_id, image)
     if image is not None and (isinstance(result, ForgottenLineage) or result.image is None):
         raise WorkspaceError(f"There is no picture of clip {clip_id}: leave --image out to read why.")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NotRequired
@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from violence_ops import git, versioning
 from violence_ops.errors import UsageError, UserError, WorkspaceError
+from violence_ops.evaluation.policy import MIN_GROUPS
 from violence_ops.evaluation.records import HoldoutFacts
 from violence_ops.files import (
     load_table,
@@ -27,6 +28,8 @@ from violence_ops.files import (
 )
 from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
+from violence_ops.recognition import split
+from violence_ops.recognition.split import Member, Support
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord, as_tracks
 from violence_ops.stages import trained_on
 from violence_ops.stages.frozen import clips_of, held_out
@@ -36,6 +39,7 @@ from violence_ops.stages.releases import open_registry
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace, version_order
 
+_PURPOSE: Final = "holdout"
 TABLES: Final = ("clips.parquet", "tracks.parquet")
 
 
@@ -66,13 +70,13 @@ def freeze(
     """Freeze about `share` of the labelled clips, in whole source groups, as holdout `version` (default: the next of v1, v2, …).
 
     The same clips and `holdout.seed` give the same groups. A further version holds the groups of all earlier ones, with the
-    labels of now, and about `share` of the clips of groups that no model and no dataset has seen. Raises UserError if both
-    labels cannot be on both sides or it would hold what the newest holds, UsageError if the version exists or the share is no
-    share, WorkspaceError if git is on no branch or data is not pulled, ServiceUnavailable if MLflow, which knows what models
-    were trained on, cannot be reached; nothing is frozen then.
+    labels of now, and about `share` of the clips of groups that no model and no dataset has seen. Without a `share` it is
+    `holdout.share`, and more where that is too little for the gate (`choose`). Raises UserError if both labels cannot be on both
+    sides or it would hold what the newest holds, UsageError if the version exists or the share is no share, WorkspaceError if git
+    is on no branch or data is not pulled, ServiceUnavailable if MLflow, which knows what models were trained on, cannot be
+    reached; nothing is frozen then.
     """
-    share = params.holdout.share if share is None else share
-    if not 0 < share < 1:
+    if share is not None and not 0 < share < 1:
         raise UsageError(f"--share is {share:g} but must be between 0 and 1.")
     with workspace.lock("holdout"):
         git.check_branch(workspace)
@@ -84,20 +88,52 @@ def freeze(
             raise UsageError(f"{name} would count as older than {known[-1]}: choose a --version that sorts after it.")
         workspace.check_pulled()
         chosen = choose(workspace, params, labelled_clips(workspace), share)
-        _write(folder, name, chosen, share, params.holdout.seed)
-        return publish(workspace, name)
+        return _freeze(workspace, params, name, chosen, share)
 
 
 def ensure(workspace: Workspace, params: Params) -> HoldoutResult | None:
-    """The newest holdout, frozen now if there is none and `holdout.auto_freeze` is set; None if there is none.
+    """The newest holdout, or what `due` finds, frozen now; None if there is none.
 
     Raises UserError as `freeze` does, also if there is one whose data is not pulled.
     """
+    with workspace.lock("holdout"):
+        newest = [publish(workspace, version) for version in workspace.holdout_versions()[-1:]]
+        if not _may_be_due(workspace, params):
+            return newest[0] if newest else None
+        git.check_branch(workspace)
+        workspace.check_pulled()
+        if chosen := due(workspace, params, labelled_clips(workspace)):
+            return _freeze(workspace, params, next_version(workspace), chosen, None)
+        return newest[0]
+
+
+def due(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -> list[Labelled]:
+    """Those of `clips` that `ensure` would freeze now, if `holdout.auto_freeze` is set; none if there is nothing to freeze.
+
+    A first holdout; or, if the newest lacks what the gate wants, that one with what unseen groups can bring. Trained on, they
+    could never bring it, and no candidate could be released. Raises UserError as `freeze` does for a first one.
+    """
+    if not _may_be_due(workspace, params):
+        return []
     versions = workspace.holdout_versions()
     if not versions:
-        return freeze(workspace, params) if params.holdout.auto_freeze else None
-    with workspace.lock("holdout"):
-        return publish(workspace, versions[-1])
+        return choose(workspace, params, clips)
+    seen, kept, free = _unseen(workspace, params, clips)
+    held = [_member(one.clip) for one in clips if one.clip.source_group in kept]
+    new = _completing(params, clips, held, free, is_trained=bool(seen))
+    chosen = [one for one in clips if one.clip.source_group in kept | _groups(new)]
+    is_nearer = _shortfall(params, (one.clip for one in chosen)) < _shortfall(params, clips_of(workspace, versions[-1]))
+    return chosen if is_nearer else []
+
+
+def _may_be_due(workspace: Workspace, params: Params) -> bool:
+    """Whether there is no holdout, or the newest lacks what the gate wants and the next version's name would come after its name."""
+    versions = workspace.holdout_versions()
+    if not params.holdout.auto_freeze or not versions:
+        return params.holdout.auto_freeze
+    follows = version_order(next_version(workspace)) > version_order(versions[-1])
+    is_short = _shortfall(params, clips_of(workspace, versions[-1])) > 0
+    return is_short and follows and not versioning.inside_experiment(workspace)
 
 
 def read(workspace: Workspace, version: str) -> HoldoutResult:
@@ -157,17 +193,21 @@ def _remedy(folder: Path) -> str:
     return f"restore it with `violence-ops dvc checkout {folder}.dvc`"
 
 
-def choose(workspace: Workspace, params: Params, clips: Sequence[Labelled], share: float) -> list[Labelled]:
-    """The clips that `freeze` would hold out of these. Raises UserError as it does."""
-    from violence_ops.recognition import split
+def choose(
+    workspace: Workspace, params: Params, clips: Sequence[Labelled], share: float | None = None
+) -> list[Labelled]:
+    """The clips that `freeze` would hold out of these. Raises UserError as it does.
 
-    kept = {clip.source_group for clip in held_out(workspace)}
-    seen = _seen(workspace)
-    bundles = in_bundles((one.clip for one in clips), params)
-    free = [
-        one for one in bundles if not any({m.clip_id, m.source_group} & seen or m.source_group in kept for m in one)
-    ]
-    new = {m.source_group for family in split.choose(free, share, params.holdout.seed, "holdout") for m in family}
+    Where `holdout.share` (if no other share is asked for) gives less than the gate wants, further groups are held out, up to half
+    of the clips of each label; before anything was trained, only if that is enough.
+    """
+    seen, kept, free = _unseen(workspace, params, clips)
+    bundles = split.choose(free, share or params.holdout.share, params.holdout.seed, _PURPOSE)
+    if share is None:
+        held = [_member(one.clip) for one in clips if one.clip.source_group in kept | _groups(bundles)]
+        rest = [bundle for bundle in free if bundle not in bundles]
+        bundles += _completing(params, clips, held, rest, is_trained=bool(seen))
+    new = _groups(bundles)
     groups = kept | new
     chosen = [one for one in clips if one.clip.source_group in groups]
     if (kept or seen) and not new and _holds_already(workspace, chosen):
@@ -177,12 +217,61 @@ def choose(workspace: Workspace, params: Params, clips: Sequence[Labelled], shar
         )
     for label in LABELS:
         inside, all_of_it = (sum(one.label == label for one in some) for some in (chosen, clips))
+        if not all_of_it:
+            raise UserError(
+                f"No holdout can be frozen: no clip in a sealed batch is labelled {label}; bring or label clips of at least two source "
+                "groups per label."
+            )
         if not 0 < inside < all_of_it:
+            groups_now = len(in_bundles((one.clip for one in clips), params))
             raise UserError(
                 f"No holdout can be frozen: of {counted(all_of_it, f'labelled {label} clip')} in sealed batches {inside} would be held out, "
-                f"but both sides need some; bring clips of at least two source groups per label ({counted(len(bundles), 'group')} now)."
+                f"but both sides need some; bring clips of at least two source groups per label ({counted(groups_now, 'group')} now)."
             )
     return chosen
+
+
+def _completing(
+    params: Params, clips: Sequence[Labelled], held: Sequence[Member], free: Sequence[list[Member]], *, is_trained: bool
+) -> list[list[Member]]:
+    """What of `free` brings `held` nearer to what the gate wants."""
+    wanted = _wanted(params)
+    labels = Counter(one.label for one in clips)
+    # two bundles of each label are the least that a first dataset can be split of
+    taken = split.complete(
+        held, free, wanted, {label: labels[label] // 2 for label in LABELS},
+        left=0 if is_trained else 2, seed=params.holdout.seed, purpose=_PURPOSE,
+    )  # fmt: skip
+    reached = not wanted.missing([*held, *(member for bundle in taken for member in bundle)])
+    return taken if is_trained or reached else []
+
+
+def _wanted(params: Params) -> Support:
+    return Support(params.gate.min_clips, MIN_GROUPS)
+
+
+def _shortfall(params: Params, clips: Iterable[ClipRecord]) -> int:
+    return _wanted(params).missing([_member(clip) for clip in clips])
+
+
+def _member(clip: ClipRecord) -> Member:
+    return Member(clip.clip_id, str(clip.label), clip.source_group)
+
+
+def _groups(bundles: Sequence[list[Member]]) -> set[str]:
+    return {member.source_group for bundle in bundles for member in bundle}
+
+
+def _unseen(
+    workspace: Workspace, params: Params, clips: Sequence[Labelled]
+) -> tuple[set[str], set[str], list[list[Member]]]:
+    """What `_seen` says, the groups of all holdouts, and the bundles of these clips that have nothing of either."""
+    seen, kept = _seen(workspace), {clip.source_group for clip in held_out(workspace)}
+    bundles = in_bundles((one.clip for one in clips), params)
+    free = [
+        one for one in bundles if not any({m.clip_id, m.source_group} & seen or m.source_group in kept for m in one)
+    ]
+    return seen, kept, free
 
 
 def _holds_already(workspace: Workspace, chosen: Sequence[Labelled]) -> bool:
@@ -203,11 +292,15 @@ def _seen(workspace: Workspace) -> set[str]:
     return {row[key] for row in rows for key in ("clip_id", "source_group")}
 
 
-def _write(folder: Path, version: str, chosen: Sequence[Labelled], share: float, seed: int) -> None:
+def _freeze(
+    workspace: Workspace, params: Params, version: str, chosen: Sequence[Labelled], share: float | None
+) -> HoldoutResult:
     clips = pa.Table.from_pylist([one.clip.to_dict() for one in chosen], CLIPS_SCHEMA)
     rows = {one.clip.clip_id: table for one, table in track_rows(chosen)}
     tracks = pa.concat_tables([as_tracks(rows[name]) for name in sorted(rows)])
-    write_frozen(folder, version, clips, tracks, {"share": share, "seed": seed})
+    facts = {"share": share or params.holdout.share, "seed": params.holdout.seed}
+    write_frozen(workspace.holdout(version), version, clips, tracks, facts)
+    return publish(workspace, version)
 
 
 def write_frozen(folder: Path, version: str, clips: pa.Table, tracks: pa.Table, facts: Mapping[str, Any]) -> None:

@@ -34,12 +34,13 @@ _log = logging.getLogger(__name__)
 @dataclass(slots=True)
 class IngestResult(Jsonable):
     """What a run took in, or with `dry_run` would take: new clips, `duplicates` of known ones, other files `quarantined` by reason.
-    `left` files and folders wait: still being written, closed to us, or not even to be put into quarantine. `notices` are sentences
+    `duplicate_of` says of each duplicate whose bytes it has, if it is a dry run.     `left` files and folders wait: still being written, closed to us, or not even to be put into quarantine. `notices` are sentences
     about odd labels and files."""
 
     batch_ids: list[str] = field(default_factory=list)
     claimed: int = 0
     duplicates: int = 0
+    duplicate_of: list[intake.Duplicate] = field(default_factory=list)
     quarantined: dict[str, int] = field(default_factory=dict)
     left: int = 0
     notices: list[str] = field(default_factory=list)
@@ -157,10 +158,12 @@ def _foreseen(workspace: Workspace, params: Params, progress: Progress | None) -
         late = late_rows.notices(workspace.inbox, scan.unmet, catalog)
         notices = [*scan.notices, *late, *found.notices]
     if found.duplicates:
-        notices.append(f"Duplicates, of clips that are known or of each other: {inbox.some(found.duplicates)}.")
+        said = [f"{one['path']} of {'the known clip ' if one['known'] else ''}{one['of']}" for one in found.duplicates]
+        notices.append(f"Duplicates, by their paths when they came: {inbox.some(said)}.")
     return IngestResult(
         claimed=found.clips,
         duplicates=len(found.duplicates),
+        duplicate_of=found.duplicates,
         quarantined=found.refused,
         left=scan.left + found.closed,
         notices=notices,

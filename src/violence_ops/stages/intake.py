@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
+from typing_extensions import TypedDict
+
 from violence_ops import drop_folder
 from violence_ops.catalog import Catalog
 from violence_ops.files import sha256_file
@@ -30,13 +32,22 @@ _Seen = tuple[int, ClipRecord, str | None]
 """A file's number, its record, and why it cannot be a clip, if so."""
 
 
+class Duplicate(TypedDict):
+    """A file of the inbox with the bytes of another: of one beside it, or of a clip that is known, which came as `of`."""
+
+    path: str
+    of: str
+    clip_id: str
+    known: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Foreseen:
-    """What would become of files: how many new clips, the paths of the `duplicates`, files to be refused by reason, files that
+    """What would become of files: how many new clips, the `duplicates`, files to be refused by reason, files that
     would stay because they, or their folder, are `closed` to us, and sentences about contradictory labels."""
 
     clips: int
-    duplicates: list[str]
+    duplicates: list[Duplicate]
     refused: dict[str, int]
     closed: int
     notices: list[str]
@@ -95,10 +106,24 @@ def foresee(
             progress("read", number + 1, len(drops))
     refused, same_bytes, notices = _sorted(workspace, params, catalog, seen)
     new = catalog.claimable(same_bytes)
-    copies = [clip.source_path for name, found in same_bytes.items() for _, clip in found[1 if name in new else 0 :]]
+    known = catalog.find(set(same_bytes) - new)
+    copies = [
+        Duplicate(
+            path=clip.source_path,
+            of=known[name].source_path or name if name in known else found[0][1].source_path,
+            clip_id=name,
+            known=name in known,
+        )
+        for name, found in same_bytes.items()
+        for _, clip in found[1 if name in new else 0 :]
+    ]
     reasons = Counter(item["clip"]["reason"] for item in refused)
     return Foreseen(
-        len(new), sorted(copies), dict(sorted(reasons.items())), closed, [one["message"] for one in notices]
+        len(new),
+        sorted(copies, key=lambda copy: copy["path"]),
+        dict(sorted(reasons.items())),
+        closed,
+        [one["message"] for one in notices],
     )
 
 

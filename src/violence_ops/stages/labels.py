@@ -17,7 +17,7 @@ from violence_ops.files import load_table
 from violence_ops.folders import check_clip_id
 from violence_ops.jsonable import Jsonable
 from violence_ops.records import TRANSIENT, Label
-from violence_ops.stages import batches, clip_names, frozen, quarantine
+from violence_ops.stages import batches, clip_names, frozen, quarantine, tombstones
 from violence_ops.stages.inbox import path_of_row, printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels_file import LabelSource, checked_label, in_force, record
@@ -161,6 +161,8 @@ def _clip_ids(workspace: Workspace, path: Path, lines: list[_Line]) -> list[str]
             found.append(clips[0].clip_id)
         else:
             said = f"no clip came from {row['path']!r}" if row.get("path") else "it names no clip"
+            if row.get("path") and tombstones.all_of(workspace):  # which keep no path
+                said += ", or it was forgotten (delete the line then)"
             raise UsageError(
                 f"{shown} line {number}: {said}: write the clip's id, or the whole path that it had in the inbox."
             )

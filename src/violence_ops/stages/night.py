@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Final
 
 from violence_ops.errors import ExpectationsFailed, UserError, WorkspaceError
 from violence_ops.params import Params
-from violence_ops.stages import annotate, batches, extract_poses, ingest, score, seal, shadow, validate
+from violence_ops.stages import annotate, announce, batches, extract_poses, ingest, score, seal, shadow, validate
 from violence_ops.stages.batches import Progress
 from violence_ops.workspace import Workspace
 
@@ -21,19 +21,21 @@ _BUSY: Final = (
 
 @dataclass(frozen=True, slots=True)
 class NightResult:
-    """What each verb said: `ingest` and `shadow` of the night, the others a batch; `stopped` says why a batch is not done."""
+    """What each verb said: `ingest` and `shadow` of the night, the others a batch; `stopped` says why a batch is not done,
+    `airflow_problem` why Airflow was not told of the sealed ones."""
 
     ingest: dict[str, Any]
     batches: dict[str, dict[str, Any]] = field(default_factory=dict)
     stopped: dict[str, str] = field(default_factory=dict)
     shadow: dict[str, Any] | None = None
     shadow_problem: str | None = None
+    airflow_problem: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as JSON-able values."""
         return {
             "ingest": self.ingest, "batches": self.batches, "stopped": self.stopped, "shadow": self.shadow,
-            "shadow_problem": self.shadow_problem,
+            "shadow_problem": self.shadow_problem, "airflow_problem": self.airflow_problem,
         }  # fmt: skip
 
     def lines(self) -> Iterator[str]:
@@ -51,12 +53,14 @@ class NightResult:
 def run(workspace: Workspace, params: Params, *, night: date, progress: Progress | None = None) -> NightResult:
     """Ingest, then bring every open batch to its end, and those of any night whose sealing was not finished.
 
-    One that has to stop stops no other; the shadow stops nothing. Raises ServiceUnavailable if an outside system cannot be reached;
+    One that has to stop stops no other; the shadow stops nothing. A running Airflow is told of what was sealed. Raises ServiceUnavailable if an outside system cannot be reached;
     the next run goes on there. Raises WorkspaceError while another night is at work on the batches; tasks of Airflow's wait for
     the end of this one.
     """
     with workspace.lock("night", busy=_BUSY):
-        return _run(workspace, params, night, progress)
+        result = _run(workspace, params, night, progress)
+    sealed = [batch_id for batch_id, verbs in result.batches.items() if "seal" in verbs]
+    return replace(result, airflow_problem=announce.run(workspace, sealed))
 
 
 def _run(workspace: Workspace, params: Params, night: date, progress: Progress | None) -> NightResult:

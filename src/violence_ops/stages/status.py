@@ -80,8 +80,10 @@ class LastNight:
 class StatusResult(Jsonable):
     """Numbers of clips by status, reason and label, and what is released. `inbox` counts the files of which no batch is made yet,
     also those that a run has taken out of the inbox, and `again` how many of the clips in `quarantine` are among them, because `retry`
-    put them there; `candidate_standing` is what gate and people have said of the newest candidate; `in_shadow` is the version in shadow mode, `awaiting` the candidates that have passed the gate and wait for a person,
-    with their reports, `questions` what Airflow asks and nobody has answered; `waiting` is filled on demand only. Then sentences: `half_forgotten` of clips
+    put them there; `candidate_standing` is what gate and people have said of the newest candidate; `in_shadow` is the version in shadow
+    mode, `awaiting` the candidates that have passed the gate and wait for a person, with their reports, `questions` what Airflow asks and
+    nobody has answered; `waiting` (the clips without a label) and `refused` (those in quarantine) are filled on demand only. Then
+    sentences: `half_forgotten` of clips
     whose forgetting did not come to its end, `unfinished` of what else a run left half done, and `problems` of what keeps models
     from being released or judging."""
 
@@ -106,6 +108,7 @@ class StatusResult(Jsonable):
     runs: dict[str, str] = field(default_factory=dict)
     questions: list[str] = field(default_factory=list)
     waiting: list[dict[str, str | None]] | None = None
+    refused: list[dict[str, str | None]] | None = None
     half_forgotten: list[str] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -114,6 +117,10 @@ class StatusResult(Jsonable):
         if self.waiting is not None:
             yield from (f"{clip['clip_id']}  {clip['batch_id']}  {clip['source_path']}" for clip in self.waiting)
             yield f"{counted(len(self.waiting), 'accepted clip waits', 'accepted clips wait')} for a label: `violence-ops label CLIP LABEL --by NAME`."
+        if self.refused is not None:
+            yield from ("  ".join(str(fact) for fact in clip.values()) for clip in self.refused)
+            yield f"{counted(len(self.refused), 'clip is', 'clips are')} in quarantine: `violence-ops explain CLIP` says why."
+        if self.waiting is not None or self.refused is not None:
             return
         yield f"workspace   {self.workspace}"
         yield f"inbox       {counted(self.inbox, 'file waits', 'files wait')}"
@@ -123,7 +130,8 @@ class StatusResult(Jsonable):
         yield f"last batch  {self.last_batch.line() if self.last_batch else 'none'}"
         yield f"clips       {_counts(self.clips)}"
         again = f", of which {counted(self.again, 'waits', 'wait')} in the inbox again" if self.again else ""
-        yield f"quarantine  {_counts(self.quarantine)}{again}"
+        listed = "; `violence-ops status --quarantine` lists them" if self.quarantine else ""
+        yield f"quarantine  {_counts(self.quarantine)}{again}{listed}"
         yield f"labels      {_counts(self.labels)}"
         yield f"holdouts    {', '.join(self.holdouts) or 'none'}"
         champion = self.champion or ("not known" if self.problems else "none")
@@ -145,14 +153,16 @@ class StatusResult(Jsonable):
         yield from (f"PROBLEM     {said}" for said in (*self.half_forgotten, *self.unfinished, *self.problems))
 
 
-def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
-    """Look at everything and change nothing. Raises ServiceUnavailable if the catalog cannot be reached.
+def run(workspace: Workspace, *, unlabelled: bool = False, refused: bool = False) -> StatusResult:
+    """Look at everything and change nothing. Raises ServiceUnavailable if the catalog cannot be reached, and, if the `refused` clips
+    are asked for, WorkspaceError if what the quarantine says of one cannot be read.
 
     Where the ledger does not verify or MLflow has another champion, the champion is None; the `problems` say why.
     """
     with open_catalog(workspace) as catalog:
         counts = catalog.counts()
         waiting = [_clip(clip) for clip in catalog.unlabelled()] if unlabelled else None
+        in_quarantine = _refused(workspace, catalog) if refused else None
         outside, unread = _outside(workspace, catalog)
         newest = _of_last_night(workspace, catalog, outside)
     taken, unfinished = _taken(workspace)
@@ -187,6 +197,7 @@ def run(workspace: Workspace, *, unlabelled: bool = False) -> StatusResult:
         runs=runs,
         questions=questions,
         waiting=waiting,
+        refused=in_quarantine,
         half_forgotten=_half_forgotten(workspace),
         unfinished=unread + unfinished + _half_sealed(workspace),
         problems=problems,
@@ -330,6 +341,17 @@ def _files_in(workspace: Workspace) -> int:
 
 def _clip(clip: Any) -> dict[str, str | None]:
     return {"clip_id": clip.clip_id, "batch_id": clip.batch_id, "source_path": clip.source_path}
+
+
+def _refused(workspace: Workspace, catalog: Catalog) -> list[dict[str, str | None]]:
+    """The clips in quarantine: id, reason, the night that refused it, and the path in the inbox; the newest night last."""
+    told = {entry["clip_id"]: entry for entry in quarantine.entries(workspace)}
+    refused = (clip for clip in catalog.find(told).values() if clip.status == "quarantined")
+    found: list[dict[str, str | None]] = [
+        {"clip_id": clip.clip_id, "reason": clip.reason, "night": told[clip.clip_id].get("night"), "source_path": clip.source_path}
+        for clip in refused
+    ]  # fmt: skip
+    return sorted(found, key=lambda clip: (str(clip["night"]), str(clip["source_path"])))
 
 
 def _services(workspace: Workspace, state: services.State) -> dict[str, str]:
