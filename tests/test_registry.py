@@ -291,6 +291,21 @@ def test_a_model_that_cannot_answer_its_own_example_is_not_registered(
     assert registry.versions() == before
 
 
+def test_all_versions_are_found_oldest_first_also_where_they_fill_many_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlflow.tracking import MlflowClient
+
+    many = Registry(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
+    many.check()
+    client = MlflowClient(many.uri, many.uri)
+    client.create_registered_model(MODEL)
+    for number in range(1, 12):
+        client.create_model_version(MODEL, source=(tmp_path / str(number)).as_uri())
+    monkeypatch.setattr("violence_ops.registry._PAGE", 3)
+    assert [one.version for one in many.versions()] == [str(number) for number in range(1, 12)]
+
+
 def test_an_alias_moves_only_from_where_it_is_expected_to_be(registry: Registry, version: str) -> None:
     registry.set_alias("champion", version, expected=None)
     assert registry.alias("champion") == version

@@ -33,6 +33,8 @@ PACKAGE_TAG: Final = "package_sha256"
 """Tag of a version: the SHA-256 of its package. Those of before November 2026 have none."""
 _SOURCE: Final = {"mlflow.source.name": f"violence-ops {__version__}", "mlflow.source.type": "LOCAL"}
 _REACH_S: Final = 5.0
+_PAGE: Final = 1000
+"""Versions that MLflow is asked for at once."""
 _SETTINGS: Final = {
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_ALLOW_PICKLE_DESERIALIZATION": "false",
@@ -199,8 +201,7 @@ class Registry:
         if self._is_unborn:
             return []
         with self._reached() as client:
-            found = client.search_model_versions(f"name='{MODEL}'", max_results=1000)
-            return sorted((_version(one) for one in found), key=lambda one: int(one.version))
+            return [_version(one) for one in _all_versions(client)]
 
     def find(self, version: str) -> Version | None:
         """One version; None if there is none of that number, or not any more."""
@@ -377,6 +378,15 @@ class Registry:
             if error.error_code in ("INTERNAL_ERROR", "TEMPORARILY_UNAVAILABLE", "REQUEST_LIMIT_EXCEEDED"):
                 raise self._unavailable(error) from None
             raise UserError(f"MLflow at {self._shown} refused: {_reason(error)}") from None
+
+
+def _all_versions(client: MlflowClient) -> Iterator[Any]:
+    """Every version, oldest first, however many pages they fill."""
+    token: str | None = ""
+    while token is not None:
+        page = client.search_model_versions(f"name='{MODEL}'", _PAGE, ["version_number ASC"], token or None)
+        yield from page
+        token = page.token or None
 
 
 def _is_address(uri: str) -> bool:

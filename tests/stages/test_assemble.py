@@ -76,7 +76,45 @@ def test_new_clips_of_held_out_groups_and_near_duplicates_of_held_out_clips_stay
     seal_tracks(workspace, clips=4, seed=2, group_of=frozen.groups[0])
     after = assemble.run(workspace, workspace.params())
     assert after.revision == before.revision
-    assert after.held_out == before.held_out + 8
+    assert (after.held_out, after.near_duplicates) == (before.held_out + 4, 4)
+
+
+def test_of_a_chain_of_near_duplicates_only_what_is_near_a_held_out_clip_stays_out(
+    workspace: Workspace, seal_tracks: Seal
+) -> None:
+    params = workspace.params()
+    seal_tracks(workspace)
+    before = assemble.run(workspace, params)
+    held = int(pq.read_table(workspace.holdout("v1") / "clips.parquet")["perceptual_hash"][0].as_py(), 16)
+    for seed, apart in enumerate((0xF, 0xFF, 0xFFF), start=1):  # each link is 4 bits from the one before
+        seal_tracks(workspace, clips=4, seed=seed, perceptual_hash_of=f"{held ^ apart:016x}")
+    after = assemble.run(workspace, params)
+    assert (after.held_out, after.near_duplicates) == (before.held_out, 4)
+    assert after.train + after.val == before.train + before.val + 8
+    (notice,) = after.notices
+    assert notice.startswith("4 of 36 labelled clips are left out")
+    assert "dataset.near_duplicate_bits (4)" in notice
+    split = [{int(str(row["perceptual_hash"]), 16) for row in side} for side in sides(workspace)]
+    frozen = {
+        int(value, 16)
+        for value in pq.read_table(workspace.holdout("v1") / "clips.parquet")["perceptual_hash"].to_pylist()
+    }
+    for one, others in ((frozen, split[0] | split[1]), (split[0], split[1])):
+        assert min((a ^ b).bit_count() for a in one for b in others) > params.dataset.near_duplicate_bits
+    assert (before.near_duplicates, before.notices) == (0, [])
+
+
+def test_a_clip_like_a_later_one_of_a_held_out_group_stays_out_as_the_next_holdout_holds_that(
+    workspace: Workspace, seal_tracks: Seal
+) -> None:
+    params = workspace.params()
+    seal_tracks(workspace)
+    before = assemble.run(workspace, params)
+    (group, *_) = holdout.read(workspace, "v1").groups
+    seal_tracks(workspace, clips=2, seed=1, group_of=group, perceptual_hash_of="0f" * 8)
+    seal_tracks(workspace, clips=2, seed=2, perceptual_hash_of="0f" * 8)
+    after = assemble.run(workspace, params)
+    assert (after.revision, after.held_out, after.near_duplicates) == (before.revision, before.held_out + 2, 2)
 
 
 def test_unlabelled_clips_wait_and_enter_once_a_label_arrives(workspace: Workspace, seal_tracks: Seal) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations, pairwise
 
+import numpy as np
+
 from violence_ops.records import LABELS
 
 _HASH_BITS = 64
@@ -65,6 +67,16 @@ def bundles(members: Sequence[Member], near_duplicate_bits: int) -> list[list[Me
 def name_of(bundle: Sequence[Member]) -> str:
     """A bundle is called after its smallest source group."""
     return min(member.source_group for member in bundle)
+
+
+def near_duplicates(members: Sequence[Member], others: Sequence[Member], near_duplicate_bits: int) -> set[str]:
+    """The clip_ids of those members whose own hash is at most `near_duplicate_bits` from that of one of the others (0: equal)."""
+    hashes = np.array([int(other.perceptual_hash, 16) for other in others if other.perceptual_hash], np.uint64)
+
+    def is_near(value: str) -> bool:
+        return bool((np.bitwise_count(hashes ^ np.uint64(int(value, 16))) <= near_duplicate_bits).any())
+
+    return {member.clip_id for member in members if member.perceptual_hash and is_near(member.perceptual_hash)}
 
 
 def _near_duplicates(members: Sequence[Member], bits: int) -> Iterator[tuple[int, int]]:

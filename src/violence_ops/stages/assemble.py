@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import pyarrow as pa
 
@@ -15,11 +15,12 @@ from violence_ops.errors import ServiceUnavailable, UserError
 from violence_ops.files import fingerprint, sha256_file, write_json, write_table
 from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
+from violence_ops.recognition.split import near_duplicates
 from violence_ops.records import LABELS
 from violence_ops.stages import holdout, tombstones
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.frozen import held_out
-from violence_ops.stages.labelled import Labelled, in_bundles, labelled_clips, tracks_of
+from violence_ops.stages.labelled import Labelled, in_bundles, labelled_clips, members, tracks_of
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
@@ -32,17 +33,22 @@ _SCHEMA = pa.schema(
 )  # fmt: skip
 TABLES = ("train.parquet", "val.parquet", "skeletons.parquet")
 """The tables that the revision is a hash over."""
+_NOTICEABLE: Final = 0.1
+"""Share of the labelled clips that is worth a sentence if near-duplicates cost it."""
 
 
 @dataclass(frozen=True, slots=True)
 class AssembleResult(Jsonable):
-    """The dataset: its revision (a hash over its tables), clips per side, clips by label, and clips left to the holdout."""
+    """The dataset: its revision (a hash over its tables), clips per side and clips by label; labelled clips left out: those of
+    source groups of a holdout, and others that are near-duplicates of these."""
 
     revision: str
     train: int
     val: int
     labels: dict[str, int]
     held_out: int
+    near_duplicates: int
+    notices: list[str]
 
 
 def run(workspace: Workspace, params: Params, *, progress: Progress | None = None) -> AssembleResult:
@@ -85,6 +91,8 @@ def make(workspace: Workspace, params: Params, *, progress: Progress | None = No
         len(val),
         dict(sorted(Counter(one.label for one in (*train, *val)).items())),
         content.held_out,
+        content.near_duplicates,
+        _notices(content, params),
     )
     _write_split(workspace, params, result, train, val, hashes)
     workspace.write_progress("assemble", result.to_dict())
@@ -95,12 +103,13 @@ def make(workspace: Workspace, params: Params, *, progress: Progress | None = No
 
 @dataclass(frozen=True, slots=True)
 class _Content:
-    """What a dataset is made of, and how many labelled clips are left to the holdout."""
+    """What a dataset is made of, and how many labelled clips are left out as of a holdout's source groups or as near-duplicates."""
 
     train: list[Labelled]
     val: list[Labelled]
     skeletons: list[Any]
     held_out: int
+    near_duplicates: int
 
 
 def _read(workspace: Workspace, params: Params, progress: Progress | None) -> _Content:
@@ -116,7 +125,20 @@ def _read(workspace: Workspace, params: Params, progress: Progress | None) -> _C
         train, val = _split(usable, params)
         skeletons = _skeletons(usable, params, progress)
         if tombstones.all_of(workspace) == forgotten:
-            return _Content(train, val, skeletons, len(clips) - len(usable))
+            groups = {clip.source_group for clip in held_out(workspace)}
+            of_holdout = sum(one.clip.source_group in groups for one in clips)
+            return _Content(train, val, skeletons, of_holdout, len(clips) - len(usable) - of_holdout)
+
+
+def _notices(content: _Content, params: Params) -> list[str]:
+    alike = content.near_duplicates
+    labelled = len(content.train) + len(content.val) + content.held_out + alike
+    if alike < _NOTICEABLE * labelled:
+        return []
+    return [
+        f"{alike} of {labelled} labelled clips are left out only because they look nearly like clips of the holdout: if these are other "
+        f"scenes of the same fixed cameras, lower dataset.near_duplicate_bits ({params.dataset.near_duplicate_bits})."
+    ]
 
 
 def baked_in(params: Params) -> dict[str, Any]:
@@ -154,14 +176,19 @@ def _rehearse(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -
 
 
 def trainable(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -> list[Labelled]:
-    """Those of `clips` that share no source group, and are no near-duplicate, with any holdout version."""
+    """Those of `clips` that share no source group with any holdout version, and are no near-duplicate of a clip of such a group.
+
+    A clip's own hash decides: chains of near-duplicates join nearly all clips of a fixed camera in time.
+    """
     frozen = held_out(workspace)
     groups = {clip.source_group for clip in frozen}
-    clip_ids = {one.clip.clip_id for one in clips}
-    others = [clip for clip in frozen if clip.clip_id not in clip_ids]
-    bundles = in_bundles([*(one.clip for one in clips), *others], params)
-    tainted = {m.clip_id for bundle in bundles if any(m.source_group in groups for m in bundle) for m in bundle}
-    return [one for one in clips if one.clip.clip_id not in tainted]
+    free = [one for one in clips if one.clip.source_group not in groups]
+    # the next holdout version holds what came to these groups later
+    later = (one.clip for one in clips if one.clip.source_group in groups)
+    alike = near_duplicates(
+        members(one.clip for one in free), members([*frozen, *later]), params.dataset.near_duplicate_bits
+    )
+    return [one for one in free if one.clip.clip_id not in alike]
 
 
 def _check(clips: Sequence[Labelled], usable: Sequence[Labelled], params: Params) -> None:
@@ -171,7 +198,7 @@ def _check(clips: Sequence[Labelled], usable: Sequence[Labelled], params: Params
         )
     if not usable:
         raise UserError(
-            f"All labelled clips ({len(clips)}) belong to source groups of the holdout: bring labelled clips of other source groups."
+            f"All labelled clips ({len(clips)}) belong to source groups of the holdout or look nearly like its clips: bring labelled clips of other source groups."
         )
     counts = Counter(one.label for one in usable)
     if len(counts) < len(LABELS):
@@ -196,8 +223,8 @@ def _split(usable: Sequence[Labelled], params: Params) -> tuple[list[Labelled], 
     for label in LABELS:
         if not all(any(one.label == label for one in side) for side in (train, val)):
             raise UserError(
-                f"{label} clips cannot be on both sides of the split into training and validation, which keeps source groups whole: "
-                f"bring {label} clips of at least two source groups outside the holdout."
+                f"{label} clips cannot be on both sides of the split into training and validation, which keeps source groups, and "
+                f"near-duplicates (dataset.near_duplicate_bits), together: bring {label} clips of at least two source groups outside the holdout."
             )
     return train, val
 
@@ -239,6 +266,7 @@ def _write_split(
             "batches": sorted({one.batch.batch_id for one in (*train, *val)}),
             "holdouts": {name: holdout.read(workspace, name).revision for name in workspace.holdout_versions()},
             "held_out": result.held_out,
+            "near_duplicates": result.near_duplicates,
             "labels_version": max(one.version for one in (*train, *val)),
             **{name.rpartition(".")[2]: value for name, value in baked_in(params).items()},
             "sha256": hashes,

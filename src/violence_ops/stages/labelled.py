@@ -52,10 +52,14 @@ def labelled_clips(workspace: Workspace) -> list[Labelled]:
     return sorted(found, key=lambda one: one.clip.clip_id)
 
 
+def members(clips: Iterable[ClipRecord]) -> list[Member]:
+    """What splitting needs to know of labelled clips."""
+    return [Member(clip.clip_id, str(clip.label), clip.source_group, clip.perceptual_hash) for clip in clips]
+
+
 def in_bundles(clips: Iterable[ClipRecord], params: Params) -> list[list[Member]]:
     """Labelled clips by which must stay on one side: same source group or near-duplicates."""
-    members = [Member(clip.clip_id, str(clip.label), clip.source_group, clip.perceptual_hash) for clip in clips]
-    return bundles(members, params.dataset.near_duplicate_bits)
+    return bundles(members(clips), params.dataset.near_duplicate_bits)
 
 
 def track_rows(chosen: Iterable[Labelled]) -> Iterator[tuple[Labelled, pa.Table]]:
