@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from violence_ops.cli.common import show
-from violence_ops.stages.rollback import VerifyResult
+from violence_ops.stages.ledger_log import VerifyResult
 from violence_ops.stages.status import RebuildResult
 from violence_ops.wording import clock, counted
 
