@@ -20,6 +20,11 @@ class RebuildResult(Jsonable):
     clips: dict[str, int]
     set_aside: str | None = None
 
+    def lines(self) -> Iterator[str]:
+        """For people."""
+        for name, counts in (("batches", self.batches), ("clips", self.clips)):
+            yield f"{name:<7}  {', '.join(f'{count} {what}' for what, count in counts.items()) or 'none'}"
+
 
 def open_catalog(workspace: Workspace) -> Catalog:
     """The workspace's catalog; one that knows of no batch although there are some is rebuilt first.
