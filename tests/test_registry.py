@@ -442,6 +442,26 @@ def test_code_that_was_exchanged_in_the_store_while_a_model_is_registered_does_n
     assert not marker.exists()
 
 
+def test_one_file_of_a_package_comes_without_the_others_and_from_what_was_fetched_if_that_is_whole(
+    registry: Registry, version: str, package_folder: Path, tmp_path: Path
+) -> None:
+    fetched, card = tmp_path / "cache" / version, package_folder / "MODEL_CARD.md"
+    with registry.package_file(version, card.name, fetched) as found:
+        assert found is not None
+        assert found.read_bytes() == card.read_bytes()
+    assert not found.exists()
+    assert not fetched.parent.exists()
+    with registry.package_file(version, "none.json", fetched) as missing:
+        assert missing is None
+    registry.download(version, fetched)
+    with registry.package_file(version, card.name, fetched) as found:
+        assert found == fetched / card.name
+    (fetched / card.name).write_text("of another model")
+    with registry.package_file(version, card.name, fetched) as found:
+        assert found is not None
+        assert found.read_bytes() == card.read_bytes()
+
+
 def test_a_version_whose_package_is_lost_is_refused_in_one_sentence(tmp_path: Path, package_folder: Path) -> None:
     registry = Registry(f"sqlite:///{tmp_path / 'mlflow.db'}", tmp_path / "artifacts")
     with registry.start_run("try", {}) as run:
@@ -451,3 +471,8 @@ def test_a_version_whose_package_is_lost_is_refused_in_one_sentence(tmp_path: Pa
     with pytest.raises(WorkspaceError, match="has no package in MLflow's artifact store"):
         registry.download(version, tmp_path / "cache" / version)
     assert not (tmp_path / "cache" / version).exists()
+    with (
+        pytest.raises(WorkspaceError, match="has no package in MLflow's artifact store"),
+        registry.package_file(version, "training.json", tmp_path / "cache" / version),
+    ):
+        pass

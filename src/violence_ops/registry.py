@@ -249,7 +249,7 @@ class Registry:
         has another is fetched again. Raises WorkspaceError if the artifact store has lost the package, or holds another.
         """
         sha256 = sha256 or self.version(version).tags.get(PACKAGE_TAG)
-        if into.is_dir() and sha256 in (None, folder_sha256(into)):
+        if _is_package(into, sha256):
             return into
         self.version(version)
         into.parent.mkdir(parents=True, exist_ok=True)
@@ -261,9 +261,7 @@ class Registry:
             )
             packages = list((Path(fetched) / "artifacts").glob("*"))
             if len(packages) != 1:
-                raise WorkspaceError(
-                    f"Version {version} of {MODEL} has no package in MLflow's artifact store: restore the store, or train again."
-                )
+                raise _lost(version)
             (package,) = packages
             if sha256 and (found := folder_sha256(package)) != sha256:
                 raise WorkspaceError(
@@ -279,6 +277,36 @@ class Registry:
                 if not into.is_dir():
                     raise
         return into
+
+    @contextmanager
+    def package_file(self, version: str, name: str, package: Path) -> Iterator[Path | None]:
+        """One file of a version's package, fetched without the others; of `package` if `download` has put that there.
+
+        None if the package has no file of that name. A fetched one is gone after the block; alone, it cannot be checked against
+        the package's SHA-256. Raises UserError for an unknown version, WorkspaceError if the artifact store has lost the package.
+        """
+        import tempfile
+
+        if _is_package(package, self.version(version).tags.get(PACKAGE_TAG)):
+            yield package / name if (package / name).is_file() else None
+            return
+        with tempfile.TemporaryDirectory() as temporary:
+            yield self._fetch_file(version, name, temporary)
+
+    def _fetch_file(self, version: str, name: str, into: str) -> Path | None:
+        with self._reached() as client:
+            from mlflow.artifacts import download_artifacts, list_artifacts
+
+            # where it lies, asked once: each use of `models:/…` asks the database again
+            model = client.get_model_version_download_uri(MODEL, version)
+            packages = list_artifacts(artifact_uri=f"{model}/artifacts", tracking_uri=self.uri)
+            if len(packages) != 1:
+                raise _lost(version)
+            package = f"{model}/artifacts/{Path(packages[0].path).name}"
+            files = list_artifacts(artifact_uri=package, tracking_uri=self.uri)
+            if name not in (Path(one.path).name for one in files):
+                return None
+            return Path(download_artifacts(artifact_uri=f"{package}/{name}", dst_path=into, tracking_uri=self.uri))
 
     def run_url(self, run_id: str) -> str:
         """Where a browser shows a run, if MLflow is a server."""
@@ -387,6 +415,17 @@ def _all_versions(client: MlflowClient) -> Iterator[Any]:
         page = client.search_model_versions(f"name='{MODEL}'", _PAGE, ["version_number ASC"], token or None)
         yield from page
         token = page.token or None
+
+
+def _is_package(folder: Path, sha256: str | None) -> bool:
+    """Whether a folder is there and is the package of this SHA-256, if that is known."""
+    return folder.is_dir() and sha256 in (None, folder_sha256(folder))
+
+
+def _lost(version: str) -> WorkspaceError:
+    return WorkspaceError(
+        f"Version {version} of {MODEL} has no package in MLflow's artifact store: restore the store, or train again."
+    )
 
 
 def _is_address(uri: str) -> bool:

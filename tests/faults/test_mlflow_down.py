@@ -10,7 +10,7 @@ import pytest
 from violence_ops.errors import ServiceUnavailable
 from violence_ops.records import ClipRecord
 from violence_ops.registry import MODEL
-from violence_ops.stages import assemble, sweep, train
+from violence_ops.stages import assemble, sweep, train, trained_on
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
 
@@ -68,6 +68,9 @@ def test_a_training_survives_the_loss_of_mlflow_before_during_and_after_it(
     assert result.model_version == registry.alias("candidate") == "1"
     assert result.run_url.startswith(f"{server.url}/#/experiments/")
     assert workspace.read_progress("train")["model_version"] == "1"
+    record = trained_on.read(workspace, "1")
+    assert record["dataset_revision"] == workspace.read_progress("assemble")["revision"]
+    assert not workspace.model_package("1").exists()
     package = registry.download("1", workspace.model_package("1"))
     assert (package / "model.safetensors").is_file()
     assert (package / "training.json").is_file()

@@ -9,7 +9,6 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from types import SimpleNamespace
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -137,17 +136,15 @@ def test_no_holdout_is_frozen_of_a_part_of_the_batches(workspace: Workspace, sea
     assert workspace.holdout_versions() == []
 
 
-def test_groups_of_any_registered_model_stay_out_of_a_further_holdout(workspace: Workspace, seal_tracks: Seal) -> None:
-    records = seal_tracks(workspace)
-    trained = {record.source_group for record in records[:6]}
-    package = workspace.model_package("1")
-    registry = SimpleNamespace(versions=lambda: [SimpleNamespace(version="1")], download=lambda version, into: into)
-    package.mkdir(parents=True)
-    rows = [{"clip_id": "gone", "source_group": group} for group in trained]
-    (package / "training.json").write_text(json.dumps({"clips": rows}))
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(holdout, "open_registry", lambda workspace: registry)
-        assert not trained & set(holdout.freeze(workspace, workspace.params()).groups)
+def test_groups_of_any_registered_model_stay_out_of_a_further_holdout(
+    released: Workspace, seal_tracks: Seal, trained: Callable[..., None]
+) -> None:
+    records = seal_tracks(released)
+    trained(released, "2", records[:6])
+    frozen = holdout.freeze(released, released.params())
+    assert not {record.source_group for record in records[:6]} & set(frozen.groups)
+    # the others' packages were not copied here to ask them
+    assert list(released.model_package("2").parent.iterdir()) == [released.model_package("2")]
 
 
 def test_a_frozen_version_is_never_changed(workspace: Workspace, seal_tracks: Seal) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -13,7 +14,7 @@ from violence_ops.files import write_table
 from violence_ops.records import CLIPS_SCHEMA, ClipRecord
 from violence_ops.registry import Registry
 from violence_ops.stages import assemble as assembling
-from violence_ops.stages import batches, evaluate, holdout, labels, lineage, tombstones
+from violence_ops.stages import batches, evaluate, holdout, labels, lineage, tombstones, traces
 from violence_ops.stages import train as training
 from violence_ops.workspace import Workspace
 
@@ -93,6 +94,37 @@ def test_a_clip_names_the_models_that_saw_it_and_what_its_deletion_redoes(
     path.write_text(path.read_text().replace(f"{0:020x}", held_out(history)))
     judged = lineage.run(history, held_out(history))
     assert (judged.judged, judged.redo.evaluations) == (("1", "2"), ("2-vs-1",))
+
+
+def test_what_models_were_trained_on_is_found_without_a_copy_of_their_packages(
+    history: Workspace, registry: Registry, trained: Trained, seal_whole: Seal, tmp_path: Path
+) -> None:
+    clips = seal_whole(history, clips=2, seed=3, night="2026-02-02")
+    trained(history, "4", clips, "c" * 32)
+    package = tmp_path / "package"
+    history.model_package("4").rename(package)
+    (package / "model.safetensors").write_bytes(b"not to be copied")
+    with registry.start_run("two of one dataset", {}) as run:
+        made = [registry.register(run.run_id, package, {"dataset_revision": "c" * 32}, example=False) for _ in range(2)]
+    assert made == ["4", "5"]
+    found = traces.find(history, [clips[0].clip_id])
+    assert [(model.version, model.dataset_revision) for model in found.models] == [("4", "c" * 32), ("5", "c" * 32)]
+    assert [[row["clip_id"] for row in model.clips] for model in found.models] == [[clips[0].clip_id]] * 2
+    assert found.silent_models == ("3",)
+    assert not any(history.model_package(version).exists() for version in made)
+
+
+def test_a_later_model_tells_of_a_dataset_what_the_first_does_not_say(
+    history: Workspace, registry: Registry, trained: Trained
+) -> None:
+    clip = batches.accepted_clips(history.sealed_batches()[0])[0]
+    trained(history, "3", [clip], "c" * 32)
+    (history.model_package("1") / "training.json").unlink()
+    for version in ("1", "3"):
+        registry.set_tag(version, "dataset_revision", "c" * 32)
+    found = traces.find(history, [clip.clip_id])
+    assert [model.version for model in found.models if model.dataset_revision == "c" * 32] == ["3"]
+    assert "1" in found.silent_models
 
 
 def found_in_second(workspace: Workspace) -> str:

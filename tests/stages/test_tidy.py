@@ -162,8 +162,7 @@ def test_refused_clips_go_when_that_is_asked_for_and_explain_still_says_why_they
         refused(workspace, 2, "truncated", datetime.now(UTC).date().isoformat()),
         refused(workspace, 3, "unlabelled", "2026-01-01"),
     ]
-    with index.open_catalog(workspace) as catalog:
-        index.rebuild(workspace, catalog)
+    index.rebuild(workspace)
     assert tidy.run(workspace, days=30).originals is None
     planned = tidy.run(workspace, days=30, refused_days=30, dry_run=True).originals
     assert planned

@@ -194,18 +194,29 @@ def read_tracks(batch: Batch, clip: ClipRecord) -> ClipTracks:
 
 
 def tracks_by_clip(batch: Batch, clips: Iterable[ClipRecord]) -> Iterator[tuple[ClipRecord, ClipTracks]]:
-    """The tracks of these clips, one after the other, in their order.
+    """The tracks of these clips, one after the other, in their order."""
+    clips = list(clips)
+    for clip, rows in zip(clips, rows_of(batch, "tracks", [clip.clip_id for clip in clips]), strict=True):
+        yield clip, ClipTracks.from_table(rows, clip)
 
-    For many clips of a sealed batch: `read_tracks` looks at every row group of the table for each of them, this once for all.
+
+def rows_of(batch: Batch, table: str, clip_ids: Iterable[str]) -> Iterator[pa.Table]:
+    """The rows of `poses`, `tracks` or `predictions` of each of these clips, in their order, empty where it has none.
+
+    For many clips of a sealed batch: `read_rows` looks at every row group of the table for each of them, this once for all.
+    Of other clips nothing is read. Raises WorkspaceError for a damaged table.
     """
     if not batch.is_sealed:
-        yield from ((clip, read_tracks(batch, clip)) for clip in clips)
+        yield from (read_rows(batch, table, clip_id) for clip_id in clip_ids)
         return
-    with open_table(batch.table("tracks")) as file:
+    with open_table(batch.table(table)) as file:
         groups = _row_groups(file)
-        for clip in clips:
-            rows = file.read_row_groups(groups.get(clip.clip_id, []))
-            yield clip, ClipTracks.from_table(rows.filter(pc.field("clip_id") == clip.clip_id), clip)
+        read: list[int] = []
+        rows = file.read_row_groups(read)
+        for clip_id in clip_ids:
+            if (wanted := groups.get(clip_id, [])) != read:  # clips of one row group come after each other
+                read, rows = wanted, file.read_row_groups(wanted)
+            yield rows.filter(pc.field("clip_id") == clip_id)
 
 
 def _row_groups(file: pq.ParquetFile) -> dict[str, list[int]]:

@@ -282,14 +282,20 @@ def _holds_already(workspace: Workspace, chosen: Sequence[Labelled]) -> bool:
 
 
 def _seen(workspace: Workspace) -> set[str]:
-    """Clip ids and source groups in the present dataset, or in what any registered model was trained and tuned on."""
-    registry = open_registry(workspace)
-    packages = [registry.download(one.version, workspace.model_package(one.version)) for one in registry.versions()]
-    rows = [row for package in packages if (record := trained_on.of_package(package)) for row in record["clips"]]
-    for name in ("train.parquet", "val.parquet"):
-        if (table := workspace.dataset / name).is_file():
-            rows += load_table(table, columns=["clip_id", "source_group"]).to_pylist()
-    return {row[key] for row in rows for key in ("clip_id", "source_group")}
+    """Clip ids and source groups in the present dataset, or in what any registered model was trained and tuned on, as far as known.
+
+    An evaluation compares the clips of its two models with the holdout's again.
+    """
+    seen: set[str] = set()
+    names = ("clip_id", "source_group")
+    for one in open_registry(workspace).versions():
+        record = trained_on.find_kept(workspace, one.version) or {"clips": []}
+        seen.update(row[key] for row in record["clips"] for key in names)
+    for side in ("train.parquet", "val.parquet"):
+        if (table := workspace.dataset / side).is_file():
+            columns = load_table(table, columns=names).columns
+            seen.update(value for column in columns for value in column.to_pylist())
+    return seen
 
 
 def _freeze(

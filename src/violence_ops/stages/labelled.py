@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from violence_ops.files import load_table
 from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.recognition.split import Member, bundles
@@ -15,7 +14,6 @@ from violence_ops.records import ClipRecord, ClipTracks
 from violence_ops.stages import batches, tombstones
 from violence_ops.stages.labels import effective_labels
 from violence_ops.stages.labels_file import in_force
-from violence_ops.stages.rows import by_clip
 from violence_ops.workspace import Workspace
 
 
@@ -68,10 +66,7 @@ def track_rows(chosen: Iterable[Labelled]) -> Iterator[tuple[Labelled, pa.Table]
     for one in chosen:
         by_batch.setdefault(one.batch, []).append(one)
     for batch, wanted in by_batch.items():
-        table = load_table(batch.table("tracks"))
-        of_clip = by_clip(table)
-        for one in wanted:
-            yield one, of_clip.get(one.clip.clip_id, table.slice(0, 0))
+        yield from zip(wanted, batches.rows_of(batch, "tracks", (one.clip.clip_id for one in wanted)), strict=True)
 
 
 def tracks_of(chosen: Iterable[Labelled]) -> Iterator[ClipTracks]:

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from violence_ops.errors import WorkspaceError
 from violence_ops.files import load_table
 from violence_ops.folders import ReportFolder
 from violence_ops.stages import trained_on
@@ -17,6 +16,9 @@ from violence_ops.workspace import Workspace, version_order
 
 if TYPE_CHECKING:
     from violence_ops.evaluation.records import Evaluation, JudgedClip
+
+_Use = tuple[str, tuple[dict[str, Any], ...]]
+"""The revision of a dataset, and its rows of the clips that are asked for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,27 +81,29 @@ def holdouts_with(workspace: Workspace, clip_ids: Collection[str]) -> tuple[str,
 
 
 def _models(workspace: Workspace, wanted: set[str]) -> tuple[tuple[ModelUse, ...], tuple[str, ...]]:
-    by_dataset: dict[str, dict[str, Any] | None] = {}
+    by_dataset: dict[str, _Use] = {}
     named = aliases(workspace)
     models, silent = [], []
     for one in open_registry(workspace).versions():
         # a version that was not trained here has no such tag
-        revision = one.tags.get("dataset_revision") or f"version {one.version}"
-        if revision not in by_dataset:
-            by_dataset[revision] = _record(workspace, one.version)
-        record = by_dataset[revision]
-        if record is None:
+        key = one.tags.get("dataset_revision") or f"version {one.version}"
+        use = by_dataset.get(key) or _use(workspace, one.version, wanted)
+        if use is None:
             silent.append(one.version)
-        elif rows := tuple(row for row in record["clips"] if row["clip_id"] in wanted):
-            models.append(ModelUse(one.version, record["dataset_revision"], named.get(one.version, ()), rows))
+            continue
+        by_dataset[key] = use
+        revision, rows = use
+        if rows:
+            models.append(ModelUse(one.version, revision, named.get(one.version, ()), rows))
     return tuple(models), tuple(silent)
 
 
-def _record(workspace: Workspace, version: str) -> dict[str, Any] | None:
-    try:
-        return trained_on.find(workspace, version)
-    except WorkspaceError:  # the artifact store has lost its package
+def _use(workspace: Workspace, version: str, wanted: set[str]) -> _Use | None:
+    """What a version was trained on of these clips: of thousands, only they stay in memory. None if it does not say."""
+    record = trained_on.find_kept(workspace, version)
+    if record is None:
         return None
+    return record["dataset_revision"], tuple(row for row in record["clips"] if row["clip_id"] in wanted)
 
 
 def _evaluations(workspace: Workspace, wanted: set[str]) -> tuple[str, ...]:

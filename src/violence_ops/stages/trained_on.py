@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from violence_ops.errors import WorkspaceError
 from violence_ops.files import read_json
 from violence_ops.stages.releases import open_registry
 from violence_ops.workspace import Workspace
+
+_NAME: Final = "training.json"
 
 
 def read(workspace: Workspace, version: str) -> dict[str, Any]:
@@ -24,12 +26,23 @@ def read(workspace: Workspace, version: str) -> dict[str, Any]:
 
 
 def find(workspace: Workspace, version: str) -> dict[str, Any] | None:
-    """The same; None if the version does not say."""
-    package = open_registry(workspace).download(version, workspace.model_package(version))
-    return of_package(package)
+    """The same, without fetching the rest of its package; None if the version does not say."""
+    package = workspace.model_package(version)
+    with open_registry(workspace).package_file(version, _NAME, package) as path:
+        if path is None or path.parent == package:
+            return of_package(package)
+        return read_json(path, "restore MLflow's artifact store, or train again")
+
+
+def find_kept(workspace: Workspace, version: str) -> dict[str, Any] | None:
+    """The same; None too if the artifact store has lost its package, so that it can judge nothing."""
+    try:
+        return find(workspace, version)
+    except WorkspaceError:
+        return None
 
 
 def of_package(package: Path) -> dict[str, Any] | None:
     """The same of a package that was downloaded."""
-    path = package / "training.json"
+    path = package / _NAME
     return read_json(path, f"remove {package}, and it is fetched again") if path.is_file() else None
