@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 import httpx
@@ -16,6 +16,7 @@ _PATIENCE_S: Final = 60.0  # with an Airflow that does not answer while a run is
 _FINISHED: Final = frozenset({"success", "failed"})
 _PAGE: Final = 100
 _SETTLED_S: Final = 4.0  # some rounds of Airflow's scheduler
+_NEW: Final = timedelta(minutes=1)
 
 
 class AirflowApi:
@@ -111,14 +112,18 @@ class AirflowApi:
     def respond(self, approval: Mapping[str, Any], option: str) -> None:
         """Answer a question of `approvals()` with one of its options, as the user who is signed in.
 
-        One that was asked this moment is answered some seconds later. An answer that comes before the scheduler has seen that the
-        asking process ended makes Airflow 3.3 take that for lost: it tries the task again, which drops the answer and asks anew.
+        One that was asked this moment is answered some seconds after its task began to wait. An answer that comes before the scheduler
+        has seen that the asking process ended makes Airflow 3.3 take that for lost: it tries the task again, which drops the answer
+        and asks anew.
         """
-        age_s = (datetime.now(UTC) - datetime.fromisoformat(approval["created_at"])).total_seconds()
-        time.sleep(min(max(0.0, _SETTLED_S - age_s), _SETTLED_S))
         task = approval["task_instance"]
-        path = f"dags/{task['dag_id']}/dagRuns/{task['dag_run_id']}/taskInstances/{task['task_id']}"
-        self._send("PATCH", f"{path}/{task['map_index']}/hitlDetails", {"chosen_options": [option], "params_input": {}})
+        path = f"dags/{task['dag_id']}/dagRuns/{task['dag_run_id']}/taskInstances/{task['task_id']}/{task['map_index']}"
+        asked = datetime.fromisoformat(approval["created_at"])
+        while (is_new := datetime.now(UTC) - asked < _NEW) and self._send("GET", path)["state"] == "running":
+            time.sleep(1.0)
+        if is_new:
+            time.sleep(_SETTLED_S)
+        self._send("PATCH", f"{path}/hitlDetails", {"chosen_options": [option], "params_input": {}})
 
     def wait(
         self,
