@@ -17,8 +17,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from pydantic_core import ErrorDetails
 
 from violence_ops.errors import ParamsError
+from violence_ops.wording import listed
 
-_NAMED = 5  # missing keys, at most, that a message names
 _RECOGNITION: Final = Path(__file__).with_name("recognition")  # its files give the names; its code is too heavy to ask
 FAMILIES: Final = _RECOGNITION / "configs"
 STARTS: Final = _RECOGNITION / "weights"
@@ -466,7 +466,8 @@ def _sentence(faults: Sequence[ErrorDetails]) -> str:
                 allowed = item["msg"].removeprefix("Input ").replace("should be", "must be")
                 problems.append(f"{key} is {item['input']!r} but {allowed}")
     if missing:
-        which = ", ".join(missing[:_NAMED]) + (f" and {len(missing) - _NAMED} more" if missing[_NAMED:] else "")
-        which += " is" if len(missing) == 1 else " are"
-        problems.append(f"{which} missing; `violence-ops init` on the workspace adds what an older version lacks")
+        are = "is" if len(missing) == 1 else "are"
+        problems.append(
+            f"{listed(missing)} {are} missing; `violence-ops init` on the workspace adds what an older version lacks"
+        )
     return "; ".join(problems) + "."

@@ -9,8 +9,8 @@ from typing import Final
 from violence_ops.catalog import Catalog, CatalogClip
 from violence_ops.errors import UsageError
 from violence_ops.stages import quarantine, tombstones
-from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
+from violence_ops.wording import printable
 from violence_ops.workspace import Workspace
 
 FORGOTTEN: Final = "forgotten"

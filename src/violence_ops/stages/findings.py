@@ -15,7 +15,7 @@ from violence_ops.folders import Batch
 from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.records import ClipRecord
-from violence_ops.stages.inbox import printable
+from violence_ops.wording import listed, printable
 
 Kind = Literal["missing", "orphaned", "stale", "damaged", "not pulled"]
 DAMAGED: Final = (WorkspaceError, pa.ArrowException, OSError, KeyError, TypeError, ValueError)
@@ -41,9 +41,8 @@ class Finding(Jsonable):
 
     def lines(self) -> Iterator[str]:
         """For people."""
-        more = f" and {len(self.items) - _SHOWN} more" if len(self.items) > _SHOWN else ""
         place = f" of batch {self.batch_id}" if self.batch_id else ""
-        yield f"{self.kind.upper()}: {self.what}{place}: {', '.join(map(printable, self.items[:_SHOWN]))}{more}"
+        yield f"{self.kind.upper()}: {self.what}{place}: {listed([*map(printable, self.items)], _SHOWN)}"
         yield f"    {self.why}"
         yield f"    -> {self.remedy}"
 

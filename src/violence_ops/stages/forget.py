@@ -40,9 +40,9 @@ from violence_ops.stages import (
     traces,
 )
 from violence_ops.stages.batches import Progress
-from violence_ops.stages.inbox import printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.who import explained, named
+from violence_ops.wording import printable
 from violence_ops.workspace import Workspace
 
 _REMAINS: Final = (

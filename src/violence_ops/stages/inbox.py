@@ -10,7 +10,6 @@ import re
 import secrets
 import stat
 import time
-import unicodedata
 from collections import ChainMap, Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
@@ -23,7 +22,7 @@ from violence_ops import drop_folder
 from violence_ops.files import write_text
 from violence_ops.jsonable import Jsonable
 from violence_ops.records import LABELS, Label
-from violence_ops.wording import counted
+from violence_ops.wording import counted, is_unsafe, listed, printable
 
 LABELS_FILE: Final = "labels.csv"
 _AGAIN: Final = re.compile(r"again-[0-9a-f]{8}")
@@ -32,9 +31,7 @@ MAX_PATH: Final = 200  # characters
 _COLUMNS: Final = ("path", "label", "source_group", "camera_id", "recorded_at")
 _MAX_BYTES: Final = 8 << 20  # of all labels.csv files that one scan reads
 _MAX_ROWS: Final = 100_000  # likewise: whatever they say, each takes some 500 bytes
-_NAMED: Final = 5  # of what a notice is about
 _SHOWN: Final = 60  # characters of a path that is too long to be shown
-_UNSAFE_CATEGORIES: Final = {"Cc", "Cf", "Cs", "Zl", "Zp"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -124,26 +121,20 @@ def _overlooked(found: Scan, settle_s: float) -> Iterator[str]:
         yield (
             f"{counted(count, 'file is', 'files are')} left for the next run, perhaps still being written (the name "
             f"says so, or the file or its {LABELS_FILE} changed in the last {settle_s:g} s: ingest.settle_s): "
-            f"{some(sorted(found.unsettled))}."
+            f"{listed(sorted(found.unsettled))}."
         )
     if found.unread:
         yield (
             f"A run reads at most {_MAX_ROWS:,} rows and {_MAX_BYTES >> 20} MB of {LABELS_FILE} files: there was no room for "
-            f"{some(found.unread)}, and the clips beside and below wait. Remove rows that match no file, or split that file, into one in "
+            f"{listed(found.unread)}, and the clips beside and below wait. Remove rows that match no file, or split that file, into one in "
             "each folder."
         )
     if found.too_deep:
-        folders = some([f"{folder[:_SHOWN]}…" for folder in found.too_deep])
+        folders = listed([f"{folder[:_SHOWN]}…" for folder in found.too_deep])
         yield f"Folders whose path has more than {MAX_PATH} characters are not looked into: {folders}; move their files up."
     if found.unlabelled:
-        folders = some([f"{folder}/ ({count})" for folder, count in found.unlabelled.items()])
+        folders = listed([f"{folder}/ ({count})" for folder, count in found.unlabelled.items()])
         yield f"Clips are unlabelled in folders whose names are no label: {folders}; labels are {', '.join(LABELS)}."
-
-
-def some(names: list[str]) -> str:
-    """The first names, and how many more there are."""
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
 
 
 def new_again(inbox: Path) -> Path:
@@ -208,20 +199,8 @@ def parse_label(text: str | None) -> Label | None:
     return {label.lower(): label for label in LABELS}.get((text or "").strip().lower())
 
 
-def printable(name: str) -> str:
-    """A name with everything that could confuse a terminal, a log or a table written as an escape."""
-    return name if name.isprintable() else "".join(map(_escaped, name))
-
-
-def _escaped(character: str) -> str:
-    if unicodedata.category(character) not in _UNSAFE_CATEGORIES:
-        return character
-    raw = os.fsencode(character)
-    return "".join(f"\\x{byte:02x}" for byte in raw) if len(raw) == 1 else character.encode("unicode_escape").decode()
-
-
 def _what_is_unsafe(relative: str) -> str | None:
-    if any(unicodedata.category(character) in _UNSAFE_CATEGORIES for character in relative):
+    if any(map(is_unsafe, relative)):
         return "its name holds control characters or bytes that are no text"
     if any(part.startswith("..") for part in relative.split("/")):
         return "its name begins with '..'"

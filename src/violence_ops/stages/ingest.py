@@ -25,7 +25,7 @@ from violence_ops.stages import batches, claims, inbox, intake, labels_file, lat
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.claims import Claim
 from violence_ops.stages.index import open_catalog
-from violence_ops.wording import counted
+from violence_ops.wording import counted, listed, printable
 from violence_ops.workspace import Workspace
 
 _log = logging.getLogger(__name__)
@@ -159,7 +159,7 @@ def _foreseen(workspace: Workspace, params: Params, progress: Progress | None) -
         notices = [*scan.notices, *late, *found.notices]
     if found.duplicates:
         said = [f"{one['path']} of {'the known clip ' if one['known'] else ''}{one['of']}" for one in found.duplicates]
-        notices.append(f"Duplicates, by their paths when they came: {inbox.some(said)}.")
+        notices.append(f"Duplicates, by their paths when they came: {listed(said)}.")
     return IngestResult(
         claimed=found.clips,
         duplicates=len(found.duplicates),
@@ -219,7 +219,7 @@ def _take(
     result.notices += [*scan.notices, *late_rows.notices(workspace.inbox, scan.unmet, catalog)]
     for folder, count in Counter(os.path.relpath(path.parent, workspace.root) for path in closed).items():
         result.notices.append(
-            f"{inbox.printable(folder)} keeps {count} of its files: give the pipeline's user the right to read them and to change "
+            f"{printable(folder)} keeps {count} of its files: give the pipeline's user the right to read them and to change "
             "that folder."
         )
     return next(waiting, None) is not None
@@ -287,7 +287,7 @@ def _refuse(workspace: Workspace, claim: Claim, number: int, clip: ClipRecord, m
 def _put_away(workspace: Workspace, claim: Claim, number: int, clip: ClipRecord, message: str) -> None:
     path = claim.file(number)
     kept = clip.reason != tombstones.REASON and stat.S_ISREG(path.lstat().st_mode)
-    target = inbox.printable(os.readlink(path)) if path.is_symlink() else None
+    target = printable(os.readlink(path)) if path.is_symlink() else None
     quarantine.put(
         workspace, clip, night=claim.night, message=message, original=path if kept else None,
         suffix=batches.stored_suffix(clip.source_path), facts={"link_target": target} if target else None,

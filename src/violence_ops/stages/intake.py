@@ -23,6 +23,7 @@ from violence_ops.records import TRANSIENT, ClipRecord
 from violence_ops.stages import inbox, tombstones
 from violence_ops.stages.batches import Progress
 from violence_ops.stages.claims import Claim, cannot_be_had
+from violence_ops.wording import printable
 from violence_ops.workspace import Workspace
 
 OURS: Final = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM)
@@ -263,7 +264,7 @@ def _seen(path: Path, drop: inbox.Drop, digest: Callable[[Path], str]) -> tuple[
     """What `look_at` says of a file that can be read. Opens nothing but regular files."""
     status = path.lstat()
     if not stat.S_ISREG(status.st_mode):
-        kind = f"a link to {inbox.printable(os.readlink(path))}" if stat.S_ISLNK(status.st_mode) else "no regular file"
+        kind = f"a link to {printable(os.readlink(path))}" if stat.S_ISLNK(status.st_mode) else "no regular file"
         sentence = f"{drop.source_path} is {kind}: only regular files are taken, and links are never followed."
         sha256 = hashlib.sha256(f"{drop.source_path}\0{kind}".encode()).hexdigest()
         return _record(drop, sha256, status.st_size, "not_a_regular_file"), sentence

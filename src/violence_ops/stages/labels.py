@@ -22,7 +22,7 @@ from violence_ops.stages.inbox import path_of_row, printable
 from violence_ops.stages.index import open_catalog
 from violence_ops.stages.labels_file import LabelSource, checked_label, in_force, record
 from violence_ops.stages.who import named
-from violence_ops.wording import counted
+from violence_ops.wording import counted, listed
 from violence_ops.workspace import Workspace
 
 _log = logging.getLogger(__name__)
@@ -49,8 +49,7 @@ class LabelResult(Jsonable):
         yield f"labelled   {self.labelled}"
         yield f"unchanged  {self.unchanged}"
         if self.unusable:
-            more = f" and {len(self.unusable) - 1} more" if len(self.unusable) > 1 else ""
-            yield f"unusable   {len(self.unusable)}: no label was given to {self.unusable[0]}{more}, refused for {_FOR_GOOD}"
+            yield f"unusable   {len(self.unusable)}: no label was given to {listed(self.unusable, 1)}, refused for {_FOR_GOOD}"
         for reason, count in self.waiting.items():
             them = "it" if count == 1 else "them"
             yield f"waiting    {count} in quarantine: `violence-ops retry --reason {reason}` brings {them} back"

@@ -16,7 +16,8 @@ from violence_ops.errors import UsageError
 from violence_ops.files import write_text
 from violence_ops.folders import check_clip_id
 from violence_ops.records import LABELS, Label
-from violence_ops.stages.inbox import parse_label, printable
+from violence_ops.stages.inbox import parse_label
+from violence_ops.wording import printable
 from violence_ops.workspace import Workspace
 
 LabelSource = Literal["inbox", "label", "review"]

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from violence_ops.catalog import Catalog
-from violence_ops.stages.inbox import LABELS_FILE, MAX_PATH, Row, parse_label, printable, some
-from violence_ops.wording import counted
+from violence_ops.stages.inbox import LABELS_FILE, MAX_PATH, Row, parse_label
+from violence_ops.wording import counted, listed, printable
 
 
 def notices(inbox: Path, unmet: dict[str, Row], catalog: Catalog) -> Iterator[str]:
@@ -19,13 +19,13 @@ def notices(inbox: Path, unmet: dict[str, Row], catalog: Catalog) -> Iterator[st
     by_path = catalog.find_paths(shown.values())
     taken = {path: clip for path, name in shown.items() if name in by_path and (clip := by_path[name][-1]).batch_id}
     if waiting := [shown[path][:MAX_PATH] for path in unmet if path not in taken]:
-        yield f"These {LABELS_FILE} rows match no file yet: {some(waiting)}; paths are relative to the folder of their {LABELS_FILE}."
+        yield f"These {LABELS_FILE} rows match no file yet: {listed(waiting)}; paths are relative to the folder of their {LABELS_FILE}."
     for table in dict.fromkeys(unmet[path].table for path in taken):
         late = {path: clip for path, clip in taken.items() if unmet[path].table == table}
         new = [path for path, clip in late.items() if (said := parse_label(unmet[path].label)) and said != clip.label]
         yield (
             f"{counted(len(late), 'row')} of {printable(table)} came after the clips, which were taken without (batch "
-            f"{some(sorted({str(clip.batch_id) for clip in late.values()}))}): "
+            f"{listed(sorted({str(clip.batch_id) for clip in late.values()}))}): "
             + (f"{_remedy(inbox, table)} {len(new)} of them the label; " if new else "")
             + "their source groups cannot be changed any more. Then remove these rows, unless other files of the same names will come."
         )

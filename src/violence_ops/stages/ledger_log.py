@@ -9,8 +9,7 @@ from violence_ops import ledger
 from violence_ops.errors import ServiceUnavailable
 from violence_ops.jsonable import Jsonable
 from violence_ops.stages import releases
-from violence_ops.stages.inbox import printable
-from violence_ops.wording import counted
+from violence_ops.wording import counted, printable
 from violence_ops.workspace import Workspace
 
 

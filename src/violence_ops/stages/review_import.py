@@ -22,7 +22,7 @@ from violence_ops.stages.labels import effective_labels, give
 from violence_ops.stages.review import MANIFEST, is_prefilled, known_votes, read_manifest, remember_taken
 from violence_ops.stages.review_votes import Ballot, ballot
 from violence_ops.stages.who import named
-from violence_ops.wording import counted
+from violence_ops.wording import counted, listed
 from violence_ops.workspace import Workspace
 
 _MAX_BYTES: Final = 128 << 20
@@ -199,9 +199,8 @@ def _decided(ballots: Mapping[str, Ballot], labels: Mapping[str, Label]) -> dict
         found[clip_id] = said if said and said == labels.get(clip_id) else all_say
     tied = [clip_id for clip_id, label in found.items() if label is None]
     if tied:
-        shown = ", ".join(tied[:20]) + (f" and {len(tied) - 20} more" if len(tied) > 20 else "")
         raise UsageError(
-            f"As many people say Fight as NonFight of {shown}: let one more person decide, then import again."
+            f"As many people say Fight as NonFight of {listed(tied, 20)}: let one more person decide, then import again."
         )
     return {clip_id: label for clip_id, label in found.items() if label}
 
