@@ -20,6 +20,8 @@ from violence_ops.errors import ParamsError
 from violence_ops.wording import listed
 
 _RECOGNITION: Final = Path(__file__).with_name("recognition")  # its files give the names; its code is too heavy to ask
+TEMPLATE: Final = Path(__file__).with_name("template")
+"""The params.yaml and dvc.yaml that a workspace starts with."""
 FAMILIES: Final = _RECOGNITION / "configs"
 STARTS: Final = _RECOGNITION / "weights"
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -367,6 +369,11 @@ def export_fault(name: str) -> str | None:
     if runpy.run_path(str(FAMILIES / f"{name}.py")).get("_base_") == "_skeletons.py":
         return None
     return f"train.family {name} is no network of MMAction2 on skeletons: choose one that is, such as -S train.family=stgcnpp"
+
+
+def shipped_params(overrides: dict[str, Any] | None = None) -> Params:
+    """The parameters that a workspace starts with. Raises ParamsError for a bad override."""
+    return load_params(TEMPLATE / "params.yaml", overrides)
 
 
 def shipped_starts() -> list[str]:

@@ -210,6 +210,11 @@ class Workspace:
         return uncommitted / "validations", uncommitted / "data_docs" / "local_site" / "validations"
 
     @property
+    def trainings(self) -> Path:
+        """A folder per training that was not registered yet."""
+        return self.cache / "training"
+
+    @property
     def cache(self) -> Path:
         """Can be deleted at any time: downloaded model packages, exported engines."""
         return self.root / ".cache"
@@ -394,6 +399,11 @@ class Workspace:
         return self.data / "reviews"
 
     # one evaluation, one model
+    def report_folders(self) -> list[ReportFolder]:
+        """The evaluations that there are, finished or not, by name."""
+        found = sorted(self.reports.glob("*-vs-*"))
+        return [ReportFolder(folder.name, folder) for folder in found if _REPORT.fullmatch(folder.name)]
+
     def report(self, name: str) -> ReportFolder:
         """The files of one evaluation, called `<candidate>-vs-<champion>`. Raises UsageError if the name is none of an evaluation."""
         if not _REPORT.fullmatch(name):

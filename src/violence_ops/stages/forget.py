@@ -317,7 +317,7 @@ def _loose(workspace: Workspace, clip_id: str) -> list[Path]:
     half_written = workspace.reports.glob("*/.*.html.*.tmp")
     pages = (path for path in sorted([*workspace.cache.glob("*.html*"), *half_written]) if _names(path, clip_id))
     # what a training has left that was not registered yet: its tables and its model
-    trainings = (path for path in sorted((workspace.cache / "training").glob("*")) if _names(path, clip_id))
+    trainings = (path for path in sorted(workspace.trainings.glob("*")) if _names(path, clip_id))
     catalogs = workspace.root.glob("catalog.db*.damaged")  # may hold its row, and cannot be asked
     waiting = (*retry.in_inbox(workspace, clip_id), *retry.half_done(workspace, clip_id))
     found = (workspace.quarantined(clip_id), *called, *waiting, *tables, *pages, *catalogs, *trainings)

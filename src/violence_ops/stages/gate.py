@@ -96,9 +96,9 @@ def wear(workspace: Workspace, entries: list[ledger.Entry], evaluation: Evaluati
 
 def _judged_on(workspace: Workspace, clip_ids: set[str]) -> Iterator[str]:
     """The candidates of the evaluations that saw more than half of these clips, whether the gate was asked or not."""
-    for folder in workspace.reports.glob("*-vs-*"):
+    for folder in workspace.report_folders():
         try:
-            found = reports.read(workspace.report(folder.name)).evaluation
+            found = reports.read(folder).evaluation
         except (UserError, OSError):
             continue  # it can judge nothing either
         if 2 * sum(clip.clip_id in clip_ids for clip in found.clips) > len(clip_ids):

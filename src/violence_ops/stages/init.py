@@ -6,10 +6,9 @@ import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from importlib.resources import as_file, files
 from io import StringIO
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap
@@ -21,12 +20,10 @@ from violence_ops.deployment import Deployment
 from violence_ops.errors import ParamsError, ServiceUnavailable, UsageError
 from violence_ops.files import write_text
 from violence_ops.jsonable import Jsonable
-from violence_ops.params import load_params, read_sections
+from violence_ops.params import TEMPLATE, load_params, read_sections, shipped_params
 from violence_ops.stages import holdout, labels_file, pipeline_file
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
-
-_TEMPLATE: Final = files("violence_ops") / "template"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +53,7 @@ class InitResult(Jsonable):
         if self.unsent:
             yield f"{counted(self.unsent, 'batch that was', 'batches that were')} sealed before {'is' if self.unsent == 1 else 'are'} not there: in the workspace, `violence-ops dvc push` sends what it lacks."
         if self.other_stages:
-            yield f"dvc.yaml was changed by a person, so it was left as it is: {', '.join(self.other_stages)} {'is' if len(self.other_stages) == 1 else 'are'} not as in {_TEMPLATE / 'dvc.yaml'}; take over what you have not meant."
+            yield f"dvc.yaml was changed by a person, so it was left as it is: {', '.join(self.other_stages)} {'is' if len(self.other_stages) == 1 else 'are'} not as in {TEMPLATE / 'dvc.yaml'}; take over what you have not meant."
 
 
 def run(
@@ -79,15 +76,14 @@ def run(
     unfinished = (workspace.work / "locks" / "init.lock").exists()
     if not known and not unfinished and workspace.root.exists() and any(workspace.root.iterdir()):
         raise UsageError(f"{workspace.root} is not empty and is no workspace: choose a new or an empty folder.")
-    with as_file(_TEMPLATE / "params.yaml") as shipped:
-        load_params(shipped, params_overrides)
+    shipped_params(params_overrides)
     with workspace.lock("init"):
         before = versioning.default_remote(workspace)
         wanted = remote_url or Deployment.from_environment().remote_url
         versioning.init(workspace, remote_url=wanted, remote_endpoint=remote_endpoint)
         remote = versioning.default_remote(workspace) or "none"
         added = _write_files(workspace, params_overrides or {})
-        pipeline = (_TEMPLATE / "dvc.yaml").read_text("utf-8")
+        pipeline = (TEMPLATE / "dvc.yaml").read_text("utf-8")
         other_stages = pipeline_file.bring_up_to_date(workspace.dvc_file, pipeline)
         created = not git.has_commits(workspace)
         if created:
@@ -136,8 +132,8 @@ def _write_files(workspace: Workspace, overrides: dict[str, Any]) -> tuple[str, 
     first_texts = {
         workspace.inbox / ".gitkeep": "",
         workspace.labels_file: labels_file.HEADER,
-        workspace.dvc_file: (_TEMPLATE / "dvc.yaml").read_text("utf-8"),
-        workspace.params_file: (_TEMPLATE / "params.yaml").read_text("utf-8"),
+        workspace.dvc_file: (TEMPLATE / "dvc.yaml").read_text("utf-8"),
+        workspace.params_file: (TEMPLATE / "params.yaml").read_text("utf-8"),
     }
     for path, content in first_texts.items():
         if not path.exists():

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from violence_ops.files import load_table
-from violence_ops.folders import ReportFolder
 from violence_ops.stages import trained_on
 from violence_ops.stages.assemble import TABLES
 from violence_ops.stages.releases import CANDIDATE, CHAMPION, open_registry
@@ -107,7 +106,7 @@ def _use(workspace: Workspace, version: str, wanted: set[str]) -> _Use | None:
 
 
 def _evaluations(workspace: Workspace, wanted: set[str]) -> tuple[str, ...]:
-    return tuple(one.name for one in _reports(workspace) if names_one_of(one.evaluation, wanted))
+    return tuple(one.name for one in workspace.report_folders() if names_one_of(one.evaluation, wanted))
 
 
 def newest_evaluation(workspace: Workspace, clip_id: str) -> tuple[Evaluation, JudgedClip] | None:
@@ -129,11 +128,7 @@ def newest_evaluation(workspace: Workspace, clip_id: str) -> tuple[Evaluation, J
 
 def pages_with(workspace: Workspace, clip_id: str) -> tuple[str, ...]:
     """The evaluations whose page names a clip: one that was judged on it, or lists it among its shadow nights."""
-    return tuple(one.name for one in _reports(workspace) if names_one_of(one.page, [clip_id]))
-
-
-def _reports(workspace: Workspace) -> list[ReportFolder]:
-    return [workspace.report(folder.name) for folder in sorted(workspace.reports.glob("*-vs-*"))]
+    return tuple(one.name for one in workspace.report_folders() if names_one_of(one.page, [clip_id]))
 
 
 def names_one_of(path: Path, clip_ids: Collection[str]) -> bool:

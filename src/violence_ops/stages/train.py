@@ -206,7 +206,7 @@ def _trained(
 
     Trains unless a lost attempt left it; a training that was killed goes on after its last epoch, with its run.
     """
-    home = workspace.cache / "training"
+    home = workspace.trainings
     names = ("params_digest", "start", "code_revision", "trained_in")
     mark = fingerprint(compute_device(), *(facts.get(name) for name in names))
     folder = home / f"{dataset.revision[:16]}-{mark[:16]}"

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from violence_ops.code_revision import code_revision
 from violence_ops.errors import UsageError
 from violence_ops.files import fingerprint, read_json, sha256_file, write_json
-from violence_ops.params import Params, load_params
+from violence_ops.params import shipped_params
 from violence_ops.pose.config import OWN
 from violence_ops.stages.batches import Progress, is_video
 from violence_ops.stages.extract_poses import open_source
@@ -244,7 +243,7 @@ def _real_samples(clips: Path, teachers: Path, start: Weights | None) -> Iterato
 
     guide = teacher.guide(*teacher_files(teachers))
     student = teacher.student(start) if start else None
-    with Sandbox(_shipped().validation) as sandbox:
+    with Sandbox(shipped_params().validation) as sandbox:
         for file in _videos(clips):
             frames = (frame for _, frame in sandbox.frames(file))
             yield from teacher.labelled(guide, student, teacher.pairs(frames, _LABELLED_EVERY, _LABELLED_AT_MOST))
@@ -288,13 +287,7 @@ def evaluate(
 def as_shipped(name: str, **changes: Any) -> PoseSource:
     """These weights with the parameters of `pose` that a workspace starts with, but for `changes`; a path may begin here."""
     whole = str(Path(name).absolute()) if name.endswith(".safetensors") else name
-    return open_source(_shipped().pose.model_copy(update={"weights": whole} | changes))
-
-
-def _shipped() -> Params:
-    """The parameters that a workspace starts with."""
-    with resources.as_file(resources.files("violence_ops") / "template" / "params.yaml") as shipped:
-        return load_params(shipped)
+    return open_source(shipped_params().pose.model_copy(update={"weights": whole} | changes))
 
 
 def evaluate_source(source: Source, clips: int, seed: int = 0, score_threshold: float = 0.3) -> dict[str, Any]:
