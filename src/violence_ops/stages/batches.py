@@ -152,7 +152,7 @@ def video_of(batch: Batch, clip: ClipRecord) -> Path:
 def read_rows(batch: Batch, table: str, clip_id: str) -> pa.Table:
     """One clip's rows of `poses`, `tracks` or `predictions`. Raises WorkspaceError if the stage has not run."""
     if batch.is_sealed:
-        return load_table(batch.table(table), filters=[("clip_id", "=", clip_id)])
+        return next(rows_of(batch, table, [clip_id]))
     part = batch.part(table, clip_id)
     if not part.is_file():
         raise WorkspaceError(
@@ -203,7 +203,7 @@ def tracks_by_clip(batch: Batch, clips: Iterable[ClipRecord]) -> Iterator[tuple[
 def rows_of(batch: Batch, table: str, clip_ids: Iterable[str]) -> Iterator[pa.Table]:
     """The rows of `poses`, `tracks` or `predictions` of each of these clips, in their order, empty where it has none.
 
-    For many clips of a sealed batch: `read_rows` looks at every row group of the table for each of them, this once for all.
+    For many clips of a sealed batch: `read_rows` looks for the row groups of each of them, this once for all.
     Of other clips nothing is read. Raises WorkspaceError for a damaged table.
     """
     if not batch.is_sealed:
