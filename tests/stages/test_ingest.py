@@ -146,6 +146,18 @@ def test_of_a_labels_csv_too_large_to_be_read_ingest_and_status_say_what_to_do_a
     assert given == {"big/a.mp4": "NonFight", "big/low/b.mp4": "Fight", "other/c.mp4": "Fight"}
 
 
+def test_a_labels_csv_of_too_many_rows_takes_no_room_from_that_of_another_folder(workspace: Workspace) -> None:
+    for name, rows, characters in (("many", 100_001, 60), ("other", 10_000, 300)):
+        (workspace.inbox / name).mkdir()
+        (workspace.inbox / name / "a.mp4").write_text(name)
+        (workspace.inbox / name / "labels.csv").write_text(
+            "path,label\na.mp4,Fight\n" + f"{'x' * characters},\n" * rows
+        )
+    first = take_in(workspace)
+    assert (first.claimed, first.left) == (1, 1)
+    assert [notice for notice in first.notices if "no room for many/labels.csv, and" in notice]
+
+
 def test_rows_of_labels_csv_go_with_their_files_and_the_others_wait(workspace: Workspace) -> None:
     table = workspace.inbox / "labels.csv"
     table.write_text('path,label,note\na.mp4,Fight,"x, y"\nb.mp4,NonFight,later\n')

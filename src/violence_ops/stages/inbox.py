@@ -360,11 +360,11 @@ def _text_of(table: Path, status: os.stat_result, found: Scan) -> str | None:
     """The text of a labels.csv; None if it is more than the scan may still read."""
     if status.st_size > found.bytes_left:
         return None
-    found.bytes_left -= status.st_size
     text = drop_folder.read_text(table, _MAX_BYTES)
     rows = text.count("\n")
     if rows > found.rows_left:
         return None
+    found.bytes_left -= status.st_size
     found.rows_left -= rows
     return text
 
