@@ -28,7 +28,8 @@ TABLES: Final = ("clips", "poses", "tracks", "predictions")
 """Of a batch, in the order in which they are made."""
 
 _AT_ONCE: Final = 16_384
-"""Rows of a table that are read at once, of up to 300 bytes: a row group is a clip's, and each costs a call otherwise."""
+"""So many rows of a table, of up to 300 bytes each, are read at once: a row group is a clip's, and to read each alone takes longer."""
+
 _SUFFIXES: Final = frozenset(
     {
         ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".ts", ".m2ts", ".mts", ".mpg", ".mpeg", ".wmv", ".asf", ".flv",
