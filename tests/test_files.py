@@ -2,16 +2,19 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from violence_ops.errors import WorkspaceError
-from violence_ops.files import atomic_path, read_json, spreadsheet_row, write_text
+from violence_ops.files import atomic_path, load_table, read_json, spreadsheet_row, write_table, write_text
 from violence_ops.processes import Service, recorded
 from violence_ops.video.write import VideoWriter
 
@@ -101,3 +104,27 @@ def test_a_name_of_many_bytes_can_be_written(tmp_path: Path) -> None:
 def test_no_text_of_a_table_for_people_is_a_formula(cell: str) -> None:
     row = {"camera_id": cell, "group": f"yard {cell}", "confidence": -0.5, "label": None}
     assert spreadsheet_row(row) == row | {"camera_id": f"'{cell}"}
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    path = tmp_path / "clips.parquet"
+    write_table(path, pa.table({"clip_id": ["a", "b"], "label": ["Fight", None], "frames": [3, 4]}))
+    return path
+
+
+def test_a_table_gives_the_columns_asked_for_in_that_order(table: Path) -> None:
+    assert load_table(table, columns=["frames", "clip_id"]).to_pydict() == {"frames": [3, 4], "clip_id": ["a", "b"]}
+    assert load_table(table).column_names == ["clip_id", "label", "frames"]
+    assert load_table(table, ["frames"], [("label", "=", "Fight")]).to_pydict() == {"frames": [3]}
+
+
+def test_a_table_without_a_column_that_is_asked_for_is_damaged(table: Path) -> None:
+    with pytest.raises(WorkspaceError, match=r"clips.parquet is damaged: `violence-ops check` says"):
+        load_table(table, columns=["clip_id", "reason"])
+
+
+def test_to_read_a_table_no_pandas_is_imported(table: Path) -> None:
+    code = "import sys; from pathlib import Path; from violence_ops.files import load_table; load_table(Path(sys.argv[1])); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code, str(table)], check=True, capture_output=True, text=True)
+    assert not {"pandas", "pyarrow.dataset"} & set(done.stdout.split())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -30,6 +31,27 @@ def test_each_clip_has_its_own_tracks_however_the_row_groups_are_cut(
         assert len(tracks) == 72
         assert np.array_equal(tracks.keypoints, alone.keypoints)
         assert np.array_equal(tracks.track_id, alone.track_id)
+
+
+@pytest.mark.parametrize("rows", [1, 36, 72, 100, 10_000])
+@pytest.mark.parametrize("at_once", [1, 150, 16_384])
+def test_a_whole_table_is_read_clip_by_clip_however_many_row_groups_at_once(
+    new_workspace: Callable[..., Workspace],
+    seal_tracks: Callable[..., list[ClipRecord]],
+    monkeypatch: pytest.MonkeyPatch,
+    rows: int,
+    at_once: int,
+) -> None:
+    workspace = new_workspace()
+    clips = seal_tracks(workspace, clips=4)
+    path = workspace.batch(clips[0].batch_id).table("tracks")
+    whole = pq.read_table(path)
+    pq.write_table(whole, path, row_group_size=rows)
+    monkeypatch.setattr(batches, "_AT_ONCE", at_once)
+    found = list(batches.rows_by_clip(path, ["frame", "keypoints"]))
+    assert [clip_id for clip_id, _ in found] == sorted(clip.clip_id for clip in clips)
+    assert pa.concat_tables([table for _, table in found]).equals(whole.select(["clip_id", "frame", "keypoints"]))
+    assert all(table["clip_id"].unique().to_pylist() == [clip_id] for clip_id, table in found)
 
 
 def test_a_clip_that_shows_nobody_has_no_tracks_and_a_damaged_table_is_named(

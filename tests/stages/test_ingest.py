@@ -115,6 +115,49 @@ def test_a_labels_csv_in_a_subfolder_speaks_of_its_own_files(workspace: Workspac
     assert clip.label == "Fight"
 
 
+def test_of_a_labels_csv_too_large_to_be_read_ingest_and_status_say_what_to_do_and_its_clips_wait_for_that(
+    workspace: Workspace,
+) -> None:
+    for path in ("big/a.mp4", "big/low/b.mp4", "other/c.mp4"):
+        (workspace.inbox / path).parent.mkdir(parents=True, exist_ok=True)
+        (workspace.inbox / path).write_text(path)
+    (workspace.inbox / "big" / "low" / "labels.csv").write_text("path,label\nb.mp4,Fight\n")
+    (workspace.inbox / "other" / "labels.csv").write_text("path,label\nc.mp4,Fight\n")
+    table = workspace.inbox / "big" / "labels.csv"
+    table.write_text("path,label\na.mp4,NonFight\n" + f"{'x' * 150}.mp4,Fight\n" * 60_000)
+    told = (
+        "A run reads at most 100,000 rows and 8 MB of labels.csv files, so there was no room for big/labels.csv, and the clips beside "
+        "and below wait (2 files): remove rows that match no file, or split that file into one in each folder."
+    )
+    foreseen = ingest.run(workspace, workspace.params(), night=NIGHT, dry_run=True)
+    first = take_in(workspace)
+    assert first.notices == foreseen.notices == [told]
+    assert (first.claimed, first.left, foreseen.claimed, foreseen.left) == (1, 2, 1, 2)
+    shown = status.run(workspace)
+    assert (shown.inbox, shown.unfinished) == (2, [told])
+    assert f"PROBLEM     {told}" in shown.lines()
+    table.write_text("path,label\na.mp4,NonFight\n")
+    assert (take_in(workspace).claimed, status.run(workspace).unfinished) == (2, [])
+    given = {
+        clip.source_path: clip.label
+        for one in batches.chosen_batches(workspace, None)
+        for clip in batches.read_manifest(one).clips
+    }
+    assert given == {"big/a.mp4": "NonFight", "big/low/b.mp4": "Fight", "other/c.mp4": "Fight"}
+
+
+def test_a_labels_csv_of_too_many_rows_takes_no_room_from_that_of_another_folder(workspace: Workspace) -> None:
+    for name, rows, characters in (("many", 100_001, 60), ("other", 10_000, 300)):
+        (workspace.inbox / name).mkdir()
+        (workspace.inbox / name / "a.mp4").write_text(name)
+        (workspace.inbox / name / "labels.csv").write_text(
+            "path,label\na.mp4,Fight\n" + f"{'x' * characters},\n" * rows
+        )
+    first = take_in(workspace)
+    assert (first.claimed, first.left) == (1, 1)
+    assert [notice for notice in first.notices if "no room for many/labels.csv, and" in notice]
+
+
 def test_rows_of_labels_csv_go_with_their_files_and_the_others_wait(workspace: Workspace) -> None:
     table = workspace.inbox / "labels.csv"
     table.write_text('path,label,note\na.mp4,Fight,"x, y"\nb.mp4,NonFight,later\n')

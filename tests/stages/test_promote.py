@@ -67,6 +67,27 @@ def test_the_champion_moves_with_intent_and_outcome_in_the_ledger(
     assert status.stdout == ""
 
 
+def test_each_decision_and_each_release_checks_the_ledger_once(
+    passed: Workspace, params: Params, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checked: list[Workspace] = []
+    real = releases.check_ledger
+    monkeypatch.setattr(releases, "check_ledger", lambda workspace: checked.append(workspace) or real(workspace))
+
+    def checks(act: Callable[[], object]) -> int:
+        checked.clear()
+        act()
+        return len(checked)
+
+    assert checks(lambda: approval.ask(passed, params)) == 1
+    assert checks(lambda: approval.refuse(passed, params, by="admin", reason="not yet")) == 1
+    assert checks(lambda: approval.approve(passed, params, by="admin")) == 1
+    assert checks(lambda: promote.run(passed, params)) == 1
+    assert checks(lambda: rollback.run(passed, params, by="op", reason="misses falls")) == 1
+    assert checks(lambda: reinstate.run(passed, by="op")) == 1
+    assert checks(lambda: ledger_log.verify(passed)) == 1
+
+
 def test_status_names_who_waits_for_an_approval_until_somebody_decides(
     released: Workspace, params: Params, write_evaluation: Judge
 ) -> None:

@@ -52,9 +52,10 @@ class DecisionResult(Jsonable):
 def ask(workspace: Workspace, params: Params, report: Path | str | None = None) -> Question:
     """The question about a report (default: the newest) that the gate passed. Raises RefusedByGate if it did not."""
     chosen = reports.find(workspace, report)
-    check_verdict(workspace, params, chosen)
+    entries = releases.entries(workspace)
+    check_verdict(entries, params, chosen)
     verdict = policy.judge(chosen.evaluation, params.gate)
-    notices = gate.wear(workspace, releases.entries(workspace), chosen.evaluation)
+    notices = gate.wear(workspace, entries, chosen.evaluation)
     said = "\n".join(f"- {sentence}" for sentence in (*verdict.reasons, *notices))
     return Question(
         report=chosen.files.name,
@@ -79,9 +80,9 @@ def approve(
         if digest and (line := _moved(entries, digest) or _refused_by_another(entries, digest, by)):
             return _settled(line)
         chosen = _asked_about(workspace, report, digest)
-        check_verdict(workspace, params, chosen)
-        check_refusals(workspace, chosen, by)
-        return decide(workspace, chosen, "approval", by)
+        check_verdict(entries, params, chosen)
+        check_refusals(entries, chosen, by)
+        return decide(workspace, entries, chosen, "approval", by)
 
 
 def refuse(
@@ -107,7 +108,7 @@ def refuse(
             return _settled(line)
         chosen = _asked_about(workspace, report, digest)
         _check_open(entries, chosen)
-        return decide(workspace, chosen, "refusal", by, reason=reason)
+        return decide(workspace, entries, chosen, "refusal", by, reason=reason)
 
 
 def lapse(
@@ -123,7 +124,7 @@ def lapse(
         entries = releases.check_ledger(workspace)
         if digest and (line := _moved(entries, digest) or _decided_by_a_person(entries, digest)):
             return _settled(line)
-        return decide(workspace, reports.find(workspace, report), "refusal", NOBODY, **facts)
+        return decide(workspace, entries, reports.find(workspace, report), "refusal", NOBODY, **facts)
 
 
 def _asked_about(workspace: Workspace, report: Path | str | None, digest: str | None) -> reports.Report:
@@ -137,9 +138,9 @@ def _asked_about(workspace: Workspace, report: Path | str | None, digest: str | 
     return chosen
 
 
-def approver(workspace: Workspace, chosen: reports.Report) -> str:
+def approver(entries: list[ledger.Entry], chosen: reports.Report) -> str:
     """Who has approved an evaluation, as the ledger's last decision on it says."""
-    decisions = [entry for entry in releases.check_ledger(workspace) if entry.event in releases.DECISIONS]
+    decisions = [entry for entry in entries if entry.event in releases.DECISIONS]
     last = next((one for one in reversed(decisions) if one.payload.get("digest") == chosen.digest), None)
     if last is None or last.event != "approval":
         raise RefusedByGate(
@@ -149,9 +150,9 @@ def approver(workspace: Workspace, chosen: reports.Report) -> str:
     return last.actor
 
 
-def check_verdict(workspace: Workspace, params: Params, chosen: reports.Report) -> None:
+def check_verdict(entries: list[ledger.Entry], params: Params, chosen: reports.Report) -> None:
     """Raise RefusedByGate unless the ledger, not the file beside the report, says that the gate passed it under the policy of `params`."""
-    name, entries = chosen.files.name, releases.check_ledger(workspace)
+    name = chosen.files.name
     judged = gate.latest(entries, name)
     if judged is None:
         raise RefusedByGate(f"The gate has not judged {name} yet: run `violence-ops gate`.")
@@ -179,10 +180,10 @@ def check_verdict(workspace: Workspace, params: Params, chosen: reports.Report) 
         )
 
 
-def check_refusals(workspace: Workspace, chosen: reports.Report, by: str) -> None:
+def check_refusals(entries: list[ledger.Entry], chosen: reports.Report, by: str) -> None:
     """Raise RefusedByGate if a person other than `by` has refused the evaluation, and not approved it later."""
     name = chosen.files.name
-    if refused := _refused_by_another(releases.check_ledger(workspace), chosen.digest, by):
+    if refused := _refused_by_another(entries, chosen.digest, by):
         raise RefusedByGate(
             f"{refused.actor} refused {name} (line {refused.seq} of the ledger: {printable(refused.payload['reason'])}), which only they can "
             "take back: to ask again, run `violence-ops evaluate --force` and `violence-ops gate` first."
@@ -257,9 +258,15 @@ def check_approver(params: Params, by: str) -> None:
 
 
 def decide(
-    workspace: Workspace, chosen: reports.Report, decision: ledger.Event, by: str, **facts: str
+    workspace: Workspace,
+    entries: list[ledger.Entry],
+    chosen: reports.Report,
+    decision: ledger.Event,
+    by: str,
+    **facts: str,
 ) -> DecisionResult:
-    """Write it, with further facts, unless the last one on this report says the same. The caller holds the lock `release`."""
+    """Write it, with further facts, unless the last one on this report says the same. The caller holds the lock `release`, under which
+    the ledger's `entries` were read."""
     payload = {
         "report": chosen.files.name,
         "digest": chosen.digest,
@@ -267,7 +274,7 @@ def decide(
     } | facts
     earlier = [
         entry
-        for entry in releases.check_ledger(workspace)
+        for entry in entries
         if entry.event in releases.DECISIONS and entry.payload.get("report") == chosen.files.name
     ]
     last = earlier[-1] if earlier else None

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, NotRequired
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -27,6 +26,9 @@ Progress = Callable[[str, int, int], None]
 
 TABLES: Final = ("clips", "poses", "tracks", "predictions")
 """Of a batch, in the order in which they are made."""
+
+_AT_ONCE: Final = 16_384
+"""So many rows of a table, of up to 300 bytes each, are read at once: a row group is a clip's, and to read each alone takes longer."""
 
 _SUFFIXES: Final = frozenset(
     {
@@ -152,7 +154,7 @@ def video_of(batch: Batch, clip: ClipRecord) -> Path:
 def read_rows(batch: Batch, table: str, clip_id: str) -> pa.Table:
     """One clip's rows of `poses`, `tracks` or `predictions`. Raises WorkspaceError if the stage has not run."""
     if batch.is_sealed:
-        return load_table(batch.table(table), filters=[("clip_id", "=", clip_id)])
+        return next(rows_of(batch, table, [clip_id]))
     part = batch.part(table, clip_id)
     if not part.is_file():
         raise WorkspaceError(
@@ -177,7 +179,7 @@ def most_rows(batch: Batch, table: str, clips: Iterable[ClipRecord]) -> int:
     try:
         with open_table(batch.table(table)) as file:
             rows = [file.metadata.row_group(number).num_rows for number in range(file.num_row_groups)]
-            groups = _row_groups(file)
+            groups = row_groups(file)
     except WorkspaceError:
         return 0
     return max((sum(rows[number] for number in groups.get(clip_id, ())) for clip_id in clip_ids), default=0)
@@ -203,14 +205,14 @@ def tracks_by_clip(batch: Batch, clips: Iterable[ClipRecord]) -> Iterator[tuple[
 def rows_of(batch: Batch, table: str, clip_ids: Iterable[str]) -> Iterator[pa.Table]:
     """The rows of `poses`, `tracks` or `predictions` of each of these clips, in their order, empty where it has none.
 
-    For many clips of a sealed batch: `read_rows` looks at every row group of the table for each of them, this once for all.
+    For many clips of a sealed batch: `read_rows` looks for the row groups of each of them, this once for all.
     Of other clips nothing is read. Raises WorkspaceError for a damaged table.
     """
     if not batch.is_sealed:
         yield from (read_rows(batch, table, clip_id) for clip_id in clip_ids)
         return
     with open_table(batch.table(table)) as file:
-        groups = _row_groups(file)
+        groups = row_groups(file)
         read: list[int] = []
         rows = file.read_row_groups(read)
         for clip_id in clip_ids:
@@ -219,7 +221,7 @@ def rows_of(batch: Batch, table: str, clip_ids: Iterable[str]) -> Iterator[pa.Ta
             yield rows.filter(pc.field("clip_id") == clip_id)
 
 
-def _row_groups(file: pq.ParquetFile) -> dict[str, list[int]]:
+def row_groups(file: pq.ParquetFile) -> dict[str, list[int]]:
     """The row groups that hold rows of each clip; `seal` writes one a clip."""
     column = file.schema_arrow.names.index("clip_id")
     groups: dict[str, list[int]] = defaultdict(list)
@@ -240,17 +242,19 @@ def row_count(path: Path) -> int:
 
 
 def rows_by_clip(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, pa.Table]]:
-    """The rows of each clip of a sealed table (`clip_id` and `columns`), in the table's order, a row group at a time."""
+    """The rows of each clip of a sealed table (`clip_id` and `columns`), in the table's order, some row groups at a time."""
     pending: pa.Table | None = None
     with open_table(path) as file:
-        for number in range(file.num_row_groups):
-            group = file.read_row_group(number, columns=["clip_id", *columns])
+        ends = itertools.accumulate(file.metadata.row_group(number).num_rows for number in range(file.num_row_groups))
+        for _, piece in itertools.groupby(enumerate(ends), key=lambda one: one[1] // _AT_ONCE):
+            group = file.read_row_groups([number for number, _ in piece], columns=["clip_id", *columns])
             group = group if pending is None else pa.concat_tables([pending, group])
-            names = group.column("clip_id").to_numpy()
-            starts = [0, *(np.flatnonzero(names[1:] != names[:-1]) + 1)]
-            for start, end in itertools.pairwise(starts):
-                yield names[start], group.slice(start, end - start)
+            runs = pc.run_end_encode(group.column("clip_id").combine_chunks())
+            start = 0
             # the last clip may go on in the next row group
-            pending = group.slice(starts[-1])
+            for clip_id, end in zip(runs.values.to_pylist()[:-1], runs.run_ends.to_pylist()[:-1], strict=True):
+                yield clip_id, group.slice(start, end - start)
+                start = end
+            pending = group.slice(start)
     if pending is not None and len(pending):
         yield pending.column("clip_id")[0].as_py(), pending

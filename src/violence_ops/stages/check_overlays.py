@@ -5,15 +5,19 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from violence_ops.folders import Batch
 from violence_ops.params import Params
-from violence_ops.records import PREDICTIONS_SCHEMA, TRACKS_SCHEMA, ClipRecord, ClipTracks
+from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages import batches, overlay, overlays
 from violence_ops.stages.findings import DAMAGED, Finding, Kind, command
 from violence_ops.stages.labels_file import later_labels
 from violence_ops.stages.rows import clip_tables
 from violence_ops.workspace import Workspace
+
+if TYPE_CHECKING:
+    from violence_ops.video.overlay import Judgement
 
 
 class Overlays:
@@ -45,15 +49,15 @@ class Overlays:
         yield from self._orphans(strays, batch.batch_id, "There is another, proper overlay name for these clips.")
         there = {clip_id: accepted[clip_id] for clip_id, path in named.items() if path in taken[clip_id]}
         try:
-            judged = {
-                clip_id: overlay.judgement_of(table)
-                for clip_id, table in clip_tables(batch, "predictions", PREDICTIONS_SCHEMA.names[1:])
-            }
+            judged = _judged(batch) if there or self.params.annotation.overlay != "none" else {}
             wanted = {
                 clip_id for clip_id, clip in accepted.items()
                 if overlays.is_wanted(self.labels.get(clip_id, clip.label), judged.get(clip_id), self.params.annotation)
             }  # fmt: skip
-            shown = {clip_id: overlay.shown(tracks, judged.get(clip_id)) for clip_id, tracks in _tracks(batch, there)}
+            shown = {
+                clip.clip_id: overlay.shown(tracks, judged.get(clip.clip_id))
+                for clip, tracks in batches.tracks_by_clip(batch, there.values())
+            }
         except DAMAGED:
             return  # said of the tables already
         yield from self._again("missing", batch, wanted - there.keys(), "annotation.overlay asks for them.")
@@ -85,15 +89,10 @@ class Overlays:
             yield Finding(kind, "overlays", batch.batch_id, ids, why, command("violence-ops", "overlay", *ids))
 
 
-def _tracks(batch: Batch, clips: dict[str, ClipRecord]) -> Iterator[tuple[str, ClipTracks]]:
-    """The tracks of those clips that have some; a clip at a time. Clips without come last, empty."""
-    seen = set()
-    for clip_id, table in clip_tables(batch, "tracks", TRACKS_SCHEMA.names[1:]) if clips else ():
-        if clip_id in clips:
-            seen.add(clip_id)
-            yield clip_id, ClipTracks.from_table(table, clips[clip_id])
-    rest = [clips[clip_id] for clip_id in sorted(clips.keys() - seen)]
-    yield from ((clip.clip_id, tracks) for clip, tracks in batches.tracks_by_clip(batch, rest))
+def _judged(batch: Batch) -> dict[str, Judgement | None]:
+    """What the champion said of each clip of a batch that has been judged."""
+    tables = clip_tables(batch, "predictions", PREDICTIONS_SCHEMA.names[1:])
+    return {clip_id: overlay.judgement_of(table) for clip_id, table in tables}
 
 
 def _comment(path: Path) -> str | None:

@@ -86,8 +86,7 @@ class _Findings:
             return None
         try:
             with pq.ParquetFile(path) as file:
-                groups = (file.read_row_group(i, columns=["clip_id"]) for i in range(file.num_row_groups))
-                found = {clip_id for group in groups for clip_id in group.column("clip_id").unique().to_pylist()}
+                found = set(batches.row_groups(file))
         except DAMAGED as error:
             self._damaged(path, unreadable(error))
             return None

@@ -65,7 +65,8 @@ class Scan:
 
     `unsettled` are files that may still be being written, `unmet` the rows without a file so far by their path below the inbox,
     `too_deep` the folders whose own path is too long to look into, `unlabelled` how many clips without a label each folder holds,
-    `unread` the labels.csv files for which there was no room: `bytes_left` and `rows_left` are what the scan may still read of them.
+    `unread` the labels.csv files for which there was no room, and `waiting` how many files wait for them: `bytes_left` and `rows_left`
+    are what the scan may still read of them.
     """
 
     drops: list[tuple[Path, Drop]] = field(default_factory=list)
@@ -79,6 +80,7 @@ class Scan:
     too_deep: list[str] = field(default_factory=list)
     unlabelled: Counter[str] = field(default_factory=Counter)
     unread: list[str] = field(default_factory=list)
+    waiting: int = 0
     bytes_left: int = _MAX_BYTES
     rows_left: int = _MAX_ROWS
 
@@ -86,8 +88,9 @@ class Scan:
 _Rows = ChainMap[str, dict[str, str]]
 """Rows of labels.csv files by path relative to the inbox, without empty cells; those of the innermost folder first."""
 
-_Folder = tuple[Path, float, _Rows]
-"""A folder still to be looked into, the time before which its files are complete, and the rows that speak of them."""
+_Folder = tuple[Path, float, _Rows | None]
+"""A folder still to be looked into, the time before which its files are complete, and the rows that speak of them; None if there was
+no room for these."""
 
 
 def scan(inbox: Path, settle_s: float, spent: Collection[str] = (), settled: Collection[Version] = ()) -> Scan:
@@ -123,18 +126,24 @@ def _overlooked(found: Scan, settle_s: float) -> Iterator[str]:
             f"says so, or the file or its {LABELS_FILE} changed in the last {settle_s:g} s: ingest.settle_s): "
             f"{listed(sorted(found.unsettled))}."
         )
-    if found.unread:
-        yield (
-            f"A run reads at most {_MAX_ROWS:,} rows and {_MAX_BYTES >> 20} MB of {LABELS_FILE} files: there was no room for "
-            f"{listed(found.unread)}, and the clips beside and below wait. Remove rows that match no file, or split that file, into one in "
-            "each folder."
-        )
+    yield from no_room(found)
     if found.too_deep:
         folders = listed([f"{folder[:_SHOWN]}…" for folder in found.too_deep])
         yield f"Folders whose path has more than {MAX_PATH} characters are not looked into: {folders}; move their files up."
     if found.unlabelled:
         folders = listed([f"{folder}/ ({count})" for folder, count in found.unlabelled.items()])
         yield f"Clips are unlabelled in folders whose names are no label: {folders}; labels are {', '.join(LABELS)}."
+
+
+def no_room(found: Scan) -> list[str]:
+    """What to do about the labels.csv files that are one too many to be read, as a sentence; empty if there is none."""
+    if not found.unread:
+        return []
+    return [
+        f"A run reads at most {_MAX_ROWS:,} rows and {_MAX_BYTES >> 20} MB of {LABELS_FILE} files, so there was no room for "
+        f"{listed(found.unread)}, and the clips beside and below wait ({counted(found.waiting, 'file')}): remove rows that match no file, "
+        "or split that file into one in each folder."
+    ]
 
 
 def new_again(inbox: Path) -> Path:
@@ -211,7 +220,7 @@ def _what_is_unsafe(relative: str) -> str | None:
     return None
 
 
-def _scan_folder(inbox: Path, folder: Path, before: float, rows: _Rows, found: Scan) -> list[_Folder]:
+def _scan_folder(inbox: Path, folder: Path, before: float, rows: _Rows | None, found: Scan) -> list[_Folder]:
     """Add what one folder holds to `found`; returns the folders in it, with what holds for their files."""
     folders: list[_Folder] = []
     with drop_folder.opened(inbox, folder) as here:
@@ -222,11 +231,12 @@ def _scan_folder(inbox: Path, folder: Path, before: float, rows: _Rows, found: S
         if table is not None:
             status = table.stat(follow_symlinks=False)
             young = status.st_ctime > before and _version(status) not in found.settled
-            read = None if young else _read_table(inbox, folder / LABELS_FILE, here / LABELS_FILE, status, found)
-            if read is None:
-                before = -math.inf  # what lies here and below waits for its table
-            else:
-                rows = rows.new_child(read)
+            # what lies here and below waits for a table that is young, or one too many
+            if young:
+                before = -math.inf
+            elif rows is not None:
+                read = _read_table(inbox, folder / LABELS_FILE, here / LABELS_FILE, status, found)
+                rows = None if read is None else rows.new_child(read)
         for entry in entries:
             path = folder / entry.name
             if drop_folder.is_hidden(entry.name) or entry is table:
@@ -241,7 +251,7 @@ def _scan_folder(inbox: Path, folder: Path, before: float, rows: _Rows, found: S
     return folders
 
 
-def _add(inbox: Path, path: Path, entry: os.DirEntry[str], before: float, rows: _Rows, found: Scan) -> None:
+def _add(inbox: Path, path: Path, entry: os.DirEntry[str], before: float, rows: _Rows | None, found: Scan) -> None:
     try:
         status = entry.stat(follow_symlinks=False)
     except FileNotFoundError:  # another run was faster
@@ -250,11 +260,15 @@ def _add(inbox: Path, path: Path, entry: os.DirEntry[str], before: float, rows: 
     found.unmet.pop(relative, None)
     # the change time, because a copy may carry an old modification time while it is still being written
     unsettled = status.st_ctime > before or entry.name.lower().endswith(_UNFINISHED)
-    if stat.S_ISREG(status.st_mode) and unsettled:
+    if stat.S_ISREG(status.st_mode) and (unsettled or rows is None):
         found.left += 1
-        found.unsettled.append(printable(relative)[:MAX_PATH])
+        if rows is None:
+            found.waiting += 1
+        else:
+            found.unsettled.append(printable(relative)[:MAX_PATH])
         return
-    found.drops.append((path, _drop(relative, rows.get(relative, {}), found)))
+    row = {} if rows is None else rows.get(relative, {})
+    found.drops.append((path, _drop(relative, row, found)))
 
 
 def _drop(relative: str, row: dict[str, str], found: Scan) -> Drop:
@@ -325,11 +339,11 @@ def _text_of(table: Path, status: os.stat_result, found: Scan) -> str | None:
     """The text of a labels.csv; None if it is more than the scan may still read."""
     if status.st_size > found.bytes_left:
         return None
-    found.bytes_left -= status.st_size
     text = drop_folder.read_text(table, _MAX_BYTES)
     rows = text.count("\n")
     if rows > found.rows_left:
         return None
+    found.bytes_left -= status.st_size
     found.rows_left -= rows
     return text
 

@@ -54,11 +54,14 @@ def verify(workspace: Workspace) -> VerifyResult:
     """
     if problems := ledger.verify(workspace):
         raise ledger.LedgerBroken(" ".join(problems))
-    entries = releases.entries(workspace)
-    try:
-        return VerifyResult(len(entries), releases.champion(workspace))
-    except ServiceUnavailable as error:
-        return VerifyResult(len(entries), releases.last_champion(entries), f"Its champion was not compared: {error}")
+    with workspace.lock("release"):
+        entries = releases.check_ledger(workspace)
+        try:
+            return VerifyResult(len(entries), releases.agreed_champion(releases.open_registry(workspace), entries))
+        except ServiceUnavailable as error:
+            return VerifyResult(
+                len(entries), releases.last_champion(entries), f"Its champion was not compared: {error}"
+            )
 
 
 def _line(entry: ledger.Entry) -> str:

@@ -60,21 +60,22 @@ def run(
     with workspace.lock("release"):
         registry = releases.open_registry(workspace)
         chosen = reports.find(workspace, report)
-        approved_by = approved_by or approval.approver(workspace, chosen)
+        entries = releases.check_ledger(workspace)
+        approved_by = approved_by or approval.approver(entries, chosen)
         approval.check_approver(params, approved_by)
-        approval.check_verdict(workspace, params, chosen)
-        approval.check_refusals(workspace, chosen, approved_by)
-        if not dry_run:
-            releases.recover(workspace, registry)
+        approval.check_verdict(entries, params, chosen)
+        approval.check_refusals(entries, chosen, approved_by)
+        if not dry_run and (closed := releases.recover(workspace, registry, entries)):
+            entries = [*entries, closed]
         version, previous = chosen.evaluation.candidate.version, chosen.evaluation.champion_version
-        current = releases.agreed_champion(workspace, registry)
+        current = releases.agreed_champion(registry, entries)
         moves = current != version
         if moves:
             _check_champion(chosen, current, previous, expected_champion)
             _check_package(registry, chosen)
             reports.check_holdout(workspace, chosen, RefusedByGate)  # an approval may be days younger than the verdict
         if moves and not dry_run:
-            decision = approval.decide(workspace, chosen, "approval", approved_by)
+            decision = approval.decide(workspace, entries, chosen, "approval", approved_by)
             package = chosen.evaluation.candidate.package
             facts = {"report": chosen.files.name, "digest": chosen.digest, "approval": decision.seq, "package": package}
             releases.move(

@@ -32,9 +32,9 @@ def run(workspace: Workspace, *, by: str | None) -> ReinstateResult:
     by = named(by)
     with workspace.lock("release"):
         registry = releases.open_registry(workspace)
-        releases.check_ledger(workspace)
-        releases.recover(workspace, registry)
-        version = releases.last_champion(releases.check_ledger(workspace))
+        entries = releases.check_ledger(workspace)
+        closed = releases.recover(workspace, registry, entries)
+        version = releases.last_champion([*entries, closed] if closed else entries)
         found = registry.alias(releases.CHAMPION)
         if found != version:
             releases.check_there(registry, version)

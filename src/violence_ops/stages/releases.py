@@ -1,7 +1,8 @@
 """Moving the alias `champion`: the ledger first, then the alias, then the outcome; and what a crash between them needs.
 
 A movement is a ledger line of event `promotion` or `rollback` whose payload has `phase`: `intent`, then `done` or `abandoned`.
-The caller of everything here but the readers holds the workspace's lock `release`.
+The caller of everything here but the readers holds the workspace's lock `release`. Who holds it asks `check_ledger` once and passes
+the entries on, since nobody else writes to the ledger then.
 """
 
 from __future__ import annotations
@@ -115,12 +116,12 @@ def champion(workspace: Workspace) -> str | None:
     any more), LedgerBroken if the ledger does not verify, ServiceUnavailable if MLflow cannot be reached.
     """
     with workspace.lock("release"):
-        return agreed_champion(workspace, open_registry(workspace))
+        return agreed_champion(open_registry(workspace), check_ledger(workspace))
 
 
-def agreed_champion(workspace: Workspace, registry: Registry) -> str | None:
-    """The same for who holds the lock. Where a crash left a movement open, the alias may be before or after it."""
-    entries = check_ledger(workspace)
+def agreed_champion(registry: Registry, entries: list[ledger.Entry]) -> str | None:
+    """The same for who holds the lock and has the ledger's `entries`. Where a crash left a movement open, the alias may be before or
+    after it."""
     found, released, last = registry.alias(CHAMPION), last_champion(entries), last_movement(entries)
     half_done = last is not None and last.payload["phase"] == "intent" and found == last.payload["to"]
     if found != released and not half_done:
@@ -174,13 +175,14 @@ def last_movement(entries: list[ledger.Entry]) -> ledger.Entry | None:
     return next((entry for entry in reversed(entries) if entry.event in MOVEMENTS), None)
 
 
-def recover(workspace: Workspace, registry: Registry) -> ledger.Entry | None:
-    """Close a movement that a crash left as an intent: `done` if the alias had been moved, else `abandoned`.
+def recover(workspace: Workspace, registry: Registry, entries: list[ledger.Entry]) -> ledger.Entry | None:
+    """Close a movement that a crash left as an intent, the last of the ledger's `entries`: `done` if the alias had been moved, else
+    `abandoned`.
 
     Returns the line it wrote, or None if nothing was open. A line that a crash kept from git is committed.
     """
     git.commit(workspace, [workspace.ledger], "Ledger: a line that was not committed")
-    found = last_movement(ledger.read(workspace))
+    found = last_movement(entries)
     if found is None or found.payload["phase"] != "intent":
         return None
     moved = registry.alias(CHAMPION) == found.payload["to"]
@@ -204,10 +206,10 @@ def move(
     Raises WorkspaceError, leaving the alias and an abandoned intent, if `champion` is not `expected` any more.
     """
     payload = {"from": expected, "to": to} | facts
-    record(workspace, actor=actor, event=event, payload=payload | {"phase": "intent"})
+    intent = record(workspace, actor=actor, event=event, payload=payload | {"phase": "intent"})
     try:
         registry.set_alias(CHAMPION, to, expected)
     finally:
-        closed = recover(workspace, registry)
+        closed = recover(workspace, registry, [intent])
     assert closed
     return closed

@@ -32,7 +32,7 @@ from violence_ops.params import Params
 from violence_ops.records import Label
 from violence_ops.stages import batches, overlay
 from violence_ops.stages.batches import Progress
-from violence_ops.stages.review_choice import Choice, Chosen, choose, newest_evaluation
+from violence_ops.stages.review_choice import Choice, Chosen, choose
 from violence_ops.stages.review_votes import Taken, remembered, taken, together
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
@@ -96,11 +96,10 @@ def run(
     chosen = choice.clips
     if not chosen:
         raise WorkspaceError(f"There is nothing to review: {_why_nothing(choice, confidence)}")
-    evaluation = newest_evaluation(workspace)
     content = {
         # an export that asks the same again is another one: what was answered to the first is still known
         "at": datetime.now(UTC).isoformat(timespec="microseconds"),
-        "format": format, "prefilled": False, "confidence": confidence, "limit": limit, "report": evaluation and evaluation.name,
+        "format": format, "prefilled": False, "confidence": confidence, "limit": limit, "report": choice.report,
         "clips": [_entry(one) for one in chosen],
     }  # fmt: skip
     review = fingerprint(content)[:12]

@@ -56,10 +56,11 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The clips to be looked at; of those that might be, how many a model has judged, how many none has although they are
+    """The clips to be looked at, and the newest `report`, if there is one; of those that might be, how many a model has judged, how many none has although they are
     annotated (there is no champion), and how many are not annotated yet; and how many are `left_out`, as people have labelled them."""
 
     clips: list[Chosen]
+    report: str | None
     judged: int
     not_judged: int
     not_annotated: int
@@ -84,7 +85,8 @@ def choose(
     """
     if not 0.5 <= confidence <= 1:
         raise UsageError(f"--confidence is {confidence:g} but must be between 0.5 and 1.")
-    reported, disputed = _reported(newest_evaluation(workspace))
+    evaluation = _newest_evaluation(workspace)
+    reported, disputed = _reported(evaluation)
     labels = effective_labels(workspace)
     accepted = list(_judged(workspace))
     clips = [
@@ -109,7 +111,8 @@ def choose(
     )
     judged = len(clips) - len(unjudged) + len(now)
     left_out = len(accepted) - len(clips)
-    return Choice(found[:limit], judged, len(annotated) - len(now), len(unjudged) - len(annotated), left_out)
+    report = evaluation.name if evaluation else None
+    return Choice(found[:limit], report, judged, len(annotated) - len(now), len(unjudged) - len(annotated), left_out)
 
 
 def _is_annotated(batch: Batch, clip: ClipRecord) -> bool:
@@ -138,7 +141,7 @@ def _judge(
     return found
 
 
-def newest_evaluation(workspace: Workspace) -> Evaluation | None:
+def _newest_evaluation(workspace: Workspace) -> Evaluation | None:
     """The newest report's figures; None if nothing was evaluated yet."""
     return reports.find(workspace, None).evaluation if workspace.read_progress("evaluate").get("report") else None
 

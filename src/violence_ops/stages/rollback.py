@@ -77,9 +77,10 @@ def run(
     notify.receivers(workspace)  # refuses one that is set up wrongly before anything moves
     with workspace.lock("release"):
         registry = releases.open_registry(workspace)
-        releases.check_ledger(workspace)
-        closed = None if dry_run else releases.recover(workspace, registry)
-        entries, present = ledger.read(workspace), _present(workspace, registry)
+        entries = releases.check_ledger(workspace)
+        closed = None if dry_run else releases.recover(workspace, registry, entries)
+        entries = [*entries, closed] if closed else entries
+        present = _present(registry, entries)
         done = _of_run(entries, run_id) or _already(entries, closed, expected_champion, to)
         if done is None:
             version, passed_over = _step(workspace, registry, entries, present, expected_champion, to)
@@ -126,9 +127,9 @@ class _Present:
     alias: str | None
 
 
-def _present(workspace: Workspace, registry: Registry) -> _Present:
+def _present(registry: Registry, entries: list[ledger.Entry]) -> _Present:
     try:
-        version = releases.agreed_champion(workspace, registry)
+        version = releases.agreed_champion(registry, entries)
     except releases.ChampionGone as gone:
         return _Present(gone.version, False, registry.alias(releases.CHAMPION))
     return _Present(version, True, version)

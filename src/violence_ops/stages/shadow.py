@@ -97,7 +97,7 @@ def start(workspace: Workspace, version: str | None = None) -> ShadowResult:
         if chosen is None:
             raise WorkspaceError("There is no candidate to put in shadow: run `violence-ops train` first.")
         registry.version(chosen)
-        if chosen == releases.agreed_champion(workspace, registry):
+        if chosen == releases.agreed_champion(registry, releases.check_ledger(workspace)):
             raise UsageError(f"Version {chosen} is the champion, which judges every night anyway: name another one.")
         registry.set_alias(SHADOW, chosen, registry.alias(SHADOW))
     return ShadowResult(

@@ -83,8 +83,8 @@ class StatusResult(Jsonable):
     put them there; `candidate_standing` is what gate and people have said of the newest candidate; `in_shadow` is the version in shadow
     mode, `awaiting` the candidates that have passed the gate and wait for a person, with their reports, `questions` what Airflow asks and
     nobody has answered; `waiting` (the clips without a label) and `refused` (those in quarantine) are filled on demand only. Then
-    sentences: `half_forgotten` of clips
-    whose forgetting did not come to its end, `unfinished` of what else a run left half done, and `problems` of what keeps models
+    sentences: `half_forgotten` of clips whose forgetting did not come to its end, `unfinished` of what else a run left half done or
+    cannot take, and `problems` of what keeps models
     from being released or judging."""
 
     workspace: str
@@ -166,6 +166,7 @@ def run(workspace: Workspace, *, unlabelled: bool = False, refused: bool = False
         outside, unread = _outside(workspace, catalog)
         newest = _of_last_night(workspace, catalog, outside)
     taken, unfinished = _taken(workspace)
+    waiting_files, no_room = _files_in(workspace)
     champion, problems = _champion(workspace)
     in_shadow = None if problems else _in_shadow(workspace)
     problems = problems or _branch(workspace)
@@ -175,7 +176,7 @@ def run(workspace: Workspace, *, unlabelled: bool = False, refused: bool = False
     runs, questions = _of_airflow(workspace) if state.is_up or workspace.deployment.airflow_url else ({}, [])
     return StatusResult(
         workspace=str(workspace.root),
-        inbox=_files_in(workspace) + taken,
+        inbox=waiting_files + taken,
         sealed=[batch.batch_id for batch in _by_age(workspace.sealed_batches())],
         open=batches.open_batch_ids(workspace),
         last_night=LastNight.of(newest) if newest else None,
@@ -199,7 +200,7 @@ def run(workspace: Workspace, *, unlabelled: bool = False, refused: bool = False
         waiting=waiting,
         refused=in_quarantine,
         half_forgotten=_half_forgotten(workspace),
-        unfinished=unread + unfinished + _half_sealed(workspace),
+        unfinished=unread + no_room + unfinished + _half_sealed(workspace),
         problems=problems,
     )
 
@@ -334,9 +335,10 @@ def _taken(workspace: Workspace) -> tuple[int, list[str]]:
         return 0, [str(error)]
 
 
-def _files_in(workspace: Workspace) -> int:
+def _files_in(workspace: Workspace) -> tuple[int, list[str]]:
+    """How many files lie in the inbox; and which of them no night will take."""
     found = inbox.scan(workspace.inbox, settle_s=0)
-    return len(found.drops) + found.left
+    return len(found.drops) + found.left, inbox.no_room(found)
 
 
 def _clip(clip: Any) -> dict[str, str | None]:
