@@ -202,6 +202,8 @@ def airflow_command(context: typer.Context) -> None:
     """Airflow's own command line on the running workspace, e.g. `violence-ops airflow dags list`."""
     from violence_ops.stages import services as stage
 
+    if {"-h", "--help"}.intersection(context.args):
+        raise typer.Exit(stage.airflow_help(context.args))
     environment = stage.airflow_environment(Workspace.open())
     os.execve(sys.executable, python_module("airflow", *context.args), environment)
 
