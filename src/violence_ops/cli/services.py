@@ -101,8 +101,8 @@ def tidy(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove old runs and logs of Airflow, old checks of Great Expectations, all but the end of long service logs, and cached
-    packages of old models that no alias names; pack git.
+    """Remove old runs and logs of Airflow, old checks of Great Expectations, all but the end of long service logs, cached packages
+    and shadow verdicts of old models that no alias names, and lock files of sealed batches; pack git.
 
     Clips, tables, models, reports and the ledger stay. Airflow may be running; have cron do it every week.
     """
