@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import http.server
 import json
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from violence_ops import processes, services
 from violence_ops.errors import ServiceUnavailable
+from violence_ops.files import write_json
+from violence_ops.stages import services as stage
 from violence_ops.workspace import Workspace
 
 LISTENS = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); time.sleep(99)"
@@ -146,3 +150,28 @@ def test_an_address_that_a_dead_airflow_left_gets_no_password(
     workspace.service_addresses.write_text(json.dumps({"airflow": squat().address, "mlflow": ""}))
     with pytest.raises(ServiceUnavailable, match="is not running"):
         services.api(workspace)
+
+
+def airflow(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-P", "-m", "violence_ops.cli", "airflow", *arguments]
+    return subprocess.run(command, cwd=cwd, capture_output=True, text=True, timeout=300, check=False)
+
+
+def test_airflows_help_needs_no_workspace_and_other_commands_do(tmp_path: Path) -> None:
+    done = airflow("dags", "list", "--help", cwd=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: airflow dags list")
+    refused = airflow("dags", "list", cwd=tmp_path)
+    assert (refused.returncode, refused.stdout) == (2, "")
+    assert refused.stderr.startswith(f"{tmp_path} is not a workspace")
+
+
+@pytest.mark.slow
+def test_a_list_of_airflows_is_that_list_alone_and_what_really_fails_is_said(workspace: Workspace) -> None:
+    write_json(workspace.service_addresses, {"airflow": "http://127.0.0.1:1", "mlflow": workspace.mlflow_database})
+    services.make_database(workspace, stage.airflow_environment(workspace))
+    found = airflow("dags", "list", "--output", "json", cwd=workspace.root)
+    assert json.loads(found.stdout) == []
+    refused = airflow("dags", "show-dependencies", cwd=workspace.root)
+    assert refused.returncode == 1
+    assert refused.stderr.rstrip().endswith("Install the graphviz python package to fix this error.")

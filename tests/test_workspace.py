@@ -14,7 +14,7 @@ import pytest
 import yaml
 
 from violence_ops import services
-from violence_ops.errors import ParamsError, UsageError
+from violence_ops.errors import ParamsError, UsageError, WorkspaceError
 from violence_ops.files import atomic_path, read_fingerprint, write_json, write_table
 from violence_ops.stages import init
 from violence_ops.workspace import Workspace
@@ -179,6 +179,27 @@ def test_a_lock_is_freed_when_its_holder_is_killed(workspace: Workspace) -> None
     holder.wait()
     with workspace.lock("x"):
         pass
+
+
+def test_who_waits_for_a_lock_whose_file_is_removed_holds_the_one_that_others_find(workspace: Workspace) -> None:
+    code = (
+        "import sys; from pathlib import Path; from violence_ops.workspace import Workspace\n"
+        "with Workspace(Path(sys.argv[1])).lock('x', waiting='waits'): print('held', flush=True); sys.stdin.read()"
+    )
+    command = [sys.executable, "-c", code, workspace.root]
+    with workspace.lock("x"):
+        other = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert other.stdout is not None
+        assert other.stdout.readline() == "waits\n"
+        assert not workspace.drop_lock("x")
+        workspace.lock_file("x").unlink()
+    assert other.stdout.readline() == "held\n"
+    with pytest.raises(WorkspaceError, match=r"^Busy\.$"), workspace.lock("x", busy="Busy."):
+        pass
+    assert not workspace.drop_lock("x")
+    other.communicate()
+    assert workspace.drop_lock("x")
+    assert not workspace.lock_file("x").exists()
 
 
 def test_mlflow_is_the_deployments_else_the_running_server_else_the_database(

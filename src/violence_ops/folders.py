@@ -21,6 +21,11 @@ class Batch:
     sealed: Path
 
     @property
+    def night(self) -> str:
+        """The date of the night that made it, ISO 8601."""
+        return self.batch_id[:10]
+
+    @property
     def is_sealed(self) -> bool:
         return self.sealed.is_dir()
 

@@ -284,6 +284,10 @@ class DriftParams(_Section):
     trigger: bool
 
 
+class ShadowParams(_Section):
+    nights: Count
+
+
 class ScheduleParams(_Section):
     nightly: str
     timezone: str
@@ -340,6 +344,7 @@ class Params(_Section):
     gate: GateParams
     expectations: ExpectationParams
     drift: DriftParams
+    shadow: ShadowParams
     schedule: ScheduleParams
 
     @model_validator(mode="after")

@@ -18,6 +18,7 @@ from contextlib import closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import httpx
@@ -223,7 +224,6 @@ def dags_folder() -> Path:
 
 def airflow_environment(workspace: Workspace, addresses: Addresses) -> dict[str, str]:
     """The environment of every Airflow process: nothing of another Airflow on this machine is inherited."""
-    inherited = {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
     keys = _secret(workspace, _KEYS, ("fernet", "jwt", "session"))
     port = addresses.airflow.rpartition(":")[2]
     settings = {
@@ -259,7 +259,7 @@ def airflow_environment(workspace: Workspace, addresses: Addresses) -> dict[str,
         "DAG_PROCESSOR__PARSING_PROCESSES": "1",
     }
     return (
-        inherited
+        _without_another_airflow()
         | {f"AIRFLOW__{key}": value for key, value in settings.items()}
         | _shared_environment()
         | {
@@ -268,6 +268,17 @@ def airflow_environment(workspace: Workspace, addresses: Addresses) -> dict[str,
             "VIOLENCE_OPS_MLFLOW_URI": addresses.mlflow,
         }
     )
+
+
+def airflow_help(arguments: Sequence[str]) -> int:
+    """Let Airflow's command line say how it is used, which needs no workspace; returns its exit code."""
+    with TemporaryDirectory() as home:  # it makes a folder for its logs all the same
+        environment = _without_another_airflow() | _shared_environment() | {"AIRFLOW_HOME": home}
+        return subprocess.run(python_module("airflow", *arguments), env=environment, check=False).returncode
+
+
+def _without_another_airflow() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith("AIRFLOW")}
 
 
 def _shared_environment() -> dict[str, str]:

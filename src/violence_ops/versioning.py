@@ -126,6 +126,11 @@ def is_tagged(workspace: Workspace, tag: str) -> bool:
     return bool(git.run(workspace, "tag", "--list", tag))
 
 
+def tagged_at(workspace: Workspace, tag: str) -> str | None:
+    """When the commit of a tag was made, ISO 8601; None if there is no such tag here."""
+    return git.run(workspace, "for-each-ref", "--format=%(creatordate:iso-strict)", f"refs/tags/{tag}") or None
+
+
 def commit_stage(workspace: Workspace, names: Iterable[str], message: str, params: Params | None = None) -> str:
     """Record stages of dvc.yaml whose commands were run outside `dvc repro`, then commit what they left to git.
 

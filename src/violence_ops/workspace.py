@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import IO, Any, Final, Self
 
 from typing_extensions import TypedDict
 
@@ -46,6 +46,14 @@ def _named() -> Path | None:
     """The workspace that the environment names."""
     name = os.environ.get("VIOLENCE_OPS_WORKSPACE")
     return Path(name) if name else None
+
+
+def _is_at(path: Path, opened: IO[str]) -> bool:
+    """Whether an open file is still the one at that path."""
+    try:
+        return os.path.samestat(os.fstat(opened.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _is_one(folder: Path) -> bool:
@@ -420,7 +428,11 @@ class Workspace:
 
     def shadow(self, version: str, batch_id: str) -> Path:
         """What a version said of a batch's clips without effect; it can be made again at any time."""
-        return self.shadows / fingerprint(self.mlflow_uri, version)[:16] / f"{batch_id}.parquet"
+        return self.shadows_of(version) / f"{batch_id}.parquet"
+
+    def shadows_of(self, version: str) -> Path:
+        """The folder of all that a version said without effect."""
+        return self.shadows / fingerprint(self.mlflow_uri, version)[:16]
 
     @property
     def shadows(self) -> Path:
@@ -461,16 +473,32 @@ class Workspace:
         Yields the descriptor that holds it, to be handed to a child that may outlive this process; the system frees the lock when
         all who have that are dead.
         """
-        path = self.work / "locks" / f"{name}.lock"
+        path = self.lock_file(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("a+") as handle:  # NFS lets nobody share a lock on what cannot be read
-            kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
-            try:
-                fcntl.flock(handle, kind | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if busy:
-                    raise WorkspaceError(busy) from None
-                if waiting:
-                    print(waiting, flush=True)
-                fcntl.flock(handle, kind)
-            yield handle.fileno()
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        while True:
+            with path.open("a+") as handle:  # NFS lets nobody share a lock on what cannot be read
+                try:
+                    fcntl.flock(handle, kind | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if busy:
+                        raise WorkspaceError(busy) from None
+                    if waiting:
+                        print(waiting, flush=True)
+                    fcntl.flock(handle, kind)
+                if _is_at(path, handle):  # else `drop_lock` took it away meanwhile: it keeps nobody out
+                    yield handle.fileno()
+                    return
+
+    def lock_file(self, name: str) -> Path:
+        """Where a lock is, once somebody has held it."""
+        return self.work / "locks" / f"{name}.lock"
+
+    def drop_lock(self, name: str) -> bool:
+        """Remove the file of a lock, unless somebody holds it; who wants the lock again makes another. Returns whether it was removed."""
+        try:
+            with self.lock(name, busy="It is held."):
+                self.lock_file(name).unlink()
+        except WorkspaceError:
+            return False
+        return True

@@ -83,6 +83,15 @@ def test_no_password_is_in_a_process_list(name: str) -> None:
     assert not [word for word in commands if re.search(r"\$\{?\w*(PASSWORD|SECRET|KEY)", word)]
 
 
+@pytest.mark.parametrize("name", [name for name, service in SERVICES.items() if "build" in service])
+def test_no_python_of_a_container_takes_a_module_from_the_folder_it_is_started_in(name: str, tmp_path: Path) -> None:
+    (tmp_path / "planted.py").write_text("")
+    given = {key: value for key, value in _environment(SERVICES[name]).items() if key.startswith("PYTHON")}
+    command = [sys.executable, "-c", "import planted"]
+    done = subprocess.run(command, cwd=tmp_path, env=given, capture_output=True, text=True, check=False)
+    assert "No module named 'planted'" in done.stderr
+
+
 def test_the_bucket_of_the_remote_is_made_with_the_credentials_of_the_server() -> None:
     service, server = SERVICES["minio-init"], _environment(SERVICES["minio"])
     alias = service["command"][-1].partition("/")[0]

@@ -9,16 +9,19 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from typer.testing import CliRunner
 
 from violence_ops import versioning
+from violence_ops.cli.program import app
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.files import sha256_file, write_json
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord
-from violence_ops.stages import assemble, holdout, init, labels_file, status
+from violence_ops.stages import assemble, holdout, holdout_show, init, labels_file, status
 from violence_ops.stages.labelled import labelled_clips
 from violence_ops.workspace import Workspace
 
@@ -87,6 +90,39 @@ def test_a_corrected_label_freezes_the_same_groups_anew_and_once(workspace: Work
     with pytest.raises(UserError, match="labels have not changed, and too few source groups are unused"):
         holdout.freeze(workspace, workspace.params())
     assert workspace.holdout_versions() == ["v1", "v2"]
+
+
+def test_show_says_what_a_holdout_holds_and_lacks_and_whether_it_is_stale(
+    workspace: Workspace, seal_tracks: Seal
+) -> None:
+    def shown(*arguments: str) -> str:
+        done = CliRunner().invoke(app, ["holdout", "show", *arguments, "--workspace", str(workspace.root)])
+        assert done.exit_code == 0, done.output
+        return done.stdout
+
+    params = workspace.params()
+    with pytest.raises(WorkspaceError, match="There is no holdout yet"):
+        holdout_show.run(workspace, params)
+    seal_tracks(workspace)
+    first = holdout.freeze(workspace, params)
+    found = json.loads(shown("--json"))
+    assert (found["version"], found["revision"], found["groups"]) == ("v1", first.revision, list(first.groups))
+    assert abs(datetime.now(UTC) - datetime.fromisoformat(found["frozen_at"])) < timedelta(hours=1)
+    assert (first.clips, len(first.groups)) == ({"Fight": 3, "NonFight": 3}, 2)
+    assert found["lacks"] == {"Fight": 5, "NonFight": 5, "groups": 3}
+    assert "\nclips     3 Fight and 3 NonFight of 2 source groups in 1 batch\n" in shown()
+    assert "it lacks 5 NonFight clips, 5 Fight clips, 3 source groups: bring labelled clips of new source" in shown()
+    assert shown().endswith("\nstale     no\n")
+
+    corrected = next(clip for clip in holdout.held_out(workspace) if clip.label == "Fight")
+    labels_file.record(workspace, {corrected.clip_id: "NonFight"}, "ada")
+    assert "\nstale     1 clip has another label by now: freeze another" in shown()
+    holdout.freeze(workspace, params)
+    assert "\nversions  v1, v2\n" in shown()
+    assert shown().endswith("\nstale     no\n")
+    assert "\nstale     v2 is newer; 1 clip has another label by now" in shown("v1")
+    with pytest.raises(UsageError, match="There is no holdout v3"):
+        holdout_show.run(workspace, params, "v3")
 
 
 def test_a_new_clip_of_a_held_out_group_comes_with_the_next_version(workspace: Workspace, seal_tracks: Seal) -> None:
@@ -236,6 +272,7 @@ def test_forty_clips_are_enough_for_a_holdout_that_the_gate_can_use_and_a_larger
     assert groups >= 5
     assert result.train + result.val >= result.held_out
     assert workspace.holdout_versions() == ["v1"]
+    assert holdout_show.run(workspace, workspace.params()).lacks == {}
 
 
 def test_a_holdout_that_is_too_small_for_the_gate_grows_night_by_night_by_groups_that_nothing_was_trained_on(

@@ -60,7 +60,11 @@ def test_it_judges_a_champions_night_once_beside_it_and_says_where_they_differ(
     before = {path: sha256_file(path) for path in batch.sealed.iterdir() if path.is_file()}
     first = shadow.run(workspace, params)
     assert (first.version, first.batches, first.clips) == ("2", 1, 6)  # the night without a champion is left out
+    predictions = batch.table("predictions")
+    whole = predictions.read_bytes()
+    predictions.write_bytes(b"")  # of what is judged nothing is read again
     assert shadow.run(workspace, params).clips == 0
+    predictions.write_bytes(whole)
     assert {path: sha256_file(path) for path in batch.sealed.iterdir() if path.is_file()} == before
     own = pq.read_table(workspace.shadow("2", batch.batch_id))
     assert (own.schema.names, set(own["model_version"].to_pylist())) == (PREDICTIONS_SCHEMA.names, {"2"})
@@ -95,6 +99,31 @@ def test_a_damaged_table_fails_the_shadow_and_not_the_night(
     assert f"{predictions} is damaged" in (found.shadow_problem or "")
 
 
+def test_nights_before_the_newest_are_left_alone_unread_unless_all_are_asked_for(
+    released: Workspace, params: Params, release: Callable[[Workspace, str], None], seal_whole: Seal
+) -> None:
+    few = params.model_copy(update={"shadow": params.shadow.model_copy(update={"nights": 2})})
+    release(released, "1")
+    shadow.start(released, "2")
+    old = [
+        seal_whole(released, clips=2, seed=seed, night=day, judged_by="1")
+        for seed, day in enumerate(("2026-01-01", "2026-01-02", "2026-01-02", "2026-01-03"))
+    ]
+    for seed, day in enumerate(("2026-02-01", "2026-02-01", "2026-02-02"), start=4):  # of no champion
+        seal_whole(released, clips=2, seed=seed, night=day)
+    _right_in_shadow(released, old[3], "2")
+    damaged = released.batch(old[0][0].batch_id).table("predictions")
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    found = shadow.run(released, few)
+    assert (found.batches, found.older) == (0, 2)
+    assert found.lines()[1:] == ["2 older nights were left alone: `violence-ops shadow run --all` looks at all nights."]
+    assert " of 2 clips of 1 night, 2026-01-03 (" in shadow.show(released).lines()[0]
+    with pytest.raises(WorkspaceError, match="is damaged"):
+        shadow.run(released, few, whole=True)
+    with pytest.raises(WorkspaceError, match="is damaged"):
+        shadow.run(released, params)
+
+
 def test_what_a_kill_left_half_written_goes_with_the_next_run(
     released: Workspace, release: Callable[[Workspace, str], None]
 ) -> None:
@@ -113,7 +142,7 @@ def test_what_it_says_of_a_start_and_of_a_version_that_became_champion(
 ) -> None:
     release(released, "1")
     assert shadow.start(released, "2").lines() == [
-        "Version 2 is in shadow: `violence-ops shadow run` lets it judge the sealed nights."
+        "Version 2 is in shadow: `violence-ops shadow run` lets it judge the newest sealed nights."
     ]
     seal_whole(released, clips=2, judged_by="1")
     release(released, "2")
@@ -248,6 +277,6 @@ def test_disagreements_are_counted_listed_by_distance_and_held_against_labels() 
     assert [clip.clip_id for clip in found.disagreements] == ["a", "b"]
     assert (found.labelled, found.shadow_right) == (1, 0)
     assert sentence(found) == (
-        "In shadow, version 2 gave the champion's verdict on 1 of 3 clips of 1 night (33%); it said Fight 1 time, the champion "
+        "In shadow, version 2 gave the champion's verdict on 1 of 3 clips of 1 night, 2026-02-01 (33%); it said Fight 1 time, the champion "
         "1 time. Of the clips they differ on 1 has a label: the shadow is right on 0."
     )

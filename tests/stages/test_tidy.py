@@ -24,7 +24,7 @@ from violence_ops.cli.program import app
 from violence_ops.files import write_text
 from violence_ops.records import ClipRecord
 from violence_ops.registry import MODEL
-from violence_ops.stages import assemble, explain, index, labels, quarantine, releases, tidy
+from violence_ops.stages import assemble, batches, explain, index, labels, quarantine, releases, shadow, tidy
 from violence_ops.stages.dataset import Dataset
 from violence_ops.workspace import Workspace
 
@@ -141,6 +141,44 @@ def test_of_old_models_only_the_packages_that_an_alias_names_stay_in_the_cache(
     assert list(released.model_packages.iterdir()) == [released.model_package("2")]
     again = registry.download("1", released.model_package("1"))
     assert (again / "network.txt").read_text() == "version 1"
+
+
+def test_what_old_versions_said_in_shadow_goes_unless_an_alias_names_them(
+    released: Workspace, release: Callable[[Workspace, str], None]
+) -> None:
+    release(released, "1")
+    shadow.start(released, "2")
+    said = {version: released.shadow(version, "2026-01-01-00000000") for version in "123"}
+    for file in said.values():
+        os.utime(written(file, old=True).parent, (time.time() - OLD_S,) * 2)
+    new = written(released.shadow("9", "2026-01-01-00000000"), old=False)
+    assert tidy.run(released, days=90, dry_run=True).shadows.count == 1
+    assert said["3"].is_file()
+    done = CliRunner().invoke(app, ["tidy", "--workspace", str(released.root)])
+    assert (
+        "Removed: 1 shadow record, 0.0 MB (of versions no longer in shadow; put there again, they judge" in done.stdout
+    )
+    assert [file.is_file() for file in (*said.values(), new)] == [True, True, False, True]
+    assert len(list(released.shadows.iterdir())) == 3
+
+
+def test_old_lock_files_of_sealed_batches_go_but_for_one_that_somebody_holds(
+    workspace: Workspace, seal_tracks: Callable[..., list[ClipRecord]]
+) -> None:
+    sealed = [workspace.batch(seal_tracks(workspace, clips=2, seed=seed)[0].batch_id) for seed in range(4)]
+    free, held, new, half_sealed = sealed
+    half_sealed.open.mkdir(parents=True)
+    names = [batches.lock_of(batch) for batch in (*sealed, workspace.batch("2026-01-31-0000beef"))]
+    for name in names:
+        written(workspace.lock_file(name), old=name != batches.lock_of(new))
+    with batches.locked(workspace, held, shared=True):
+        assert tidy.run(workspace, days=90, dry_run=True).locks == 2
+        assert tidy.run(workspace, days=90).locks == 1
+    assert [workspace.lock_file(name).exists() for name in names] == [False, True, True, True, True]
+    with batches.locked(workspace, free):
+        assert workspace.lock_file(batches.lock_of(free)).exists()
+    done = CliRunner().invoke(app, ["tidy", "--workspace", str(workspace.root)])
+    assert "Removed: 1 lock file of sealed batches." in done.stdout.splitlines()
 
 
 def refused(workspace: Workspace, number: int, reason: str, night: str) -> Path:

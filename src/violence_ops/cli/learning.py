@@ -43,6 +43,19 @@ def holdout_freeze(
     show(stage.freeze(opened, params, share=share, version=version), as_json)
 
 
+@holdout_app.command("show")
+def holdout_show(
+    version: Annotated[str | None, typer.Argument(help="A holdout version; default: the newest.")] = None,
+    workspace: WorkspaceOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """What a holdout holds, whether that is enough for the gate, and whether it is stale; which versions there are."""
+    from violence_ops.stages import holdout_show as stage
+
+    opened, params = open_workspace(workspace)
+    show(stage.run(opened, params, version), as_json)
+
+
 def _learning_command(verb: str, help_text: str, sections: Sequence[str]) -> None:
     def command(workspace: WorkspaceOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
         from importlib import import_module

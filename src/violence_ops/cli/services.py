@@ -101,8 +101,8 @@ def tidy(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Remove old runs and logs of Airflow, old checks of Great Expectations, all but the end of long service logs, and cached
-    packages of old models that no alias names; pack git.
+    """Remove old runs and logs of Airflow, old checks of Great Expectations, all but the end of long service logs, cached packages
+    and shadow verdicts of old models that no alias names, and lock files of sealed batches; pack git.
 
     Clips, tables, models, reports and the ledger stay. Airflow may be running; have cron do it every week.
     """
@@ -202,6 +202,8 @@ def airflow_command(context: typer.Context) -> None:
     """Airflow's own command line on the running workspace, e.g. `violence-ops airflow dags list`."""
     from violence_ops.stages import services as stage
 
+    if {"-h", "--help"}.intersection(context.args):
+        raise typer.Exit(stage.airflow_help(context.args))
     environment = stage.airflow_environment(Workspace.open())
     os.execve(sys.executable, python_module("airflow", *context.args), environment)
 

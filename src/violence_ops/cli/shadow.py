@@ -50,11 +50,15 @@ def stop(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None
 
 
 @shadow_app.command()
-def run(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
-    """Judge the sealed nights that the version in shadow has not judged yet (Airflow does so after every night)."""
+def run(
+    workspace: WorkspaceOption = None,
+    whole: Annotated[bool, typer.Option("--all", help="Look at all sealed nights, not at the newest alone.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Judge what the version in shadow has not judged yet of the newest sealed nights, `shadow.nights` of them (Airflow does so after every night)."""
     from violence_ops.stages import shadow as stage
 
     opened, params = open_workspace(workspace)
     with progress_bar() as progress:
-        result = stage.run(opened, params, progress=progress)
+        result = stage.run(opened, params, whole=whole, progress=progress)
     show(result, as_json)

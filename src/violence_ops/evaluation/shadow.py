@@ -64,12 +64,19 @@ def sentence(found: ShadowComparison) -> str:
         return f"Version {found.version} has judged no clip in shadow that a champion has judged, too{new}.{_learnt(found)}"
     said = (
         f"In shadow, version {found.version} gave the champion's verdict on {found.clips - found.differ} of {counted(found.clips, 'clip')} "
-        f"of {counted(sum(night.clips > 0 for night in found.nights), 'night')} ({1 - found.differ / found.clips:.0%}); it said Fight "
+        f"of {_nights(found)} ({1 - found.differ / found.clips:.0%}); it said Fight "
         f"{counted(found.shadow_fights, 'time')}, the champion {counted(found.champion_fights, 'time')}."
     )
     if found.labelled:
         said += f" Of the clips they differ on {counted(found.labelled, 'has', 'have')} a label: the shadow is right on {found.shadow_right}."
     return said + _learnt(found)
+
+
+def _nights(found: ShadowComparison) -> str:
+    """The nights of which clips count: `1 night, 2026-02-01`, `3 nights from 2026-01-30 to 2026-02-01`."""
+    dates = sorted({night.batch_id[:10] for night in found.nights if night.clips})
+    which = f", {dates[0]}" if len(dates) == 1 else f" from {dates[0]} to {dates[-1]}"
+    return counted(len(dates), "night") + which
 
 
 def _learnt(found: ShadowComparison) -> str:

@@ -34,9 +34,14 @@ class Support:
 
     def missing(self, members: Sequence[Member]) -> int:
         """How many clips and source groups these lack; 0 if they carry a judgement."""
-        labels = Counter(member.label for member in members)
-        groups = len({member.source_group for member in members})
-        return sum(max(0, self.clips - labels[label]) for label in LABELS) + max(0, self.groups - groups)
+        return sum(self.lacks(members).values())
+
+    def lacks(self, members: Sequence[Member]) -> dict[str, int]:
+        """How many clips of each label these lack, and how many `groups`; without what is enough."""
+        has = Counter(member.label for member in members)
+        has["groups"] = len({member.source_group for member in members})
+        wanted = dict.fromkeys(LABELS, self.clips) | {"groups": self.groups}
+        return {name: number - has[name] for name, number in wanted.items() if number > has[name]}
 
 
 def bundles(members: Sequence[Member], near_duplicate_bits: int) -> list[list[Member]]:

@@ -131,8 +131,13 @@ def accepted_clips(batch: Batch, clip_ids: Iterable[str] | None = None) -> list[
 @contextmanager
 def locked(workspace: Workspace, batch: Batch, *, shared: bool = False) -> Iterator[None]:
     """Hold a batch: alone to seal it or to take a clip out, with others (`shared`) to write what is told of one of its clips."""
-    with workspace.lock(f"seal-{batch.batch_id}", shared=shared):
+    with workspace.lock(lock_of(batch), shared=shared):
         yield
+
+
+def lock_of(batch: Batch) -> str:
+    """The name of the lock that `locked` holds."""
+    return f"seal-{batch.batch_id}"
 
 
 def is_video(path: Path) -> bool:

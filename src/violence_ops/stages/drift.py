@@ -116,9 +116,7 @@ def _sealed(workspace: Workspace, batch_id: str | None) -> Batch:
         sealed = workspace.sealed_batches()
         if not sealed:
             raise WorkspaceError("No batch is sealed yet: run `violence-ops night` first.")
-        return max(
-            sealed, key=lambda batch: (batch.batch_id[:10], batch.manifest.stat().st_mtime_ns)
-        )  # night, then sealing
+        return max(sealed, key=lambda batch: (batch.night, batch.manifest.stat().st_mtime_ns))  # night, then sealing
     batch = workspace.batch(batch_id)
     if not batch.is_sealed:
         batches.read_manifest(batch)  # raises for an unknown one

@@ -161,10 +161,7 @@ def open_frozen(workspace: Workspace, version: str | None) -> tuple[HoldoutFacts
     Raises UsageError if there is none of that name; WorkspaceError if there is none at all, its tables are not those that were
     frozen, or it has no clip or one without a label.
     """
-    versions = workspace.holdout_versions()
-    name = version or (versions[-1] if versions else None)
-    if name is None or name not in versions:
-        raise _missing(name)
+    name = named(workspace, version)
     folder, content = workspace.holdout(name), read_facts(workspace, name)
     for table in TABLES:
         if not (folder / table).is_file() or sha256_file(folder / table) != content["sha256"][table]:
@@ -181,6 +178,15 @@ def open_frozen(workspace: Workspace, version: str | None) -> tuple[HoldoutFacts
             )
     facts = HoldoutFacts(version=name, revision=content["revision"], batches=tuple(content["batches"]))
     return facts, clips, load_table(folder / "tracks.parquet")
+
+
+def named(workspace: Workspace, version: str | None) -> str:
+    """That version (default: the newest). Raises UsageError if there is none of that name, WorkspaceError if there is none at all."""
+    versions = workspace.holdout_versions()
+    name = version or (versions[-1] if versions else None)
+    if name is None or name not in versions:
+        raise _missing(name)
+    return name
 
 
 def _missing(version: str | None) -> UserError:
@@ -251,7 +257,12 @@ def _wanted(params: Params) -> Support:
 
 
 def _shortfall(params: Params, clips: Iterable[ClipRecord]) -> int:
-    return _wanted(params).missing([_member(clip) for clip in clips])
+    return sum(lacks(params, clips).values())
+
+
+def lacks(params: Params, clips: Iterable[ClipRecord]) -> dict[str, int]:
+    """How many clips of each label and how many source `groups` the gate wants more than these; empty if they are enough."""
+    return _wanted(params).lacks([_member(clip) for clip in clips])
 
 
 def _member(clip: ClipRecord) -> Member:

@@ -154,7 +154,7 @@ def _source(batch: Batch, clips: int) -> dict[str, Any]:
     """What batch.json says of the batch that `clips` of a model's clips came with."""
     known = {"batch_id": batch.batch_id, "clips": clips}
     if not batch.is_sealed:
-        return known | {"night": batch.batch_id[:10], "pose_weights": None, "code_revision": None}
+        return known | {"night": batch.night, "pose_weights": None, "code_revision": None}
     manifest = batches.read_manifest(batch)
     facts = {key: manifest.facts.get(key) for key in ("pose_weights", "code_revision")}
     return known | {"night": manifest.night} | facts

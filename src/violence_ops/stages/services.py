@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from violence_ops import services
 from violence_ops.airflow_api import AirflowApi
 from violence_ops.errors import WorkspaceError
 from violence_ops.jsonable import Jsonable
 from violence_ops.workspace import Workspace
+
+_NOT_SAID: Final = "ignore:Could not import graphviz:UserWarning"
+"""Airflow puts this warning before every list of DAGs; `dags show`, which needs graphviz, still fails for want of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +58,14 @@ def airflow_environment(workspace: Workspace) -> dict[str, str]:
     addresses = services.inspect(workspace).addresses
     if addresses is None:
         raise WorkspaceError(f"Airflow is not running for {workspace.root}: start it with `violence-ops up`.")
-    return services.airflow_environment(workspace, addresses)
+    environment = services.airflow_environment(workspace, addresses)
+    silenced = filter(None, (environment.get("PYTHONWARNINGS"), _NOT_SAID))
+    return environment | {"PYTHONWARNINGS": ",".join(silenced)}
+
+
+def airflow_help(arguments: Sequence[str]) -> int:
+    """Let Airflow's own command line say how it is used, also where no workspace is; returns its exit code."""
+    return services.airflow_help(arguments)
 
 
 def api(workspace: Workspace, username: str = "admin") -> AirflowApi:

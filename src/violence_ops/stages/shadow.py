@@ -37,12 +37,13 @@ _NONE: Final = "No version is in shadow: `violence-ops shadow start VERSION` put
 
 @dataclass(frozen=True, slots=True)
 class ShadowResult(Jsonable):
-    """The version in shadow (None: there is none), and the batches and clips that it has judged now; `note` is the sentence to say
-    where it was not to judge any."""
+    """The version in shadow (None: there is none), the batches and clips that it has judged now, and how many `older` nights were
+    left alone with a batch of which it has said nothing; `note` is the sentence to say where it was not to judge any."""
 
     version: str | None
     batches: int = 0
     clips: int = 0
+    older: int = 0
     note: str | None = None
 
     def lines(self) -> list[str]:
@@ -51,9 +52,13 @@ class ShadowResult(Jsonable):
             return [self.note]
         if self.version is None:
             return [_NONE]
-        return [
+        lines = [
             f"Version {self.version} is in shadow; it has judged {counted(self.clips, 'clip')} of {counted(self.batches, 'batch', 'batches')} now."
         ]
+        if self.older:
+            left = counted(self.older, "older night was", "older nights were")
+            lines.append(f"{left} left alone: `violence-ops shadow run --all` looks at all nights.")
+        return lines
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +106,7 @@ def start(workspace: Workspace, version: str | None = None) -> ShadowResult:
             raise UsageError(f"Version {chosen} is the champion, which judges every night anyway: name another one.")
         registry.set_alias(SHADOW, chosen, registry.alias(SHADOW))
     return ShadowResult(
-        chosen, note=f"Version {chosen} is in shadow: `violence-ops shadow run` lets it judge the sealed nights."
+        chosen, note=f"Version {chosen} is in shadow: `violence-ops shadow run` lets it judge the newest sealed nights."
     )
 
 
@@ -114,8 +119,9 @@ def stop(workspace: Workspace) -> ShadowResult:
     return ShadowResult(None, note=version and f"Version {version} is no longer in shadow; what it said stays.")
 
 
-def run(workspace: Workspace, params: Params, *, progress: Progress | None = None) -> ShadowResult:
-    """Let the version in shadow judge every sealed batch that another champion has judged and it has not. Nothing if there is none.
+def run(workspace: Workspace, params: Params, *, whole: bool = False, progress: Progress | None = None) -> ShadowResult:
+    """Let the version in shadow judge the batches that another champion has judged and it has not: those of the newest
+    `shadow.nights` sealed nights, or with `whole` of all. Nothing if there is no such version.
 
     Raises ServiceUnavailable if MLflow cannot be reached, UserError if the version's package is damaged; the batches that are
     done stay.
@@ -126,19 +132,21 @@ def run(workspace: Workspace, params: Params, *, progress: Progress | None = Non
         return ShadowResult(None)
     if version == releases.champion(workspace):
         return ShadowResult(version, note=f"Version {version} is champion now: nothing to shadow.")
-    due = [batch for batch in workspace.sealed_batches() if _is_due(workspace, batch, version)]
+    chosen, older = _chosen(workspace, None if whole else params.shadow.nights)
+    left = len({batch.night for batch in older if not workspace.shadow(version, batch.batch_id).is_file()})
+    due = [batch for batch in chosen if _is_due(workspace, batch, version)]
     done = 0
     with workspace.lock("shadow"):  # nobody else writes there
         for left_by_a_kill in workspace.shadows.glob("*/.*.tmp"):
             left_by_a_kill.unlink()
         if not due:
-            return ShadowResult(version)
+            return ShadowResult(version, older=left)
         package = load_version(workspace, version)
         for number, batch in enumerate(due, start=1):
             done += _judge(workspace, params, batch, version, package)
             if progress:
                 progress("shadow", number, len(due))
-    return ShadowResult(version, len(due), done)
+    return ShadowResult(version, len(due), done, left)
 
 
 def show(workspace: Workspace, version: str | None = None) -> ComparisonResult:
@@ -152,8 +160,8 @@ def show(workspace: Workspace, version: str | None = None) -> ComparisonResult:
         commands = "`violence-ops shadow run`"
         if chosen != in_shadow:
             commands = f"`violence-ops shadow start {chosen}` and {commands}"
-        why = f"run {commands}"
-        if not any(_is_judged(batch, chosen) for batch in workspace.sealed_batches()):
+        why = f"run {commands}, with `--all` if the newest nights had no champion"
+        if not any(_is_judged(batch, chosen) for batch in reversed(workspace.sealed_batches())):
             why = "no sealed batch holds verdicts of a champion to compare with; the next night with a champion brings them"
         raise WorkspaceError(f"Version {chosen} has judged nothing in shadow yet: {why}.")
     return ComparisonResult(found)
@@ -201,10 +209,19 @@ def _learnt(workspace: Workspace, version: str) -> _Learnt | None:
     return _Learnt(frozenset(row["clip_id"] for row in rows), frozenset(row["source_group"] for row in rows))
 
 
+def _chosen(workspace: Workspace, nights: int | None) -> tuple[list[Batch], list[Batch]]:
+    """The sealed batches of so many newest nights (None: of all), and the older ones."""
+    sealed = workspace.sealed_batches()
+    dates = sorted({batch.night for batch in sealed})
+    newest = set(dates if nights is None else dates[-nights:])
+    return [batch for batch in sealed if batch.night in newest], [
+        batch for batch in sealed if batch.night not in newest
+    ]
+
+
 def _is_due(workspace: Workspace, batch: Batch, version: str) -> bool:
-    if not _is_judged(batch, version):
-        return False
-    return read_fingerprint(workspace.shadow(version, batch.batch_id)) != _mark(batch, version)
+    is_done = read_fingerprint(workspace.shadow(version, batch.batch_id)) == _mark(batch, version)
+    return not is_done and _is_judged(batch, version)
 
 
 def _is_judged(batch: Batch, version: str) -> bool:

@@ -5,7 +5,8 @@ from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Final
 from violence_ops import git, services
 from violence_ops.jsonable import Jsonable
 from violence_ops.records import TRANSIENT
-from violence_ops.stages import old_datasets, quarantine, releases
+from violence_ops.stages import batches, old_datasets, quarantine, releases
 from violence_ops.stages.shadow import SHADOW
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
@@ -38,9 +39,9 @@ class TidyResult(Jsonable):
     """How many runs of Airflow that began before `before`, files of its tasks' logs, and files of Great Expectations' checks
     were removed, how many logs of services were cut to their end, and the megabytes of all these files. In a dry run: would be.
 
-    `git_objects` were packed, which take `git_megabytes` less; the latter is not known in a dry run (None). `packages` are copies of
-    model packages, `originals` refused clips and `datasets` dataset versions (None: not asked for); `left` are sentences about what
-    could not be erased of the last.
+    `git_objects` were packed, which take `git_megabytes` less; the latter is not known in a dry run (None). `locks` are lock files of
+    sealed batches, `packages` copies of model packages, `shadows` what versions said in shadow, `originals` refused clips and `datasets`
+    dataset versions (None: not asked for); `left` are sentences about what could not be erased of the last.
     """
 
     before: str
@@ -52,7 +53,9 @@ class TidyResult(Jsonable):
     megabytes: float
     git_objects: int
     git_megabytes: float | None
+    locks: int
     packages: Gone
+    shadows: Gone
     originals: Gone | None
     datasets: Gone | None
     left: tuple[str, ...]
@@ -69,8 +72,10 @@ class TidyResult(Jsonable):
         )
         less = "" if self.git_megabytes is None else f", {self.git_megabytes:.1f} MB less"
         yield f"{packed} in git: {counted(self.git_objects, 'object')}{less}."
+        yield f"{removed}: {counted(self.locks, 'lock file')} of sealed batches."
         kinds = (
             (self.packages, "cached model package", "MLflow has them"),
+            (self.shadows, "shadow record", "of versions no longer in shadow; put there again, they judge again"),
             (self.originals, "refused clip", "`explain` still says why they were refused"),
             (self.datasets, "dataset version", "in DVC's cache and the remote"),
         )
@@ -116,27 +121,50 @@ def run(
         for path in long:
             _cut(path)
         packed = _megabytes(git.pack(workspace) if loose else 0)
-    packages = _packages(workspace, oldest, dry_run)
+    locks = _locks(workspace, oldest, dry_run)
+    packages, shadows = _packages(workspace, oldest, dry_run), _shadows(workspace, oldest, dry_run)
     originals = None if refused_days is None else _originals(workspace, refused_days, dry_run)
     erased = None if newest_datasets is None else old_datasets.erase(workspace, newest_datasets, dry_run=dry_run)
     return TidyResult(
-        before.date().isoformat(), dry_run, runs, len(logs), len(checks), len(long), _megabytes(size), loose, packed, packages, originals,
+        before.date().isoformat(), dry_run, runs, len(logs), len(checks), len(long), _megabytes(size), loose, packed, locks, packages, shadows, originals,
         Gone(erased.versions, _megabytes(erased.size)) if erased else None, erased.left if erased else (),
     )  # fmt: skip
 
 
+def _locks(workspace: Workspace, oldest: float, dry_run: bool) -> int:
+    """Lock files, made so long ago, of batches that are sealed for good; one that somebody holds stays."""
+    names = [batches.lock_of(batch) for batch in workspace.sealed_batches() if not batch.open.exists()]
+    files = {name: workspace.lock_file(name) for name in names}
+    old = [name for name, file in files.items() if file.exists() and file.stat().st_mtime < oldest]
+    return len(old) if dry_run else sum(workspace.drop_lock(name) for name in old)
+
+
 def _packages(workspace: Workspace, oldest: float, dry_run: bool) -> Gone:
     """Copies of old models' packages that no alias names; who needs one fetches it again."""
-    folders = [path for path in sorted(workspace.model_packages.glob("*")) if path.is_dir()]
+    return _removed(_unnamed(workspace, workspace.model_packages, workspace.model_package, oldest), dry_run)
+
+
+def _shadows(workspace: Workspace, oldest: float, dry_run: bool) -> Gone:
+    """What old models that no alias names said in shadow; one that is put there again judges again."""
+    with nullcontext() if dry_run else workspace.lock("shadow"):  # nobody writes there
+        return _removed(_unnamed(workspace, workspace.shadows, workspace.shadows_of, oldest), dry_run)
+
+
+def _unnamed(workspace: Workspace, folder: Path, of: Callable[[str], Path], oldest: float) -> list[Path]:
+    """The folders of versions in a folder, changed last before that time, but those `of` versions that an alias names."""
+    folders = [path for path in sorted(folder.glob("*")) if path.is_dir()]
     old = [path for path in folders if path.name.startswith(_GONE) or path.stat().st_mtime < oldest]
-    if old:
-        registry = releases.open_registry(workspace)
-        named = [version for name in _ALIASES if (version := registry.alias(name))]
-        used = {workspace.model_package(version) for version in named}
-        old = [path for path in old if path not in used]
-    gone = Gone(len(old), _megabytes(_size(file for path in old for file in path.rglob("*"))))
-    for path in () if dry_run else old:
-        # under another name, so that what a kill leaves is not taken for a package
+    if not old:
+        return []
+    registry = releases.open_registry(workspace)
+    used = {of(version) for name in _ALIASES if (version := registry.alias(name))}
+    return [path for path in old if path not in used]
+
+
+def _removed(folders: list[Path], dry_run: bool) -> Gone:
+    gone = Gone(len(folders), _megabytes(_size(file for path in folders for file in path.rglob("*"))))
+    for path in () if dry_run else folders:
+        # under another name, so that what a kill leaves is not taken for a whole one
         shutil.rmtree(path.rename(path.with_name(_GONE + path.name.removeprefix(_GONE))))
     return gone
 
