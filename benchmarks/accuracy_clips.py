@@ -21,8 +21,8 @@ from violence_ops import synthetic
 from violence_ops.errors import UserError
 from violence_ops.params import Params
 from violence_ops.records import ClipPoses, ClipRecord, ClipTracks, IntArray, sampled_frames
-from violence_ops.stages.extract_poses import open_source
-from violence_ops.stages.following import follow
+from violence_ops.stages.nightly.extract_poses import open_source
+from violence_ops.stages.nightly.following import follow
 from violence_ops.video import decode
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"

@@ -29,13 +29,16 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from violence_ops import workers
 from violence_ops.errors import UserError
 from violence_ops.files import write_table
 from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.records import sampled_frames
-from violence_ops.stages import annotate, batches, extract_poses, ingest, init, score, seal, synth, validate, workers
-from violence_ops.stages.following import follow
+from violence_ops.stages.nightly import annotate, extract_poses, ingest, score, seal, validate
+from violence_ops.stages.nightly.following import follow
+from violence_ops.stages.upkeep import init, synth
+from violence_ops.store import batches
 from violence_ops.workspace import Workspace
 
 NIGHT = date(2026, 1, 31)
@@ -130,7 +133,7 @@ def started_s(batch: Batch, params: Params) -> float:
     common = {"root": str(batch.open.parents[1]), "batch_id": batch.batch_id, "params": params.model_dump(mode="json")}
     limits = {clip.clip_id: 600.0 for clip in clips}
     began = time.perf_counter()
-    list(workers.outcomes("violence_ops.stages.annotate:annotate_clip", common, limits, workers=1))
+    list(workers.outcomes("violence_ops.stages.nightly.annotate:annotate_clip", common, limits, workers=1))
     first = time.perf_counter() - began
     began = time.perf_counter()
     annotate.annotate_clip(common, clips[0].clip_id)

@@ -19,7 +19,7 @@ from violence_ops import synthetic
 from violence_ops.params import Params
 from violence_ops.pose.quality import AREA_SHARE, oks
 from violence_ops.records import JOINTS, ClipPoses, ClipRecord, ClipTracks, FramePoses, IntArray, sampled_frames
-from violence_ops.stages.extract_poses import open_source
+from violence_ops.stages.nightly.extract_poses import open_source
 from violence_ops.tracking import ByteTrack
 from violence_ops.tracking.boxes import iou
 from violence_ops.video import decode

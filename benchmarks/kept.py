@@ -12,7 +12,7 @@ import numpy as np
 
 from violence_ops.params import Params
 from violence_ops.records import ClipPoses, ClipRecord, FramePoses
-from violence_ops.stages.extract_poses import source_sha256
+from violence_ops.stages.nightly.extract_poses import source_sha256
 
 _ROWS = ("frame", "bboxes", "scores", "keypoints", "keypoint_scores")
 

@@ -34,7 +34,7 @@ from violence_ops.pose import coco, teacher
 from violence_ops.pose.agreement import Agreement, Labelled, Share, agreement
 from violence_ops.pose.rtmo import PoseEstimator
 from violence_ops.pose.topdown import TopDown
-from violence_ops.stages import weights
+from violence_ops.stages.poses import weights
 from violence_ops.video import decode
 
 HELD_OUT_GROUPS = ("g10", "g18", "g29", "g37", "g42")

@@ -83,7 +83,7 @@ _Call = tuple[str, tuple[Any, ...]]  # of a method of a backend, besides its can
 
 
 def ours(backend: str, precision: str, step: int = 1) -> Callable[[list[Path]], int]:
-    from violence_ops.stages.extract_poses import Video, open_source, pose_stream
+    from violence_ops.stages.nightly.extract_poses import Video, open_source, pose_stream
 
     pose = PARAMS.pose.model_copy(update={"backend": backend, "precision": precision})
     params = PARAMS.model_copy(update={"pose": pose})
@@ -99,7 +99,7 @@ def ours(backend: str, precision: str, step: int = 1) -> Callable[[list[Path]], 
 
 def limit(backend: str, precision: str, files: list[Path]) -> Callable[[list[Path]], int]:
     """The bare network: candidates, and the joints of those whom suppression leaves, over pictures in memory."""
-    from violence_ops.stages.extract_poses import open_source
+    from violence_ops.stages.nightly.extract_poses import open_source
 
     source: Any = open_source(PARAMS.pose.model_copy(update={"backend": backend, "precision": precision}))
     asked = _look_up(source, files)

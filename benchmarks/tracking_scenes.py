@@ -14,7 +14,7 @@ from benchmarks import kept
 from violence_ops import synthetic
 from violence_ops.params import Params
 from violence_ops.records import JOINTS, ClipPoses, ClipRecord, FloatArray, FramePoses, IntArray, sampled_frames
-from violence_ops.stages.extract_poses import open_source
+from violence_ops.stages.nightly.extract_poses import open_source
 from violence_ops.tracking.boxes import iou
 
 TUNING_WORLD, REPORTED_WORLD = 31, 32

@@ -22,7 +22,7 @@ def drift():
     def compare(triggering_asset_events):
         events = triggering_asset_events[BATCHES] if triggering_asset_events else []
         batch_ids = [batch_id for event in events for batch_id in event.extra.get("batches", ())] or [None]
-        found = [stage("drift", batch_id=batch_id) for batch_id in batch_ids]
+        found = [stage("releasing.drift", batch_id=batch_id) for batch_id in batch_ids]
         return [one["batch_id"] for one in found if one["retrain"]]
 
     @task(outlets=[DRIFT])

@@ -42,11 +42,11 @@ def gated_evaluation():
     def evaluate(params, triggering_asset_events):
         events = triggering_asset_events[CANDIDATE] if triggering_asset_events else []
         trained = events[-1].extra.get("model_version") if events else None
-        return stage("evaluate", candidate=params["candidate"] or trained)
+        return stage("releasing.evaluate", candidate=params["candidate"] or trained)
 
     @task.branch
     def gate(evaluation, ti):
-        verdict = stage("gate", report=evaluation["report"])
+        verdict = stage("releasing.gate", report=evaluation["report"])
         ti.xcom_push("verdict", verdict)
         return "approve" if verdict["verdict"] == "pass" and verdict["mode"] != "dry_run" else None
 
@@ -68,7 +68,7 @@ def gated_evaluation():
     def promote(evaluation, decision):
         if decision and decision["decision"] != "approval":
             raise AirflowSkipException("The candidate was not approved.")
-        return stage("promote", report=evaluation["report"])
+        return stage("releasing.promote", report=evaluation["report"])
 
     @task(trigger_rule=TriggerRule.NONE_FAILED)
     def outcome(promotion, ti):

@@ -59,12 +59,12 @@ from violence_ops.orchestration import (
 def nightly_ingestion():
     @task
     def ingest(params, dag_run):
-        night_stage("ingest", night=date.fromisoformat(params["night"] or night_of(dag_run)))
+        night_stage("nightly.ingest", night=date.fromisoformat(params["night"] or night_of(dag_run)))
         return open_shards()
 
     @task(**SHARD)
     def validate(shard):
-        night_stage("validate", **shard)
+        night_stage("nightly.validate", **shard)
 
     # a shard that failed stops its own batch alone: the checkpoint of that one says which clips were not judged
     @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
@@ -73,9 +73,9 @@ def nightly_ingestion():
 
     @task(**OF_BATCH)
     def checkpoint(batch_id):
-        night_stage("validate.checkpoint", batch_id=batch_id)
+        night_stage("nightly.validate.checkpoint", batch_id=batch_id)
         # a night that is run again as a whole is judged by the champion of now
-        night_stage("score.unpin_champion", batch_id=batch_id)
+        night_stage("nightly.score.unpin_champion", batch_id=batch_id)
         return batch_id
 
     @task(trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS)
@@ -91,15 +91,15 @@ def nightly_ingestion():
     def shard(shard):
         @task(**GPU, **SHARD)
         def extract_poses(shard):
-            night_stage("extract_poses", **shard)
+            night_stage("nightly.extract_poses", **shard)
 
         @task(**SHARD)
         def annotate(shard):
-            night_stage("annotate", **shard)
+            night_stage("nightly.annotate", **shard)
 
         @task(**SHARD)
         def score(shard):
-            night_stage("score", **shard)
+            night_stage("nightly.score", **shard)
 
         # by name, so that alerts and the grid can tell which
         extract_poses(shard=shard) >> annotate(shard=shard) >> score(shard=shard)
@@ -107,14 +107,14 @@ def nightly_ingestion():
     # the same here: sealing the batch of a shard that failed says what is missing
     @task(outlets=[BATCHES], trigger_rule=TriggerRule.ALL_DONE_MIN_ONE_SUCCESS, **OF_BATCH, **VERSIONING)
     def seal(batch_id, outlet_events):
-        night_stage("seal", batch_id=batch_id)
+        night_stage("nightly.seal", batch_id=batch_id)
         outlet_events[BATCHES].extra = {"batches": [batch_id]}
         return batch_id
 
     @task(outlets=[LABELS], trigger_rule=TriggerRule.ALL_DONE)
     def enough_labels(sealed):
         # the sealing of a batch announces what starts a retraining anyway
-        if list(sealed or ()) or not stage("worth_training")["yes"]:
+        if list(sealed or ()) or not stage("learning.worth_training")["yes"]:
             raise AirflowSkipException("This night has sealed a batch, or too few labels are new.")
 
     shards = ingest()

@@ -31,15 +31,15 @@ def retraining():
     @task.short_circuit
     def enough_new(params, triggering_asset_events):
         drifted = any(asset.name == DRIFT.name for asset in triggering_asset_events or ())
-        return params["anyway"] or stage("worth_training", drifted=drifted)["yes"]
+        return params["anyway"] or stage("learning.worth_training", drifted=drifted)["yes"]
 
     @task(**VERSIONING)
     def assemble():
-        stage("assemble")
+        stage("learning.assemble")
 
     @task(outlets=[CANDIDATE], **GPU)
     def train(outlet_events):
-        trained = stage("train")
+        trained = stage("learning.train")
         outlet_events[CANDIDATE].extra = {key: trained[key] for key in ("model_version", "run_id")}
 
     enough_new() >> assemble() >> train()

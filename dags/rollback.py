@@ -33,13 +33,13 @@ from violence_ops.orchestration import VERSIONING, stage, usual
 def rollback():
     @task
     def champion():
-        return stage("rollback.live")
+        return stage("releasing.rollback.live")
 
     @task(**VERSIONING)
     def rollback(live, params, dag_run):
         # the version refuses a rollback that a promotion was faster than, the run makes a retry or a cleared run a no-op
         by, reason, to = dag_run.triggering_user_name, params["reason"], params["to"]
-        return stage("rollback", by=by, reason=reason, expected_champion=live, to=to, run_id=dag_run.run_id)
+        return stage("releasing.rollback", by=by, reason=reason, expected_champion=live, to=to, run_id=dag_run.run_id)
 
     rollback(champion())
 

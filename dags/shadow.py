@@ -18,7 +18,7 @@ from violence_ops.orchestration import BATCHES, GPU, stage, usual
 def shadow():
     @task(**GPU)
     def score():
-        stage("shadow")
+        stage("releasing.shadow")
 
     score()
 

@@ -22,7 +22,7 @@ import pytest
 
 from violence_ops.files import write_json, write_table
 from violence_ops.records import CLIPS_SCHEMA, COMPONENTS, LABELS, PREDICTIONS_SCHEMA, ClipRecord, ClipTracks
-from violence_ops.stages import init
+from violence_ops.stages.upkeep import init
 from violence_ops.workspace import Workspace
 
 hypothesis.settings.register_profile("busy", deadline=None)  # a machine that stalls is no fault of an engine
@@ -209,7 +209,8 @@ def write_annotations() -> Callable[[Workspace, str], None]:
     """Write poses and tracks of two walking people, and predictions without a champion, for every accepted clip of an open
     batch, as the stages would."""
     from violence_ops.pose import weights
-    from violence_ops.stages import annotate, batches, extract_poses, score
+    from violence_ops.stages.nightly import annotate, extract_poses, score
+    from violence_ops.store import batches
 
     def write(workspace: Workspace, batch_id: str) -> None:
         batch, params = workspace.batch(batch_id), workspace.params()

@@ -9,7 +9,7 @@ import pytest
 from violence_ops import blocks
 from violence_ops.params import load_params
 from violence_ops.records import ClipPoses, ClipTracks
-from violence_ops.stages.following import follow
+from violence_ops.stages.nightly.following import follow
 
 PARAMS = load_params(Path(__file__).parents[1] / "params.yaml")
 FIELDS = ("frame", "track_id", "rank", "involvement", "components", "keypoints", "interpolated")

@@ -54,7 +54,7 @@ def test_a_second_interrupt_ends_what_the_first_left_to_be_waited_for(tmp_path: 
     interrupted_twice = (
         "import os, signal, sys, threading, time\n"
         "from violence_ops.cli import main\n"
-        "from violence_ops.stages import doctor\n"
+        "from violence_ops.stages.upkeep import doctor\n"
         "def run(_):\n"
         "    threading.Thread(target=time.sleep, args=(60,)).start()\n"
         "    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()\n"

@@ -11,7 +11,7 @@ import pytest
 from violence_ops.deployment import Deployment, compute_device, has_password, without_password
 from violence_ops.errors import UsageError, UserError
 from violence_ops.recognition.model import device
-from violence_ops.stages import extract_poses
+from violence_ops.stages.nightly import extract_poses
 from violence_ops.workspace import Workspace
 
 

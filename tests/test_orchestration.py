@@ -12,7 +12,7 @@ import pytest
 os.environ.setdefault("AIRFLOW_HOME", tempfile.mkdtemp(prefix="airflow-home-"))
 
 from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
-from violence_ops.stages import ingest
+from violence_ops.stages.nightly import ingest
 from violence_ops.workspace import Workspace
 
 
@@ -28,7 +28,7 @@ def test_a_stage_returns_plain_values(inside: Workspace) -> None:
 
     from violence_ops.orchestration import stage
 
-    assert stage("ingest", night=date(2026, 1, 31))["batch_ids"] == []
+    assert stage("nightly.ingest", night=date(2026, 1, 31))["batch_ids"] == []
 
 
 def test_what_only_a_user_can_mend_is_not_tried_again(inside: Workspace) -> None:
@@ -37,7 +37,7 @@ def test_what_only_a_user_can_mend_is_not_tried_again(inside: Workspace) -> None
     from violence_ops.orchestration import stage
 
     with pytest.raises(AirflowFailException, match="labelled"):
-        stage("assemble")
+        stage("learning.assemble")
 
 
 def test_an_unavailable_service_is_tried_again(inside: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +47,7 @@ def test_an_unavailable_service_is_tried_again(inside: Workspace, monkeypatch: p
     from datetime import date
 
     with pytest.raises(ServiceUnavailable):
-        stage("ingest", night=date(2026, 1, 31))
+        stage("nightly.ingest", night=date(2026, 1, 31))
 
 
 def test_a_night_has_the_date_of_the_sites_own_clock(inside: Workspace) -> None:
@@ -99,9 +99,9 @@ def test_a_batch_that_cannot_be_read_fails_in_its_own_tasks_and_no_others(inside
     shards = {shard["batch_id"]: shard for shard in open_shards()}
     assert list(shards) == ids
     with pytest.raises(AirflowFailException, match=rf"{damaged}/batch.json is damaged"):
-        night_stage("validate", **shards[damaged])
-    assert night_stage("validate", **shards[sound])["accepted"] == 1
-    assert night_stage("worth_training")["yes"] is False
+        night_stage("nightly.validate", **shards[damaged])
+    assert night_stage("nightly.validate", **shards[sound])["accepted"] == 1
+    assert night_stage("learning.worth_training")["yes"] is False
 
 
 def test_a_night_finishes_what_a_killed_one_had_claimed(inside: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,16 +130,16 @@ def test_a_later_night_finishes_the_sealing_of_any_other(inside: Workspace) -> N
     from datetime import date
 
     from violence_ops.orchestration import open_shards, stage
-    from violence_ops.stages import seal
+    from violence_ops.stages.nightly import seal
 
     (inside.inbox / "junk.mp4").write_bytes(b"no video")
     (batch_id,) = ingest.run(inside, inside.params(), night=date(2026, 1, 31)).batch_ids
-    stage("validate", batch_id=batch_id)
+    stage("nightly.validate", batch_id=batch_id)
     seal.run(inside, inside.params())
     subprocess.run(["git", "-C", inside.root, "tag", "--delete", f"batch/{batch_id}"], check=True)
 
     assert open_shards() == [{"batch_id": batch_id, "clip_ids": []}]
-    assert stage("seal", batch_id=batch_id)["batch_ids"] == [batch_id]
+    assert stage("nightly.seal", batch_id=batch_id)["batch_ids"] == [batch_id]
     assert open_shards() == []
 
 
@@ -154,15 +154,15 @@ def test_a_batch_whose_end_could_not_be_recorded_is_finished_and_announced_by_a_
     pipeline = inside.dvc_file.read_text()
     (inside.inbox / "junk.mp4").write_bytes(b"no video")
     (batch_id,) = ingest.run(inside, inside.params(), night=date(2026, 1, 31)).batch_ids
-    stage("validate", batch_id=batch_id)
+    stage("nightly.validate", batch_id=batch_id)
     inside.dvc_file.write_text(pipeline.partition("  score:")[0])
     with pytest.raises(AirflowFailException, match="DVC refused"):
-        stage("seal", batch_id=batch_id)
+        stage("nightly.seal", batch_id=batch_id)
     assert versioning.versioned_batches(inside) == {batch_id}
 
     inside.dvc_file.write_text(pipeline)
     assert open_shards() == [{"batch_id": batch_id, "clip_ids": []}]
-    assert stage("seal", batch_id=batch_id)["batch_ids"] == [batch_id]
+    assert stage("nightly.seal", batch_id=batch_id)["batch_ids"] == [batch_id]
     assert open_shards() == []
 
 
@@ -176,11 +176,11 @@ def test_a_night_killed_between_sealing_and_announcing_is_finished_by_running_it
 
     from violence_ops import versioning
     from violence_ops.orchestration import open_shards, stage
-    from violence_ops.stages import seal
+    from violence_ops.stages.nightly import seal
 
     shutil.copytree(clip_folder, inside.inbox / "Fight")
     (batch_id,) = ingest.run(inside, inside.params(), night=date(2026, 1, 31)).batch_ids
-    stage("validate", batch_id=batch_id)
+    stage("nightly.validate", batch_id=batch_id)
     write_annotations(inside, batch_id)
     seal.run(inside, inside.params())
     subprocess.run(["git", "-C", inside.root, "tag", "--delete", f"batch/{batch_id}"], check=True)
@@ -188,9 +188,9 @@ def test_a_night_killed_between_sealing_and_announcing_is_finished_by_running_it
     (shard,) = open_shards()
     assert shard == {"batch_id": batch_id, "clip_ids": []}
     for task in ("validate", "extract_poses", "annotate", "score"):
-        stage(task, **shard)
-    stage("validate.checkpoint", batch_id=batch_id)
-    assert stage("seal", batch_id=batch_id)["batch_ids"] == [batch_id]
+        stage(f"nightly.{task}", **shard)
+    stage("nightly.validate.checkpoint", batch_id=batch_id)
+    assert stage("nightly.seal", batch_id=batch_id)["batch_ids"] == [batch_id]
     assert versioning.versioned_batches(inside) == {batch_id}
     assert open_shards() == []
 
@@ -234,7 +234,7 @@ def test_a_task_of_the_night_waits_for_a_night_on_the_command_line(inside: Works
     import subprocess
     import sys
 
-    task = [sys.executable, "-c", "from violence_ops.orchestration import night_stage; night_stage('validate')"]
+    task = [sys.executable, "-c", "from violence_ops.orchestration import night_stage; night_stage('nightly.validate')"]
     with inside.lock("night"):
         waiting = subprocess.Popen(task, stdout=subprocess.PIPE, text=True)
         assert waiting.stdout

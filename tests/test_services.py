@@ -16,7 +16,7 @@ import pytest
 from violence_ops import processes, services
 from violence_ops.errors import ServiceUnavailable
 from violence_ops.files import write_json
-from violence_ops.stages import services as stage
+from violence_ops.stages.upkeep import services as stage
 from violence_ops.workspace import Workspace
 
 LISTENS = "import socket, time; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1], flush=True); time.sleep(99)"

@@ -21,7 +21,7 @@ from violence_ops import git, git_index, versioning, versioning_erase
 from violence_ops.code_revision import code_revision
 from violence_ops.errors import ServiceUnavailable, WorkspaceError
 from violence_ops.folders import Batch
-from violence_ops.stages import releases
+from violence_ops.store import releases
 from violence_ops.workspace import Workspace
 
 

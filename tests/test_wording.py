@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from violence_ops.cli.common import show
-from violence_ops.stages.index import RebuildResult
-from violence_ops.stages.ledger_log import VerifyResult
+from violence_ops.stages.releasing.ledger_log import VerifyResult
+from violence_ops.store.index import RebuildResult
 from violence_ops.wording import clock, counted
 
 

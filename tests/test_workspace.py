@@ -16,7 +16,7 @@ import yaml
 from violence_ops import services
 from violence_ops.errors import ParamsError, UsageError, WorkspaceError
 from violence_ops.files import atomic_path, read_fingerprint, write_json, write_table
-from violence_ops.stages import init
+from violence_ops.stages.upkeep import init
 from violence_ops.workspace import Workspace
 
 
@@ -68,7 +68,7 @@ def test_init_in_an_ignored_folder_of_a_checkout_does_not_touch_the_checkout(tmp
 
 def test_init_needs_no_git_identity(tmp_path: Path) -> None:
     environment = {"PATH": os.environ["PATH"], "HOME": str(tmp_path / "nobody")}
-    code = f"from pathlib import Path; from violence_ops.stages import init; init.run(Path({str(tmp_path / 'w')!r}))"
+    code = f"from pathlib import Path; from violence_ops.stages.upkeep import init; init.run(Path({str(tmp_path / 'w')!r}))"
     subprocess.run([sys.executable, "-c", code], env=environment, check=True)
     assert git(tmp_path / "w", "log", "--format=%s") == "New workspace"
 

@@ -10,7 +10,8 @@ from playwright.sync_api import Page, sync_playwright
 
 from violence_ops import services
 from violence_ops.airflow_api import AirflowApi
-from violence_ops.stages import releases, reports
+from violence_ops.stages.releasing import reports
+from violence_ops.store import releases
 from violence_ops.workspace import Workspace
 
 _CHROMIUM = "/usr/bin/chromium"

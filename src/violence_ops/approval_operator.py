@@ -37,7 +37,7 @@ class ApprovalOperator(HITLOperator):
 
     def execute(self, context: Any) -> NoReturn:
         """Ask. Raises TaskAwaitingInput; AirflowFailException if Airflow shows another question, that of an earlier try."""
-        question = stage("approval.ask", report=context["ti"].xcom_pull(self.evaluation)["report"])
+        question = stage("releasing.approval.ask", report=context["ti"].xcom_pull(self.evaluation)["report"])
         self.subject, self.body = question["subject"], question["body"]
         try:
             super().execute(context)
@@ -83,7 +83,7 @@ def _written(decision: str, facts: dict[str, Any], *, said: str, todo: str) -> A
     deadline = time.monotonic() + _PATIENCE_S
     while True:
         try:
-            return stage(f"approval.{decision}", **facts)
+            return stage(f"releasing.approval.{decision}", **facts)
         except (ServiceUnavailable, OSError) as error:
             problem = f"{said} could not be written to the ledger ({error})"
             if time.monotonic() > deadline:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 BATCHES: Final = Asset("batches")
-"""Sealed batches; the extra of an event is `{"batches": [ids]}`. Of those sealed outside Airflow, `stages.announce` makes the event."""
+"""Sealed batches; the extra of an event is `{"batches": [ids]}`. Of those sealed outside Airflow, `stages.nightly.announce` makes the event."""
 
 CANDIDATE: Final = Asset("candidate")
 """A registered candidate; the extra of an event is `{"model_version": ..., "run_id": ...}`."""
@@ -116,7 +116,7 @@ def default_args() -> dict[str, Any]:
 
 
 def stage(name: str, **arguments: Any) -> Any:
-    """Run a stage (`validate`, or another function of its module: `validate.checkpoint`) in the workspace.
+    """Run a stage (`nightly.validate`, or another function of its module: `nightly.validate.checkpoint`) in the workspace.
 
     Returns the stage's result, as a dict if it is a record. An outside system that is unavailable fails the task so that it is
     tried again; any other error that only a user can mend fails it for good.
@@ -125,8 +125,9 @@ def stage(name: str, **arguments: Any) -> Any:
 
     for library in _CHATTY:
         logging.getLogger(library).setLevel(logging.WARNING)
-    module_name, _, function_name = name.partition(".")
-    function = getattr(import_module(f"violence_ops.stages.{module_name}"), function_name or "run")
+    subject, module_name, *function_name = name.split(".")
+    module = import_module(f"violence_ops.stages.{subject}.{module_name}")
+    function = getattr(module, *(function_name or ["run"]))
     if "progress" in signature(function).parameters:
         arguments["progress"] = LogProgress()
     try:
@@ -154,13 +155,14 @@ def open_shards() -> list[dict[str, Any]]:
     """
     from airflow.configuration import conf
 
-    from violence_ops.stages import batches, seal
+    from violence_ops.stages.nightly import seal
+    from violence_ops.store import batches
 
     with _beside_airflows_own() as workspace:
         half_sealed = [batch.batch_id for batch in seal.half_sealed(workspace)]
         shards: list[dict[str, Any]] = []
         for batch_id in sorted([*batches.open_batch_ids(workspace), *half_sealed]):
-            pieces = stage("ingest.shards", batch_id=batch_id) or [[]]
+            pieces = stage("nightly.ingest.shards", batch_id=batch_id) or [[]]
             if shards and len(shards) + len(pieces) > conf.getint("core", "max_map_length"):
                 log.warning(
                     "Batch %s and those after it wait for the next run: this one has no room for more shards.", batch_id
@@ -249,7 +251,7 @@ async def tell_that_late(hours: float, context: Mapping[str, Any]) -> None:
 
 
 def _alert(**facts: Any) -> None:
-    from violence_ops.stages import alert
+    from violence_ops.stages.nightly import alert
     from violence_ops.workspace import Workspace
 
     try:

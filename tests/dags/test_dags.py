@@ -202,7 +202,9 @@ def test_only_a_night_that_seals_no_batch_announces_labels_and_only_if_enough_ar
     task = dags["nightly_ingestion"].get_task("enough_labels")
     assert (task.upstream_task_ids, task.trigger_rule) == ({"seal"}, "all_done")
     enough_labels = task.python_callable
-    monkeypatch.setitem(enough_labels.__globals__, "stage", lambda name: {"worth_training": {"yes": worth_while}}[name])
+    monkeypatch.setitem(
+        enough_labels.__globals__, "stage", lambda name: {"learning.worth_training": {"yes": worth_while}}[name]
+    )
     with nullcontext() if announced else pytest.raises(AirflowSkipException):
         enough_labels(sealed)
 
@@ -313,7 +315,7 @@ def test_the_question_is_the_stage_s_and_what_it_is_about_waits_with_the_task(
     run.id = "one"
     with pytest.raises(TaskAwaitingInput) as waits:
         execute(approve, {"ti": run, "task_instance": run})
-    assert asked == [("approval.ask", {"report": "7-vs-2"})]
+    assert asked == [("releasing.approval.ask", {"report": "7-vs-2"})]
     assert (written["subject"], written["body"]) == ("Release version 7?", "Better by 0.1.")
     assert waits.value.kwargs == {"report": "7-vs-2", "digest": "d" * 64}
     with pytest.raises(AirflowFailException, match="trigger gated_evaluation"):
@@ -418,15 +420,19 @@ def test_a_rollback_names_its_run_who_triggered_it_and_the_version_that_was_aske
     form.update({"reason": WHY, "confirm": YES} | ({"to": to} if to else {}))
     rollback("3", form.dump(), SimpleNamespace(run_id="manual__1", triggering_user_name="ann"))
     asked = {"by": "ann", "reason": WHY, "expected_champion": "3", "to": to, "run_id": "manual__1"}
-    assert called == [("rollback", asked)]
+    assert called == [("releasing.rollback", asked)]
 
 
 @pytest.mark.parametrize(
     ("option", "user", "written"),
     [
-        ("Approve", "ann", ("approval.approve", {"report": "2-vs-1", "digest": "d", "by": "ann"})),
-        ("Reject", "ann", ("approval.refuse", {"report": "2-vs-1", "digest": "d", "by": "ann", "reason": "not sure"})),
-        ("Reject", None, ("approval.lapse", {"report": "2-vs-1", "digest": "d"})),
+        ("Approve", "ann", ("releasing.approval.approve", {"report": "2-vs-1", "digest": "d", "by": "ann"})),
+        (
+            "Reject",
+            "ann",
+            ("releasing.approval.refuse", {"report": "2-vs-1", "digest": "d", "by": "ann", "reason": "not sure"}),
+        ),
+        ("Reject", None, ("releasing.approval.lapse", {"report": "2-vs-1", "digest": "d"})),
     ],
     ids=["a yes", "a no", "silence"],
 )
@@ -476,7 +482,7 @@ def test_an_answer_outlasts_an_outage_and_one_that_cannot_be_written_says_what_t
         "responded_by_user": user and {"id": user, "name": user},
     }  # fmt: skip
     asked = {"report": "2-vs-1", "digest": "d"}
-    assert approve.execute_complete({}, event, **asked).startswith("approval.")
+    assert approve.execute_complete({}, event, **asked).startswith("releasing.approval.")
     outages += [outage] * 2
     monkeypatch.setitem(wrote, "_PATIENCE_S", -1.0)
     with pytest.raises(AirflowFailException) as told:
@@ -511,4 +517,4 @@ def test_a_no_skips_the_release_and_a_yes_is_looked_up_in_the_ledger(
     # what the XCom says of a yes, and by whom, counts for nothing; it is missing if somebody marks the task as a success
     for claimed in ({"decision": "approval", "by": "eve"}, None):
         promote({"report": "2-vs-1"}, claimed)
-    assert called == [("promote", {"report": "2-vs-1"})] * 2
+    assert called == [("releasing.promote", {"report": "2-vs-1"})] * 2

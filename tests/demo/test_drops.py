@@ -12,7 +12,7 @@ from violence_ops import demo
 from violence_ops.demo import drops
 from violence_ops.errors import UsageError
 from violence_ops.files import write_text
-from violence_ops.stages import synth
+from violence_ops.stages.upkeep import synth
 from violence_ops.workspace import Workspace
 
 

@@ -15,15 +15,16 @@ from pathlib import Path
 
 import pytest
 
-from violence_ops.stages import batches, claims, ingest
-from violence_ops.stages.index import open_catalog
+from violence_ops.stages.nightly import ingest
+from violence_ops.store import batches, claims
+from violence_ops.store.index import open_catalog
 from violence_ops.workspace import Workspace
 
 RUN = """
 import sys, json
 from datetime import date
 from pathlib import Path
-from violence_ops.stages import ingest
+from violence_ops.stages.nightly import ingest
 from violence_ops.workspace import Workspace
 workspace = Workspace.open(Path(sys.argv[1]))
 print(json.dumps(ingest.run(workspace, workspace.params(), night=date(2026, 1, 1)).to_dict()))

@@ -14,19 +14,12 @@ import pytest
 
 from violence_ops.errors import UserError, WorkspaceError
 from violence_ops.files import read_json
-from violence_ops.stages import (
-    explain,
-    holdout,
-    index,
-    ingest,
-    labels_file,
-    lineage,
-    night,
-    quarantine,
-    reports,
-    status,
-    trained_on,
-)
+from violence_ops.stages.inspection import explain
+from violence_ops.stages.nightly import ingest, night
+from violence_ops.stages.provenance import lineage
+from violence_ops.stages.releasing import holdout, reports
+from violence_ops.stages.upkeep import status
+from violence_ops.store import index, labels_file, quarantine, trained_on
 from violence_ops.workspace import Workspace
 
 NIGHT = date(2026, 1, 1)

@@ -18,8 +18,10 @@ from typer.testing import CliRunner
 from violence_ops import versioning
 from violence_ops.cli.program import app
 from violence_ops.errors import WorkspaceError
-from violence_ops.stages import batches, inbox, ingest, quarantine, status
-from violence_ops.stages.claims import Claim
+from violence_ops.stages.nightly import ingest
+from violence_ops.stages.upkeep import status
+from violence_ops.store import batches, inbox, quarantine
+from violence_ops.store.claims import Claim
 from violence_ops.workspace import Workspace
 
 NIGHT = date(2026, 1, 1)

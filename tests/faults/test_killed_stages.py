@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from violence_ops import versioning
-from violence_ops.stages import ingest, quarantine, seal, validate
+from violence_ops.stages.nightly import ingest, seal, validate
+from violence_ops.store import quarantine
 from violence_ops.workspace import Workspace
 
 pytestmark = pytest.mark.slow

@@ -10,8 +10,9 @@ import pytest
 from violence_ops.errors import ServiceUnavailable
 from violence_ops.records import ClipRecord
 from violence_ops.registry import MODEL
-from violence_ops.stages import assemble, sweep, train, trained_on
-from violence_ops.stages.releases import open_registry
+from violence_ops.stages.learning import assemble, sweep, train
+from violence_ops.store import trained_on
+from violence_ops.store.releases import open_registry
 from violence_ops.workspace import Workspace
 
 pytestmark = pytest.mark.slow

@@ -18,7 +18,8 @@ import pytest
 from violence_ops.airflow_api import AirflowApi
 from violence_ops.folders import Batch
 from violence_ops.processes import recorded
-from violence_ops.stages import annotate, extract_poses, ingest, init, score, seal, services, synth, validate
+from violence_ops.stages.nightly import annotate, extract_poses, ingest, score, seal, validate
+from violence_ops.stages.upkeep import init, services, synth
 from violence_ops.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]

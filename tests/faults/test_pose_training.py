@@ -14,8 +14,8 @@ import torch
 from violence_ops.errors import ServiceUnavailable
 from violence_ops.pose import training
 from violence_ops.registry import POSE_EXPERIMENT
-from violence_ops.stages import training_run, weights
-from violence_ops.stages.training_run import TrainingRun
+from violence_ops.stages.poses import training_run, weights
+from violence_ops.stages.poses.training_run import TrainingRun
 
 pytestmark = pytest.mark.slow
 STEPS = 4

@@ -22,8 +22,11 @@ from mlflow.tracking import MlflowClient
 from violence_ops.files import sha256_file, write_table
 from violence_ops.records import CLIPS_SCHEMA, ClipRecord
 from violence_ops.registry import EXPERIMENT, MODEL
-from violence_ops.stages import assemble, evaluate, gate, holdout, init, labels, promote, train
-from violence_ops.stages.releases import open_registry
+from violence_ops.stages.labelling import labels
+from violence_ops.stages.learning import assemble, train
+from violence_ops.stages.releasing import evaluate, gate, holdout, promote
+from violence_ops.stages.upkeep import init
+from violence_ops.store.releases import open_registry
 from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]

@@ -18,7 +18,7 @@ from violence_ops.errors import UsageError
 from violence_ops.files import write_json, write_text
 from violence_ops.git import commit
 from violence_ops.git_history import lost_content
-from violence_ops.stages import ingest
+from violence_ops.stages.nightly import ingest
 from violence_ops.workspace import Workspace
 
 PROGRAM = [sys.executable, "-P", "-m", "violence_ops.cli"]

@@ -18,7 +18,10 @@ from mlflow.tracking import MlflowClient
 from violence_ops import git, versioning
 from violence_ops.files import write_json
 from violence_ops.registry import MODEL
-from violence_ops.stages import ingest, init, labels, releases, seal, status, validate
+from violence_ops.stages.labelling import labels
+from violence_ops.stages.nightly import ingest, seal, validate
+from violence_ops.stages.upkeep import init, status
+from violence_ops.store import releases
 from violence_ops.workspace import Workspace
 
 pytestmark = pytest.mark.slow

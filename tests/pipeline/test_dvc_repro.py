@@ -11,7 +11,9 @@ from collections.abc import Callable
 import pytest
 
 from violence_ops.records import ClipRecord
-from violence_ops.stages import holdout, labels_file, synth
+from violence_ops.stages.releasing import holdout
+from violence_ops.stages.upkeep import synth
+from violence_ops.store import labels_file
 from violence_ops.workspace import Workspace
 
 pytestmark = pytest.mark.slow

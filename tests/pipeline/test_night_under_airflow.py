@@ -22,9 +22,13 @@ from violence_ops import ledger, services, versioning
 from violence_ops.airflow_api import AirflowApi
 from violence_ops.errors import ServiceUnavailable, UserError
 from violence_ops.processes import is_alive
-from violence_ops.stages import batches, evaluate, gate, ingest, init, labels, status, synth
-from violence_ops.stages import night as by_hand
-from violence_ops.stages import services as stage
+from violence_ops.stages.labelling import labels
+from violence_ops.stages.nightly import ingest
+from violence_ops.stages.nightly import night as by_hand
+from violence_ops.stages.releasing import evaluate, gate
+from violence_ops.stages.upkeep import init, status, synth
+from violence_ops.stages.upkeep import services as stage
+from violence_ops.store import batches
 from violence_ops.video import decode
 from violence_ops.video.write import VideoWriter
 from violence_ops.workspace import Workspace

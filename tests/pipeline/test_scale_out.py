@@ -23,7 +23,7 @@ import yaml
 
 from violence_ops.airflow_api import AirflowApi
 from violence_ops.errors import ServiceUnavailable, UserError
-from violence_ops.stages import init, synth
+from violence_ops.stages.upkeep import init, synth
 from violence_ops.workspace import Workspace
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -7,7 +7,7 @@ from violence_ops import synthetic
 from violence_ops.errors import UsageError
 from violence_ops.params import PoseParams
 from violence_ops.pose import backends
-from violence_ops.stages.extract_poses import open_source
+from violence_ops.stages.nightly.extract_poses import open_source
 from violence_ops.workspace import Workspace
 
 

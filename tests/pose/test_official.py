@@ -21,7 +21,7 @@ from violence_ops.files import sha256_file
 from violence_ops.pose import checkpoint as untrusted
 from violence_ops.pose import config, loss, official, weights
 from violence_ops.pose.official import Checkpoint
-from violence_ops.stages import pull
+from violence_ops.stages.poses import pull
 
 Publish = Callable[[Any], Checkpoint]
 

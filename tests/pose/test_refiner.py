@@ -15,7 +15,7 @@ from violence_ops.pose import config, samples, training, weights
 from violence_ops.pose.network import refiner_of
 from violence_ops.pose.objective import refiner_alone
 from violence_ops.pose.refiner import STRIDE, Refiner, neighbours
-from violence_ops.stages import weights as stage
+from violence_ops.stages.poses import weights as stage
 from violence_ops.synthetic.stills import stills as drawn_stills
 
 

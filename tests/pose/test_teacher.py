@@ -9,7 +9,7 @@ import pytest
 
 from violence_ops.pose import coco, teacher
 from violence_ops.records import FramePoses
-from violence_ops.stages.weights import teacher_files
+from violence_ops.stages.poses.weights import teacher_files
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 FRAME = np.zeros((200, 300, 3), np.uint8)

@@ -11,7 +11,7 @@ from violence_ops.pose.agreement import agreement
 from violence_ops.pose.rtmo import PoseEstimator
 from violence_ops.pose.topdown import TopDown
 from violence_ops.pose.weights import WeightsError
-from violence_ops.stages.weights import teacher_files
+from violence_ops.stages.poses.weights import teacher_files
 
 DATA = Path(__file__).parents[3] / "shared" / "data"
 THRESHOLDS: dict[str, float] = {"score_threshold": 0.3, "nms_threshold": 0.5, "duplicate_distance": 0.0}

@@ -19,7 +19,7 @@ from violence_ops.files import folder_sha256, sha256_file, write_json, write_tab
 from violence_ops.params import Params
 from violence_ops.records import CLIPS_SCHEMA, LABELS, POSES_SCHEMA, PREDICTIONS_SCHEMA, ClipPoses, ClipRecord
 from violence_ops.registry import MODEL, Registry
-from violence_ops.stages import batches, labels_file, releases
+from violence_ops.store import batches, labels_file, releases
 from violence_ops.workspace import Workspace
 
 Judge = Callable[..., str]

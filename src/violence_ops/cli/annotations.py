@@ -40,7 +40,7 @@ def check(
 
     Exit code 0 when all is in order, 3 when not. Nothing is changed.
     """
-    from violence_ops.stages import check as stage
+    from violence_ops.stages.inspection import check as stage
 
     opened, params = open_workspace(workspace, settings)
     chosen = batch_called(opened, batch)
@@ -62,8 +62,8 @@ def analyze(
     as_json: JsonOption = False,
 ) -> None:
     """Write an HTML page with what is in the annotations: persons, tracks, scores, involvement by label, where people are."""
-    from violence_ops.stages import analyze as stage
-    from violence_ops.stages import batch_names
+    from violence_ops.stages.inspection import analyze as stage
+    from violence_ops.store import batch_names
 
     opened, params = open_workspace(workspace)
     chosen = [batch_names.find(opened, name) for name in batch or ()]

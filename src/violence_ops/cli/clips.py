@@ -50,8 +50,8 @@ def explain(
     as_json: JsonOption = False,
 ) -> None:
     """Why a clip was refused, who was ranked first and why, what the classifier saw."""
-    from violence_ops.stages import clip_names
-    from violence_ops.stages import explain as stage
+    from violence_ops.stages.inspection import explain as stage
+    from violence_ops.store import clip_names
 
     opened, params = open_workspace(workspace)
     show(stage.run(opened, params, clip_names.find(opened, clip).clip_id, image=image), as_json)
@@ -78,8 +78,8 @@ def overlay(
 
     A clip that fails is one sentence and does not stop the others; the exit code is then 1.
     """
-    from violence_ops.stages import overlays as stage
-    from violence_ops.stages import overlays_of_failures
+    from violence_ops.stages.inspection import overlays as stage
+    from violence_ops.stages.inspection import overlays_of_failures
 
     if [bool(clips), batch is not None, failures].count(True) != 1 or (report and not failures):
         raise UsageError(
@@ -110,8 +110,8 @@ def label(
     as_json: JsonOption = False,
 ) -> None:
     """Give clips a label; it wins over the folder's and enters the next dataset."""
-    from violence_ops.stages import clip_names
-    from violence_ops.stages import labels as stage
+    from violence_ops.stages.labelling import labels as stage
+    from violence_ops.store import clip_names
 
     opened, _ = open_workspace(workspace)
     if file is not None and clip is None:
@@ -140,7 +140,7 @@ def predict(
 
     A video that cannot be used has a line with the reason and stops no other; the exit code is 4 if none could be judged.
     """
-    from violence_ops.stages import predict as stage
+    from violence_ops.stages.learning import predict as stage
 
     if as_csv and as_json:
         raise UsageError("Choose one form: --csv or --json.")
@@ -175,7 +175,7 @@ def synth(
     as_json: JsonOption = False,
 ) -> None:
     """Make labelled synthetic clips with ground truth, ready to drop into an inbox."""
-    from violence_ops.stages import synth as stage
+    from violence_ops.stages.upkeep import synth as stage
 
     with stderr.status(f"making {counted(clips + unlabelled, 'clip')}"):
         result = stage.run(directory, clips=clips, seed=seed, groups=groups, unlabelled=unlabelled)
@@ -189,7 +189,7 @@ app.add_typer(catalog_app, name="catalog")
 @catalog_app.command("rebuild")
 def catalog_rebuild(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Make the catalog again from the batches and the quarantine."""
-    from violence_ops.stages import index as stage
+    from violence_ops.store import index as stage
 
     result = stage.rebuild(Workspace.open(workspace))
     if result.set_aside:

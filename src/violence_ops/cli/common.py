@@ -145,7 +145,7 @@ LEARNING: Final = ("windows", "dataset", "holdout", "train", "validation")
 
 def batch_called(workspace: Workspace, name: str | None) -> str | None:
     """The id of the batch that is called so, if any is named."""
-    from violence_ops.stages import batch_names
+    from violence_ops.store import batch_names
 
     return None if name is None else batch_names.find(workspace, name)
 

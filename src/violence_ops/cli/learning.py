@@ -18,7 +18,7 @@ from violence_ops.cli.common import (
     progress_bar,
     show,
 )
-from violence_ops.stages.pretrain import MIN_CLIPS
+from violence_ops.stages.learning.pretrain import MIN_CLIPS
 
 holdout_app = typer.Typer(help="The clips that models are judged on.", no_args_is_help=True)
 app.add_typer(holdout_app, name="holdout")
@@ -37,7 +37,7 @@ def holdout_freeze(
     as_json: JsonOption = False,
 ) -> None:
     """Freeze a share of the source groups for evaluation; nothing of them is ever trained on."""
-    from violence_ops.stages import holdout as stage
+    from violence_ops.stages.releasing import holdout as stage
 
     opened, params = open_workspace(workspace)
     show(stage.freeze(opened, params, share=share, version=version), as_json)
@@ -50,7 +50,7 @@ def holdout_show(
     as_json: JsonOption = False,
 ) -> None:
     """What a holdout holds, whether that is enough for the gate, and whether it is stale; which versions there are."""
-    from violence_ops.stages import holdout_show as stage
+    from violence_ops.stages.releasing import holdout_show as stage
 
     opened, params = open_workspace(workspace)
     show(stage.run(opened, params, version), as_json)
@@ -60,7 +60,7 @@ def _learning_command(verb: str, help_text: str, sections: Sequence[str]) -> Non
     def command(workspace: WorkspaceOption = None, settings: SetOption = None, as_json: JsonOption = False) -> None:
         from importlib import import_module
 
-        stage = import_module(f"violence_ops.stages.{verb}")
+        stage = import_module(f"violence_ops.stages.learning.{verb}")
         opened, params = open_workspace(workspace, settings, sections)
         with progress_bar() as progress:
             result = stage.run(opened, params, progress=progress)
@@ -86,7 +86,7 @@ def pretrain(
     as_json: JsonOption = False,
 ) -> None:
     """Train a start for `train` on synthetic clips, as the pose weights in use find people in them; it goes on from train.start."""
-    from violence_ops.stages import pretrain as stage
+    from violence_ops.stages.learning import pretrain as stage
 
     _, params = open_workspace(workspace, settings)
     with progress_bar() as progress:
@@ -103,7 +103,7 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Judge the candidate and the champion on the same frozen clips and write the report."""
-    from violence_ops.stages import evaluate as stage
+    from violence_ops.stages.releasing import evaluate as stage
 
     opened, params = open_workspace(workspace)
     with progress_bar() as progress:

@@ -40,7 +40,7 @@ def drift(
 
     Exit code 1 if there is no champion yet.
     """
-    from violence_ops.stages import drift as stage
+    from violence_ops.stages.releasing import drift as stage
 
     opened, params = open_workspace(workspace, settings)
     result = stage.run(opened, params, batch_id=batch_called(opened, batch))
@@ -64,7 +64,7 @@ def lineage(
     as_json: JsonOption = False,
 ) -> None:
     """What made a model; which models saw a clip or a batch, and what would have to be redone without it."""
-    from violence_ops.stages import lineage as stage
+    from violence_ops.stages.provenance import lineage as stage
 
     opened, _ = open_workspace(workspace)
     show(stage.run(opened, name), as_json)
@@ -82,8 +82,8 @@ def forget(
     as_json: JsonOption = False,
 ) -> None:
     """Remove a person's clip from batch, tables, stores and dataset; list the models trained on it. A tombstone stays."""
-    from violence_ops.stages import clip_names
-    from violence_ops.stages import forget as stage
+    from violence_ops.stages.provenance import forget as stage
+    from violence_ops.store import clip_names
 
     opened, params = open_workspace(workspace)
     clip_id = clip_names.find(opened, clip).clip_id

@@ -54,7 +54,7 @@ def ingest(
     as_json: JsonOption = False,
 ) -> None:
     """Claim what lies in the inbox as a new batch; every file exactly once."""
-    from violence_ops.stages import ingest as stage
+    from violence_ops.stages.nightly import ingest as stage
 
     opened, params = open_workspace(workspace, settings)
     with progress_bar() as progress:
@@ -75,7 +75,7 @@ def _batch_command(verb: str, module: str, help_text: str) -> None:
     ) -> None:
         from importlib import import_module
 
-        stage = import_module(f"violence_ops.stages.{module}")
+        stage = import_module(f"violence_ops.stages.nightly.{module}")
         opened, params = open_workspace(workspace, settings)
         chosen = batch_called(opened, batch)
         idle = _is_idle(opened, chosen)
@@ -87,7 +87,7 @@ def _batch_command(verb: str, module: str, help_text: str) -> None:
 
 
 def _is_idle(workspace: Workspace, batch_id: str | None) -> bool:
-    from violence_ops.stages import batches
+    from violence_ops.store import batches
 
     return batch_id is None and not batches.open_batch_ids(workspace)
 
@@ -109,7 +109,7 @@ def validate(
 ) -> None:
     """Check every clip of a batch by decoding it; bad ones go to quarantine, and the table must meet expectations."""
     from violence_ops import versioning
-    from violence_ops.stages import validate as stage
+    from violence_ops.stages.nightly import validate as stage
 
     opened, params = open_workspace(workspace, settings)
     chosen = batch_called(opened, batch)
@@ -135,8 +135,8 @@ def seal(
     as_json: JsonOption = False,
 ) -> None:
     """Check and version a finished batch, and tell Airflow, if it is up."""
-    from violence_ops.stages import announce
-    from violence_ops.stages import seal as stage
+    from violence_ops.stages.nightly import announce
+    from violence_ops.stages.nightly import seal as stage
 
     opened, params = open_workspace(workspace, settings)
     with progress_bar() as progress:
@@ -157,7 +157,7 @@ def night(
 
     A batch that does not meet the expectations, or cannot be read, stays open and stops no other; the exit code is then 1. It is 4 if no clip of any new batch was usable.
     """
-    from violence_ops.stages import night as stage
+    from violence_ops.stages.nightly import night as stage
 
     opened, params = open_workspace(workspace, settings)
     with progress_bar() as progress:
@@ -191,7 +191,7 @@ def retry(
     as_json: JsonOption = False,
 ) -> None:
     """Take clips out of quarantine that were not refused for their bytes, to be judged again the next night."""
-    from violence_ops.stages import retry as stage
+    from violence_ops.stages.nightly import retry as stage
 
     opened, _ = open_workspace(workspace)
     show(stage.run(opened, reason=reason, dry_run=dry_run), as_json)
@@ -204,8 +204,8 @@ def repair(
     as_json: JsonOption = False,
 ) -> None:
     """Repair a batch where no stage can, as `check` asks for it: an open one whose batch.json is lost goes back to the inbox with all that is known of its clips; of another, the clips that an earlier batch has too are taken out."""
-    from violence_ops.stages import batch_names
-    from violence_ops.stages import repair as stage
+    from violence_ops.stages.nightly import repair as stage
+    from violence_ops.store import batch_names
 
     opened, _ = open_workspace(workspace)
     show(stage.run(opened, batch_names.find(opened, batch)), as_json)
@@ -218,7 +218,7 @@ def costs(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> Non
     Decoding and opening the network are not counted. Of OpenVINO's own threads the duration counts, which on a busy machine
     is more than their processor time.
     """
-    from violence_ops.stages import costs as stage
+    from violence_ops.stages.nightly import costs as stage
 
     opened, _ = open_workspace(workspace)
     show(stage.run(opened), as_json)

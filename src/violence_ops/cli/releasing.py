@@ -24,7 +24,7 @@ def gate(
     as_json: JsonOption = False,
 ) -> None:
     """Say whether the candidate may be released. Exit code 3 if not."""
-    from violence_ops.stages import gate as stage
+    from violence_ops.stages.releasing import gate as stage
 
     opened, params = open_workspace(workspace)
     result = stage.run(opened, params, report=report)
@@ -45,8 +45,8 @@ def promote(
     as_json: JsonOption = False,
 ) -> None:
     """Make the approved candidate the champion."""
-    from violence_ops.stages import promote as stage
-    from violence_ops.stages.who import named
+    from violence_ops.stages.releasing import promote as stage
+    from violence_ops.store.who import named
 
     opened, params = open_workspace(workspace)
     by = named(by)
@@ -64,8 +64,8 @@ def refuse(
     as_json: JsonOption = False,
 ) -> None:
     """Refuse to release a candidate. No other approver can release it until the person who refused approves, or it is evaluated again."""
-    from violence_ops.stages import approval as stage
-    from violence_ops.stages.who import named
+    from violence_ops.stages.releasing import approval as stage
+    from violence_ops.store.who import named
 
     opened, params = open_workspace(workspace)
     show(stage.refuse(opened, params, report, by=named(by), reason=reason), as_json)
@@ -91,8 +91,8 @@ def rollback(
     as_json: JsonOption = False,
 ) -> None:
     """Put the previous champion, or an earlier one, back. Anybody may do this at once, without an approval; the ledger records who did."""
-    from violence_ops.stages import rollback as stage
-    from violence_ops.stages.who import named
+    from violence_ops.stages.releasing import rollback as stage
+    from violence_ops.store.who import named
 
     opened, params = open_workspace(workspace)
     by = named(by)
@@ -108,7 +108,7 @@ app.add_typer(ledger_app, name="ledger")
 @ledger_app.command("show")
 def ledger_show(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Every verdict, approval, promotion and rollback."""
-    from violence_ops.stages import ledger_log as stage
+    from violence_ops.stages.releasing import ledger_log as stage
 
     show(stage.show(Workspace.open(workspace)), as_json)
 
@@ -116,7 +116,7 @@ def ledger_show(workspace: WorkspaceOption = None, as_json: JsonOption = False) 
 @ledger_app.command("verify")
 def ledger_verify(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Check the hash chain of the ledger, its end against git, and its champion against MLflow's."""
-    from violence_ops.stages import ledger_log as stage
+    from violence_ops.stages.releasing import ledger_log as stage
 
     show(stage.verify(Workspace.open(workspace)), as_json)
 
@@ -124,7 +124,7 @@ def ledger_verify(workspace: WorkspaceOption = None, as_json: JsonOption = False
 @ledger_app.command("reinstate")
 def ledger_reinstate(workspace: WorkspaceOption = None, by: ByOption = None, as_json: JsonOption = False) -> None:
     """Point MLflow's alias `champion` to the ledger's champion again, after somebody moved it by hand."""
-    from violence_ops.stages import reinstate as stage
+    from violence_ops.stages.releasing import reinstate as stage
 
     show(stage.run(Workspace.open(workspace), by=by), as_json)
 
@@ -132,7 +132,7 @@ def ledger_reinstate(workspace: WorkspaceOption = None, by: ByOption = None, as_
 @ledger_app.command("notify")
 def ledger_notify(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Tell the webhook ($VIOLENCE_OPS_WEBHOOK_URL) and the hook ($VIOLENCE_OPS_HOOK_COMMAND) of changes that they have not taken yet."""
-    from violence_ops.stages import notify as stage
+    from violence_ops.stages.releasing import notify as stage
 
     result = stage.run(Workspace.open(workspace))
     show(result, as_json)

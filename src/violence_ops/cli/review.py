@@ -44,7 +44,7 @@ def review_export(
     as_json: JsonOption = False,
 ) -> None:
     """Write a folder of clips to be looked at: the model is unsure, sees nobody, contradicts the label, or candidate and champion disagree."""
-    from violence_ops.stages import review as stage
+    from violence_ops.stages.labelling import review as stage
 
     opened, params = open_workspace(workspace)
     with progress_bar() as progress:
@@ -65,7 +65,7 @@ def review_import(
     as_json: JsonOption = False,
 ) -> None:
     """Take people's answers as a new version of the labels; they win over the folders'."""
-    from violence_ops.stages import review_import as stage
+    from violence_ops.stages.labelling import review_import as stage
 
     opened, _ = open_workspace(workspace)
     show(stage.run(opened, source, by=by), as_json)
@@ -74,7 +74,7 @@ def review_import(
 @review_app.command("log")
 def review_log(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """The versions of the labels: who gave them, when, and how many."""
-    from violence_ops.stages import review_import as stage
+    from violence_ops.stages.labelling import review_import as stage
 
     opened, _ = open_workspace(workspace)
     show(stage.log(opened), as_json)
@@ -96,7 +96,7 @@ def dataset_export(
     as_json: JsonOption = False,
 ) -> None:
     """Write the dataset for MMAction2's PoseDataset: its windows, with a configuration that its tools train with, or whole clips."""
-    from violence_ops.stages import dataset_export as stage
+    from violence_ops.stages.learning import dataset_export as stage
 
     opened, params = open_workspace(workspace, settings)
     show(stage.whole_clips(opened, out) if form == "clips" else stage.run(opened, params, out), as_json)

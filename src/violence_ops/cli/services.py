@@ -48,7 +48,7 @@ def init(
 
     On a workspace of an earlier version it adds the parameters that its params.yaml lacks, with their comments.
     """
-    from violence_ops.stages import init as stage
+    from violence_ops.stages.upkeep import init as stage
 
     show(stage.run(directory, remote_url=remote, remote_endpoint=endpoint), as_json)
 
@@ -65,7 +65,7 @@ def up(
     as_json: JsonOption = False,
 ) -> None:
     """Start Airflow and MLflow on loopback and print their addresses."""
-    from violence_ops.stages import services as stage
+    from violence_ops.stages.upkeep import services as stage
 
     opened, _ = open_workspace(workspace)
     with stderr.status("starting Airflow and MLflow"):
@@ -76,7 +76,7 @@ def up(
 @app.command()
 def down(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Stop what `up` started; no process stays behind."""
-    from violence_ops.stages import services as stage
+    from violence_ops.stages.upkeep import services as stage
 
     opened = Workspace.open(workspace)
     with stderr.status("stopping"):
@@ -106,7 +106,7 @@ def tidy(
 
     Clips, tables, models, reports and the ledger stay. Airflow may be running; have cron do it every week.
     """
-    from violence_ops.stages import tidy as stage
+    from violence_ops.stages.upkeep import tidy as stage
 
     opened, _ = open_workspace(workspace)
     result = stage.run(opened, days=days, refused_days=refused, newest_datasets=datasets, dry_run=dry_run)
@@ -124,7 +124,7 @@ def status(
     as_json: JsonOption = False,
 ) -> None:
     """Batches, quarantine, labels, models and services at a glance. Exit code 1 if it is not known for certain which version is champion, or git is on no branch."""
-    from violence_ops.stages import status as stage
+    from violence_ops.stages.upkeep import status as stage
 
     opened, _ = open_workspace(workspace)
     result = stage.run(opened, unlabelled=unlabelled, refused=quarantine)
@@ -136,7 +136,7 @@ def status(
 @app.command()
 def doctor(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Check this machine and workspace; each fault comes with its remedy."""
-    from violence_ops.stages import doctor as stage
+    from violence_ops.stages.upkeep import doctor as stage
 
     result = stage.run(workspace)
     show(result, as_json)
@@ -176,7 +176,7 @@ def dvc_command(context: typer.Context) -> None:
     Outside every workspace it works on $VIOLENCE_OPS_WORKSPACE, within an inbox on the workspace around it. `exp run` runs in a copy of
     the workspace, which stays as it is.
     """
-    from violence_ops.stages import experiment
+    from violence_ops.stages.learning import experiment
 
     if os.environ.get("VIOLENCE_OPS_WORKSPACE") and not _in_a_repository():
         os.environ["VIOLENCE_OPS_WORKSPACE"] = str(Workspace.open().root)
@@ -200,7 +200,7 @@ def _in_a_repository() -> bool:
 )
 def airflow_command(context: typer.Context) -> None:
     """Airflow's own command line on the running workspace, e.g. `violence-ops airflow dags list`."""
-    from violence_ops.stages import services as stage
+    from violence_ops.stages.upkeep import services as stage
 
     if {"-h", "--help"}.intersection(context.args):
         raise typer.Exit(stage.airflow_help(context.args))

@@ -24,7 +24,7 @@ def compare(
 ) -> None:
     """Where the version in shadow and the champion disagreed."""
     if context.invoked_subcommand is None:
-        from violence_ops.stages import shadow as stage
+        from violence_ops.stages.releasing import shadow as stage
 
         show(stage.show(Workspace.open(workspace), version), as_json)
 
@@ -36,7 +36,7 @@ def start(
     as_json: JsonOption = False,
 ) -> None:
     """Put a version in shadow, instead of the one there."""
-    from violence_ops.stages import shadow as stage
+    from violence_ops.stages.releasing import shadow as stage
 
     show(stage.start(Workspace.open(workspace), version), as_json)
 
@@ -44,7 +44,7 @@ def start(
 @shadow_app.command()
 def stop(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> None:
     """Take the version out of shadow; what it said stays."""
-    from violence_ops.stages import shadow as stage
+    from violence_ops.stages.releasing import shadow as stage
 
     show(stage.stop(Workspace.open(workspace)), as_json)
 
@@ -56,7 +56,7 @@ def run(
     as_json: JsonOption = False,
 ) -> None:
     """Judge what the version in shadow has not judged yet of the newest sealed nights, `shadow.nights` of them (Airflow does so after every night)."""
-    from violence_ops.stages import shadow as stage
+    from violence_ops.stages.releasing import shadow as stage
 
     opened, params = open_workspace(workspace)
     with progress_bar() as progress:

@@ -27,7 +27,7 @@ def sweep(
     as_json: JsonOption = False,
 ) -> None:
     """Look for better rates and regularisation of a network with Optuna: nested MLflow runs, nothing is registered."""
-    from violence_ops.stages import sweep as stage
+    from violence_ops.stages.learning import sweep as stage
 
     opened, params = open_workspace(workspace, settings, LEARNING)
     with progress_bar() as progress:

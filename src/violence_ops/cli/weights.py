@@ -17,7 +17,7 @@ app.add_typer(weights_app, name="weights")
 @weights_app.command("list")
 def weights_list(as_json: JsonOption = False) -> None:
     """Which weights are there or can be pulled, with size, hash, licence and origin."""
-    from violence_ops.stages import pull as stage
+    from violence_ops.stages.poses import pull as stage
 
     show(stage.available(), as_json)
 
@@ -38,7 +38,7 @@ def weights_pull(
     as_json: JsonOption = False,
 ) -> None:
     """Fetch official RTMO weights (OpenMMLab, body7), check and convert them; an interrupted pull goes on."""
-    from violence_ops.stages import pull as stage
+    from violence_ops.stages.poses import pull as stage
 
     with progress_bar() as progress:
         result = stage.run(name, source=source, to=to, sha256=sha256, progress=progress)
@@ -81,7 +81,7 @@ def weights_train(
     `OUT.run/` holds the checkpoint, from which an interrupted training goes on, `log.jsonl` with the losses, and `pictures/`. A finished
     one goes on with more `--steps`; with another start, seed, clips or anything else that it depends on it is refused.
     """
-    from violence_ops.stages import weights as stage
+    from violence_ops.stages.poses import weights as stage
 
     begin = None if start == "none" else start
     with progress_bar() as progress:
@@ -106,7 +106,7 @@ def weights_evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Average precision and recall on synthetic scenes that no training has seen."""
-    from violence_ops.stages import weights as stage
+    from violence_ops.stages.poses import weights as stage
 
     show(stage.evaluate(name, clips=clips, backend=backend, precision=precision), as_json)
 
@@ -123,7 +123,7 @@ def weights_calibrate(
     as_json: JsonOption = False,
 ) -> None:
     """Make INT8 networks with the site's own frames (pose.precision int8) and print what they lose and save."""
-    from violence_ops.stages import calibrate as stage
+    from violence_ops.stages.poses import calibrate as stage
 
     opened, params = open_workspace(workspace)
     with progress_bar() as progress:

@@ -23,7 +23,7 @@ from violence_ops.deployment import AIRFLOW_PORT, MLFLOW_PORT
 from violence_ops.errors import UsageError
 from violence_ops.files import write_text
 from violence_ops.jsonable import Jsonable
-from violence_ops.stages import init, services
+from violence_ops.stages.upkeep import init, services
 from violence_ops.workspace import Workspace
 
 QUICK: Final = {

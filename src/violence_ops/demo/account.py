@@ -13,7 +13,8 @@ from violence_ops import ledger, services, versioning
 from violence_ops.demo.drops import Drop
 from violence_ops.folders import Batch
 from violence_ops.jsonable import Jsonable
-from violence_ops.stages import batches, quarantine, releases, reports
+from violence_ops.stages.releasing import reports
+from violence_ops.store import batches, quarantine, releases
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Final
 
 from violence_ops.errors import UsageError
-from violence_ops.stages import synth
-from violence_ops.stages.batches import is_video
+from violence_ops.stages.upkeep import synth
+from violence_ops.store.batches import is_video
 from violence_ops.wording import counted
 
 CLIPS: Final = (64, 24)

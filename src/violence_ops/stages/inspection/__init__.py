@@ -1,0 +1,1 @@
+"""What people look at: overlays, explanations, a summary of annotations, and the check of what is stored."""

@@ -1,0 +1,1 @@
+"""Labels that people give, and the clips that they are asked about."""

@@ -1,0 +1,1 @@
+"""The weights that find people in pictures: fetched, trained, made smaller."""

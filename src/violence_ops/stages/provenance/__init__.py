@@ -1,0 +1,1 @@
+"""Where data and models come from, and what goes with a clip that is forgotten."""

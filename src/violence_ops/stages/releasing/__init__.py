@@ -1,0 +1,1 @@
+"""Holdouts, evaluations, the gate, approvals, the champion, and what watches it."""

@@ -1,0 +1,1 @@
+"""The workspace itself: made, started, looked after."""
