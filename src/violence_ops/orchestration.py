@@ -128,11 +128,14 @@ def stage(name: str, **arguments: Any) -> Any:
     subject, module_name, *function_name = name.split(".")
     module = import_module(f"violence_ops.stages.{subject}.{module_name}")
     function = getattr(module, *(function_name or ["run"]))
-    if "progress" in signature(function).parameters:
+    takes = signature(function).parameters
+    if "progress" in takes:
         arguments["progress"] = LogProgress()
     try:
         workspace = Workspace.open()
-        result = function(workspace, workspace.params(), **arguments)
+        if "params" in takes:
+            arguments["params"] = workspace.params()
+        result = function(workspace, **arguments)
     except ServiceUnavailable:
         raise
     except UserError as error:
@@ -251,7 +254,7 @@ async def tell_that_late(hours: float, context: Mapping[str, Any]) -> None:
 
 
 def _alert(**facts: Any) -> None:
-    from violence_ops.stages.nightly import alert
+    from violence_ops.stages.upkeep import alert
     from violence_ops.workspace import Workspace
 
     try:

@@ -135,7 +135,7 @@ def test_who_is_told_of_failures_is_known_where_tasks_run_or_are_found_dead_and_
 
 def test_a_callback_has_the_time_that_an_alert_may_take() -> None:
     from violence_ops import webhook
-    from violence_ops.stages.nightly import alert
+    from violence_ops.stages.upkeep import alert
 
     longest = sum(webhook.PAUSES_S) + (len(webhook.PAUSES_S) + 1) * webhook._TIMEOUT_S + alert.HOOK_TIMEOUT_S
     for name in ("worker-cpu", "worker-gpu"):

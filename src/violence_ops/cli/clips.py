@@ -113,7 +113,7 @@ def label(
     from violence_ops.stages.labelling import labels as stage
     from violence_ops.store import clip_names
 
-    opened, _ = open_workspace(workspace)
+    opened = Workspace.open(workspace)
     if file is not None and clip is None:
         show(stage.import_file(opened, file, by=by), as_json)
     elif clip and value and file is None:

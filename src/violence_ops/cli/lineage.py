@@ -22,6 +22,7 @@ from violence_ops.cli.common import (
     show,
 )
 from violence_ops.errors import WorkspaceError
+from violence_ops.workspace import Workspace
 
 
 @app.command()
@@ -66,7 +67,7 @@ def lineage(
     """What made a model; which models saw a clip or a batch, and what would have to be redone without it."""
     from violence_ops.stages.provenance import lineage as stage
 
-    opened, _ = open_workspace(workspace)
+    opened = Workspace.open(workspace)
     show(stage.run(opened, name), as_json)
 
 

@@ -193,7 +193,7 @@ def retry(
     """Take clips out of quarantine that were not refused for their bytes, to be judged again the next night."""
     from violence_ops.stages.nightly import retry as stage
 
-    opened, _ = open_workspace(workspace)
+    opened = Workspace.open(workspace)
     show(stage.run(opened, reason=reason, dry_run=dry_run), as_json)
 
 
@@ -204,10 +204,10 @@ def repair(
     as_json: JsonOption = False,
 ) -> None:
     """Repair a batch where no stage can, as `check` asks for it: an open one whose batch.json is lost goes back to the inbox with all that is known of its clips; of another, the clips that an earlier batch has too are taken out."""
-    from violence_ops.stages.nightly import repair as stage
+    from violence_ops.stages.upkeep import repair as stage
     from violence_ops.store import batch_names
 
-    opened, _ = open_workspace(workspace)
+    opened = Workspace.open(workspace)
     show(stage.run(opened, batch_names.find(opened, batch)), as_json)
 
 
@@ -218,7 +218,7 @@ def costs(workspace: WorkspaceOption = None, as_json: JsonOption = False) -> Non
     Decoding and opening the network are not counted. Of OpenVINO's own threads the duration counts, which on a busy machine
     is more than their processor time.
     """
-    from violence_ops.stages.nightly import costs as stage
+    from violence_ops.stages.inspection import costs as stage
 
-    opened, _ = open_workspace(workspace)
+    opened = Workspace.open(workspace)
     show(stage.run(opened), as_json)

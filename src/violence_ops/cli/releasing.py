@@ -46,7 +46,7 @@ def promote(
 ) -> None:
     """Make the approved candidate the champion."""
     from violence_ops.stages.releasing import promote as stage
-    from violence_ops.store.who import named
+    from violence_ops.who import named
 
     opened, params = open_workspace(workspace)
     by = named(by)
@@ -65,7 +65,7 @@ def refuse(
 ) -> None:
     """Refuse to release a candidate. No other approver can release it until the person who refused approves, or it is evaluated again."""
     from violence_ops.stages.releasing import approval as stage
-    from violence_ops.store.who import named
+    from violence_ops.who import named
 
     opened, params = open_workspace(workspace)
     show(stage.refuse(opened, params, report, by=named(by), reason=reason), as_json)
@@ -92,13 +92,13 @@ def rollback(
 ) -> None:
     """Put the previous champion, or an earlier one, back. Anybody may do this at once, without an approval; the ledger records who did."""
     from violence_ops.stages.releasing import rollback as stage
-    from violence_ops.store.who import named
+    from violence_ops.who import named
 
-    opened, params = open_workspace(workspace)
+    opened = Workspace.open(workspace)
     by = named(by)
     # read before the lock is waited for: of two people who roll back at once, the second goes no release further back
-    expected = version or stage.live(opened, params)
-    show(stage.run(opened, params, by=by, reason=reason, expected_champion=expected, to=to, dry_run=dry_run), as_json)
+    expected = version or stage.live(opened)
+    show(stage.run(opened, by=by, reason=reason, expected_champion=expected, to=to, dry_run=dry_run), as_json)
 
 
 ledger_app = typer.Typer(help="Who released what and when.", no_args_is_help=True)

@@ -17,6 +17,7 @@ from violence_ops.cli.common import (
     progress_bar,
     show,
 )
+from violence_ops.workspace import Workspace
 
 review_app = typer.Typer(
     help="Let people look at doubtful clips, and take their answers as labels.", no_args_is_help=True
@@ -67,7 +68,7 @@ def review_import(
     """Take people's answers as a new version of the labels; they win over the folders'."""
     from violence_ops.stages.labelling import review_import as stage
 
-    opened, _ = open_workspace(workspace)
+    opened = Workspace.open(workspace)
     show(stage.run(opened, source, by=by), as_json)
 
 
@@ -76,7 +77,7 @@ def review_log(workspace: WorkspaceOption = None, as_json: JsonOption = False) -
     """The versions of the labels: who gave them, when, and how many."""
     from violence_ops.stages.labelling import review_import as stage
 
-    opened, _ = open_workspace(workspace)
+    opened = Workspace.open(workspace)
     show(stage.log(opened), as_json)
 
 

@@ -108,7 +108,7 @@ def tidy(
     """
     from violence_ops.stages.upkeep import tidy as stage
 
-    opened, _ = open_workspace(workspace)
+    opened = Workspace.open(workspace)
     result = stage.run(opened, days=days, refused_days=refused, newest_datasets=datasets, dry_run=dry_run)
     show(result, as_json)
 
@@ -126,7 +126,7 @@ def status(
     """Batches, quarantine, labels, models and services at a glance. Exit code 1 if it is not known for certain which version is champion, or git is on no branch."""
     from violence_ops.stages.upkeep import status as stage
 
-    opened, _ = open_workspace(workspace)
+    opened = Workspace.open(workspace)
     result = stage.run(opened, unlabelled=unlabelled, refused=quarantine)
     show(result, as_json)
     if result.problems:

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 from violence_ops import git, git_history, ledger
 from violence_ops.errors import WorkspaceError
 from violence_ops.registry import Registry
-from violence_ops.store.inbox import printable
+from violence_ops.wording import printable
 from violence_ops.workspace import Workspace
 
 CHAMPION: Final = "champion"

@@ -26,10 +26,11 @@ from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages.inspection import check, overlay
 from violence_ops.stages.inspection.findings import Finding
 from violence_ops.stages.labelling import labels
-from violence_ops.stages.nightly import extract_poses, ingest, repair, score, seal, validate
-from violence_ops.stages.upkeep import init
+from violence_ops.stages.nightly import extract_poses, ingest, score, seal, validate
+from violence_ops.stages.upkeep import init, repair
 from violence_ops.store import batches, index
 from violence_ops.store.index import open_catalog
+from violence_ops.store.labels import effective_labels
 from violence_ops.workspace import Workspace
 
 
@@ -444,7 +445,7 @@ def test_of_a_clip_that_two_batches_have_the_later_one_is_repaired_and_keeps_its
     assert (left.label, left.source_group, left.camera_id) == ("NonFight", "incident-8", "gate")
     with open_catalog(sealed) as catalog:
         assert catalog.find([repeated.clip_id])[repeated.clip_id].batch_id == first.batch_id
-    assert labels.effective_labels(sealed)[repeated.clip_id] == ("Fight", "inbox")
+    assert effective_labels(sealed)[repeated.clip_id] == ("Fight", "inbox")
 
 
 # overlays

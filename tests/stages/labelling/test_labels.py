@@ -16,6 +16,7 @@ from violence_ops.stages.nightly import ingest
 from violence_ops.stages.releasing import holdout
 from violence_ops.store import batches, frozen, index, labels_file, tombstones
 from violence_ops.store.index import open_catalog
+from violence_ops.store.labels import effective_labels
 from violence_ops.workspace import Workspace
 
 
@@ -31,7 +32,7 @@ def clips(workspace: Workspace) -> list[str]:
 
 def test_the_last_label_counts_and_wins_over_that_of_the_inbox(workspace: Workspace, clips: list[str]) -> None:
     a, b, _ = clips
-    assert labels.effective_labels(workspace) == {a: ("Fight", "inbox")}
+    assert effective_labels(workspace) == {a: ("Fight", "inbox")}
     labels.run(workspace, b, "fight", by="reviewer")
     labels.run(workspace, b, "NonFight", by="reviewer")
     assert labels.run(workspace, a, "NonFight", by="reviewer").labelled == 1
@@ -42,7 +43,7 @@ def test_the_last_label_counts_and_wins_over_that_of_the_inbox(workspace: Worksp
         "waiting": {},
         "in_holdout": 0,
     }
-    assert labels.effective_labels(workspace) == {a: ("NonFight", "label"), b: ("NonFight", "label")}
+    assert effective_labels(workspace) == {a: ("NonFight", "label"), b: ("NonFight", "label")}
     with open_catalog(workspace) as catalog:
         assert catalog.find([b])[b].label == "NonFight"
 
@@ -66,7 +67,7 @@ def test_labels_come_from_a_file(workspace: Workspace, clips: list[str], tmp_pat
     keys = clips if column == "clip_id" else ["a.mp4", "b.mp4", "c.mp4"]
     (tmp_path / "review.csv").write_text(f"{column},label\n{keys[1]},Fight\n{keys[2]},NonFight\n")
     assert labels.import_file(workspace, tmp_path / "review.csv", by="reviewer").labelled == 2
-    assert labels.effective_labels(workspace)[clips[2]] == ("NonFight", "label")
+    assert effective_labels(workspace)[clips[2]] == ("NonFight", "label")
 
 
 @pytest.mark.parametrize(
@@ -138,7 +139,7 @@ def test_a_line_whose_path_came_twice_is_refused_with_both_clips(
         UsageError, match=rf"review.csv line 3: 'a.mp4' may be clip {clips[0]} .*; clip {newer} .*a.mp4"
     ):
         labels.import_file(workspace, tmp_path / "review.csv", by="reviewer")
-    assert labels.effective_labels(workspace) == {clips[0]: ("Fight", "inbox")}
+    assert effective_labels(workspace) == {clips[0]: ("Fight", "inbox")}
     (tmp_path / "review.csv").write_text(f"clip_id,path,label\n{clips[0]},a.mp4,NonFight\n")
     labels.import_file(workspace, tmp_path / "review.csv", by="reviewer")
     assert labels_file.later_labels(workspace) == {clips[0]: "NonFight"}
@@ -191,7 +192,7 @@ def test_without_a_name_nothing_is_labelled(
     ):
         with pytest.raises(UsageError, match="needs a name: pass --by NAME or set VIOLENCE_OPS_USER"):
             refused()
-    assert labels.effective_labels(workspace) == {clips[0]: ("Fight", "inbox")}
+    assert effective_labels(workspace) == {clips[0]: ("Fight", "inbox")}
 
 
 def refuse(workspace: Workspace, clip_id: str, reason: str) -> None:
@@ -221,11 +222,11 @@ def test_a_clip_that_was_refused_for_its_bytes_gets_no_label_and_one_that_may_co
 def test_an_open_batch_that_cannot_be_read_hides_no_other_ones_labels(
     workspace: Workspace, clips: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
-    before = labels.effective_labels(workspace)
+    before = effective_labels(workspace)
     (workspace.inbox / "d.mp4").write_bytes(b"d")
     (batch_id,) = ingest.run(workspace, workspace.params(), night=date(2026, 1, 9)).batch_ids
     workspace.batch(batch_id).manifest.write_text("{")
-    assert labels.effective_labels(workspace) == before != {}
+    assert effective_labels(workspace) == before != {}
     assert f"Labels that came with batch {batch_id} are not counted" in caplog.text
 
 

@@ -34,6 +34,7 @@ from violence_ops.stages.provenance import forget
 from violence_ops.stages.releasing import holdout
 from violence_ops.store import batches
 from violence_ops.store.index import open_catalog
+from violence_ops.store.labels import effective_labels, give
 from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
@@ -248,7 +249,7 @@ def test_why_there_is_nothing_to_review_is_said_as_it_is(
     assert "raise --confidence" in why()
     write_table(batch.table("predictions"), PREDICTIONS_SCHEMA.empty_table())
     assert "no model has judged 24 clips, for there is no champion; release one, or run " in why()
-    labels.give(workspace, {clip.clip_id: "Fight" for clip in clips}, "ann", "review")
+    give(workspace, {clip.clip_id: "Fight" for clip in clips}, "ann", "review")
     assert "or pass --again" in why()
     open_batch(workspace, clips=2, people=lambda _: 2)
     assert "2 clips are not annotated yet; let their night end" in why()
@@ -413,7 +414,7 @@ def test_label_studio_round_trip_corrected_labels_win_and_reach_the_dataset(
         "older": 0,
         "outdated": 0,
     }
-    assert labels.effective_labels(workspace)[corrected.clip_id] == (other(str(corrected.label)), "review")
+    assert effective_labels(workspace)[corrected.clip_id] == (other(str(corrected.label)), "review")
     (version,) = review_import.log(workspace).versions
     assert (version["version"], version["by"], version["source"], version["clips"]) == (1, "ann", "review", 24)
 
@@ -454,8 +455,8 @@ def test_cvat_round_trip(workspace: Workspace, clips: list[ClipRecord], tmp_path
             archive.writestr("images/frame_000000.png", b"png")
     imported = review_import.run(workspace, tmp_path / ("task.zip" if packed else "out"), by="bob")
     assert (imported.version, imported.answered, imported.corrected) == (1, 1, 1)
-    assert labels.effective_labels(workspace)[clips[0].clip_id] == (other(str(clips[0].label)), "review")
-    assert labels.effective_labels(workspace)[clips[1].clip_id] == (clips[1].label, "inbox")
+    assert effective_labels(workspace)[clips[0].clip_id] == (other(str(clips[0].label)), "review")
+    assert effective_labels(workspace)[clips[1].clip_id] == (clips[1].label, "inbox")
 
 
 def test_a_cvat_task_that_nobody_answered_is_no_answer_however_cvat_writes_it(
@@ -470,7 +471,7 @@ def test_a_cvat_task_that_nobody_answered_is_no_answer_however_cvat_writes_it(
         review_import.run(workspace, tmp_path / "out", by="bob")
     answered_in_cvat(tmp_path / "out" / f"{clips[2].clip_id}.xml", str(clips[2].label))
     assert review_import.run(workspace, tmp_path / "out", by="bob").answered == 1
-    assert labels.effective_labels(workspace)[clips[1].clip_id] == (clips[1].label, "inbox")
+    assert effective_labels(workspace)[clips[1].clip_id] == (clips[1].label, "inbox")
 
 
 def test_of_an_older_cvat_export_with_the_verdict_filled_in_only_contradictions_count(
@@ -489,7 +490,7 @@ def test_of_an_older_cvat_export_with_the_verdict_filled_in_only_contradictions_
     result = review_import.run(workspace, tmp_path / "out", by="bob")
     assert (result.answered, result.echoes) == (1, 2)
     assert any("2 answers were left out" in line for line in result.lines())
-    assert labels.effective_labels(workspace)[clips[0].clip_id] == (other(said[clips[0].clip_id]), "review")
+    assert effective_labels(workspace)[clips[0].clip_id] == (other(said[clips[0].clip_id]), "review")
     assert export(workspace, tmp_path / "anew", "cvat").clips == 2  # the others are asked again
 
 
@@ -508,7 +509,7 @@ def test_the_majority_of_several_people_decides_and_a_tie_is_refused_with_its_cl
     untouched = {**third, "annotations": []}
     answered = [two_to_one, changed_mind, cancelled, untouched]
     assert review_import.run(workspace, write_export(tmp_path / "b.json", answered), by="ann").answered == 2
-    found = labels.effective_labels(workspace)
+    found = effective_labels(workspace)
     assert [found[one["data"]["clip_id"]] for one in (first, second)] == [("Fight", "review")] * 2
 
 
@@ -527,16 +528,16 @@ def test_the_same_answers_exported_again_do_not_undo_what_was_said_of_a_clip_sin
     result = review_import.run(workspace, write_export(tmp_path / "b.json", changed), by="ann")
     assert (result.answered, result.taken_before) == (2, 1)
     assert "1 answer was left out, unchanged since an earlier import." in result.lines()
-    found = labels.effective_labels(workspace)
+    found = effective_labels(workspace)
     assert (found[clip_id][0], found[other_id][0]) == ("NonFight", "NonFight")
 
     result = review_import.run(workspace, tmp_path / "a.json", by="ann")  # the first export again
     assert (result.taken_before, result.outdated) == (1, 1)
     assert any(line.startswith("1 answer was left out, as the same person") for line in result.lines())
-    assert labels.effective_labels(workspace)[other_id][0] == "NonFight"
+    assert effective_labels(workspace)[other_id][0] == "NonFight"
     back = [annotated(second, (1, "Fight"), updated_at="2026-11-22T09:00:01Z")]
     assert review_import.run(workspace, write_export(tmp_path / "c.json", back), by="ann").taken_before == 0
-    assert labels.effective_labels(workspace)[other_id][0] == "Fight"
+    assert effective_labels(workspace)[other_id][0] == "Fight"
     status = ["git", "-C", workspace.root, "status", "--porcelain", "data"]
     assert not subprocess.run(status, capture_output=True, check=True).stdout
 
@@ -559,7 +560,7 @@ def cvat_answer(
 def label_of(workspace: Workspace, path: Path) -> str:
     """The present label of the clip that an answer is about."""
     clip_id = ElementTree.parse(path).findtext("track[@label='clip']/box/attribute[@name='clip_id']")
-    return labels.effective_labels(workspace)[str(clip_id)][0]
+    return effective_labels(workspace)[str(clip_id)][0]
 
 
 @pytest.mark.parametrize("numbered", [False, True], ids=["without the task", "as CVAT writes it"])
@@ -643,7 +644,7 @@ def test_old_answers_that_come_with_a_new_one_do_not_undo_a_correction_that_it_c
         for number, one in enumerate(found["annotations"]):
             one["updated_at"] = f"{2020 if number < 3 else 2100}-11-21T10:00:{number:02d}Z"
         review_import.run(workspace, write_export(tmp_path / "a.json", [found]), by="ann")
-        return labels.effective_labels(workspace)[clip_id][0]
+        return effective_labels(workspace)[clip_id][0]
 
     assert given("Fight", "Fight", "Fight") == "Fight"
     labels.run(workspace, clip_id, "NonFight", by="bob")
@@ -670,12 +671,12 @@ def test_an_answer_of_before_somebody_labelled_the_clip_does_not_change_that_lab
             "2 answers were left out, older than the label that `violence-ops label` gave the clip since."
             in result.lines()
         )
-        assert labels.effective_labels(workspace)[clip_id] == ("NonFight", "label")
+        assert effective_labels(workspace)[clip_id] == ("NonFight", "label")
     # what is newer counts, and then everybody has a vote
     new = annotated(task, (3, "Fight"), updated_at="2100-01-01T09:00:00Z")
     result = review_import.run(workspace, write_export(tmp_path / "b.json", [new]), by="ann")
     assert (result.corrected, result.older) == (1, 0)
-    assert labels.effective_labels(workspace)[clip_id] == ("Fight", "review")
+    assert effective_labels(workspace)[clip_id] == ("Fight", "review")
 
 
 def test_of_a_clip_that_is_twice_in_an_export_everybody_votes_once(
@@ -687,7 +688,7 @@ def test_of_a_clip_that_is_twice_in_an_export_everybody_votes_once(
     path = write_export(tmp_path / "a.json", [*twice, twice[1]])
     for taken in (0, 3):
         assert review_import.run(workspace, path, by="ann").taken_before == taken
-        assert labels.effective_labels(workspace)[task["data"]["clip_id"]][0] == "Fight"
+        assert effective_labels(workspace)[task["data"]["clip_id"]][0] == "Fight"
 
 
 @pytest.mark.parametrize("at_once", [True, False])
@@ -704,21 +705,21 @@ def test_of_a_persons_answers_to_two_exports_the_last_counts(
         review_import.run(workspace, tmp_path / "both", by="ann")
     write_export(tmp_path / "both" / "a.json", [annotated(old, (1, "Fight"))])
     review_import.run(workspace, tmp_path / "both" if at_once else tmp_path / "both" / "a.json", by="ann")
-    assert labels.effective_labels(workspace)[old["data"]["clip_id"]] == ("NonFight", "review")
+    assert effective_labels(workspace)[old["data"]["clip_id"]] == ("NonFight", "review")
 
 
 def test_an_export_that_asks_the_same_again_does_not_make_old_answers_new(
     workspace: Workspace, clips: list[ClipRecord], tmp_path: Path
 ) -> None:
-    labels.give(workspace, {clip.clip_id: "Fight" for clip in clips}, "ann", "review")
+    give(workspace, {clip.clip_id: "Fight" for clip in clips}, "ann", "review")
     export(workspace, tmp_path / "one", again=True)
     task = exported_tasks(tmp_path / "one")[0]
     old = write_export(tmp_path / "a.json", [annotated(task, (1, "NonFight"))])
     review_import.run(workspace, old, by="ann")
-    labels.give(workspace, {task["data"]["clip_id"]: "Fight"}, "ann", "review")  # as when it was asked about
+    give(workspace, {task["data"]["clip_id"]: "Fight"}, "ann", "review")  # as when it was asked about
     export(workspace, tmp_path / "two", again=True)
     assert review_import.run(workspace, old, by="ann").taken_before == 1
-    assert labels.effective_labels(workspace)[task["data"]["clip_id"]][0] == "Fight"
+    assert effective_labels(workspace)[task["data"]["clip_id"]][0] == "Fight"
     (anew,) = [one for one in exported_tasks(tmp_path / "two") if one["data"]["clip_id"] == task["data"]["clip_id"]]
     later = annotated(anew, (1, "NonFight"), updated_at="2100-01-01T00:00:00Z")
     assert review_import.run(workspace, write_export(tmp_path / "b.json", [later]), by="ann").corrected == 1
@@ -766,7 +767,7 @@ def test_a_dissent_that_is_taken_for_an_old_answer_of_the_same_number_is_said(
     for unchanged in (0, 1):
         result = review_import.run(workspace, write_export(tmp_path / "a.json", both), by="ann")
         assert (result.taken_before, result.outdated) == (unchanged, 1)
-        assert labels.effective_labels(workspace)[task["data"]["clip_id"]][0] == "Fight"
+        assert effective_labels(workspace)[task["data"]["clip_id"]][0] == "Fight"
 
 
 @pytest.mark.parametrize("first", [1, colleague("ann")], ids=["without addresses", "with addresses"])
@@ -802,7 +803,7 @@ def test_of_people_with_the_same_number_an_earlier_version_knew_the_one_who_said
     ]
     result = review_import.run(workspace, write_export(tmp_path / "b.json", now), by="ann")
     assert (result.corrected, result.outdated) == (1, 0)
-    assert labels.effective_labels(workspace)[task["data"]["clip_id"]][0] == "NonFight"
+    assert effective_labels(workspace)[task["data"]["clip_id"]][0] == "NonFight"
 
 
 def taken_by_an_earlier_version(workspace: Workspace, out: Path, taken: list[str]) -> tuple[str, dict[str, Any]]:
@@ -830,7 +831,7 @@ def test_what_an_earlier_version_took_is_still_known(
     new = annotated(task, (1, "Fight"), (2, "NonFight"), (3, "Fight"))
     new["annotations"][2]["updated_at"] = "2100-01-01T00:00:00Z"
     review_import.run(workspace, write_export(tmp_path / "b.json", [new]), by="ann")
-    assert labels.effective_labels(workspace)[clip_id][0] == "Fight"
+    assert effective_labels(workspace)[clip_id][0] == "Fight"
     changed = annotated(task, (2, "Fight"), updated_at="2100-01-02T00:00:00Z")
     assert review_import.run(workspace, write_export(tmp_path / "c.json", [changed]), by="ann").answered == 1
     assert review_import.run(workspace, tmp_path / "a.json", by="ann").answered == 0
@@ -844,10 +845,10 @@ def test_who_had_no_name_in_what_an_earlier_version_took_takes_nobody_elses_voic
     clip_id = task["data"]["clip_id"]
     changed = annotated(task, (1, "NonFight"), updated_at="2026-11-22T00:00:00Z")
     review_import.run(workspace, write_export(tmp_path / "a.json", [changed]), by="ann")
-    assert labels.effective_labels(workspace)[clip_id][0] == "NonFight"
+    assert effective_labels(workspace)[clip_id][0] == "NonFight"
     another = annotated(task, (3, "Fight"), updated_at="2026-11-23T00:00:00Z")
     assert review_import.run(workspace, write_export(tmp_path / "b.json", [another]), by="ann").taken_before == 0
-    assert labels.effective_labels(workspace)[clip_id][0] == "Fight"
+    assert effective_labels(workspace)[clip_id][0] == "Fight"
 
 
 def test_answers_to_clips_that_were_forgotten_meanwhile_are_left_out(
@@ -859,7 +860,7 @@ def test_answers_to_clips_that_were_forgotten_meanwhile_are_left_out(
     tasks = [annotated(task, (1, "Fight")) for task in exported_tasks(tmp_path / "out")]
     result = review_import.run(workspace, write_export(tmp_path / "a.json", tasks), by="ann")
     assert (result.answered, result.gone) == (2, 1)
-    assert labels.effective_labels(workspace)[clips[0].clip_id][1] == "inbox"
+    assert effective_labels(workspace)[clips[0].clip_id][1] == "inbox"
 
 
 def test_contradicting_answers_about_a_clip_that_is_gone_keep_no_other_ones_out(
@@ -1082,10 +1083,10 @@ def test_a_zip_of_endless_files_is_refused_before_they_are_listed(workspace: Wor
 
 def test_a_table_from_before_versions_is_read_and_goes_on(workspace: Workspace, clips: list[ClipRecord]) -> None:
     workspace.labels_file.write_text(f"clip_id,label,by,at\n{clips[3].clip_id},Fight,ann,2026-01-01T00:00:00+00:00\n")
-    assert labels.effective_labels(workspace)[clips[3].clip_id] == ("Fight", "review")
+    assert effective_labels(workspace)[clips[3].clip_id] == ("Fight", "review")
     labels.run(workspace, clips[3].clip_id, "NonFight", by="bob")
     assert [(one["version"], one["by"]) for one in review_import.log(workspace).versions] == [(0, "ann"), (1, "bob")]
-    assert labels.effective_labels(workspace)[clips[3].clip_id] == ("NonFight", "label")
+    assert effective_labels(workspace)[clips[3].clip_id] == ("NonFight", "label")
 
 
 def test_the_log_tells_a_label_that_was_given_from_one_that_was_imported_and_neither_is_asked_again(

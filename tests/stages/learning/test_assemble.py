@@ -17,11 +17,11 @@ import pytest
 from violence_ops import git, versioning
 from violence_ops.errors import ServiceUnavailable, UserError, WorkspaceError
 from violence_ops.records import ClipRecord
-from violence_ops.stages.labelling import labels
-from violence_ops.stages.labelling.labelled import labelled_clips
 from violence_ops.stages.learning import assemble
 from violence_ops.stages.releasing import holdout
 from violence_ops.store import tombstones
+from violence_ops.store.labelled import labelled_clips
+from violence_ops.store.labels_file import record
 from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
@@ -125,7 +125,7 @@ def test_unlabelled_clips_wait_and_enter_once_a_label_arrives(workspace: Workspa
     holdout.ensure(workspace, workspace.params())
     before = assemble.run(workspace, workspace.params())
     late = [record for record in records if record.label is None]
-    labels.record(workspace, {late[0].clip_id: "Fight"}, "reviewer")
+    record(workspace, {late[0].clip_id: "Fight"}, "reviewer")
     after = assemble.run(workspace, workspace.params())
     assert after.train + after.val == before.train + before.val + 1
     train, val = sides(workspace)
@@ -239,7 +239,7 @@ def test_whoever_clones_the_repository_pulls_the_dataset(
     workspace: Workspace, seal_whole: Seal, tmp_path: Path
 ) -> None:
     versioning.init(workspace, remote_url=str(tmp_path / "remote"))
-    for batch in {record.batch_id for record in seal_whole(workspace)}:
+    for batch in {clip.batch_id for clip in seal_whole(workspace)}:
         versioning.add_batch(workspace, workspace.batch(batch))
     workspace.write_progress("seal", {})
     git.commit(workspace, [workspace.root / ".dvc" / "config"], "Another remote")

@@ -57,7 +57,7 @@ def decisions(workspace: Workspace) -> dict[str, Callable[[], object]]:
         "gate": lambda: gate.run(workspace, params),
         "refuse": lambda: approval.refuse(workspace, params, by="admin", reason="worse at night"),
         "promote": lambda: promote.run(workspace, params, approved_by="admin"),
-        "rollback": lambda: rollback.run(workspace, params, by="ada", reason="false alarms"),
+        "rollback": lambda: rollback.run(workspace, by="ada", reason="false alarms"),
         "reinstate": lambda: reinstate.run(workspace, by="ada"),
     }
 

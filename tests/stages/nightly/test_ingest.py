@@ -28,6 +28,7 @@ from violence_ops.stages.nightly import ingest, intake
 from violence_ops.stages.upkeep import status
 from violence_ops.store import batches, quarantine
 from violence_ops.store.index import open_catalog, rebuild
+from violence_ops.store.labels import effective_labels
 from violence_ops.workspace import Workspace
 
 NIGHT = date(2026, 1, 1)
@@ -107,7 +108,7 @@ def test_where_labels_are_required_a_label_given_to_the_refused_clip_counts(
     assert take_in(workspace).claimed == 1
     told = explain.run(workspace, workspace.params(), entry["clip_id"])
     assert told.status == "claimed, not validated yet"
-    assert labels.effective_labels(workspace)[entry["clip_id"]] == ("Fight", "label")
+    assert effective_labels(workspace)[entry["clip_id"]] == ("Fight", "label")
 
 
 def test_a_labels_csv_in_a_subfolder_speaks_of_its_own_files(workspace: Workspace) -> None:
@@ -221,7 +222,7 @@ def test_rows_that_come_after_their_clips_are_told_and_the_named_command_labels_
     done = CliRunner().invoke(app, [*command[1:], "--workspace", str(workspace.root)])
     assert done.exit_code == 0, done.output
     said = {clip.source_path: clip.clip_id for clip in batches.read_manifest(workspace.batch(batch_id)).clips}
-    assert labels.effective_labels(workspace) == {said[str(Path(folder) / "a.mp4")]: ("Fight", "label")}
+    assert effective_labels(workspace) == {said[str(Path(folder) / "a.mp4")]: ("Fight", "label")}
     assert "the label" not in take_in(workspace, date(2026, 1, 3)).notices[1]
 
 
@@ -298,7 +299,7 @@ def test_a_duplicate_brings_a_label_to_a_clip_that_had_none(workspace: Workspace
     (workspace.inbox / "Fight" / "a.mp4").write_bytes(b"same")
     commits = git.run(workspace, "rev-list", "--count", "HEAD")
     assert take_in(workspace, date(2026, 1, 2)).notices == []
-    ((label, source),) = labels.effective_labels(workspace).values()
+    ((label, source),) = effective_labels(workspace).values()
     assert (label, source) == ("Fight", "inbox")
     assert git.committed(workspace, workspace.labels_file) == workspace.labels_file.read_bytes().strip()
     take_in(workspace, date(2026, 1, 3))
@@ -326,7 +327,7 @@ def test_a_duplicate_with_another_label_is_told_and_changes_nothing(workspace: W
         (workspace.inbox / label / "a.mp4").write_bytes(b"same")
         result = take_in(workspace)
     (notice,) = result.notices
-    (clip_id,) = labels.effective_labels(workspace)
+    (clip_id,) = effective_labels(workspace)
     assert (
         f"is labelled Fight: nothing was changed; if NonFight is right, run `violence-ops label {clip_id} NonFight"
         in notice
@@ -344,7 +345,7 @@ def test_copies_of_one_night_that_contradict_each_other_leave_the_label_to_a_per
         (workspace.inbox / label).mkdir()
         (workspace.inbox / label / "a.mp4").write_bytes(b"same")
     result = take_in(workspace)
-    assert labels.effective_labels(workspace) == {}
+    assert effective_labels(workspace) == {}
     (notice,) = [notice for notice in result.notices if "same bytes" in notice]
     assert notice.startswith(
         "Fight/a.mp4 says Fight and NonFight/a.mp4 says NonFight of the same bytes: neither counts"
@@ -352,7 +353,7 @@ def test_copies_of_one_night_that_contradict_each_other_leave_the_label_to_a_per
     (clip_id,) = (entry["clip_id"] for entry in quarantine.entries(workspace))
     assert f"`violence-ops label {clip_id} LABEL --by NAME`" in notice
     labels.run(workspace, clip_id, "NonFight", "ada")
-    assert labels.effective_labels(workspace) == {clip_id: ("NonFight", "label")}
+    assert effective_labels(workspace) == {clip_id: ("NonFight", "label")}
 
 
 def test_a_source_group_that_comes_later_is_told_and_changes_nothing(workspace: Workspace) -> None:
@@ -405,7 +406,7 @@ def test_the_source_group_of_a_copy_that_is_known_already_is_no_news(workspace: 
         (workspace.inbox / "labels.csv").write_text("path,label,source_group\na.mp4,Fight,gate-7\n")
         result = take_in(workspace)
     assert result.notices == []
-    assert [label for label, _ in labels.effective_labels(workspace).values()] == ["Fight"]
+    assert [label for label, _ in effective_labels(workspace).values()] == ["Fight"]
 
 
 def test_a_backlog_becomes_batches_of_max_clips_in_one_run(new_workspace: Callable[..., Workspace]) -> None:
@@ -433,7 +434,7 @@ def test_a_table_that_the_run_itself_shortened_keeps_nothing_of_a_backlog_waitin
     assert ingest.run(workspace, workspace.params(), night=NIGHT, dry_run=True).claimed == 5
     result = take_in(workspace)
     assert (result.claimed, result.left, len(result.batch_ids)) == (5, 0, 3)
-    assert {label for label, _ in labels.effective_labels(workspace).values()} == {"Fight"}
+    assert {label for label, _ in effective_labels(workspace).values()} == {"Fight"}
 
 
 def test_shards_cover_the_batch_once(new_workspace: Callable[..., Workspace]) -> None:

@@ -20,6 +20,7 @@ from violence_ops.stages.learning import assemble, predict, train
 from violence_ops.stages.nightly import score
 from violence_ops.stages.releasing import rollback
 from violence_ops.store import batches, releases
+from violence_ops.store.models import load_version
 from violence_ops.store.releases import open_registry
 from violence_ops.workspace import Workspace
 
@@ -107,7 +108,7 @@ def test_a_workspace_that_was_moved_keeps_its_models(
     second = train.run(moved, moved.params()).model_version
     release(moved, second)
     assert score.run(moved, moved.params()).champion == second
-    assert rollback.run(moved, moved.params(), by="ada", reason="r").version == first
+    assert rollback.run(moved, by="ada", reason="r").version == first
     assert not workspace.root.exists(), "nothing is written to where it was"
 
 
@@ -134,18 +135,18 @@ def test_a_champion_exchanged_behind_its_release_does_not_judge(
     two_champions: tuple[Workspace, Batch, list[list[str]]],
 ) -> None:
     workspace, _, _ = two_champions
-    folder, registered = workspace.model_package("1"), score.load_version(workspace, "1").threshold
+    folder, registered = workspace.model_package("1"), load_version(workspace, "1").threshold
     (folder / "thresholds.json").write_text('{"threshold": 0.001}')
-    assert score.load_version(workspace, "1").threshold == registered  # it has a tag: fetched again
+    assert load_version(workspace, "1").threshold == registered  # it has a tag: fetched again
 
     with workspace.lock("release"):  # version 2 has none, as one of before November 2026, but was released after it
         facts = {"package": folder_sha256(folder)}
         registry = releases.open_registry(workspace)
         releases.move(workspace, registry, event="promotion", actor="admin", to="2", expected=None, facts=facts)
-    assert score.load_version(workspace, "2").threshold == registered
+    assert load_version(workspace, "2").threshold == registered
     (workspace.model_package("2") / "thresholds.json").write_text('{"threshold": 0.001}')
     with pytest.raises(UserError, match=r"Version 2 .* restore the store"):
-        score.load_version(workspace, "2")
+        load_version(workspace, "2")
 
 
 def judged_by(batch: Batch, champion: str | None) -> int:
@@ -174,9 +175,9 @@ def test_all_shards_have_one_champion_whatever_is_promoted_or_rolled_back_betwee
     assert judged_by(batch, "1") == 6
 
     release(workspace, "2")
-    score.unpin_champion(workspace, params, batch_id=batch.batch_id)  # the night is run again as a whole
+    score.unpin_champion(workspace, batch_id=batch.batch_id)  # the night is run again as a whole
     assert judge(shards[0]) == ("2", 3)
-    rollback.run(workspace, params, by="ada", reason="false alarms in mid-night")
+    rollback.run(workspace, by="ada", reason="false alarms in mid-night")
     assert judge(shards[1]) == ("2", 3)
     assert judged_by(batch, "2") == 6
     assert judge(None) == ("1", 6)

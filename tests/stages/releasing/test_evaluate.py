@@ -17,9 +17,9 @@ from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord
 from violence_ops.registry import PACKAGE_TAG
 from violence_ops.stages.labelling import labels
 from violence_ops.stages.learning import assemble, train
-from violence_ops.stages.nightly import score
 from violence_ops.stages.releasing import evaluate, gate, holdout, promote
 from violence_ops.store import releases
+from violence_ops.store.models import load_version
 from violence_ops.workspace import Workspace
 
 QUICK = {
@@ -121,7 +121,7 @@ def test_a_damaged_model_is_said_and_nothing_is_judged_or_moved(
         evaluate.run(released, params, candidate="1")
     assert not released.reports.exists() or not any(released.reports.rglob("evaluation.json"))
     with pytest.raises(UserError, match="no usable model package"):
-        score.load_version(released, "1")
+        load_version(released, "1")
     assert ledger.read(released) == before
 
 

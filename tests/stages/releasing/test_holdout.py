@@ -21,11 +21,11 @@ from violence_ops.cli.program import app
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.files import sha256_file, write_json
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord
-from violence_ops.stages.labelling.labelled import labelled_clips
 from violence_ops.stages.learning import assemble
 from violence_ops.stages.releasing import holdout, holdout_show
 from violence_ops.stages.upkeep import init, status
 from violence_ops.store import labels_file
+from violence_ops.store.labelled import labelled_clips
 from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]

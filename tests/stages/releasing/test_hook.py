@@ -59,7 +59,7 @@ def test_releases_and_rollbacks_are_lines_on_its_input_in_order_and_each_once(
     _release(workspace, params, write_evaluation("1"))
     _release(workspace, params, write_evaluation("2", "1"))
     promote.run(workspace, params, approved_by="admin")  # a second time: nothing moves, nothing is told
-    rollback.run(workspace, params, by="ada", reason="false alarms at the door")
+    rollback.run(workspace, by="ada", reason="false alarms at the door")
     assert [(one["event"], one["from"], one["to"], one["by"]) for one in _lines(taken)] == [
         ("promotion", None, "1", "admin"),
         ("promotion", "1", "2", "admin"),

@@ -71,7 +71,7 @@ def test_a_release_and_a_rollback_are_each_told_once_and_signed(
     _release(workspace, params, write_evaluation("1"))
     _release(workspace, params, write_evaluation("2", "1"))
     promote.run(workspace, params, approved_by="admin")  # a second time: nothing moves, nothing is told
-    rollback.run(workspace, params, by="ada", reason="false alarms at the door")
+    rollback.run(workspace, by="ada", reason="false alarms at the door")
     told = [json.loads(body) for _, body in receiver.received]
     assert [(one["event"], one["from"], one["to"], one["by"]) for one in told] == [
         ("promotion", None, "1", "admin"),

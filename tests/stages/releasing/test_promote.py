@@ -73,7 +73,7 @@ def test_each_decision_and_each_release_checks_the_ledger_once(
     assert checks(lambda: approval.refuse(passed, params, by="admin", reason="not yet")) == 1
     assert checks(lambda: approval.approve(passed, params, by="admin")) == 1
     assert checks(lambda: promote.run(passed, params)) == 1
-    assert checks(lambda: rollback.run(passed, params, by="op", reason="misses falls")) == 1
+    assert checks(lambda: rollback.run(passed, by="op", reason="misses falls")) == 1
     assert checks(lambda: reinstate.run(passed, by="op")) == 1
     assert checks(lambda: ledger_log.verify(passed)) == 1
 
@@ -124,7 +124,7 @@ def test_status_says_what_gate_and_people_made_of_the_newest_candidate_and_what_
     assert stands() == ("2: refused by admin", ["candidate   alarms at the door", f"candidate   to ask again: {anew}"])
     promote.run(passed, params, approved_by="admin")
     assert stands() == ("2: released by admin", [])
-    rollback.run(passed, params, by="op", reason="misses falls")
+    rollback.run(passed, by="op", reason="misses falls")
     assert stands() == (
         "2: rolled back by op", ["candidate   misses falls", f"candidate   to release it again: {anew}"],
     )  # fmt: skip
@@ -363,7 +363,7 @@ def test_a_tail_that_was_cut_off_is_noticed_though_the_chain_holds_and_can_be_pu
         ledger_log.verify(passed)
     for act in (
         lambda: promote.run(passed, params, report="1-vs-none", approved_by="admin"),
-        lambda: rollback.run(passed, params, by="ada", reason="r"),
+        lambda: rollback.run(passed, by="ada", reason="r"),
     ):
         with pytest.raises(ledger.LedgerBroken):
             act()
@@ -447,7 +447,7 @@ def test_a_line_that_somebody_added_with_a_right_hash_is_told_and_never_committe
         lambda: gate.run(passed, params, report=write_evaluation("3", "1")),
         lambda: promote.run(passed, params, report="2-vs-1", approved_by="admin"),
         lambda: approval.refuse(passed, params, by="admin", reason="r"),
-        lambda: rollback.run(passed, params, by="ada", reason="r"),
+        lambda: rollback.run(passed, by="ada", reason="r"),
     ):
         with pytest.raises(
             ledger.LedgerBroken, match=r"line 6 \(promotion by admin\) is not committed.*take it out"
@@ -661,7 +661,7 @@ def test_an_answer_to_a_question_that_was_settled_elsewhere_changes_nothing_and_
     assert (
         said.reason == "Settled elsewhere by release-manager (line 8 of the ledger): promotion, champion 1 to 2, done."
     )
-    rollback.run(passed, params, by="op", reason="false alarms")
+    rollback.run(passed, by="op", reason="false alarms")
     taken_back = "Settled elsewhere by op (line 10 of the ledger): rollback, champion 2 to 1, done: false alarms."
     assert say().reason == taken_back
 
@@ -720,7 +720,7 @@ def test_an_approver_who_answers_late_may_still_release_what_nobody_refused(pass
 
 def test_a_rollback_brings_the_previous_champion_back(passed: Workspace, params: Params, registry: Registry) -> None:
     promote.run(passed, params, approved_by="admin")
-    result = rollback.run(passed, params, by="ada", reason="false alarms", expected_champion="2")
+    result = rollback.run(passed, by="ada", reason="false alarms", expected_champion="2")
     assert (result.version, result.rolled_back, result.moved) == ("1", "2", True)
     assert registry.alias("champion") == "1"
     last = ledger.read(passed)[-1]
@@ -730,7 +730,7 @@ def test_a_rollback_brings_the_previous_champion_back(passed: Workspace, params:
         "false alarms",
         "done",
     )
-    again = rollback.run(passed, params, by="ada", reason="false alarms", expected_champion="2")
+    again = rollback.run(passed, by="ada", reason="false alarms", expected_champion="2")
     assert (again.version, again.moved) == ("1", False)
 
 
@@ -738,7 +738,7 @@ def test_a_rolled_back_version_needs_a_new_verdict(
     passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
 ) -> None:
     promote.run(passed, params, approved_by="admin")
-    rollback.run(passed, params, by="ada", reason="false alarms")
+    rollback.run(passed, by="ada", reason="false alarms")
     with pytest.raises(RefusedByGate, match="was rolled back"):
         promote.run(passed, params, approved_by="admin")
     gate.run(passed, params, report=write_evaluation("2", "1", p95_ms=10.0))
@@ -750,7 +750,7 @@ def test_a_verdict_under_another_policy_takes_no_rollback_away(
     passed: Workspace, params: Params, registry: Registry
 ) -> None:
     promote.run(passed, params, approved_by="admin")
-    rollback.run(passed, params, by="ada", reason="false alarms")
+    rollback.run(passed, by="ada", reason="false alarms")
     changed = params.model_copy(update={"gate": params.gate.model_copy(update={"min_f1": 0.7})})
     assert gate.run(passed, changed).verdict == "pass"
     with pytest.raises(RefusedByGate, match=r"Version 2 was rolled back .*evaluate --force"):
@@ -768,10 +768,10 @@ def test_rollbacks_go_back_release_by_release_and_stop_at_the_first(
     passed: Workspace, params: Params, registry: Registry, write_evaluation: Judge
 ) -> None:
     _release_2_and_3(passed, params, write_evaluation)
-    assert rollback.run(passed, params, by="ada", reason="r").version == "2"
-    assert rollback.run(passed, params, by="ada", reason="r").version == "1"
+    assert rollback.run(passed, by="ada", reason="r").version == "2"
+    assert rollback.run(passed, by="ada", reason="r").version == "1"
     with pytest.raises(WorkspaceError, match="first champion"):
-        rollback.run(passed, params, by="ada", reason="r")
+        rollback.run(passed, by="ada", reason="r")
     assert registry.alias("champion") == "1"
 
 
@@ -781,8 +781,8 @@ def test_a_run_of_airflow_that_is_cleared_rolls_nothing_back_again(
     _release_2_and_3(passed, params, write_evaluation)
     results = []
     for run_id in ("first", "first", "second", "first"):
-        live = rollback.live(passed, params)  # as the task before asks anew
-        results.append(rollback.run(passed, params, by="ada", reason="r", expected_champion=live, run_id=run_id))
+        live = rollback.live(passed)  # as the task before asks anew
+        results.append(rollback.run(passed, by="ada", reason="r", expected_champion=live, run_id=run_id))
     assert [(one.rolled_back, one.version, one.moved) for one in results] == [
         ("3", "2", True), ("3", "2", False), ("2", "1", True), ("3", "2", False),
     ]  # fmt: skip
@@ -827,7 +827,7 @@ def test_a_rollback_that_names_its_version_is_refused_where_another_is_champion(
 
 def test_where_nothing_was_released_a_rollback_says_so(workspace: Workspace, params: Params) -> None:
     with pytest.raises(WorkspaceError, match="There is no champion"):
-        rollback.run(workspace, params, by="ada", reason="r")
+        rollback.run(workspace, by="ada", reason="r")
 
 
 def test_a_rollback_after_a_crash_goes_one_step_only(
@@ -837,8 +837,8 @@ def test_a_rollback_after_a_crash_goes_one_step_only(
     with monkeypatch.context() as patch:
         _crash_at(patch, "after")
         with pytest.raises(KeyboardInterrupt):
-            rollback.run(passed, params, by="ada", reason="r")
-    assert rollback.run(passed, params, by="ada", reason="r").version == "2"
+            rollback.run(passed, by="ada", reason="r")
+    assert rollback.run(passed, by="ada", reason="r").version == "2"
     assert registry.alias("champion") == "2"
 
 
@@ -847,7 +847,7 @@ def test_an_alias_moved_by_hand_is_noticed(passed: Workspace, params: Params, re
     registry.set_alias("champion", "3", "2")
     before = passed.ledger.read_bytes()
     for act in (
-        lambda: rollback.run(passed, params, by="ada", reason="r"),
+        lambda: rollback.run(passed, by="ada", reason="r"),
         lambda: promote.run(passed, params, approved_by="admin"),
         lambda: evaluate.run(passed, params, candidate="3"),
         lambda: score.run(passed, params),
@@ -873,7 +873,7 @@ def test_an_alias_moved_by_hand_is_noticed(passed: Workspace, params: Params, re
     assert (registry.alias("champion"), releases.champion(passed)) == ("2", "2")
     assert "ada  reinstatement  alias put back from 3 to 2" in ledger_log.show(passed).lines()[-1]
     assert ledger_log.verify(passed).champion == status.run(passed).champion == "2"
-    assert rollback.run(passed, params, by="ada", reason="r").version == "1"
+    assert rollback.run(passed, by="ada", reason="r").version == "1"
 
 
 def test_an_alias_that_is_where_the_ledger_says_needs_no_line(passed: Workspace, params: Params) -> None:
@@ -896,12 +896,12 @@ def test_a_release_that_a_crash_left_half_done_is_no_alias_moved_by_hand(
 @pytest.mark.parametrize(("by", "reason"), [("", "r"), ("ada", " ")], ids=["nobody", "no-reason"])
 def test_a_rollback_names_a_person_and_a_reason(passed: Workspace, params: Params, by: str, reason: str) -> None:
     with pytest.raises(UsageError):
-        rollback.run(passed, params, by=by, reason=reason)
+        rollback.run(passed, by=by, reason=reason)
 
 
 def test_the_history_reads_like_a_log(passed: Workspace, params: Params) -> None:
     promote.run(passed, params, approved_by="admin")
-    rollback.run(passed, params, by="ada", reason="false alarms")
+    rollback.run(passed, by="ada", reason="false alarms")
     lines = ledger_log.show(passed).lines()
     assert "ada  rollback  champion 2 to 1, done: false alarms" in lines[-1]
     assert ledger_log.verify(passed).entries == len(lines)

@@ -84,8 +84,15 @@ def test_where_the_champion_was_deleted_in_mlflow_everything_names_the_command_t
     assert registry.alias("champion") == ledger_log.verify(champions).champion == "2"
     last = ledger.read(champions)[-1].payload
     assert (last["from"], last["to"], last["phase"]) == ("3", "2", "done")
-    again = rollback.run(champions, params, by="ada", reason="r", expected_champion="3")
+    again = rollback.run(champions, by="ada", reason="r", expected_champion="3")
     assert (again.version, again.moved) == ("2", False)
+
+
+def test_the_way_back_is_open_also_where_params_yaml_is_wrong(champions: Workspace, registry: Registry) -> None:
+    champions.params_file.write_text("gate: {min_f1: 7}", "utf-8")
+    done = _cli(champions, "rollback", "--by", "ada", "--reason", "false alarms")
+    assert done.stdout == "Version 2 is the champion again; version 3 is rolled back.\n", done.stderr
+    assert registry.alias("champion") == "2"
 
 
 def test_a_lost_champion_whose_alias_was_put_on_another_version_can_be_left_too(
@@ -93,7 +100,7 @@ def test_a_lost_champion_whose_alias_was_put_on_another_version_can_be_left_too(
 ) -> None:
     _delete(registry, "3")
     registry.set_alias("champion", "1", None)
-    assert rollback.run(champions, params, by="ada", reason="r").version == "2"
+    assert rollback.run(champions, by="ada", reason="r").version == "2"
     assert registry.alias("champion") == "2"
 
 
@@ -101,9 +108,9 @@ def test_earlier_champions_that_cannot_judge_any_more_are_passed_over_and_the_le
     champions: Workspace, params: Params, registry: Registry
 ) -> None:
     _delete(registry, "2")
-    planned = rollback.run(champions, params, by="ada", reason="r", dry_run=True)
+    planned = rollback.run(champions, by="ada", reason="r", dry_run=True)
     assert (planned.version, registry.alias("champion")) == ("1", "3")
-    result = rollback.run(champions, params, by="ada", reason="r")
+    result = rollback.run(champions, by="ada", reason="r")
     assert (result.version, list(result.passed_over)) == ("1", ["2"])
     assert "Version 2 is passed over: violence-detector has no version 2" in result.lines()[1]
     assert ledger.read(champions)[-1].payload["passed_over"] == result.passed_over
@@ -116,14 +123,14 @@ def test_where_not_one_champion_is_left_there_is_none_and_a_new_one_can_be_relea
     _delete(registry, "1", "3")
     (package,) = (_store(registry, "2") / "artifacts").iterdir()
     shutil.rmtree(package)
-    result = rollback.run(champions, params, by="ada", reason="all deleted")
+    result = rollback.run(champions, by="ada", reason="all deleted")
     assert (result.version, list(result.passed_over)) == (None, ["2", "1"])
     assert result.lines()[0] == "There is no champion; version 3 is rolled back."
     assert ledger_log.verify(champions).champion is None
     assert "champion 3 to none, done: all deleted" in ledger_log.show(champions).lines()[-1]
     assert score.run(champions, params).champion is None
     with pytest.raises(WorkspaceError, match="There is no champion"):
-        rollback.run(champions, params, by="ada", reason="r")
+        rollback.run(champions, by="ada", reason="r")
 
     package.mkdir()
     (package / "network.txt").write_text("version 2")
@@ -138,7 +145,7 @@ def test_a_first_champion_can_be_withdrawn_and_another_one_released(
     gate.run(released, params, report=write_evaluation("1"))
     promote.run(released, params, approved_by="admin")
     with pytest.raises(WorkspaceError, match=r"is the first champion.*`violence-ops rollback --to none "):
-        rollback.run(released, params, by="ada", reason="r")
+        rollback.run(released, by="ada", reason="r")
     planned = _cli(released, "rollback", "--to", "none", "--by", "ada", "--reason", "misses fights", "--dry-run")
     assert planned.stdout.startswith("There would be no champion; version 1 would be rolled back.\n"), planned.stderr
     assert registry.alias("champion") == "1"
@@ -149,7 +156,7 @@ def test_a_first_champion_can_be_withdrawn_and_another_one_released(
     ), done.stderr
     assert registry.alias("champion") is ledger_log.verify(released).champion is None
     assert "champion 1 to none, done: misses fights" in ledger_log.show(released).lines()[-1]
-    assert not rollback.run(released, params, by="ada", reason="r", expected_champion="1", to="none").moved
+    assert not rollback.run(released, by="ada", reason="r", expected_champion="1", to="none").moved
     assert score.run(released, params).champion is None
     with pytest.raises(RefusedByGate, match="was rolled back"):
         promote.run(released, params, report="1-vs-none", approved_by="admin")
@@ -160,7 +167,7 @@ def test_a_first_champion_can_be_withdrawn_and_another_one_released(
 
 
 def test_withdrawing_the_champion_takes_the_earlier_ones_back_too(champions: Workspace, params: Params) -> None:
-    assert rollback.run(champions, params, by="ada", reason="r", to="none").version is None
+    assert rollback.run(champions, by="ada", reason="r", to="none").version is None
     assert ledger.champions(ledger.read(champions)) == []
     with pytest.raises(RefusedByGate, match="was rolled back"):
         promote.run(champions, params, report="1-vs-none", approved_by="admin")
@@ -172,10 +179,10 @@ def test_a_rollback_goes_to_the_earlier_champion_that_is_named_and_takes_back_th
     done = _cli(champions, "rollback", "--to", "1", "--by", "ada", "--reason", "both miss fights")
     assert done.stdout == "Version 1 is the champion again; version 3 is rolled back.\n", done.stderr
     assert registry.alias("champion") == ledger_log.verify(champions).champion == "1"
-    again = rollback.run(champions, params, by="ada", reason="r", expected_champion="3", to="1")
+    again = rollback.run(champions, by="ada", reason="r", expected_champion="3", to="1")
     assert (again.version, again.moved) == ("1", False)
     with pytest.raises(WorkspaceError, match="The champion is version 1, not 3"):
-        rollback.run(champions, params, by="ada", reason="r", expected_champion="3", to="2")
+        rollback.run(champions, by="ada", reason="r", expected_champion="3", to="2")
     for report in ("2-vs-1", "3-vs-2"):
         with pytest.raises(RefusedByGate, match="was rolled back"):
             promote.run(champions, params, report=report, approved_by="admin")
@@ -187,13 +194,13 @@ def test_a_rollback_goes_to_no_version_that_is_not_an_earlier_champion_with_its_
     (package,) = (_store(registry, "1") / "artifacts").iterdir()
     (package / "network.txt").write_text("another")
     with pytest.raises(WorkspaceError, match=r"Nothing was rolled back: The package of model version 1 .* exchanged"):
-        rollback.run(champions, params, by="ada", reason="r", to="1")
-    assert rollback.run(champions, params, by="ada", reason="r").version == "2"
+        rollback.run(champions, by="ada", reason="r", to="1")
+    assert rollback.run(champions, by="ada", reason="r").version == "2"
     before = champions.ledger.read_bytes()
     for never in ("2", "3", "9"):
         refused = f"Version {never} is none of the earlier champions that a rollback can go to \\(1\\)"
         with pytest.raises(UsageError, match=refused):
-            rollback.run(champions, params, by="ada", reason="r", to=never)
+            rollback.run(champions, by="ada", reason="r", to=never)
     assert (champions.ledger.read_bytes(), registry.alias("champion")) == (before, "2")
 
 

@@ -22,9 +22,9 @@ from violence_ops.recognition.predict import predict_clip
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages.learning import assemble, train
 from violence_ops.stages.nightly import night as whole_night
-from violence_ops.stages.nightly import score
 from violence_ops.stages.releasing import reports, shadow
 from violence_ops.store import batches
+from violence_ops.store.models import load_version
 from violence_ops.workspace import Workspace
 
 Seal = Callable[..., list[ClipRecord]]
@@ -43,7 +43,7 @@ def two_models(
     release(workspace, "1")
     train.run(workspace, params.model_copy(update={"train": params.train.model_copy(update={"seed": 1})}))
     records = seal_tracks(workspace, clips=6, seed=5, night="2026-02-01")
-    batch, package = workspace.batch(records[0].batch_id), score.load_version(workspace, "1")
+    batch, package = workspace.batch(records[0].batch_id), load_version(workspace, "1")
     rows = [predict_clip(package, batches.read_tracks(batch, clip)).to_table("1") for clip in records]
     write_table(batch.table("predictions"), pa.concat_tables(rows))
     write_table(workspace.sealed_batches()[0].table("predictions"), PREDICTIONS_SCHEMA.empty_table())

@@ -25,12 +25,12 @@ from violence_ops.files import write_text
 from violence_ops.records import ClipRecord
 from violence_ops.registry import MODEL
 from violence_ops.stages.inspection import explain
-from violence_ops.stages.labelling import labels
 from violence_ops.stages.learning import assemble
 from violence_ops.stages.learning.dataset import Dataset
 from violence_ops.stages.releasing import shadow
 from violence_ops.stages.upkeep import tidy
 from violence_ops.store import batches, index, quarantine, releases
+from violence_ops.store.labels_file import record
 from violence_ops.workspace import Workspace
 
 OLD_S = 100 * 86400
@@ -233,7 +233,7 @@ def test_dataset_versions_go_but_for_those_of_the_newest_models_of_aliases_and_t
     workspace: Workspace, seal_tracks: Callable[..., list[ClipRecord]], release: Callable[[Workspace, str], None]
 ) -> None:
     clip = seal_tracks(workspace)[0]
-    labels.record(workspace, {clip.clip_id: clip.label or "Fight"}, "ann")
+    record(workspace, {clip.clip_id: clip.label or "Fight"}, "ann")
     registry = releases.open_registry(workspace)
     registry.check()
     client = MlflowClient(workspace.mlflow_uri, workspace.mlflow_uri)
@@ -244,7 +244,7 @@ def test_dataset_versions_go_but_for_those_of_the_newest_models_of_aliases_and_t
         revision = assemble.run(workspace, workspace.params()).revision
         made.append((revision, git.revision(workspace)))
         row = pq.read_table(workspace.dataset / "train.parquet").to_pylist()[number]
-        labels.record(workspace, {row["clip_id"]: "Fight" if row["label"] == "NonFight" else "NonFight"}, "ann")
+        record(workspace, {row["clip_id"]: "Fight" if row["label"] == "NonFight" else "NonFight"}, "ann")
         if number < 3:
             client.create_model_version(MODEL, source=workspace.root.as_uri(), tags={"dataset_revision": revision})
     release(workspace, "1")

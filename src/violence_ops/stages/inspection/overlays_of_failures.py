@@ -24,8 +24,8 @@ def run(workspace: Workspace, params: Params, report: str | None = None, **optio
     """
     from violence_ops.evaluation.failures import failures
     from violence_ops.recognition.predict import predict_clip
-    from violence_ops.stages.nightly.score import load_version
     from violence_ops.stages.releasing import reports
+    from violence_ops.store.models import load_version
     from violence_ops.video.sandbox import Sandbox
 
     found = reports.find(workspace, report).evaluation

@@ -1,31 +1,27 @@
-"""Give clips a label after they arrived, one at a time or from a file, and say which label of a clip counts."""
+"""`label`: give clips a label after they arrived, one at a time or from a file."""
 
 from __future__ import annotations
 
 import csv
 import io
-import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from violence_ops import git
-from violence_ops.errors import UsageError, WorkspaceError
-from violence_ops.files import load_table
+from violence_ops.errors import UsageError
 from violence_ops.folders import check_clip_id
 from violence_ops.jsonable import Jsonable
 from violence_ops.records import TRANSIENT, Label
-from violence_ops.store import batches, clip_names, frozen, quarantine, tombstones
-from violence_ops.store.inbox import path_of_row, printable
+from violence_ops.store import clip_names, frozen, quarantine, tombstones
+from violence_ops.store.inbox import path_of_row
 from violence_ops.store.index import open_catalog
-from violence_ops.store.labels_file import LabelSource, checked_label, in_force, record
-from violence_ops.store.who import named
-from violence_ops.wording import counted, listed
+from violence_ops.store.labels import effective_labels, give
+from violence_ops.store.labels_file import checked_label
+from violence_ops.who import named
+from violence_ops.wording import listed, printable
 from violence_ops.workspace import Workspace
-
-_log = logging.getLogger(__name__)
 
 _Line = tuple[int, dict[str, str | None]]
 """A line of a CSV: its number, and its cells by column."""
@@ -166,46 +162,6 @@ def _clip_ids(workspace: Workspace, path: Path, lines: list[_Line]) -> list[str]
                 f"{shown} line {number}: {said}: write the clip's id, or the whole path that it had in the inbox."
             )
     return found
-
-
-def effective_labels(workspace: Workspace) -> dict[str, tuple[Label, LabelSource]]:
-    """Every labelled clip of the sealed and open batches: clip_id to label and where it came from.
-
-    The source is `inbox` (folder or labels.csv at arrival), or `label` or `review` (a person said so later); data/labels.csv wins.
-    An open batch that cannot be read is logged and left out: its own stages fail.
-    """
-    known: dict[str, tuple[Label, LabelSource]] = {}
-    for batch in workspace.sealed_batches():
-        table = load_table(batch.table("clips"), columns=["clip_id", "label"])
-        known |= {row["clip_id"]: (row["label"], "inbox") for row in table.to_pylist() if row["label"]}
-    for batch_id in batches.open_batch_ids(workspace):
-        try:
-            clips = batches.read_manifest(workspace.batch(batch_id)).clips
-        except WorkspaceError as error:
-            _log.warning("Labels that came with batch %s are not counted: %s", batch_id, error)
-            continue
-        known |= {clip.clip_id: (clip.label, "inbox") for clip in clips if clip.label}
-    return known | {clip_id: (row.label, row.source) for clip_id, row in in_force(workspace).items()}
-
-
-def relabelled(workspace: Workspace, then: Mapping[str, Label | None]) -> tuple[str, ...]:
-    """Those clips of `then`, clip_id to the label that each had, which have another one by now."""
-    now = effective_labels(workspace)
-    return tuple(clip_id for clip_id, label in then.items() if clip_id in now and now[clip_id][0] != label)
-
-
-def give(workspace: Workspace, wanted: Mapping[str, Label], by: str, source: LabelSource) -> int | None:
-    """Write labels of known clips as a new version of data/labels.csv, and into the catalog; returns the version, None if all
-    of it was said before. Can be repeated after a crash. Raises WorkspaceError, writing nothing, if git is on no branch."""
-    git.check_branch(workspace)
-    version = record(workspace, wanted, by, source)
-    with open_catalog(workspace) as catalog:
-        catalog.set_labels(wanted)
-    message = f"Labels of {counted(len(wanted), 'clip')} by {printable(by)}" + (
-        f", version {version}" if version else ""
-    )
-    git.commit(workspace, [workspace.labels_file], message)
-    return version
 
 
 def _apply(workspace: Workspace, wanted: dict[str, Label], by: str) -> LabelResult:

@@ -18,11 +18,11 @@ from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.recognition.vote import confidence as confidence_of
 from violence_ops.records import ClipRecord, Label
-from violence_ops.stages.labelling.labels import effective_labels
-from violence_ops.stages.nightly.score import load_version
 from violence_ops.stages.releasing import reports
 from violence_ops.store import batches, pictures, releases
 from violence_ops.store.batches import Progress
+from violence_ops.store.labels import effective_labels
+from violence_ops.store.models import load_version
 from violence_ops.workspace import Workspace
 
 RULES: Final = ("low_confidence", "nobody_seen", "label_disagrees", "models_disagree")

@@ -15,14 +15,13 @@ from violence_ops.exchange import cvat, label_studio
 from violence_ops.exchange.task import Answer, Vote, majority, moment
 from violence_ops.jsonable import Jsonable
 from violence_ops.records import Label
-from violence_ops.stages.labelling.labels import effective_labels, give
 from violence_ops.stages.labelling.review import MANIFEST, is_prefilled, known_votes, read_manifest, remember_taken
 from violence_ops.stages.labelling.review_votes import Ballot, ballot
 from violence_ops.store import frozen, labels_file, tombstones
-from violence_ops.store.inbox import printable
 from violence_ops.store.index import open_catalog
-from violence_ops.store.who import named
-from violence_ops.wording import counted, listed
+from violence_ops.store.labels import effective_labels, give
+from violence_ops.who import named
+from violence_ops.wording import counted, listed, printable
 from violence_ops.workspace import Workspace
 
 _MAX_BYTES: Final = 128 << 20

@@ -17,11 +17,11 @@ from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.recognition.split import near_duplicates
 from violence_ops.records import LABELS
-from violence_ops.stages.labelling.labelled import Labelled, in_bundles, labelled_clips, members, tracks_of
 from violence_ops.stages.releasing import holdout
 from violence_ops.store import tombstones
 from violence_ops.store.batches import Progress
 from violence_ops.store.frozen import held_out
+from violence_ops.store.labelled import Labelled, in_bundles, labelled_clips, members, tracks_of
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 

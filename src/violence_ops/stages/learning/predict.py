@@ -13,9 +13,9 @@ from violence_ops.files import sha256_file, spreadsheet_row
 from violence_ops.folders import clip_id_of
 from violence_ops.params import Params
 from violence_ops.records import ClipPoses, ClipRecord, IntArray, sampled_frames, seconds_of
-from violence_ops.stages.nightly.score import load_version
 from violence_ops.store import pictures, releases
 from violence_ops.store.batches import Progress
+from violence_ops.store.models import load_version
 from violence_ops.wording import harmless
 from violence_ops.workspace import Workspace
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from violence_ops.errors import WorkspaceError
 from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
-from violence_ops.stages.labelling.labelled import Labelled, labelled_clips
 from violence_ops.stages.learning import assemble
 from violence_ops.stages.learning.dataset import Dataset
+from violence_ops.store.labelled import Labelled, labelled_clips
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 

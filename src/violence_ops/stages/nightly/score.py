@@ -7,7 +7,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from violence_ops import ledger
 from violence_ops.errors import ServiceUnavailable, UserError
 from violence_ops.files import fingerprint, read_fingerprint, read_json, write_json, write_table
 from violence_ops.folders import Batch
@@ -17,8 +16,8 @@ from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
 from violence_ops.stages.inspection import overlays
 from violence_ops.store import batches, pictures, releases
 from violence_ops.store.batches import Progress
+from violence_ops.store.models import load_version
 from violence_ops.store.parts import record_progress, unless_forgotten, writing
-from violence_ops.store.releases import open_registry
 from violence_ops.video.sandbox import Sandbox
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
@@ -119,7 +118,7 @@ def pinned_champion(batch: Batch) -> str | None:
     )
 
 
-def unpin_champion(workspace: Workspace, params: Params, *, batch_id: str) -> None:
+def unpin_champion(workspace: Workspace, *, batch_id: str) -> None:
     """The next clips of an open batch that are judged have the champion of then, and all others after them."""
     workspace.batch(batch_id).pinned_champion.unlink(missing_ok=True)
 
@@ -141,24 +140,6 @@ def _load(workspace: Workspace, batch: Batch, champion: str) -> Package:
         raise UserError(
             f"{error} Version {champion} judges batch {batch.batch_id} until `violence-ops score --batch {batch.batch_id}` lets the "
             "present champion judge all of it."
-        ) from None
-
-
-def load_version(workspace: Workspace, version: str) -> Package:
-    """A registered model, downloaded once; its package is the one that was released, or else registered.
-
-    Raises ServiceUnavailable if MLflow cannot be reached, UserError if the package is damaged or another one.
-    """
-    from violence_ops.recognition import package
-
-    released = releases.released_package(ledger.read(workspace), version)
-    folder = open_registry(workspace).download(version, workspace.model_package(version), released)
-    try:
-        return package.load(folder)
-    except UserError as error:
-        raise UserError(
-            f"The package of model version {version} is damaged: delete {folder}, so that it is downloaded again; if it is damaged in "
-            f"MLflow too, restore its artifact store, or roll back. ({error})"
         ) from None
 
 

@@ -32,7 +32,7 @@ from violence_ops.stages.releasing import reports
 from violence_ops.store import batches, clip_names, labels_file, rewrite, tombstones
 from violence_ops.store.batches import Progress
 from violence_ops.store.index import open_catalog
-from violence_ops.store.who import explained, named
+from violence_ops.who import explained, named
 from violence_ops.wording import printable
 from violence_ops.workspace import Workspace
 

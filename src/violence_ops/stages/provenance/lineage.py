@@ -12,7 +12,6 @@ import pyarrow.compute as pc
 from violence_ops.errors import UsageError, WorkspaceError
 from violence_ops.files import load_table
 from violence_ops.folders import Batch
-from violence_ops.stages.labelling.labels import effective_labels
 from violence_ops.stages.provenance import traces
 from violence_ops.stages.provenance.lineage_records import (
     BatchLineage,
@@ -24,6 +23,7 @@ from violence_ops.stages.provenance.lineage_records import (
 from violence_ops.stages.releasing.reports import read as read_report
 from violence_ops.store import batch_names, batches, clip_names, releases, tombstones, trained_on
 from violence_ops.store.index import open_catalog
+from violence_ops.store.labels import effective_labels
 from violence_ops.store.labels_file import in_force
 from violence_ops.store.releases import REPORT_TAG, open_registry
 from violence_ops.workspace import Workspace

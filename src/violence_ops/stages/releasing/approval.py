@@ -14,8 +14,8 @@ from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.stages.releasing import gate, reports
 from violence_ops.store import releases
-from violence_ops.store.inbox import printable
-from violence_ops.store.who import explained
+from violence_ops.who import explained
+from violence_ops.wording import printable
 from violence_ops.workspace import Workspace
 
 NOBODY: Final = "nobody"

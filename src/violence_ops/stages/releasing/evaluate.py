@@ -35,11 +35,11 @@ from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.records import TRACKS_SCHEMA, ClipRecord, ClipTracks, Label
 from violence_ops.registry import PACKAGE_TAG, Registry
-from violence_ops.stages.nightly.score import load_version
 from violence_ops.stages.releasing import reports
 from violence_ops.stages.releasing.holdout import open_frozen
 from violence_ops.store import pictures, releases, trained_on
 from violence_ops.store.batches import Progress
+from violence_ops.store.models import load_version
 from violence_ops.store.rows import by_clip
 from violence_ops.video.sandbox import Sandbox
 from violence_ops.wording import counted

@@ -31,10 +31,10 @@ from violence_ops.params import Params
 from violence_ops.recognition import split
 from violence_ops.recognition.split import Member, Support
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord, as_tracks
-from violence_ops.stages.labelling.labelled import Labelled, in_bundles, labelled_clips, track_rows
-from violence_ops.stages.labelling.labels import relabelled
 from violence_ops.store import trained_on
 from violence_ops.store.frozen import clips_of, held_out
+from violence_ops.store.labelled import Labelled, in_bundles, labelled_clips, track_rows
+from violence_ops.store.labels import relabelled
 from violence_ops.store.releases import open_registry
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace, version_order

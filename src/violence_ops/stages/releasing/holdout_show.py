@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from violence_ops import versioning
 from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
-from violence_ops.stages.labelling.labels import relabelled
 from violence_ops.stages.releasing import holdout
 from violence_ops.store import frozen
+from violence_ops.store.labels import relabelled
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from violence_ops.jsonable import Jsonable
 from violence_ops.store import releases
-from violence_ops.store.who import named
+from violence_ops.who import named
 from violence_ops.workspace import Workspace
 
 

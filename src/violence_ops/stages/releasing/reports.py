@@ -12,9 +12,9 @@ from violence_ops.evaluation.records import Evaluation, Verdict
 from violence_ops.files import write_text
 from violence_ops.folders import ReportFolder
 from violence_ops.params import Params
-from violence_ops.stages.labelling.labels import relabelled
 from violence_ops.stages.releasing import shadow, thumbnails
 from violence_ops.stages.releasing.drift_summary import drift_summary
+from violence_ops.store.labels import relabelled
 from violence_ops.workspace import Workspace, version_order
 
 

@@ -8,11 +8,10 @@ from typing import Any, Final
 from violence_ops import ledger
 from violence_ops.errors import ServiceUnavailable, UsageError, UserError, WorkspaceError
 from violence_ops.jsonable import Jsonable
-from violence_ops.params import Params
 from violence_ops.registry import Registry
 from violence_ops.stages.releasing import notify
 from violence_ops.store import releases
-from violence_ops.store.who import explained, named
+from violence_ops.who import explained, named
 from violence_ops.workspace import Workspace
 
 NONE: Final = "none"
@@ -54,7 +53,6 @@ class RollbackResult(Jsonable):
 
 def run(
     workspace: Workspace,
-    params: Params,
     *,
     by: str | None,
     reason: str,
@@ -102,7 +100,7 @@ def run(
     )  # fmt: skip
 
 
-def live(workspace: Workspace, params: Params) -> str:
+def live(workspace: Workspace) -> str:
     """The ledger's champion, read without waiting for a rollback that is under way. Raises WorkspaceError if there is none.
 
     The ledger's end is not looked at: `run` does it.

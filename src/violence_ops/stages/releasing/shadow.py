@@ -22,10 +22,10 @@ from violence_ops.folders import Batch
 from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
 from violence_ops.records import PREDICTIONS_SCHEMA, ClipRecord
-from violence_ops.stages.labelling import labels
-from violence_ops.stages.nightly.score import load_version
 from violence_ops.store import batches, pictures, releases, trained_on
 from violence_ops.store.batches import Progress
+from violence_ops.store.labels import effective_labels
+from violence_ops.store.models import load_version
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
@@ -180,7 +180,7 @@ def compare(workspace: Workspace, version: str) -> ShadowComparison | None:
     ]
     if not judged:
         return None
-    known = {clip_id: label for clip_id, (label, _) in labels.effective_labels(workspace).items()}
+    known = {clip_id: label for clip_id, (label, _) in effective_labels(workspace).items()}
     learnt = _learnt(workspace, version)
     nights, differing = [], []
     for batch in judged:

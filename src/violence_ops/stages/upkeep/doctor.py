@@ -20,8 +20,9 @@ from violence_ops import services, started_with, versioning_remote
 from violence_ops.catalog import Catalog, is_unborn
 from violence_ops.deployment import FAILURE, RELEASE, Occasion, is_gpu_work_elsewhere
 from violence_ops.errors import NoGpu, ServiceUnavailable, UserError, WorkspaceError
-from violence_ops.stages.nightly import alert, extract_poses
+from violence_ops.stages.nightly import extract_poses
 from violence_ops.stages.releasing import notify
+from violence_ops.stages.upkeep import alert
 from violence_ops.store import releases
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace

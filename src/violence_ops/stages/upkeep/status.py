@@ -20,7 +20,7 @@ from violence_ops.stages.releasing.shadow import SHADOW
 from violence_ops.stages.releasing.standing import Standing
 from violence_ops.store import batches, claims, inbox, quarantine, releases, tombstones
 from violence_ops.store.index import open_catalog
-from violence_ops.wording import counted
+from violence_ops.wording import counted, printable
 from violence_ops.workspace import Workspace
 
 _LISTED: Final = 5
@@ -138,11 +138,9 @@ class StatusResult(Jsonable):
         yield f"holdouts    {', '.join(self.holdouts) or 'none'}"
         champion = self.champion or ("not known" if self.problems else "none")
         stands = self.candidate_standing
-        said = f": {inbox.printable(stands.said)}" if stands else ""
+        said = f": {printable(stands.said)}" if stands else ""
         yield f"models      champion {champion}, newest candidate {self.candidate or 'none'}{said}"
-        yield from (
-            f"candidate   {inbox.printable(one)}" for one in (stands and stands.why, stands and stands.todo) if one
-        )
+        yield from (f"candidate   {printable(one)}" for one in (stands and stands.why, stands and stands.todo) if one)
         if self.in_shadow:
             yield f"shadow      version {self.in_shadow} judges the sealed nights too: `violence-ops shadow`"
         for one in self.awaiting:

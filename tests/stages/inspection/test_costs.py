@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 
 from violence_ops.records import ClipRecord
-from violence_ops.stages.nightly import costs
+from violence_ops.stages.inspection import costs
 from violence_ops.workspace import Workspace
 
 

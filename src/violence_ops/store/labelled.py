@@ -11,8 +11,8 @@ from violence_ops.folders import Batch
 from violence_ops.params import Params
 from violence_ops.recognition.split import Member, bundles
 from violence_ops.records import ClipRecord, ClipTracks
-from violence_ops.stages.labelling.labels import effective_labels
 from violence_ops.store import batches, tombstones
+from violence_ops.store.labels import effective_labels
 from violence_ops.store.labels_file import in_force
 from violence_ops.workspace import Workspace
 

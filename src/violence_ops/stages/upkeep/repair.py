@@ -23,10 +23,10 @@ from violence_ops.folders import Batch
 from violence_ops.jsonable import Jsonable
 from violence_ops.records import ClipRecord
 from violence_ops.stages.inspection.findings import DAMAGED
-from violence_ops.stages.labelling import labels
 from violence_ops.store import batches, labels_file, rewrite
 from violence_ops.store.inbox import LABELS_FILE, new_again
 from violence_ops.store.index import open_catalog
+from violence_ops.store.labels import give
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
 
@@ -152,7 +152,7 @@ def _without_repeated(workspace: Workspace, batch: Batch) -> tuple[str, ...]:
     said = labels_file.in_force(workspace)
     lacking = [clip_id for clip_id, (_, first) in homes.items() if first.label is None and clip_id not in said]
     if new := {clip_id: label for clip_id in lacking if (label := accepted[clip_id].label)}:
-        labels.give(workspace, new, by="ingest", source="inbox")
+        give(workspace, new, by="ingest", source="inbox")
     with open_catalog(workspace) as catalog:
         for home, first in homes.values():
             catalog.record([first], home.batch_id)
