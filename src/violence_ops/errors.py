@@ -17,7 +17,7 @@ class UnknownBatch(UsageError):
     """A batch was named that the workspace does not have."""
 
     def __init__(self, batch_id: str) -> None:
-        super().__init__(f"Batch {batch_id} is not in this workspace: `violence-ops status` lists the batches.")
+        super().__init__(f"Batch {batch_id} is not in this workspace: `violence-ops status --json` lists the batches.")
         self.batch_id = batch_id
 
     def __reduce__(self) -> tuple[type["UnknownBatch"], tuple[str]]:

@@ -61,7 +61,7 @@ def check_clips(
 def check_annotations(
     workspace: Workspace, batch_id: str, summary: pd.DataFrame, shares: ExpectationParams
 ) -> CheckResult:
-    """Check poses and tracks by a summary with one row per accepted clip (`stages.seal` makes it).
+    """Check poses and tracks by a summary with one row per accepted clip (`stages.nightly.seal` makes it).
 
     Raises ExpectationsFailed like `check_clips`.
     """

@@ -38,8 +38,10 @@ CANDIDATE: Final = Asset("candidate")
 LABELS: Final = Asset("labels")
 """Labels that people gave, enough for a retraining, in a night that brought no batch; an event has no extra."""
 
-SHARD: Final = {"map_index_template": "{{ task.op_kwargs.shard.batch_id }} from {{ task.op_kwargs.shard.clip_ids[0] }}"}
-"""For mapped tasks of a shard: what the grid calls them."""
+SHARD: Final = {
+    "map_index_template": "{{ task.op_kwargs.shard.batch_id }} from {{ task.op_kwargs.shard.clip_ids | first | default('no clip') }}"
+}
+"""For mapped tasks of a shard: what the grid calls them. One without clips is that of a batch that has only to be sealed."""
 
 OF_BATCH: Final = {"map_index_template": "{{ task.op_kwargs.batch_id }}"}
 """The same of a batch."""

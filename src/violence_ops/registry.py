@@ -250,6 +250,8 @@ class Registry:
         """
         sha256 = sha256 or self.version(version).tags.get(PACKAGE_TAG)
         if _is_package(into, sha256):
+            with suppress(OSError):  # another user's
+                os.utime(into)  # how `tidy` knows what is still in use
             return into
         self.version(version)
         into.parent.mkdir(parents=True, exist_ok=True)
@@ -285,8 +287,6 @@ class Registry:
         None if the package has no file of that name. A fetched one is gone after the block; alone, it cannot be checked against
         the package's SHA-256. Raises UserError for an unknown version, WorkspaceError if the artifact store has lost the package.
         """
-        import tempfile
-
         if _is_package(package, self.version(version).tags.get(PACKAGE_TAG)):
             yield package / name if (package / name).is_file() else None
             return

@@ -233,7 +233,7 @@ def airflow_environment(workspace: Workspace, addresses: Addresses) -> dict[str,
         "CORE__EXECUTOR": "LocalExecutor",
         "CORE__PARALLELISM": str(_PARALLELISM),
         "CORE__MAX_MAP_LENGTH": "10000",
-        "CORE__TASK_SUCCESS_OVERTIME": "60",  # seconds for the callbacks of a task that has ended: alerts (stages/alert.py)
+        "CORE__TASK_SUCCESS_OVERTIME": "60",  # seconds for the callbacks of a task that has ended: alerts (stages/upkeep/alert.py)
         "CORE__EXECUTION_API_SERVER_URL": f"{addresses.airflow}/execution/",
         "CORE__FERNET_KEY": urlsafe_b64encode(bytes.fromhex(keys["fernet"])).decode(),
         "CORE__SIMPLE_AUTH_MANAGER_USERS": ",".join(f"{user}:{role}" for user, role in users(workspace).items()),

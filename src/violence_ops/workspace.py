@@ -165,7 +165,7 @@ class Workspace:
 
     @property
     def labels_file(self) -> Path:
-        """Labels that arrived after their clip (stages/labels_file.py). The last line of a clip counts."""
+        """Labels that arrived after their clip (store/labels_file.py). The last line of a clip counts."""
         return self.data / "labels.csv"
 
     @property
@@ -296,7 +296,7 @@ class Workspace:
     def growing(self) -> tuple[Path, ...]:
         """The folders that grow with every night, label or model (docs/nights.md); the batches' files are in DVC's cache too."""
         dvc_cache = self.root / ".dvc" / "cache"
-        made = (self.mlflow_artifacts, self.quarantine, self.work, self.overlays)
+        made = (self.mlflow_artifacts, self.quarantine, self.work, self.overlays, self.reports)
         return (dvc_cache, self.remote, self.root / ".git", *made, self.cache, self.airflow_home)
 
     # one batch
@@ -499,6 +499,6 @@ class Workspace:
         try:
             with self.lock(name, busy="It is held."):
                 self.lock_file(name).unlink()
-        except WorkspaceError:
+        except (WorkspaceError, OSError):  # or it is another user's
             return False
         return True

@@ -76,7 +76,9 @@ def test_every_dag_explains_itself_and_retries_with_back_off(dags: dict[str, Any
 def test_a_task_of_a_shard_knows_it_by_name_for_alerts_and_the_grid(dags: dict[str, Any], name: str) -> None:
     task = dags["nightly_ingestion"].get_task(f"shard.{name}")
     assert list(task.op_kwargs) == ["shard"]
-    assert "op_kwargs.shard" in task.map_index_template
+    for clip_ids, said in (["a", "b"], "2026-01-31-0a from a"), ([], "2026-01-31-0a from no clip"):
+        given = SimpleNamespace(op_kwargs={"shard": {"batch_id": "2026-01-31-0a", "clip_ids": clip_ids}})
+        assert task.dag.get_template_env().from_string(task.map_index_template).render(task=given) == said
 
 
 def test_a_run_that_fails_is_told_of(dags: dict[str, Any]) -> None:

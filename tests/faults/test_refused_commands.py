@@ -1,7 +1,7 @@
 """What must not be learned from or released is refused by the command itself: one sentence, and nothing half done.
 
 The rest of this list: two promotions at once, an approval by somebody who may not, and what else can be wrong with a ledger, in
-tests/stages/test_promote.py; such an approval over REST in tests/pipeline/test_night_under_airflow.py.
+tests/stages/releasing/test_promote.py; such an approval over REST in tests/pipeline/test_night_under_airflow.py.
 """
 
 from __future__ import annotations

@@ -30,13 +30,13 @@ def holdout_freeze(
     share: Annotated[
         float | None,
         typer.Option(
-            help="Share of the source groups; default: holdout.share, and more where that is too few clips for the gate."
+            help="Share of the clips, in whole source groups; default: holdout.share, and more where that is too few clips for the gate."
         ),
     ] = None,
     version: Annotated[str | None, typer.Option(help="Its name; default: the next of v1, v2, …")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Freeze a share of the source groups for evaluation; nothing of them is ever trained on."""
+    """Freeze a share of the clips, in whole source groups, for evaluation; nothing of them is ever trained on."""
     from violence_ops.stages.releasing import holdout as stage
 
     opened, params = open_workspace(workspace)

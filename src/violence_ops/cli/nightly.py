@@ -139,11 +139,17 @@ def seal(
     from violence_ops.stages.nightly import seal as stage
 
     opened, params = open_workspace(workspace, settings)
-    with progress_bar() as progress:
-        result = stage.run(opened, params, batch_id=batch_called(opened, batch), progress=progress)
+    chosen, before, sealed = batch_called(opened, batch), opened.sealed_batches(), []
+    try:
+        with progress_bar() as progress:
+            result = stage.run(opened, params, batch_id=chosen, progress=progress)
+        sealed = result.batch_ids
+    finally:  # those before the one that ended in an error too
+        sealed = sealed or [one.batch_id for one in opened.sealed_batches() if one not in before]
+        untold = announce.run(opened, sealed)
+        if untold:
+            stderr.print(untold, markup=False, soft_wrap=True)
     _show(result, as_json, not result.batch_ids)
-    if untold := announce.run(opened, result.batch_ids):
-        stderr.print(untold, markup=False, soft_wrap=True)
 
 
 @app.command()

@@ -184,7 +184,7 @@ def dvc_command(context: typer.Context) -> None:
     folder = str(Path(sys.executable).parent)
     os.environ["PATH"] = f"{folder}{os.pathsep}{os.environ.get('PATH', '')}"
     if experiment.is_one(context.args):
-        raise typer.Exit(experiment.run(Workspace.open(), context.args))
+        raise typer.Exit(experiment.run(Workspace.around(Path.cwd()) or Workspace.open(), context.args))
     around = Workspace.around(Path.cwd())
     if around and Path.cwd().is_relative_to(around.inbox):
         os.chdir(around.root)  # DVC would take the settings and the pipeline of a `.dvc` that somebody put there

@@ -53,16 +53,16 @@ class DemoResult(Jsonable):
 
     def lines(self) -> Iterator[str]:
         for number, night in enumerate(self.nights, 1):
-            yield f"\nNight {number}"
+            yield from ("", f"Night {number}")
             for key, value in night.items():
                 first, *others = _texts(value)
                 yield f"  {key.replace('_', ' '):<22}{first}"
                 yield from (f"  {'':<22}{other}" for other in others)
-        yield "\nTime"
+        yield from ("", "Time")
         yield from (f"  {part:<40}{seconds:7.1f} s" for part, seconds in self.seconds.items())
-        yield "\nPromises"
+        yield from ("", "Promises")
         yield from (f"  {'kept   ' if kept else 'BROKEN '}{promise}" for promise, kept in self.promises.items())
-        yield "\nLook at it"
+        yield from ("", "Look at it")
         yield from (f"  {name:<22}{address}" for name, address in self.pages.items())
 
 

@@ -1,1 +1,1 @@
-"""The steps of the pipeline, one file each: the only thing that the command line, dvc.yaml and the DAGs call."""
+"""The steps of the pipeline, one file each: what the command line, dvc.yaml and the DAGs run."""

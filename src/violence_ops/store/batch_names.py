@@ -7,7 +7,7 @@ from typing import Final
 
 from violence_ops.errors import UsageError
 from violence_ops.store import batches
-from violence_ops.store.clip_names import listed
+from violence_ops.store.clip_names import either
 from violence_ops.workspace import Workspace
 
 _LENGTH: Final = len("2026-01-31-0a1b2c3d")
@@ -18,7 +18,7 @@ def find(workspace: Workspace, name: str) -> str:
     """The id of the batch that is called so. Raises UsageError if there is none, or several."""
     found = called(workspace, name)
     if len(found) > 1:
-        raise UsageError(f"{name!r} may be {listed([f'batch {one}' for one in found])}: write more of it.")
+        raise UsageError(f"{name!r} may be {either([f'batch {one}' for one in found])}: write more of it.")
     if found:
         return found[0]
     if _BEGINNING.fullmatch(name) and len(name) < _LENGTH:

@@ -1,4 +1,4 @@
-"""What the stages share about a batch: its manifest, its clips, and each clip's rows while the batch is open or sealed."""
+"""A batch: its manifest, its clips, and each clip's rows while it is open or sealed."""
 
 from __future__ import annotations
 

@@ -58,7 +58,7 @@ def is_beginning(name: str) -> bool:
 
 def ambiguous(name: str, found: list[CatalogClip]) -> str:
     """What is to be said of a name that several clips have."""
-    return f"{name!r} may be {listed([described(clip) for clip in found])}"
+    return f"{name!r} may be {either([described(clip) for clip in found])}"
 
 
 def described(clip: CatalogClip) -> str:
@@ -68,7 +68,7 @@ def described(clip: CatalogClip) -> str:
     return f"clip {clip.clip_id} ({f'batch {clip.batch_id}' if clip.batch_id else 'no batch'}, {clip.source_path})"
 
 
-def listed(several: list[str]) -> str:
+def either(several: list[str]) -> str:
     """At most SHOWN of them."""
     return "; ".join([*several[:SHOWN], "and more"] if len(several) > SHOWN else several)
 

@@ -11,6 +11,7 @@ from violence_ops.store.releases import open_registry
 from violence_ops.workspace import Workspace
 
 _NAME: Final = "training.json"
+_REMEDY: Final = "remove {}, and it is fetched again"
 
 
 def read(workspace: Workspace, version: str) -> dict[str, Any]:
@@ -29,9 +30,10 @@ def find(workspace: Workspace, version: str) -> dict[str, Any] | None:
     """The same, without fetching the rest of its package; None if the version does not say."""
     package = workspace.model_package(version)
     with open_registry(workspace).package_file(version, _NAME, package) as path:
-        if path is None or path.parent == package:
-            return of_package(package)
-        return read_json(path, "restore MLflow's artifact store, or train again")
+        if path is None:
+            return None
+        here = path.parent == package
+        return read_json(path, _REMEDY.format(package) if here else "restore MLflow's artifact store, or train again")
 
 
 def find_kept(workspace: Workspace, version: str) -> dict[str, Any] | None:
@@ -45,4 +47,4 @@ def find_kept(workspace: Workspace, version: str) -> dict[str, Any] | None:
 def of_package(package: Path) -> dict[str, Any] | None:
     """The same of a package that was downloaded."""
     path = package / _NAME
-    return read_json(path, f"remove {package}, and it is fetched again") if path.is_file() else None
+    return read_json(path, _REMEDY.format(package)) if path.is_file() else None

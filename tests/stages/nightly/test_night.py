@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -163,6 +164,29 @@ def test_one_whose_sealing_cannot_be_finished_stops_no_other(
     assert done.exit_code == 1, "that sealing fails has nothing to do with the clips"
 
 
+def test_what_was_sealed_before_an_outage_is_announced_all_the_same(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params, told, sealed = workspace.params(), [], []
+    for number in (1, 2):
+        (workspace.inbox / "junk.mp4").write_text(f"no video {number}")
+        night.ingest.run(workspace, params, night=DAY)
+    seal_one = night.seal.run
+
+    def only_one(*given: Any, batch_id: str, **more: Any) -> Any:
+        if sealed:
+            raise ServiceUnavailable("The remote is away.")
+        sealed.append(batch_id)
+        return seal_one(*given, batch_id=batch_id, **more)
+
+    monkeypatch.setattr(night.seal, "run", only_one)
+    monkeypatch.setattr(night.announce, "run", lambda _, batch_ids: told.extend(batch_ids))
+    with pytest.raises(ServiceUnavailable, match="remote is away"):
+        night.run(workspace, params, night=DAY)
+    assert len(told) == 1
+    assert told == sealed
+
+
 def test_a_night_says_if_the_airflow_that_is_up_could_not_be_told_what_it_sealed(
     workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -173,5 +197,7 @@ def test_a_night_says_if_the_airflow_that_is_up_could_not_be_told_what_it_sealed
 
     assert "Airflow" not in said("one.mp4")
     monkeypatch.setenv("VIOLENCE_OPS_AIRFLOW_URL", "http://127.0.0.1:9")
-    assert "Airflow was not told of the sealed batches, trigger `retraining` and `drift` there: " in said("two.mp4")
+    assert "Airflow was not told of the sealed batches, trigger `retraining`, `drift` and `shadow` there: " in said(
+        "two.mp4"
+    )
     assert "Airflow" not in CliRunner().invoke(app, ["night", "--workspace", str(workspace.root)]).stderr

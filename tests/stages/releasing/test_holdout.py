@@ -300,6 +300,23 @@ def test_a_holdout_that_is_too_small_for_the_gate_grows_night_by_night_by_groups
     assert all(versioning.is_tagged(workspace, f"holdout/{name}") for name in versions)
 
 
+def test_a_clip_that_came_to_a_held_group_later_stays_out_if_it_looks_like_one_that_was_trained_on(
+    workspace: Workspace, seal_tracks: Seal
+) -> None:
+    records = seal_tracks(workspace, clips=20, per_group=2)
+    assemble.run(workspace, workspace.params())
+    group, *_ = holdout.read(workspace, "v1").groups
+    trained = next(record for record in records if record.source_group in trained_groups(workspace))
+    alike, other = (
+        seal_tracks(workspace, clips=1, seed=seed, group_of=group, perceptual_hash_of=picture)[0].clip_id
+        for seed, picture in ((1, trained.perceptual_hash), (2, None))
+    )
+    newest = holdout.freeze(workspace, workspace.params()).version
+    frozen = {clip.clip_id for clip in holdout.open_frozen(workspace, newest)[1]}
+    assert other in frozen
+    assert alike not in frozen
+
+
 def test_a_holdout_that_is_too_small_is_left_alone_where_people_freeze_or_named_it_to_sort_last(
     workspace: Workspace, seal_tracks: Seal
 ) -> None:

@@ -882,6 +882,19 @@ def test_an_alias_that_is_where_the_ledger_says_needs_no_line(passed: Workspace,
     assert passed.ledger.read_bytes() == before
 
 
+def test_a_rollback_that_a_crash_cut_off_is_not_undone_by_the_approval_of_before(
+    passed: Workspace, params: Params, registry: Registry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    promote.run(passed, params, approved_by="admin")
+    with monkeypatch.context() as patch:
+        _crash_at(patch, "after")
+        with pytest.raises(KeyboardInterrupt):
+            rollback.run(passed, by="ada", reason="false alarms")
+    with pytest.raises(RefusedByGate, match="rolled back"):
+        promote.run(passed, params, approved_by="admin")
+    assert registry.alias("champion") == ledger_log.verify(passed).champion == "1"
+
+
 @pytest.mark.parametrize("where", ["before", "after"])
 def test_a_release_that_a_crash_left_half_done_is_no_alias_moved_by_hand(
     passed: Workspace, params: Params, monkeypatch: pytest.MonkeyPatch, where: str

@@ -12,6 +12,7 @@ from violence_ops.stages.releasing import shadow
 from violence_ops.store import releases
 from violence_ops.workspace import Workspace
 
+_TRAINING = "A training is under way, and no model names its dataset yet: run this again when it has ended."
 _BUSY = "An experiment runs in this workspace, and nothing names its dataset yet: run this again when it has ended."
 
 
@@ -20,10 +21,12 @@ def erase(workspace: Workspace, newest: int, *, dry_run: bool = False) -> versio
     versions, the champion, the candidate and the version in shadow were trained on.
 
     Git goes on naming the others, and every model its clips, but they cannot be checked out any more. Can be repeated after a
-    crash. Raises WorkspaceError, deleting nothing, if an experiment runs or it is not certain which version is champion,
+    crash. Raises WorkspaceError, deleting nothing, if an experiment or a training runs or it is not certain which version is champion,
     ServiceUnavailable if MLflow cannot be reached.
     """
-    with workspace.lock("experiment", busy=_BUSY), assemble.locked(workspace):
+    with (
+        workspace.lock("train", busy=_TRAINING), workspace.lock("experiment", busy=_BUSY), assemble.locked(workspace)
+    ):  # fmt: skip
         kept = _present(workspace) | _of_models(workspace, newest)
         return versioning_erase.erase(workspace, {"dvc.lock"}, _is_none_of(kept), dry_run=dry_run)
 

@@ -1,1 +1,1 @@
-"""From the inbox to sealed batches."""
+"""From the inbox to sealed batches, and what brings refused clips back."""

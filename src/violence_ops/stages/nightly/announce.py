@@ -26,5 +26,5 @@ def run(workspace: Workspace, batch_ids: Sequence[str]) -> str | None:
             for batch_id in batch_ids:
                 api.update_asset(BATCHES, {"batches": [batch_id]})
     except UserError as error:
-        return f"Airflow was not told of the sealed batches, trigger `retraining` and `drift` there: {error}"
+        return f"Airflow was not told of the sealed batches, trigger `retraining`, `drift` and `shadow` there: {error}"
     return None

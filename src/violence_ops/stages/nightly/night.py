@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from datetime import date
@@ -14,6 +15,8 @@ from violence_ops.stages.releasing import shadow
 from violence_ops.store import batches
 from violence_ops.store.batches import Progress
 from violence_ops.workspace import Workspace
+
+_log = logging.getLogger(__name__)
 
 _BUSY: Final = (
     "Another night is at work on the open batches (a task of nightly_ingestion in Airflow, or `violence-ops night`): wait for its end, "
@@ -55,17 +58,25 @@ class NightResult:
 def run(workspace: Workspace, params: Params, *, night: date, progress: Progress | None = None) -> NightResult:
     """Ingest, then bring every open batch to its end, and those of any night whose sealing was not finished.
 
-    One that has to stop stops no other; the shadow stops nothing. A running Airflow is told of what was sealed. Raises ServiceUnavailable if an outside system cannot be reached;
-    the next run goes on there. Raises WorkspaceError while another night is at work on the batches; tasks of Airflow's wait for
+    One that has to stop stops no other; the shadow stops nothing. A running Airflow is told of what was sealed. Raises
+    ServiceUnavailable if an outside system cannot be reached; the next run goes on there. Raises WorkspaceError while another night is at work on the batches; tasks of Airflow's wait for
     the end of this one.
     """
-    with workspace.lock("night", busy=_BUSY):
-        result = _run(workspace, params, night, progress)
-    sealed = [batch_id for batch_id, verbs in result.batches.items() if "seal" in verbs]
+    sealed: list[str] = []
+    try:
+        with workspace.lock("night", busy=_BUSY):
+            result = _run(workspace, params, night, sealed, progress)
+    except BaseException:
+        if problem := announce.run(workspace, sealed):  # no later night names them again
+            _log.warning(problem)
+        raise
     return replace(result, airflow_problem=announce.run(workspace, sealed))
 
 
-def _run(workspace: Workspace, params: Params, night: date, progress: Progress | None) -> NightResult:
+def _run(
+    workspace: Workspace, params: Params, night: date, sealed: list[str], progress: Progress | None
+) -> NightResult:
+    """The night; `sealed` gets the batches that were sealed, also if it ends in an error."""
     taken = ingest.run(workspace, params, night=night, progress=progress).to_dict()
     found: dict[str, dict[str, Any]] = {}
     stopped = {}
@@ -75,6 +86,7 @@ def _run(workspace: Workspace, params: Params, night: date, progress: Progress |
         try:
             for verb, result in _steps(workspace, params, batch_id, progress):
                 found[batch_id][verb] = result
+            sealed.append(batch_id)
         except (ExpectationsFailed, WorkspaceError) as error:
             stopped[batch_id] = str(error)
     try:

@@ -48,7 +48,7 @@ def run(workspace: Workspace, name: str) -> Answer:
             f"beginning of a batch's id; of a clip, {clip_names.WAYS}."
         )
     if len(found) > 1:
-        raise UsageError(f"{name!r} may be {clip_names.listed([shown for _, _, shown in found])}: write more of it.")
+        raise UsageError(f"{name!r} may be {clip_names.either([shown for _, _, shown in found])}: write more of it.")
     ((kind, one, _),) = found
     answers: dict[str, Callable[[Workspace, str], Answer]] = {
         "model": _model, "clip": _clip, "batch": _batch, "forgotten clip": _forgotten,

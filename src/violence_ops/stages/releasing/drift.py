@@ -18,10 +18,10 @@ from violence_ops.stages.releasing import drift_settings, reports
 from violence_ops.stages.releasing.clip_values import clip_values, named_group
 from violence_ops.stages.releasing.drift_settings import Settings
 from violence_ops.stages.releasing.drift_summary import drift_summary
-from violence_ops.store import batches, clip_names, releases, tombstones, trained_on
+from violence_ops.store import batches, releases, tombstones, trained_on
 from violence_ops.store.batches import Manifest
 from violence_ops.store.index import open_catalog
-from violence_ops.wording import counted
+from violence_ops.wording import counted, listed
 from violence_ops.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _measured_reference(workspace: Workspace, version: str, trained: list[dict[s
     homes = _homes(workspace, version, trained)
     if away := [batch_id for batch_id in homes if not workspace.batch(batch_id).is_sealed]:
         raise WorkspaceError(
-            f"Model {version} was trained on clips of batches that are not here ({clip_names.listed(away)}): run `violence-ops dvc pull`, "
+            f"Model {version} was trained on clips of batches that are not here ({listed(away)}): run `violence-ops dvc pull`, "
             "then this again."
         )
     found: list[ClipValues] = []

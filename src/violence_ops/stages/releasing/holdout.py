@@ -33,7 +33,7 @@ from violence_ops.recognition.split import Member, Support
 from violence_ops.records import CLIPS_SCHEMA, LABELS, ClipRecord, as_tracks
 from violence_ops.store import trained_on
 from violence_ops.store.frozen import clips_of, held_out
-from violence_ops.store.labelled import Labelled, in_bundles, labelled_clips, track_rows
+from violence_ops.store.labelled import Labelled, in_bundles, labelled_clips, members, track_rows
 from violence_ops.store.labels import relabelled
 from violence_ops.store.releases import open_registry
 from violence_ops.wording import counted
@@ -118,10 +118,13 @@ def due(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -> list
     versions = workspace.holdout_versions()
     if not versions:
         return choose(workspace, params, clips)
-    seen, kept, free = _unseen(workspace, params, clips)
+    try:
+        seen, kept, free = _unseen(workspace, params, clips)
+    except WorkspaceError:  # what a lost model has seen nobody knows; `freeze` says so
+        return []
     held = [_member(one.clip) for one in clips if one.clip.source_group in kept]
     new = _completing(params, clips, held, free, is_trained=bool(seen))
-    chosen = [one for one in clips if one.clip.source_group in kept | _groups(new)]
+    chosen = _of_groups(workspace, params, clips, kept | _groups(new), seen)
     is_nearer = _shortfall(params, (one.clip for one in chosen)) < _shortfall(params, clips_of(workspace, versions[-1]))
     return chosen if is_nearer else []
 
@@ -214,8 +217,7 @@ def choose(
         rest = [bundle for bundle in free if bundle not in bundles]
         bundles += _completing(params, clips, held, rest, is_trained=bool(seen))
     new = _groups(bundles)
-    groups = kept | new
-    chosen = [one for one in clips if one.clip.source_group in groups]
+    chosen = _of_groups(workspace, params, clips, kept | new, seen)
     if (kept or seen) and not new and _holds_already(workspace, chosen):
         raise UserError(
             "No further holdout can be frozen: labels have not changed, and too few source groups are unused by models and holdouts. "
@@ -285,6 +287,18 @@ def _unseen(
     return seen, kept, free
 
 
+def _of_groups(
+    workspace: Workspace, params: Params, clips: Sequence[Labelled], groups: set[str], seen: set[str]
+) -> list[Labelled]:
+    """The clips of these groups, without those that no version holds yet and that look nearly like what a model has seen."""
+    wanted = [one for one in clips if one.clip.source_group in groups]
+    trained = [one.clip for one in clips if {one.clip.clip_id, one.clip.source_group} & seen]
+    frozen = {clip.clip_id for clip in held_out(workspace)}
+    new = [one.clip for one in wanted if one.clip.clip_id not in frozen]
+    alike = split.near_duplicates(members(new), members(trained), params.dataset.near_duplicate_bits)
+    return [one for one in wanted if one.clip.clip_id not in alike]
+
+
 def _holds_already(workspace: Workspace, chosen: Sequence[Labelled]) -> bool:
     """Whether the newest version holds these clips and no others, with these labels."""
     newest = workspace.holdout_versions()[-1:]
@@ -293,14 +307,14 @@ def _holds_already(workspace: Workspace, chosen: Sequence[Labelled]) -> bool:
 
 
 def _seen(workspace: Workspace) -> set[str]:
-    """Clip ids and source groups in the present dataset, or in what any registered model was trained and tuned on, as far as known.
+    """Clip ids and source groups in the present dataset, or in what any registered model was trained and tuned on, if it says so.
 
-    An evaluation compares the clips of its two models with the holdout's again.
+    Raises WorkspaceError if the artifact store has lost a model's package.
     """
     seen: set[str] = set()
     names = ("clip_id", "source_group")
     for one in open_registry(workspace).versions():
-        record = trained_on.find_kept(workspace, one.version) or {"clips": []}
+        record = trained_on.find(workspace, one.version) or {"clips": []}
         seen.update(row[key] for row in record["clips"] for key in names)
     for side in ("train.parquet", "val.parquet"):
         if (table := workspace.dataset / side).is_file():

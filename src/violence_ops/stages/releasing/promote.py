@@ -62,12 +62,13 @@ def run(
         registry = releases.open_registry(workspace)
         chosen = reports.find(workspace, report)
         entries = releases.check_ledger(workspace)
+        # a rollback that was cut off counts in what follows
+        if not dry_run and (closed := releases.recover(workspace, registry, entries)):
+            entries = [*entries, closed]
         approved_by = approved_by or approval.approver(entries, chosen)
         approval.check_approver(params, approved_by)
         approval.check_verdict(entries, params, chosen)
         approval.check_refusals(entries, chosen, approved_by)
-        if not dry_run and (closed := releases.recover(workspace, registry, entries)):
-            entries = [*entries, closed]
         version, previous = chosen.evaluation.candidate.version, chosen.evaluation.champion_version
         current = releases.agreed_champion(registry, entries)
         moves = current != version

@@ -35,7 +35,12 @@ def find(workspace: Workspace, chosen: Path | str | None) -> Report:
         raise WorkspaceError("There is no evaluation yet: run `violence-ops evaluate` first.")
     if chosen and len(Path(chosen).parts) > 1 and not _is_report(workspace, Path(chosen)):
         raise UsageError(f"{chosen} is not in {workspace.reports}: name one of the folders there.")
-    return read_checked(workspace.report(name))
+    files = workspace.report(name)
+    if chosen and not files.evaluation.is_file():
+        raise UsageError(
+            f"There is no evaluation {name}: `reports/` holds those that there are, `violence-ops evaluate` makes one."
+        )
+    return read_checked(files)
 
 
 def read_checked(files: ReportFolder) -> Report:

@@ -151,13 +151,16 @@ def run(workspace: Workspace, params: Params, *, whole: bool = False, progress: 
 
 
 def show(workspace: Workspace, version: str | None = None) -> ComparisonResult:
-    """Where a version (default: the one in shadow) and the champion disagreed. Raises WorkspaceError if there is nothing."""
-    in_shadow = releases.open_registry(workspace).alias(SHADOW)
+    """Where a version (default: the one in shadow) and the champion disagreed. Raises WorkspaceError if there is nothing, UsageError
+    for a version that does not exist."""
+    registry = releases.open_registry(workspace)
+    in_shadow = registry.alias(SHADOW)
     chosen = version or in_shadow
     if chosen is None:
         raise WorkspaceError(_NONE)
     found = compare(workspace, chosen)
     if found is None:
+        registry.version(chosen)  # one that there is not cannot be asked to judge
         commands = "`violence-ops shadow run`"
         if chosen != in_shadow:
             commands = f"`violence-ops shadow start {chosen}` and {commands}"

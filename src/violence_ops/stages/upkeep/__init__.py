@@ -1,1 +1,1 @@
-"""The workspace itself: made, started, looked after."""
+"""The workspace itself: made, started, looked after; and synthetic clips to try it with."""

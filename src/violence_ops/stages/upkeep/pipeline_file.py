@@ -19,6 +19,7 @@ EARLIER: Final = frozenset({
     "f4348f94c6ecf1f5638fb06284c11326d33a678dd2ea348e7086b5c23345a7f8",
     "cc8a49ac5838411717784d3ca25ae9b053840066eeb9fd419a63ffe4b3215a14",
     "f57a54d6fc60b9603c8a1f30c13e308e86dfe486d1454c3a8f6e745f9db7b4a2",
+    "4d99df1a9b6767dc85e69e803175ce0a7b6e061f3b3f684bfa3fcb78a27541dc",
 })  # fmt: skip
 """The SHA-256 of every dvc.yaml that was shipped before the present one, oldest first: whoever changes it adds the last one here."""
 
