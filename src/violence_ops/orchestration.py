@@ -155,8 +155,9 @@ def night_of(dag_run: Any) -> str:
 def open_shards() -> list[dict[str, Any]]:
     """All unfinished batches in pieces, `batch_id` and `clip_ids` of each: the night's own, and what earlier ones left open.
 
-    A batch of which only the end of the sealing is missing, or whose batch.json cannot be read, is one piece without clips. Where Airflow could not map so many pieces
-    (core.max_map_length), the latest batches are left out. The caller sees to it that no other run works on any of them.
+    A batch of which only the end of the sealing is missing, or whose batch.json cannot be read, is one piece without clips. Where
+    Airflow could not map so many pieces (core.max_map_length), the latest batches are left out. The caller sees to it that no other run
+    works on any of them.
     """
     from airflow.configuration import conf
 

@@ -138,8 +138,9 @@ class Registry:
     ) -> str:
         """Log the package folder as a pyfunc model of the run, then register it; returns the version.
 
-        The version comes into being only after all its files have arrived, with their SHA-256 as a tag. It has no alias yet. A model that refuses tables of
-        tracks, because it looks at pictures, has no `example`. Raises UserError if the model cannot answer the one it has.
+        The version comes into being only after all its files have arrived, with their SHA-256 as a tag. It has no alias yet. A model
+        that refuses tables of tracks, because it looks at pictures, has no `example`. Raises UserError if the model cannot answer the
+        one it has.
         """
         with self._reached() as client:
             import mlflow

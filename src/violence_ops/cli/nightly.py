@@ -159,9 +159,11 @@ def night(
     settings: SetOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """The whole night without Airflow: ingest, then validate to seal for every open batch; also finish interrupted sealings, and let a version in shadow judge.
+    """The whole night without Airflow: ingest, then validate to seal for every open batch; also finish interrupted sealings, and let a
+    version in shadow judge.
 
-    A batch that does not meet the expectations, or cannot be read, stays open and stops no other; the exit code is then 1. It is 4 if no clip of any new batch was usable.
+    A batch that does not meet the expectations, or cannot be read, stays open and stops no other; the exit code is then 1. It is 4 if
+    no clip of any new batch was usable.
     """
     from violence_ops.stages.nightly import night as stage
 
@@ -209,7 +211,8 @@ def repair(
     workspace: WorkspaceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Repair a batch where no stage can, as `check` asks for it: an open one whose batch.json is lost goes back to the inbox with all that is known of its clips; of another, the clips that an earlier batch has too are taken out."""
+    """Repair a batch where no stage can, as `check` asks for it: an open one whose batch.json is lost goes back to the inbox with all
+    that is known of its clips; of another, the clips that an earlier batch has too are taken out."""
     from violence_ops.stages.upkeep import repair as stage
     from violence_ops.store import batch_names
 

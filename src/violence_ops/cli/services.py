@@ -123,7 +123,8 @@ def status(
     ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Batches, quarantine, labels, models and services at a glance. Exit code 1 if it is not known for certain which version is champion, or git is on no branch."""
+    """Batches, quarantine, labels, models and services at a glance. Exit code 1 if it is not known for certain which version is
+    champion, or git is on no branch."""
     from violence_ops.stages.upkeep import status as stage
 
     opened = Workspace.open(workspace)

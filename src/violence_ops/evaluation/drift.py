@@ -44,7 +44,8 @@ class ClipValues:
 
 @dataclass(frozen=True, slots=True)
 class Shift:
-    """One quantity, reference against night. Clips are counted as they are and as so many independent ones; the quantiles are 5, 25, 50, 75 and 95 %."""
+    """One quantity, reference against night. Clips are counted as they are and as so many independent ones; the quantiles are 5, 25,
+    50, 75 and 95 %."""
 
     quantity: str
     verdict: Verdict

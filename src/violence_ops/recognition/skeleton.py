@@ -32,10 +32,11 @@ _STARTS = pa.field("starts", pa.list_(pa.int32()))
 class Skeleton:
     """What the classifier sees of a clip.
 
-    keypoints `(K, T, 17, 2)` float32 px of the original frame, keypoint_scores `(K, T, 17)` in [0, 1]; person k has rank k + 1;
-    zero where a person is absent. Who that is changes with the pieces of a long clip, which begin at the frames `starts` of the
-    video (`records.piece_starts`), so that no window reaches from one into the next. Frame t of the arrays is at frame `t * step` of the video. `intensity` in [0, 1] is the mean
-    movement component of the K persons. `pictures` are there for families that look at pictures.
+    keypoints `(K, T, 17, 2)` float32 px of the original frame, keypoint_scores `(K, T, 17)` in [0, 1]; person k has rank k + 1; zero
+    where a person is absent. Who that is changes with the pieces of a long clip, which begin at the frames `starts` of the video
+    (`records.piece_starts`), so that no window reaches from one into the next. Frame t of the arrays is at frame `t * step` of the
+    video. `intensity` in [0, 1] is the mean movement component of the K persons. `pictures` are there for families that look at
+    pictures.
     """
 
     clip_id: str

@@ -45,8 +45,9 @@ def open_registry(workspace: Workspace) -> Registry:
 def check_ledger(workspace: Workspace) -> list[ledger.Entry]:
     """The ledger's entries; the caller holds the workspace's lock `release`.
 
-    Raises LedgerBroken if the chain does not hold, lines at the end that git has are gone or are on another branch, or lines are
-    there that git has not. Only the line that was written last may be missing from git, if a crash came between: it is committed with the next one.
+    Raises LedgerBroken if the chain does not hold, lines at the end that git has are gone or are on another branch, or lines are there
+    that git has not. Only the line that was written last may be missing from git, if a crash came between: it is committed with the
+    next one.
     """
     entries = ledger.read(workspace)
     name = workspace.ledger.relative_to(workspace.root)

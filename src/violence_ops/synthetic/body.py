@@ -37,9 +37,9 @@ class Body:
 class Motion:
     """What one person does over F frames, in body axes and reference metres.
 
-    position (F, 2) on the ground; yaw (F,) heading, rad, 0 looks along +y, positive turns left; tilt (F, 2) of the whole body, forward and to the
-    right, rad; spine (F, 3) forward, right, twist, rad; head (F, 2) down and left, rad; hands (F, 2, 3) from the base
-    of the neck; feet (F, 2, 3) ankles from the pelvis; lift (F,) above ground contact, m.
+    position (F, 2) on the ground; yaw (F,) heading, rad, 0 looks along +y, positive turns left; tilt (F, 2) of the whole body, forward
+    and to the right, rad; spine (F, 3) forward, right, twist, rad; head (F, 2) down and left, rad; hands (F, 2, 3) from the base of the
+    neck; feet (F, 2, 3) ankles from the pelvis; lift (F,) above ground contact, m.
     """
 
     position: np.ndarray

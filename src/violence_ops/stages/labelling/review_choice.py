@@ -57,8 +57,9 @@ class Chosen:
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """The clips to be looked at, and the newest `report`, if there is one; of those that might be, how many a model has judged, how many none has although they are
-    annotated (there is no champion), and how many are not annotated yet; and how many are `left_out`, as people have labelled them."""
+    """The clips to be looked at, and the newest `report`, if there is one; of those that might be, how many a model has judged, how
+    many none has although they are annotated (there is no champion), and how many are not annotated yet; and how many are `left_out`,
+    as people have labelled them."""
 
     clips: list[Chosen]
     report: str | None

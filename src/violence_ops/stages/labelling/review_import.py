@@ -101,12 +101,11 @@ class LabelLog(Jsonable):
 def run(workspace: Workspace, source: Path, *, by: str | None = None) -> ImportResult:
     """Take the answers of a file (Label Studio's .json; CVAT's .xml, or its .zip) or of all such files in a folder.
 
-    All of it or, if anything is wrong or nobody is named, nothing: UsageError says what. Every answer must belong to an export of this workspace,
-    to a clip that it asked about, and to that clip's bytes. Several people's answers to one clip are votes. Of an export that had
-    the model's verdict filled in, only answers that contradict it count. Answers that were imported before change no label: they
-    vote again only where a new one contradicts the label; and so do those given before somebody decided with `violence-ops label`.
-    Confirmed labels are written too: they are then a person's, and not
-    asked again.
+    All of it or, if anything is wrong or nobody is named, nothing: UsageError says what. Every answer must belong to an export of this
+    workspace, to a clip that it asked about, and to that clip's bytes. Several people's answers to one clip are votes. Of an export
+    that had the model's verdict filled in, only answers that contradict it count. Answers that were imported before change no label:
+    they vote again only where a new one contradicts the label; and so do those given before somebody decided with `violence-ops label`.
+    Confirmed labels are written too: they are then a person's, and not asked again.
     """
     by = named(by)
     given, echoes = _given(workspace, _read(source))

@@ -15,7 +15,7 @@ from violence_ops.errors import ServiceUnavailable, UserError
 from violence_ops.files import fingerprint, sha256_file, write_json, write_table
 from violence_ops.jsonable import Jsonable
 from violence_ops.params import Params
-from violence_ops.recognition.split import near_duplicates
+from violence_ops.recognition.split import choose, near_duplicates
 from violence_ops.records import LABELS
 from violence_ops.stages.releasing import holdout
 from violence_ops.store import tombstones
@@ -214,8 +214,6 @@ def _check(clips: Sequence[Labelled], usable: Sequence[Labelled], params: Params
 
 
 def _split(usable: Sequence[Labelled], params: Params) -> tuple[list[Labelled], list[Labelled]]:
-    from violence_ops.recognition.split import choose
-
     bundles = in_bundles((one.clip for one in usable), params)
     chosen = choose(bundles, params.dataset.validation_share, params.holdout.seed, "validation")
     names = {member.clip_id for family in chosen for member in family}

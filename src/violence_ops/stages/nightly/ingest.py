@@ -35,8 +35,8 @@ _log = logging.getLogger(__name__)
 @dataclass(slots=True)
 class IngestResult(Jsonable):
     """What a run took in, or with `dry_run` would take: new clips, `duplicates` of known ones, other files `quarantined` by reason.
-    `duplicate_of` says of each duplicate whose bytes it has, if it is a dry run.     `left` files and folders wait: still being written, closed to us, or not even to be put into quarantine. `notices` are sentences
-    about odd labels and files."""
+    `duplicate_of` says of each duplicate whose bytes it has, if it is a dry run. `left` files and folders wait: still being written,
+    closed to us, or not even to be put into quarantine. `notices` are sentences about odd labels and files."""
 
     batch_ids: list[str] = field(default_factory=list)
     claimed: int = 0

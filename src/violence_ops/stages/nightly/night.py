@@ -59,8 +59,8 @@ def run(workspace: Workspace, params: Params, *, night: date, progress: Progress
     """Ingest, then bring every open batch to its end, and those of any night whose sealing was not finished.
 
     One that has to stop stops no other; the shadow stops nothing. A running Airflow is told of what was sealed. Raises
-    ServiceUnavailable if an outside system cannot be reached; the next run goes on there. Raises WorkspaceError while another night is at work on the batches; tasks of Airflow's wait for
-    the end of this one.
+    ServiceUnavailable if an outside system cannot be reached; the next run goes on there. Raises WorkspaceError while another night is
+    at work on the batches; tasks of Airflow's wait for the end of this one.
     """
     sealed: list[str] = []
     try:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from violence_ops import expectations, git, versioning
 from violence_ops.code_revision import code_revision
-from violence_ops.errors import Rejected, WorkspaceError
+from violence_ops.errors import WorkspaceError
 from violence_ops.files import (
     atomic_path,
     fingerprint,
@@ -35,7 +35,7 @@ from violence_ops.stages.nightly.annotation_summary import summary_row
 from violence_ops.store import batches, inbox
 from violence_ops.store.batches import Progress
 from violence_ops.store.index import open_catalog
-from violence_ops.store.parts import STAGES, judged_clips, record_progress, unless_forgotten, withdraw
+from violence_ops.store.parts import STAGES, judged_clips, record_progress, unless_forgotten
 from violence_ops.workspace import Workspace
 
 _TABLES: Final = {"poses": POSES_SCHEMA, "tracks": TRACKS_SCHEMA, "predictions": PREDICTIONS_SCHEMA}
@@ -59,8 +59,8 @@ def run(
     """Seal one batch, or every open one. Already sealed: a no-op; killed half-way: it goes on where it stopped.
 
     Raises ExpectationsFailed (everything stays in place), WorkspaceError if a stage before has not run for all clips, or ran with
-    other weights or parameters, or with several champions, ServiceUnavailable if the DVC remote cannot be reached (the batch is
-    sealed then; run again to send it).
+    other weights or parameters, or with several champions, or a video is no longer the one that came, ServiceUnavailable if the DVC
+    remote cannot be reached (the batch is sealed then; run again to send it).
     """
     chosen = (
         [workspace.batch(batch_id)] if batch_id else half_sealed(workspace) + batches.chosen_batches(workspace, None)
@@ -69,13 +69,13 @@ def run(
     clips = 0
     for batch in chosen:
         if not batch.is_sealed:
-            _withdraw_changed(workspace, batch)
+            _refuse_changed(workspace, batch)
     _record_shards(workspace, batch_id)
     for batch in chosen:
         with batches.locked(workspace, batch):
             if not batch.is_sealed:
                 _seal(workspace, params, batch, progress)
-            _announce(workspace, batch)
+            _register(workspace, batch)
             _record_night(workspace, params, batch)
             # last: as long as it is there, a later night takes the batch up again
             if batch.open.exists():
@@ -95,17 +95,17 @@ def half_sealed(workspace: Workspace) -> list[Batch]:
     return [b for b in workspace.sealed_batches() if b.batch_id not in versioned or b.open.exists()]
 
 
-def _withdraw_changed(workspace: Workspace, batch: Batch) -> None:
-    """Take the clips out of an open batch whose bytes are no longer those that were validated."""
+def _refuse_changed(workspace: Workspace, batch: Batch) -> None:
+    """Raise WorkspaceError if the bytes of a clip of an open batch are no longer those that came: its id is their hash, and so the
+    same clip could not come again if it were refused by that id."""
     for clip in batches.accepted_clips(batch):
         with unless_forgotten(workspace, clip.clip_id):
             video = batches.video_of(batch, clip)
             if sha256_file(video) != clip.sha256:
-                message = (
-                    f"The bytes of {clip.source_path} were changed after it was validated: see who may write to {video.parent}, and "
-                    "whether its disk is sound."
+                raise WorkspaceError(
+                    f"The bytes of {clip.source_path} were changed after it was validated (a disk that fails, or somebody who may write to "
+                    f"{video.parent}): put the file that came back as {video.name}, or remove the clip with `violence-ops forget {clip.clip_id}`."
                 )
-                withdraw(workspace, batch, clip, Rejected("truncated", message))
 
 
 def _seal(workspace: Workspace, params: Params, batch: Batch, progress: Progress | None) -> None:
@@ -133,7 +133,7 @@ def _seal(workspace: Workspace, params: Params, batch: Batch, progress: Progress
     sync_folder(batch.sealed.parent)
 
 
-def _announce(workspace: Workspace, batch: Batch) -> None:
+def _register(workspace: Workspace, batch: Batch) -> None:
     """Version a sealed batch and tell the catalog."""
     if batch.batch_id not in versioning.versioned_batches(workspace):
         versioning.add_batch(workspace, batch)

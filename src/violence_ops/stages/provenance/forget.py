@@ -29,7 +29,7 @@ from violence_ops.stages.learning import assemble
 from violence_ops.stages.nightly import retry
 from violence_ops.stages.provenance import half_taken, holdout_without, lineage, traces
 from violence_ops.stages.releasing import reports
-from violence_ops.store import batches, clip_names, labels_file, rewrite, tombstones
+from violence_ops.store import batches, clip_names, labels_file, quarantine, rewrite, tombstones
 from violence_ops.store.batches import Progress
 from violence_ops.store.index import open_catalog
 from violence_ops.who import explained, named
@@ -274,8 +274,6 @@ def _known(workspace: Workspace, clip_id: str) -> CatalogClip | None:
 
 
 def _sha256(workspace: Workspace, clip_id: str, batch_id: str | None) -> str | None:
-    from violence_ops.store import quarantine
-
     if batch_id and (batch := workspace.batch(batch_id)).manifest.is_file():  # else a killed run was about to make it
         clips = batches.read_clips(batch) if batch.is_sealed else batches.read_manifest(batch).clips
         return next((clip.sha256 for clip in clips if clip.clip_id == clip_id), None)

@@ -73,7 +73,8 @@ class ModelLineage:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipLineage:
-    """Where a clip is, who labelled it (nobody known, if its label came with it), which models were trained on it (and with which label), judged on it, and judged it; and what its deletion redoes."""
+    """Where a clip is, who labelled it (nobody known, if its label came with it), which models were trained on it (and with which
+    label), judged on it, and judged it; and what its deletion redoes."""
 
     clip_id: str
     batch_id: str | None

@@ -27,7 +27,8 @@ class ReinstateResult(Jsonable):
 def run(workspace: Workspace, *, by: str | None) -> ReinstateResult:
     """Point the alias to the ledger's champion, with a line of the ledger before. A no-op if it does.
 
-    Raises UsageError without a name, ChampionGone, writing nothing, if MLflow has lost that version, LedgerBroken if the ledger does not verify, ServiceUnavailable if MLflow cannot be reached.
+    Raises UsageError without a name, ChampionGone, writing nothing, if MLflow has lost that version, LedgerBroken if the ledger does
+    not verify, ServiceUnavailable if MLflow cannot be reached.
     """
     by = named(by)
     with workspace.lock("release"):

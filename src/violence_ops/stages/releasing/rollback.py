@@ -64,12 +64,12 @@ def run(
     """Put back an earlier champion: `to`, or else the latest whose version is still in MLflow with the package that was released.
     With `to` "none" there is no champion afterwards.
 
-    If MLflow has lost the present champion and all earlier ones, there is none afterwards. Only champions that were not rolled
-    back count as earlier ones. With `expected_champion` a repeated call is a no-op once that version has been rolled back; without
-    it, each call goes one release further back. `run_id` goes into the ledger, and a run that has rolled back once never does so
-    again, whatever the champion is by then. A call after a crash in the middle finishes what was begun. Raises UsageError if `to`
-    is no earlier champion; WorkspaceError if there is no champion to go back to, or the alias was moved by hand; ServiceUnavailable if MLflow cannot be reached; LedgerBroken if
-    the ledger does not verify.
+    If MLflow has lost the present champion and all earlier ones, there is none afterwards. Only champions that were not rolled back
+    count as earlier ones. With `expected_champion` a repeated call is a no-op once that version has been rolled back; without it, each
+    call goes one release further back. `run_id` goes into the ledger, and a run that has rolled back once never does so again, whatever
+    the champion is by then. A call after a crash in the middle finishes what was begun. Raises UsageError if `to` is no earlier
+    champion; WorkspaceError if there is no champion to go back to, or the alias was moved by hand; ServiceUnavailable if MLflow cannot
+    be reached; LedgerBroken if the ledger does not verify.
     """
     by = named(by)
     reason = explained(reason, "A rollback needs a reason: it is written to the ledger.")

@@ -23,8 +23,9 @@ _LONGEST_ERROR: Final = 2000
 
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """A task that failed for good, or, without `task`, a run; or a run that is `late`. `map_index` tells apart the tasks of one name in a run (-1: there is
-    one); `batch_id` and `clips`, how many of them, are what it worked on, where that is known; `tries` is how often it was tried."""
+    """A task that failed for good, or, without `task`, a run; or a run that is `late`. `map_index` tells apart the tasks of one name in
+    a run (-1: there is one); `batch_id` and `clips`, how many of them, are what it worked on, where that is known; `tries` is how often
+    it was tried."""
 
     dag: str
     run: str

@@ -86,8 +86,7 @@ class StatusResult(Jsonable):
     mode, `awaiting` the candidates that have passed the gate and wait for a person, with their reports, `questions` what Airflow asks and
     nobody has answered; `waiting` (the clips without a label) and `refused` (those in quarantine) are filled on demand only. Then
     sentences: `half_forgotten` of clips whose forgetting did not come to its end, `unfinished` of what else a run left half done or
-    cannot take, and `problems` of what keeps models
-    from being released or judging."""
+    cannot take, and `problems` of what keeps models from being released or judging."""
 
     workspace: str
     inbox: int
