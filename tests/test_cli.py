@@ -134,7 +134,7 @@ def test_json_and_lines_hold_no_character_that_steers_a_terminal_and_json_keeps_
 def test_an_unknown_batch_is_wrong_usage_whatever_the_verb(verb: str, workspace: Workspace) -> None:
     done = run(verb, "--batch", "2026-03-03-00000000", cwd=workspace.root)
     assert done.returncode == 2, done.stderr
-    assert "`violence-ops status` lists" in done.stderr
+    assert "`violence-ops status --json` lists" in done.stderr
 
 
 @pytest.mark.parametrize(
