@@ -152,6 +152,12 @@ def test_a_model_that_is_not_there_yet_is_the_same_exit_code_whatever_the_verb(
     assert done.stderr.strip().count("\n") == 0
 
 
+def test_a_report_that_is_named_and_does_not_exist_is_wrong_usage(workspace: Workspace) -> None:
+    done = run("gate", "--report", "9-vs-8", cwd=workspace.root)
+    assert done.returncode == 2
+    assert "There is no evaluation 9-vs-8" in done.stderr
+
+
 def test_a_bad_parameter_names_its_key(workspace: Workspace) -> None:
     done = run("ingest", "--set", "train.epochs=-1", cwd=workspace.root)
     assert done.returncode == 2

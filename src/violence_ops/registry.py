@@ -152,9 +152,8 @@ class Registry:
                 "pip_requirements": [],
             }  # fmt: skip
             if example:
-                with (
-                    tempfile.TemporaryDirectory() as folder
-                ):  # what comes back from a store is code that another may have put there
+                # here: what comes back from a store is code that another may have put there
+                with tempfile.TemporaryDirectory() as folder:
                     mlflow.pyfunc.save_model(f"{folder}/model", **model)
                     registry_request.try_out(mlflow.pyfunc.load_model(f"{folder}/model"))
             with mlflow.start_run(run_id=run_id):

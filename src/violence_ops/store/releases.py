@@ -17,6 +17,7 @@ from violence_ops.workspace import Workspace
 
 CHAMPION: Final = "champion"
 CANDIDATE: Final = "candidate"
+SHADOW: Final = "shadow"
 REPORT_TAG: Final = "report"
 """Tag of a version: its newest evaluation."""
 MOVEMENTS: Final = ("promotion", "rollback")

@@ -221,7 +221,7 @@ def test_a_batch_with_a_clip_whose_bytes_were_changed_waits_for_the_file_that_ca
     came = video.read_bytes()
     video.write_bytes(batches.video_of(batch, rest[0]).read_bytes())
     with pytest.raises(
-        WorkspaceError, match=f"changed after it was validated .*`violence-ops forget {changed.clip_id}`"
+        WorkspaceError, match=f"changed after it was validated .*`violence-ops forget {changed.clip_id} --by NAME"
     ):
         seal.run(workspace, workspace.params())
     assert not batch.is_sealed

@@ -8,7 +8,6 @@ from typing import IO
 
 from violence_ops import git, versioning_erase
 from violence_ops.stages.learning import assemble
-from violence_ops.stages.releasing import shadow
 from violence_ops.store import releases
 from violence_ops.workspace import Workspace
 
@@ -40,7 +39,7 @@ def _present(workspace: Workspace) -> set[str]:
 
 def _of_models(workspace: Workspace, newest: int) -> set[str]:
     registry = releases.open_registry(workspace)
-    named = {releases.champion(workspace), *(registry.alias(name) for name in (releases.CANDIDATE, shadow.SHADOW))}
+    named = {releases.champion(workspace), *(registry.alias(name) for name in (releases.CANDIDATE, releases.SHADOW))}
     versions = registry.versions()
     kept = [*versions[-newest:], *(one for one in versions if one.version in named)]
     return {one.tags["dataset_revision"] for one in kept if "dataset_revision" in one.tags}

@@ -104,7 +104,8 @@ def _refuse_changed(workspace: Workspace, batch: Batch) -> None:
             if sha256_file(video) != clip.sha256:
                 raise WorkspaceError(
                     f"The bytes of {clip.source_path} were changed after it was validated (a disk that fails, or somebody who may write to "
-                    f"{video.parent}): put the file that came back as {video.name}, or remove the clip with `violence-ops forget {clip.clip_id}`."
+                    f"{video.parent}): put the file that came into its place again ({video.name}), or remove the clip with `violence-ops forget "
+                    f"{clip.clip_id} --by NAME --reason …`."
                 )
 
 

@@ -122,7 +122,7 @@ def due(workspace: Workspace, params: Params, clips: Sequence[Labelled]) -> list
         seen, kept, free = _unseen(workspace, params, clips)
     except WorkspaceError:  # what a lost model has seen nobody knows; `freeze` says so
         return []
-    held = [_member(one.clip) for one in clips if one.clip.source_group in kept]
+    held = members(one.clip for one in clips if one.clip.source_group in kept)
     new = _completing(params, clips, held, free, is_trained=bool(seen))
     chosen = _of_groups(workspace, params, clips, kept | _groups(new), seen)
     is_nearer = _shortfall(params, (one.clip for one in chosen)) < _shortfall(params, clips_of(workspace, versions[-1]))
@@ -213,7 +213,7 @@ def choose(
     seen, kept, free = _unseen(workspace, params, clips)
     bundles = split.choose(free, share or params.holdout.share, params.holdout.seed, _PURPOSE)
     if share is None:
-        held = [_member(one.clip) for one in clips if one.clip.source_group in kept | _groups(bundles)]
+        held = members(one.clip for one in clips if one.clip.source_group in kept | _groups(bundles))
         rest = [bundle for bundle in free if bundle not in bundles]
         bundles += _completing(params, clips, held, rest, is_trained=bool(seen))
     new = _groups(bundles)
@@ -264,11 +264,7 @@ def _shortfall(params: Params, clips: Iterable[ClipRecord]) -> int:
 
 def lacks(params: Params, clips: Iterable[ClipRecord]) -> dict[str, int]:
     """How many clips of each label and how many source `groups` the gate wants more than these; empty if they are enough."""
-    return _wanted(params).lacks([_member(clip) for clip in clips])
-
-
-def _member(clip: ClipRecord) -> Member:
-    return Member(clip.clip_id, str(clip.label), clip.source_group)
+    return _wanted(params).lacks(members(clips))
 
 
 def _groups(bundles: Sequence[list[Member]]) -> set[str]:

@@ -32,7 +32,6 @@ from violence_ops.workspace import Workspace
 if TYPE_CHECKING:
     from violence_ops.recognition.package import Package
 
-SHADOW: Final = "shadow"
 _NONE: Final = "No version is in shadow: `violence-ops shadow start VERSION` puts one there."
 
 
@@ -105,7 +104,7 @@ def start(workspace: Workspace, version: str | None = None) -> ShadowResult:
         registry.version(chosen)
         if chosen == releases.agreed_champion(registry, releases.check_ledger(workspace)):
             raise UsageError(f"Version {chosen} is the champion, which judges every night anyway: name another one.")
-        registry.set_alias(SHADOW, chosen, registry.alias(SHADOW))
+        registry.set_alias(releases.SHADOW, chosen, registry.alias(releases.SHADOW))
     return ShadowResult(
         chosen, note=f"Version {chosen} is in shadow: `violence-ops shadow run` lets it judge the newest sealed nights."
     )
@@ -115,8 +114,8 @@ def stop(workspace: Workspace) -> ShadowResult:
     """Take the version out of shadow; what it said stays."""
     with workspace.lock("release"):
         registry = releases.open_registry(workspace)
-        version = registry.alias(SHADOW)
-        registry.set_alias(SHADOW, None, version)
+        version = registry.alias(releases.SHADOW)
+        registry.set_alias(releases.SHADOW, None, version)
     return ShadowResult(None, note=version and f"Version {version} is no longer in shadow; what it said stays.")
 
 
@@ -128,7 +127,7 @@ def run(workspace: Workspace, params: Params, *, whole: bool = False, progress: 
     done stay.
     """
     registry = releases.open_registry(workspace)
-    version = registry.alias(SHADOW)
+    version = registry.alias(releases.SHADOW)
     if version is None:
         return ShadowResult(None)
     if version == releases.champion(workspace):
@@ -154,7 +153,7 @@ def show(workspace: Workspace, version: str | None = None) -> ComparisonResult:
     """Where a version (default: the one in shadow) and the champion disagreed. Raises WorkspaceError if there is nothing, UsageError
     for a version that does not exist."""
     registry = releases.open_registry(workspace)
-    in_shadow = registry.alias(SHADOW)
+    in_shadow = registry.alias(releases.SHADOW)
     chosen = version or in_shadow
     if chosen is None:
         raise WorkspaceError(_NONE)

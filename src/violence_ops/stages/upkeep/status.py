@@ -16,7 +16,6 @@ from violence_ops.jsonable import Jsonable
 from violence_ops.records import TRANSIENT
 from violence_ops.stages.nightly import retry, seal
 from violence_ops.stages.releasing import notify, standing
-from violence_ops.stages.releasing.shadow import SHADOW
 from violence_ops.stages.releasing.standing import Standing
 from violence_ops.store import batches, claims, inbox, quarantine, releases, tombstones
 from violence_ops.store.index import open_catalog
@@ -285,7 +284,7 @@ def _champion(workspace: Workspace) -> tuple[str | None, list[str]]:
 def _in_shadow(workspace: Workspace) -> str | None:
     """The version in shadow; None if MLflow cannot say."""
     try:
-        return releases.open_registry(workspace).alias(SHADOW)
+        return releases.open_registry(workspace).alias(releases.SHADOW)
     except UserError:
         return None
 

@@ -16,7 +16,6 @@ from violence_ops import git, services
 from violence_ops.jsonable import Jsonable
 from violence_ops.records import TRANSIENT
 from violence_ops.stages.learning import old_datasets
-from violence_ops.stages.releasing.shadow import SHADOW
 from violence_ops.store import batches, quarantine, releases
 from violence_ops.wording import counted
 from violence_ops.workspace import Workspace
@@ -24,7 +23,7 @@ from violence_ops.workspace import Workspace
 _LONG_LOG: Final = 8 << 20  # bytes of a service's log, of which
 _KEPT: Final = 1 << 20  # so many are kept
 _GONE: Final = ".gone-"
-_ALIASES: Final = (releases.CHAMPION, releases.CANDIDATE, SHADOW)
+_ALIASES: Final = (releases.CHAMPION, releases.CANDIDATE, releases.SHADOW)
 
 
 @dataclass(frozen=True, slots=True)
